@@ -1,0 +1,197 @@
+//! What a service is made of: [`App`], its subscriptions and handlers, and [`Router`]s that group them.
+
+mod router;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use self::router::Router;
+use self::router::{Bound, Entry};
+use crate::broker::Subscription;
+use crate::handler::IntoRoute;
+use crate::middleware::{Middleware, TelemetryMiddleware};
+use crate::telemetry::Instrumentation;
+
+/// Is a service before it runs: subscriptions with their handlers, middleware, state and telemetry. [`serve`](crate::serve) runs it.
+///
+/// `S` is the state the handlers still need; [`with_state`](Self::with_state) gives it.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{App, Handler};
+/// use throughline_core::broker::{Pattern, Subscription};
+/// use throughline_core::middleware::Timeout;
+///
+/// async fn reserve(order: String) -> String { order }
+///
+/// // An adapter's typed subscription, such as `Topic::new("orders.placed").group("stock")`, stands in the place of this general one.
+/// let orders = Subscription::new("in_memory", Pattern::exact("orders.placed")).with_group("stock");
+/// let app: App = App::new().subscribe(orders, reserve.reply_to("stock.reserved")).middleware(Timeout::secs(10));
+/// ```
+pub struct App<S = ()> {
+    router: Router<S>,
+    telemetry: Option<TelemetryChoice>,
+}
+
+/// Where an app's telemetry comes from.
+enum TelemetryChoice {
+    Globals,
+    Given(TelemetryMiddleware),
+}
+
+impl<S: Send + Sync + 'static> App<S> {
+    /// Creates an app without subscriptions, with telemetry on the global providers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let app: throughline_core::App = throughline_core::App::new();
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self { router: Router::new(), telemetry: Some(TelemetryChoice::Globals) }
+    }
+
+    /// Adds a subscription and what handles it: a handler, or a [`Route`](crate::Route) made of one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::App;
+    /// # use throughline_core::broker::{Pattern, Subscription};
+    /// # let orders = Subscription::new("in_memory", Pattern::exact("orders"));
+    /// async fn reserve(order: String) {}
+    /// let app: App = App::new().subscribe(orders, reserve);
+    /// ```
+    #[must_use]
+    pub fn subscribe<Args>(mut self, subscription: impl Into<Subscription>, handler: impl IntoRoute<Args, S>) -> Self {
+        self.router = self.router.subscribe(subscription, handler);
+        self
+    }
+
+    /// Adds the subscriptions of a router, with a prefix before each of their names (`""` for none).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{App, Router};
+    /// let app: App = App::new().nest("eu.", Router::new());
+    /// ```
+    #[must_use]
+    pub fn nest(mut self, prefix: &str, router: Router<S>) -> Self {
+        self.router = self.router.nest(prefix, router);
+        self
+    }
+
+    /// Adds middleware around every subscription and every publish of the app, inside what is there already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{App, middleware::Timeout};
+    /// let app: App = App::new().middleware(Timeout::secs(10));
+    /// ```
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.router = self.router.middleware(middleware);
+        self
+    }
+
+    /// Replaces the telemetry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{App, middleware::TelemetryMiddleware, propagation::Propagators};
+    /// let app: App = App::new().telemetry(TelemetryMiddleware::builder().propagator(Propagators::default()).build());
+    /// ```
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: TelemetryMiddleware) -> Self {
+        self.telemetry = Some(TelemetryChoice::Given(telemetry));
+        self
+    }
+
+    /// Removes the telemetry: no spans, no metrics, and headers are neither read nor written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let app: throughline_core::App = throughline_core::App::new().without_telemetry();
+    /// ```
+    #[must_use]
+    pub fn without_telemetry(mut self) -> Self {
+        self.telemetry = None;
+        self
+    }
+
+    /// Gives the handlers their state.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::App;
+    ///
+    /// #[derive(Clone)]
+    /// struct Stock;
+    ///
+    /// let app: App = App::<Stock>::new().with_state(Stock);
+    /// ```
+    #[must_use]
+    pub fn with_state(self, state: S) -> App<()> {
+        let state = Arc::new(state);
+        App {
+            router: self.router.map_handlers(|handler| Arc::new(Bound::new(handler, Arc::clone(&state)))),
+            telemetry: self.telemetry,
+        }
+    }
+}
+
+impl App<()> {
+    /// The telemetry, resolved: global providers are read now.
+    pub(crate) fn instrumentation(&self) -> Option<Instrumentation> {
+        self.telemetry.as_ref().map(|choice| match choice {
+            TelemetryChoice::Globals => Instrumentation::from_globals(),
+            TelemetryChoice::Given(middleware) => middleware.instrumentation().clone(),
+        })
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<Entry<()>> {
+        self.router.into_entries()
+    }
+}
+
+impl<S: Send + Sync + 'static> Default for App<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for App<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("router", &self.router).finish_non_exhaustive()
+    }
+}
+
+/// Is an app that lacks nothing: [`serve`](crate::serve) takes it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be served yet",
+    label = "its handlers still need their state",
+    note = "a handler takes `State<..>`: give the app its state with `.with_state(..)` before it is served"
+)]
+pub trait Ready: sealed::Sealed {
+    /// Returns the app itself.
+    #[doc(hidden)]
+    fn into_app(self) -> App<()>;
+}
+
+impl Ready for App<()> {
+    fn into_app(self) -> Self {
+        self
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<S> Sealed for super::App<S> {}
+}

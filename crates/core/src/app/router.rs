@@ -1,0 +1,147 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::broker::Subscription;
+use crate::handler::{ErasedHandler, IntoRoute, RouteOptions};
+use crate::message::{Delivery, Outcome};
+use crate::middleware::Middleware;
+
+/// Groups subscriptions that share middleware or a prefix. Routers nest.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{App, Router};
+/// use throughline_core::broker::{Pattern, Subscription};
+///
+/// async fn reserve(order: String) {}
+///
+/// let orders = Router::new().subscribe(Subscription::new("in_memory", Pattern::exact("placed")), reserve);
+/// let app: App = App::new().nest("orders.", orders); // receives `orders.placed`
+/// ```
+pub struct Router<S = ()> {
+    entries: Vec<Entry<S>>,
+    middleware: Vec<Arc<dyn Middleware>>,
+}
+
+pub(crate) struct Entry<S> {
+    pub(crate) subscription: Subscription,
+    pub(crate) handler: Arc<dyn ErasedHandler<S>>,
+    pub(crate) options: RouteOptions,
+}
+
+impl<S: Send + Sync + 'static> Router<S> {
+    /// Creates a router without subscriptions.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let router: throughline_core::Router = throughline_core::Router::new();
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { entries: Vec::new(), middleware: Vec::new() }
+    }
+
+    /// Adds a subscription and what handles it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::Router;
+    /// # use throughline_core::broker::{Pattern, Subscription};
+    /// async fn reserve(order: String) {}
+    /// let router: Router = Router::new().subscribe(Subscription::new("in_memory", Pattern::exact("orders")), reserve);
+    /// ```
+    #[must_use]
+    pub fn subscribe<Args>(mut self, subscription: impl Into<Subscription>, handler: impl IntoRoute<Args, S>) -> Self {
+        let route = handler.into_route();
+        self.entries.push(Entry { subscription: subscription.into(), handler: route.handler, options: route.options });
+        self
+    }
+
+    /// Adds the subscriptions of another router, with a prefix before each of their names, inside this router's middleware.
+    ///
+    /// The prefix stands before what is subscribed to, not before where replies go.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Router;
+    /// let router: Router = Router::new().nest("eu.", Router::new());
+    /// ```
+    #[must_use]
+    pub fn nest(mut self, prefix: &str, router: Self) -> Self {
+        for mut entry in router.into_entries() {
+            entry.subscription = entry.subscription.prefixed(prefix);
+            self.entries.push(entry);
+        }
+        self
+    }
+
+    /// Adds middleware around every subscription of this router, wherever it is written, inside what is there already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Router, middleware::Timeout};
+    /// let router: Router = Router::new().middleware(Timeout::secs(10));
+    /// ```
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(Arc::new(middleware));
+        self
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<Entry<S>> {
+        let mut entries = self.entries;
+        for entry in &mut entries {
+            entry.options.middleware.splice(0..0, self.middleware.iter().cloned());
+        }
+        entries
+    }
+
+    pub(crate) fn map_handlers<T>(
+        self,
+        mut map: impl FnMut(Arc<dyn ErasedHandler<S>>) -> Arc<dyn ErasedHandler<T>>,
+    ) -> Router<T> {
+        let entries = self.entries.into_iter().map(|entry| Entry {
+            subscription: entry.subscription,
+            handler: map(entry.handler),
+            options: entry.options,
+        });
+        Router { entries: entries.collect(), middleware: self.middleware }
+    }
+}
+
+impl<S: Send + Sync + 'static> Default for Router<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for Router<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|entry| &entry.subscription)).finish()
+    }
+}
+
+/// A handler with its state.
+pub(super) struct Bound<S> {
+    handler: Arc<dyn ErasedHandler<S>>,
+    state: Arc<S>,
+}
+
+impl<S> Bound<S> {
+    pub(super) const fn new(handler: Arc<dyn ErasedHandler<S>>, state: Arc<S>) -> Self {
+        Self { handler, state }
+    }
+}
+
+impl<S: Send + Sync> ErasedHandler<()> for Bound<S> {
+    fn call<'a>(&'a self, delivery: Delivery, _state: &'a ()) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+        self.handler.call(delivery, &self.state)
+    }
+}

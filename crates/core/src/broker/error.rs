@@ -1,0 +1,289 @@
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+use crate::message::BoxError;
+
+/// Says in portable terms what went wrong with a connection, a subscription or a settlement.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum BrokerErrorKind {
+    /// What was asked for is wrong; the text says what to change.
+    Configuration,
+    /// The connection was lost and did not come back.
+    Disconnected,
+    /// The subscription ended by itself.
+    Ended,
+    /// A stream, topic or queue does not exist.
+    NotFound,
+    /// None of the above.
+    Other,
+    /// The broker did not answer in time.
+    Timeout,
+    /// The broker refused the credentials or the right.
+    Unauthorized,
+    /// No server answers at the address.
+    Unreachable,
+    /// The broker cannot do what was asked for.
+    Unsupported,
+}
+
+/// Is what can go wrong between the framework and a broker other than publishing.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+///
+/// let error = BrokerError::new(BrokerErrorKind::NotFound, "stream_not_found", "stream ORDERS does not exist: declare it first");
+/// assert_eq!(error.kind(), BrokerErrorKind::NotFound);
+/// ```
+#[derive(Debug)]
+pub struct BrokerError {
+    kind: BrokerErrorKind,
+    error_type: Cow<'static, str>,
+    message: String,
+    source: Option<BoxError>,
+}
+
+impl BrokerError {
+    /// Creates an error from its kind, the adapter's `error.type` (one of a documented few) and what to do about it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// let error = BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s");
+    /// assert_eq!(error.to_string(), "no answer within 5 s");
+    /// ```
+    #[must_use]
+    pub fn new(kind: BrokerErrorKind, error_type: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { kind, error_type: error_type.into(), message: message.into(), source: None }
+    }
+
+    /// Keeps the client's own error as the source.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// let error = BrokerError::new(BrokerErrorKind::Other, "_OTHER", "settling failed").with_source(std::fmt::Error);
+    /// assert!(error.source().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Creates the error of a configuration that cannot work.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// assert_eq!(BrokerError::configuration("give the stream a name").kind(), BrokerErrorKind::Configuration);
+    /// ```
+    #[must_use]
+    pub fn configuration(message: impl Into<String>) -> Self {
+        Self::new(BrokerErrorKind::Configuration, "configuration", message)
+    }
+
+    /// Returns the portable kind.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// assert_eq!(BrokerError::configuration("x").kind(), BrokerErrorKind::Configuration);
+    /// ```
+    #[must_use]
+    pub const fn kind(&self) -> BrokerErrorKind {
+        self.kind
+    }
+
+    /// Returns the value of `error.type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::BrokerError;
+    /// assert_eq!(BrokerError::configuration("x").error_type(), "configuration");
+    /// ```
+    #[must_use]
+    pub fn error_type(&self) -> &str {
+        &self.error_type
+    }
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for BrokerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// Says in portable terms why a message was not published.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum PublishErrorKind {
+    /// The reply could not be decoded.
+    Decode,
+    /// The connection is lost.
+    Disconnected,
+    /// The body could not be encoded.
+    Encode,
+    /// The destination is not a valid name.
+    InvalidDestination,
+    /// The destination does not exist, is bound to nothing, or nobody answers there.
+    NotFound,
+    /// None of the above.
+    Other,
+    /// Some messages of a batch were published and some were not.
+    Partial,
+    /// The broker refused the message.
+    Refused,
+    /// The broker did not confirm, or nobody replied, in time.
+    Timeout,
+    /// The message is larger than the broker takes.
+    TooLarge,
+    /// The broker refused the credentials or the right.
+    Unauthorized,
+    /// The broker cannot do what was asked for.
+    Unsupported,
+}
+
+/// Says why a message was not published, or a request not answered.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{PublishError, broker::PublishErrorKind};
+///
+/// let error = PublishError::new(PublishErrorKind::Timeout, "timeout", "no reply within 2 s");
+/// assert!(error.is_timeout());
+/// ```
+#[derive(Debug)]
+pub struct PublishError {
+    kind: PublishErrorKind,
+    error_type: Cow<'static, str>,
+    message: String,
+    source: Option<BoxError>,
+    failed: Vec<(usize, PublishError)>,
+}
+
+impl PublishError {
+    /// Creates an error from its kind, the adapter's `error.type` (one of a documented few) and what to do about it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{PublishError, broker::PublishErrorKind};
+    /// let error = PublishError::new(PublishErrorKind::NotFound, "no_responders", "nobody listens on prices.get");
+    /// assert_eq!(error.error_type(), "no_responders");
+    /// ```
+    #[must_use]
+    pub fn new(kind: PublishErrorKind, error_type: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { kind, error_type: error_type.into(), message: message.into(), source: None, failed: Vec::new() }
+    }
+
+    /// Keeps the client's own error as the source.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use throughline_core::{PublishError, broker::PublishErrorKind};
+    /// let error = PublishError::new(PublishErrorKind::Other, "_OTHER", "publish failed").with_source(std::fmt::Error);
+    /// assert!(error.source().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Creates the error of a batch from its failed messages and their places in the batch.
+    pub(crate) fn partial(failed: Vec<(usize, Self)>, total: usize) -> Self {
+        let error_type = failed.first().map_or(Cow::Borrowed("_OTHER"), |(_, error)| error.error_type.clone());
+        let message = format!("{} of {total} messages were not published", failed.len());
+        Self { failed, ..Self::new(PublishErrorKind::Partial, error_type, message) }
+    }
+
+    /// Returns the portable kind.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{PublishError, broker::PublishErrorKind};
+    /// assert_eq!(PublishError::new(PublishErrorKind::Other, "_OTHER", "x").kind(), PublishErrorKind::Other);
+    /// ```
+    #[must_use]
+    pub const fn kind(&self) -> PublishErrorKind {
+        self.kind
+    }
+
+    /// Returns the value of `error.type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{PublishError, broker::PublishErrorKind};
+    /// assert_eq!(PublishError::new(PublishErrorKind::Other, "_OTHER", "x").error_type(), "_OTHER");
+    /// ```
+    #[must_use]
+    pub fn error_type(&self) -> &str {
+        &self.error_type
+    }
+
+    /// Tells whether the broker did not confirm, or nobody replied, in time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{PublishError, broker::PublishErrorKind};
+    /// assert!(!PublishError::new(PublishErrorKind::Other, "_OTHER", "x").is_timeout());
+    /// ```
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.kind == PublishErrorKind::Timeout
+    }
+
+    /// Returns the messages of a batch that were not published: their places in the batch and why.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{PublishError, broker::PublishErrorKind};
+    /// assert!(PublishError::new(PublishErrorKind::Other, "_OTHER", "x").failed().is_empty());
+    /// ```
+    #[must_use]
+    pub fn failed(&self) -> &[(usize, Self)] {
+        &self.failed
+    }
+
+    pub(crate) fn error_type_owned(&self) -> Cow<'static, str> {
+        self.error_type.clone()
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for PublishError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.source {
+            Some(source) => Some(source.as_ref()),
+            None => self.failed.first().map(|(_, error)| error as &(dyn Error + 'static)),
+        }
+    }
+}

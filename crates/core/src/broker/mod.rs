@@ -1,0 +1,16 @@
+//! The contract of an adapter: what a broker must offer so that everything above works on it.
+//!
+//! An adapter implements [`Broker`], [`Subscriber`], [`Publish`] and, where messages are acknowledged, [`Settle`].
+//! `throughline-memory` is the reference; the conformance suite of `throughline-testing` says what must hold.
+
+mod contract;
+mod error;
+mod pattern;
+mod publish;
+mod subscription;
+
+pub use self::contract::{Broker, Received, Settle, Subscriber};
+pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+pub use self::pattern::{Pattern, Wildcards};
+pub use self::publish::Publish;
+pub use self::subscription::{BatchPolicy, Subscription};

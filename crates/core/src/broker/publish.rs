@@ -1,0 +1,60 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use opentelemetry::KeyValue;
+
+use super::{PublishError, PublishErrorKind};
+use crate::message::{Delivery, Destination, Envelope, Receipt, System, Target};
+
+/// Hands messages to a broker. Implemented by adapters; users publish through [`Publisher`](crate::Publisher).
+#[async_trait]
+pub trait Publish: Send + Sync + 'static {
+    /// Describes the connection for telemetry.
+    fn system(&self) -> Arc<System>;
+
+    /// Describes a destination for telemetry; the default takes its name and template.
+    fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
+        Target { template: destination.template().map(Cow::Borrowed), ..Target::new(destination.name()) }
+    }
+
+    /// Adds the attributes of one message for telemetry, such as its key; the default adds none.
+    fn attributes(&self, envelope: &Envelope, attributes: &mut Vec<KeyValue>) {
+        let _ = (envelope, attributes);
+    }
+
+    /// Publishes one message and returns when the broker has confirmed it, or, where it does not confirm, when the client accepted it
+    /// (SPAN-35). The headers are complete and are written as they are.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the message was refused, could not be routed where that is known, or was not confirmed in time.
+    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError>;
+
+    /// Publishes several messages and returns one result for each, in order. The default publishes one after the other;
+    /// an adapter that can pipeline does.
+    async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
+        let mut results = Vec::with_capacity(messages.len());
+        for message in messages {
+            results.push(self.publish(message).await);
+        }
+        results
+    }
+
+    /// Publishes a message and waits for its reply.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`Unsupported`](PublishErrorKind::Unsupported) where the broker knows no request and reply, with
+    /// [`Timeout`](PublishErrorKind::Timeout) when no reply came, with [`NotFound`](PublishErrorKind::NotFound) when nobody listens.
+    async fn request(&self, envelope: Envelope, timeout: Duration) -> Result<Delivery, PublishError> {
+        let _ = (envelope, timeout);
+        let system = self.system();
+        Err(PublishError::new(
+            PublishErrorKind::Unsupported,
+            "unsupported",
+            format!("{} knows no request and reply: publish and subscribe to the answer instead", system.name()),
+        ))
+    }
+}

@@ -1,0 +1,308 @@
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{BrokerError, Pattern};
+
+/// Says when a batch is handed to its handler: when it is full, or when its first message has waited long enough.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct BatchPolicy {
+    /// The most messages in one batch.
+    pub max_messages: usize,
+    /// The longest time the first message waits.
+    pub max_wait: Duration,
+}
+
+impl BatchPolicy {
+    /// Creates a policy; a size of zero counts as one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let policy = throughline_core::broker::BatchPolicy::new(100, Duration::from_millis(50));
+    /// assert_eq!(policy.max_messages, 100);
+    /// ```
+    #[must_use]
+    pub const fn new(max_messages: usize, max_wait: Duration) -> Self {
+        Self { max_messages: if max_messages == 0 { 1 } else { max_messages }, max_wait }
+    }
+}
+
+/// Describes in general terms what to consume. Adapters have their own typed builders that turn into one; users write those.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::broker::{Pattern, Subscription};
+///
+/// let subscription = Subscription::new("in_memory", Pattern::exact("orders.placed")).with_group("stock");
+/// assert_eq!(subscription.destination(), "orders.placed");
+/// assert_eq!(subscription.group(), Some("stock"));
+/// ```
+#[derive(Clone)]
+pub struct Subscription {
+    system: &'static str,
+    patterns: Vec<Pattern>,
+    group: Option<Arc<str>>,
+    name: Option<Arc<str>>,
+    batch: Option<BatchPolicy>,
+    needs: Vec<Cow<'static, str>>,
+    native: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Subscription {
+    /// Creates a subscription from the system it is made for (`messaging.system`) and the names it receives.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("orders")).system(), "nats");
+    /// ```
+    #[must_use]
+    pub fn new(system: &'static str, pattern: Pattern) -> Self {
+        Self { system, patterns: vec![pattern], group: None, name: None, batch: None, needs: Vec::new(), native: None }
+    }
+
+    /// Adds a further pattern, for a subscription that is bound to several.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// let both = Subscription::new("nats", Pattern::exact("a")).with_pattern(Pattern::exact("b"));
+    /// assert_eq!(both.patterns().len(), 2);
+    /// ```
+    #[must_use]
+    pub fn with_pattern(mut self, pattern: Pattern) -> Self {
+        self.patterns.push(pattern);
+        self
+    }
+
+    /// Sets the group: of the subscriptions of one group each message reaches one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_group("g").group(), Some("g"));
+    /// ```
+    #[must_use]
+    pub fn with_group(mut self, group: impl Into<Arc<str>>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Sets the name under which the broker keeps the subscription's position, such as a durable consumer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_name("dur").name(), Some("dur"));
+    /// ```
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Hands messages over in batches.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
+    /// let policy = BatchPolicy::new(100, Duration::from_millis(50));
+    /// assert!(Subscription::new("nats", Pattern::exact("a")).with_batch(policy).batch().is_some());
+    /// ```
+    #[must_use]
+    pub const fn with_batch(mut self, policy: BatchPolicy) -> Self {
+        self.batch = Some(policy);
+        self
+    }
+
+    /// Names something that only the real broker can do; another broker refuses the subscription with that name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_need("a start position").needs().len(), 1);
+    /// ```
+    #[must_use]
+    pub fn with_need(mut self, need: impl Into<Cow<'static, str>>) -> Self {
+        self.needs.push(need.into());
+        self
+    }
+
+    /// Attaches the adapter's own typed subscription.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_native(7_u8).native::<u8>(), Some(&7));
+    /// ```
+    #[must_use]
+    pub fn with_native<T: Any + Send + Sync>(mut self, native: T) -> Self {
+        self.native = Some(Arc::new(native));
+        self
+    }
+
+    /// Puts a prefix before every pattern; routers use it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).prefixed("eu.").destination(), "eu.a");
+    /// ```
+    #[must_use]
+    pub fn prefixed(mut self, prefix: &str) -> Self {
+        for pattern in &mut self.patterns {
+            *pattern = pattern.prefixed(prefix);
+        }
+        self
+    }
+
+    /// Returns the system the subscription is made for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).system(), "nats");
+    /// ```
+    #[must_use]
+    pub const fn system(&self) -> &'static str {
+        self.system
+    }
+
+    /// Returns the text of the first pattern.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).destination(), "a");
+    /// ```
+    #[must_use]
+    pub fn destination(&self) -> &str {
+        self.patterns.first().map_or("", Pattern::as_str)
+    }
+
+    /// Returns the patterns; there is at least one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).patterns().len(), 1);
+    /// ```
+    #[must_use]
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// Returns the group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).group(), None);
+    /// ```
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    /// Returns the name under which the broker keeps the position.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).name(), None);
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns when batches are handed over, for a subscription that batches.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert!(Subscription::new("nats", Pattern::exact("a")).batch().is_none());
+    /// ```
+    #[must_use]
+    pub const fn batch(&self) -> Option<BatchPolicy> {
+        self.batch
+    }
+
+    /// Returns what only the real broker can do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert!(Subscription::new("nats", Pattern::exact("a")).needs().is_empty());
+    /// ```
+    #[must_use]
+    pub fn needs(&self) -> &[Cow<'static, str>] {
+        &self.needs
+    }
+
+    /// Returns the adapter's own typed subscription, if it is a `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert!(Subscription::new("nats", Pattern::exact("a")).native::<u8>().is_none());
+    /// ```
+    #[must_use]
+    pub fn native<T: Any>(&self) -> Option<&T> {
+        self.native.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("system", &self.system)
+            .field("patterns", &self.patterns)
+            .field("group", &self.group)
+            .field("name", &self.name)
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses two subscriptions that would share one group or one name: each handler would see only a part of the messages.
+pub(super) fn check_distinct(subscriptions: &[&Subscription]) -> Result<(), BrokerError> {
+    for (index, one) in subscriptions.iter().enumerate() {
+        for other in subscriptions.iter().skip(index + 1) {
+            let same_group = one.group.is_some() && one.group == other.group && one.patterns == other.patterns;
+            let same_name = one.name.is_some() && one.name == other.name && one.patterns == other.patterns;
+            if same_group || same_name {
+                return Err(BrokerError::configuration(format!(
+                    "two handlers subscribe to `{}` as `{}` and would each see only a part of its messages: \
+                     give them different groups or names, or merge the handlers",
+                    one.destination(),
+                    one.group().or(one.name()).unwrap_or_default(),
+                )));
+            }
+        }
+    }
+    Ok(())
+}

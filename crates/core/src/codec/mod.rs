@@ -1,0 +1,187 @@
+//! Bodies: what can be published and what a handler can take, as bytes, text or (feature `json`) JSON.
+
+#[cfg(feature = "json")]
+mod json;
+
+use std::error::Error;
+use std::fmt;
+
+use bytes::Bytes;
+
+#[cfg(feature = "json")]
+pub use self::json::Json;
+use crate::message::BoxError;
+
+/// Is an encoded body with its media type.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The media type, such as `application/json`.
+    pub content_type: Option<&'static str>,
+}
+
+impl Body {
+    /// Creates a body without a media type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let body = throughline_core::codec::Body::new("hello").with_content_type("text/plain");
+    /// assert_eq!(body.content_type, Some("text/plain"));
+    /// ```
+    #[must_use]
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self { bytes: bytes.into(), content_type: None }
+    }
+
+    /// Sets the media type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::codec::Body::new("x").with_content_type("text/plain").content_type.is_some());
+    /// ```
+    #[must_use]
+    pub const fn with_content_type(mut self, content_type: &'static str) -> Self {
+        self.content_type = Some(content_type);
+        self
+    }
+}
+
+/// Turns a value into the body of a message.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::codec::Encode;
+/// assert_eq!("hello".encode().unwrap().bytes.as_ref(), b"hello");
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the body of a message",
+    label = "cannot be published or returned as a reply",
+    note = "wrap a serialisable value as `Json(value)` (its type needs `#[derive(serde::Serialize)]`), or use `String`, `Bytes` or `Vec<u8>`"
+)]
+pub trait Encode {
+    /// Encodes the value.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the value has no representation in the format.
+    fn encode(self) -> Result<Body, EncodeError>;
+}
+
+/// Makes a value from the body of a message.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use throughline_core::codec::Decode;
+/// assert_eq!(String::decode(&Bytes::from("hello")).unwrap(), "hello");
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be read from the body of a message",
+    label = "cannot be decoded",
+    note = "use `Json<T>` (`T` needs `#[derive(serde::Deserialize)]`), `String`, `Bytes` or `Vec<u8>`"
+)]
+pub trait Decode: Sized {
+    /// Decodes a body.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the bytes are not what the type expects; the message is then rejected, never retried.
+    fn decode(body: &Bytes) -> Result<Self, DecodeError>;
+}
+
+impl Encode for Bytes {
+    fn encode(self) -> Result<Body, EncodeError> {
+        Ok(Body::new(self))
+    }
+}
+
+impl Encode for Vec<u8> {
+    fn encode(self) -> Result<Body, EncodeError> {
+        Ok(Body::new(self))
+    }
+}
+
+impl Encode for String {
+    fn encode(self) -> Result<Body, EncodeError> {
+        Ok(Body::new(self))
+    }
+}
+
+impl Encode for &'static str {
+    fn encode(self) -> Result<Body, EncodeError> {
+        Ok(Body::new(self))
+    }
+}
+
+impl Decode for Bytes {
+    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
+        Ok(body.clone())
+    }
+}
+
+impl Decode for Vec<u8> {
+    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
+        Ok(body.to_vec())
+    }
+}
+
+impl Decode for String {
+    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
+        std::str::from_utf8(body).map(str::to_owned).map_err(|error| DecodeError::new("text", error))
+    }
+}
+
+macro_rules! codec_error {
+    ($(#[$doc:meta])* $name:ident, $verb:literal) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            format: &'static str,
+            source: BoxError,
+        }
+
+        impl $name {
+            /// Creates an error from the format's name and the cause.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            #[doc = concat!("let error = throughline_core::codec::", stringify!($name), "::new(\"JSON\", std::fmt::Error);")]
+            /// assert!(error.to_string().contains("JSON"));
+            /// ```
+            #[must_use]
+            pub fn new(format: &'static str, source: impl Into<BoxError>) -> Self {
+                Self { format, source: source.into() }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!("the body could not be ", $verb, " as {}"), self.format)
+            }
+        }
+
+        impl Error for $name {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(self.source.as_ref())
+            }
+        }
+    };
+}
+
+codec_error!(
+    /// Says why a value could not be made into a body.
+    EncodeError,
+    "encoded"
+);
+codec_error!(
+    /// Says why a body could not be read. The body itself is not in the text.
+    DecodeError,
+    "decoded"
+);

@@ -1,0 +1,247 @@
+use std::borrow::Cow;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use opentelemetry::context::FutureExt as _;
+
+use super::{FromDelivery, Rejection, Shape};
+use crate::codec::Decode;
+use crate::handler::{IntoOutcome, panicked};
+use crate::message::{Delivery, Outcome};
+use crate::telemetry::{CurrentBaggage, CurrentSpan, Scope};
+
+/// Is a batch of messages with decoded bodies, as an argument of a handler.
+///
+/// Messages whose body cannot be decoded are not in it: each is rejected by itself. What the handler returns settles all messages
+/// that did not get an outcome of their own from [`BatchMessage::run`] or [`BatchMessage::settle`].
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::extract::Batch;
+///
+/// async fn bill(order: String) -> Result<(), std::io::Error> {
+///     println!("{order}");
+///     Ok(())
+/// }
+///
+/// async fn invoice(batch: Batch<String>) {
+///     for message in batch {
+///         message.run(async |order| bill(order).await).await; // in that message's own trace; its result settles that message
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Batch<T> {
+    messages: Vec<BatchMessage<T>>,
+}
+
+impl<T> Batch<T> {
+    /// Returns the number of messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
+    ///     println!("{} orders", batch.len());
+    /// }
+    /// ```
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Tells whether no message could be decoded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
+    ///     if batch.is_empty() { return; }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Iterates over the messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
+    ///     for message in batch.iter() { println!("{}", message.body()); }
+    /// }
+    /// ```
+    pub fn iter(&self) -> std::slice::Iter<'_, BatchMessage<T>> {
+        self.messages.iter()
+    }
+}
+
+impl<T> IntoIterator for Batch<T> {
+    type Item = BatchMessage<T>;
+    type IntoIter = std::vec::IntoIter<BatchMessage<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.messages.into_iter()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Batch<T> {
+    type Item = &'a BatchMessage<T>;
+    type IntoIter = std::slice::Iter<'a, BatchMessage<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.messages.iter()
+    }
+}
+
+/// Is one message of a batch: its decoded body, its own trace and baggage, and its own outcome.
+#[derive(Debug)]
+pub struct BatchMessage<T> {
+    index: usize,
+    body: T,
+    delivery: Delivery,
+    scope: Scope,
+    verdicts: Verdicts,
+}
+
+impl<T> BatchMessage<T> {
+    /// Returns the decoded body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
+    ///     for message in &batch { println!("{}", message.body()); }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn body(&self) -> &T {
+        &self.body
+    }
+
+    /// Returns the message as it was delivered.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
+    ///     for message in &batch { println!("{}", message.delivery().destination()); }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// Handles this message in its own trace and with its own baggage; the result settles this message alone. A panic is caught and
+    /// fails this message alone. Returns whether it was handled without failure.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it ends, it leaves the message to the outcome of the batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Settlement;
+    ///
+    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
+    ///     for message in batch {
+    ///         message.run(async |order| if order.is_empty() { Err(Settlement::reject("empty")) } else { Ok(()) }).await;
+    ///     }
+    /// }
+    /// ```
+    pub async fn run<F, Fut, R>(self, handle: F) -> bool
+    where
+        F: FnOnce(T) -> Fut,
+        Fut: Future<Output = R>,
+        R: IntoOutcome,
+    {
+        let Self { index, body, scope, verdicts, .. } = self;
+        let context = scope.context().clone();
+        let handled = AssertUnwindSafe(async move { handle(body).await }).catch_unwind().with_context(context).await;
+        let outcome = match handled {
+            Ok(result) => result.into_outcome(),
+            Err(panic) => panicked(panic.as_ref()),
+        };
+        let succeeded = outcome.failure().is_none();
+        verdicts.set(index, outcome);
+        succeeded
+    }
+
+    /// Gives this message an outcome of its own without handling it, such as a [`Settlement`](crate::Settlement).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Settlement;
+    ///
+    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
+    ///     for message in batch { message.settle(Settlement::reject("closed")); }
+    /// }
+    /// ```
+    pub fn settle(self, result: impl IntoOutcome) {
+        self.verdicts.set(self.index, result.into_outcome());
+    }
+}
+
+impl<T> CurrentSpan for BatchMessage<T> {
+    fn scope(&self) -> Cow<'_, Scope> {
+        Cow::Borrowed(&self.scope)
+    }
+}
+
+impl<T> CurrentBaggage for BatchMessage<T> {
+    fn baggage_scope(&self) -> Cow<'_, Scope> {
+        Cow::Borrowed(&self.scope)
+    }
+}
+
+/// The outcomes of the single messages of a batch, filled in while its handler runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Verdicts(Arc<Mutex<Vec<Option<Outcome>>>>);
+
+impl Verdicts {
+    fn set(&self, index: usize, outcome: Outcome) {
+        // A poisoned lock only means that another thread panicked between two complete writes.
+        let mut verdicts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if verdicts.len() <= index {
+            verdicts.resize(index + 1, None);
+        }
+        if let Some(place) = verdicts.get_mut(index) {
+            *place = Some(outcome);
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<Option<Outcome>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
+    const SHAPE: Shape = Shape::Batch;
+
+    async fn from_delivery(delivery: &Delivery, _state: &S) -> Result<Self, Rejection> {
+        let scope = delivery.telemetry_scope();
+        let verdicts = delivery.extension::<Verdicts>().cloned().unwrap_or_default();
+        let mut messages = Vec::with_capacity(delivery.messages().len());
+        for (index, message) in delivery.messages().iter().enumerate() {
+            match T::decode(message.payload()) {
+                Ok(body) => messages.push(BatchMessage {
+                    index,
+                    body,
+                    delivery: message.clone(),
+                    scope: scope.messages().get(index).cloned().unwrap_or_else(Scope::detached),
+                    verdicts: verdicts.clone(),
+                }),
+                Err(error) => verdicts.set(index, Outcome::failed(Rejection::malformed(error).into_failure())),
+            }
+        }
+        Ok(Self { messages })
+    }
+}

@@ -1,0 +1,97 @@
+use std::any::Any;
+
+use crate::message::{Delivery, Failure, Outcome, Settlement};
+use crate::middleware::Backoff;
+use crate::middleware::DEFAULT_ATTEMPTS;
+
+/// Turns a caught panic into a failure (STAT-08).
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+    let text = panic
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the handler panicked".to_owned());
+    Outcome::failed(Failure::new("panic", text))
+}
+
+/// Which delivery of its message this is, for each message of a batch or for a single one.
+pub(crate) enum Attempts {
+    Single(u32),
+    Each(Vec<u32>),
+}
+
+impl Attempts {
+    pub(crate) fn of(delivery: &Delivery) -> Self {
+        if delivery.is_batch() {
+            Self::Each(delivery.messages().iter().map(Delivery::attempt).collect())
+        } else {
+            Self::Single(delivery.attempt())
+        }
+    }
+}
+
+/// Applies the failure rule: a failed message is tried again with exponential back-off and jitter, ten times in all, and then rejected.
+/// A retry that names no delay gets the back-off's. What is decided already stays.
+pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
+    match attempts {
+        Attempts::Single(attempt) => decide_one(outcome, *attempt),
+        Attempts::Each(_) if *outcome.settlement() == Settlement::Ack && outcome.each().is_empty() => outcome,
+        Attempts::Each(attempts) => {
+            outcome.map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(1)))
+        }
+    }
+}
+
+fn decide_one(outcome: Outcome, attempt: u32) -> Outcome {
+    if *outcome.settlement() != Settlement::retry() {
+        return outcome;
+    }
+    if outcome.failure().is_some() && attempt >= DEFAULT_ATTEMPTS {
+        return outcome.with_settlement(Settlement::reject(format!("failed {attempt} times")));
+    }
+    outcome.with_settlement(Settlement::retry_after(Backoff::default().delay(attempt)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(attempt: u32) -> Outcome {
+        decide(Outcome::failed(Failure::new("boom", "boom")), &Attempts::Single(attempt))
+    }
+
+    #[test]
+    fn a_failure_is_retried_with_a_growing_delay() {
+        let Settlement::Retry { after: Some(first) } = failed(1).settlement().clone() else { panic!("not retried") };
+        let Settlement::Retry { after: Some(ninth) } = failed(9).settlement().clone() else { panic!("not retried") };
+        assert!(first < ninth);
+    }
+
+    #[test]
+    fn the_tenth_failure_rejects() {
+        assert!(matches!(failed(10).settlement(), Settlement::Reject { .. }));
+    }
+
+    #[test]
+    fn a_decision_to_retry_is_not_bounded() {
+        let outcome = decide(Outcome::settle(Settlement::retry()), &Attempts::Single(50));
+        assert!(matches!(outcome.settlement(), Settlement::Retry { after: Some(_) }));
+    }
+
+    #[test]
+    fn a_failed_batch_gives_up_only_the_messages_that_are_out_of_attempts() {
+        let batch = Delivery::batch(vec![Delivery::new("orders", "a").with_attempt(10), Delivery::new("orders", "b")]);
+        let outcome = decide(Outcome::failed(Failure::new("boom", "boom")), &Attempts::of(&batch));
+        assert!(matches!(outcome.settlement_of(0), Settlement::Reject { .. }));
+        assert!(matches!(outcome.settlement_of(1), Settlement::Retry { .. }));
+    }
+
+    #[test]
+    fn a_failed_message_of_a_batch_is_retried_alone() {
+        let batch = Delivery::batch(vec![Delivery::new("orders", "a"), Delivery::new("orders", "b")]);
+        let outcome = Outcome::ack().with_each(vec![None, Some(Outcome::failed(Failure::new("boom", "boom")))]);
+        let outcome = decide(outcome, &Attempts::of(&batch));
+        assert_eq!(outcome.settlement_of(0), &Settlement::Ack);
+        assert!(matches!(outcome.settlement_of(1), Settlement::Retry { after: Some(_) }));
+    }
+}

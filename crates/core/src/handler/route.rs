@@ -1,0 +1,202 @@
+use std::fmt;
+use std::sync::Arc;
+
+use super::erased::Erase;
+use super::{ErasedHandler, Handler};
+use crate::extract::Shape;
+use crate::message::Destination;
+use crate::middleware::{DeadLetter, Middleware};
+use crate::telemetry::{ParentMode, Trust};
+
+/// Is a handler with what belongs to its subscription: replies, middleware, dead letter, limits.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{Handler, Route};
+/// use throughline_core::middleware::Timeout;
+///
+/// async fn reserve(order: String) -> String { order }
+///
+/// let route: Route<()> =
+///     reserve.reply_to("stock.reserved").middleware(Timeout::secs(10)).dead_letter("orders.placed.dead");
+/// ```
+pub struct Route<S = ()> {
+    pub(crate) handler: Arc<dyn ErasedHandler<S>>,
+    pub(crate) options: RouteOptions,
+}
+
+#[derive(Clone)]
+pub(crate) struct RouteOptions {
+    pub(crate) shape: Shape,
+    pub(crate) replies: Vec<Destination>,
+    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
+    pub(crate) dead_letter: Option<Arc<dyn Middleware>>,
+    pub(crate) concurrency: usize,
+    pub(crate) parent: Option<ParentMode>,
+    pub(crate) trust: Option<Trust>,
+}
+
+impl<S> Route<S> {
+    fn new<H, Args>(handler: H) -> Self
+    where
+        H: Handler<Args, S>,
+        Args: 'static,
+        S: Sync + 'static,
+    {
+        let options = RouteOptions {
+            shape: H::SHAPE,
+            replies: Vec::new(),
+            middleware: Vec::new(),
+            dead_letter: None,
+            concurrency: 1,
+            parent: None,
+            trust: None,
+        };
+        Self { handler: Arc::new(Erase::new(handler)), options }
+    }
+
+    /// Publishes what the handler returns to a destination, besides answering a requester; called again, to that one too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, Route};
+    /// async fn reserve(order: String) -> String { order }
+    /// let route: Route<()> = reserve.reply_to("stock.reserved").reply_to("audit");
+    /// ```
+    #[must_use]
+    pub fn reply_to(mut self, destination: impl Into<Destination>) -> Self {
+        self.options.replies.push(destination.into());
+        self
+    }
+
+    /// Adds middleware, inside what is there already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, Route, middleware::Timeout};
+    /// async fn reserve(order: String) {}
+    /// let route: Route<()> = reserve.concurrency(4).middleware(Timeout::secs(10));
+    /// ```
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.options.middleware.push(Arc::new(middleware));
+        self
+    }
+
+    /// Forwards messages that are given up to another destination, see [`DeadLetter`]. It is outermost, wherever it is written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, Route};
+    /// async fn reserve(order: String) {}
+    /// let route: Route<()> = reserve.concurrency(4).dead_letter("orders.placed.dead");
+    /// ```
+    #[must_use]
+    pub fn dead_letter(mut self, destination: impl Into<Destination>) -> Self {
+        self.options.dead_letter = Some(Arc::new(DeadLetter::to(destination)));
+        self
+    }
+
+    /// Handles up to so many deliveries at the same time (default 1, which keeps their order; zero counts as one).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, Route};
+    /// async fn reserve(order: String) -> String { order }
+    /// let route: Route<()> = reserve.reply_to("stock.reserved").concurrency(16);
+    /// ```
+    #[must_use]
+    pub fn concurrency(mut self, most: usize) -> Self {
+        self.options.concurrency = most.max(1);
+        self
+    }
+
+    /// Sets what the parent of the process span is, for this subscription (LINK-10).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, Route, telemetry::ParentMode};
+    /// async fn reserve(order: String) {}
+    /// let route: Route<()> = reserve.concurrency(4).parent_mode(ParentMode::LinkOnly);
+    /// ```
+    #[must_use]
+    pub const fn parent_mode(mut self, mode: ParentMode) -> Self {
+        self.options.parent = Some(mode);
+        self
+    }
+
+    /// Sets how far the headers of this subscription's messages are trusted (PROP-22).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, Route, telemetry::Trust};
+    /// async fn reserve(order: String) {}
+    /// let route: Route<()> = reserve.concurrency(4).trust(Trust::Link);
+    /// ```
+    #[must_use]
+    pub const fn trust(mut self, trust: Trust) -> Self {
+        self.options.trust = Some(trust);
+        self
+    }
+}
+
+impl<S> fmt::Debug for Route<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("shape", &self.options.shape)
+            .field("replies", &self.options.replies)
+            .field("concurrency", &self.options.concurrency)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Is what can be subscribed: a handler, or a [`Route`] made of one.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{IntoRoute, Route};
+///
+/// async fn reserve(order: String) {}
+/// let route: Route<()> = reserve.into_route();
+/// ```
+pub trait IntoRoute<Args, S> {
+    /// Makes the route.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{IntoRoute, Route};
+    /// async fn reserve(order: String) {}
+    /// let route: Route<()> = reserve.into_route();
+    /// ```
+    fn into_route(self) -> Route<S>;
+}
+
+impl<H, Args, S> IntoRoute<Args, S> for H
+where
+    H: Handler<Args, S>,
+    Args: 'static,
+    S: Sync + 'static,
+{
+    fn into_route(self) -> Route<S> {
+        Route::new(self)
+    }
+}
+
+/// Marks a route among the things that can be subscribed.
+#[derive(Debug)]
+pub enum Prepared {}
+
+impl<S> IntoRoute<Prepared, S> for Route<S> {
+    fn into_route(self) -> Self {
+        self
+    }
+}

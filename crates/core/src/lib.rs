@@ -1,0 +1,59 @@
+//! Core of Throughline: everything that knows no broker.
+//!
+//! A service is an [`App`] of subscriptions and handlers, run by [`serve`] on a [`Broker`](broker::Broker). Handlers are plain
+//! `async fn`s whose arguments are extractors; spans, baggage, metrics, acknowledgement and retries happen around them.
+//! A service that keeps its own client uses [`telemetry::Instrumentation`] instead: the same engine.
+//!
+//! ```
+//! use throughline_core::{App, CurrentBaggage, CurrentSpan, Handler};
+//! use throughline_core::broker::{Pattern, Subscription};
+//! use throughline_core::extract::{Baggage, ProcessSpan};
+//!
+//! async fn reserve(order: String, span: ProcessSpan, baggage: Baggage) -> String {
+//!     span.set_attribute("order.length", order.len() as i64);
+//!     baggage.set("warehouse", "north"); // later publishes of this handler carry it
+//!     format!("reserved {order}")
+//! }
+//!
+//! let orders = Subscription::new("in_memory", Pattern::exact("orders.placed")); // adapters have typed ones
+//! let app: App = App::new().subscribe(orders, reserve.reply_to("stock.reserved"));
+//! ```
+//!
+//! | room | holds |
+//! | --- | --- |
+//! | [`message`] | what arrives, what leaves, what is decided about it: plain data |
+//! | [`codec`] | bodies as bytes, text, JSON |
+//! | [`propagation`] | trace context and baggage in headers |
+//! | [`broker`] | the contract of an adapter |
+//! | [`telemetry`] | the engine: spans, metrics, events, current span and baggage |
+//! | [`middleware`] | the trait, its chain, and the provided ones |
+//! | [`publish`] | publishing from anywhere |
+//! | [`extract`] | arguments of handlers |
+//! | [`handler`] | from `async fn` to handler |
+//! | [`app`] | subscriptions, routers, state |
+//! | [`mod@serve`] | receive, dispatch, settle, shut down |
+
+pub mod app;
+pub mod broker;
+pub mod codec;
+pub mod extract;
+pub mod handler;
+pub mod message;
+pub mod middleware;
+pub mod propagation;
+pub mod publish;
+pub mod serve;
+pub mod telemetry;
+
+pub use opentelemetry;
+
+pub use self::app::{App, Router};
+pub use self::broker::{BrokerError, PublishError};
+pub use self::handler::{Handler, IntoOutcome, IntoRoute, Route};
+pub use self::message::{
+    BoxError, Delivery, Destination, Envelope, Failure, Headers, IntoFailure, Outcome, Receipt, Settlement,
+};
+pub use self::middleware::Middleware;
+pub use self::publish::Publisher;
+pub use self::serve::{ServeError, ServeErrorKind, serve};
+pub use self::telemetry::{CurrentBaggage, CurrentSpan};

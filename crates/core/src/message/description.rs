@@ -1,0 +1,387 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+
+/// Is the kind of work a span stands for (`messaging.operation.type`, SPAN-01 to -06).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum OperationType {
+    /// One message is made.
+    Create,
+    /// A handler runs.
+    Process,
+    /// Messages are pulled by the application.
+    Receive,
+    /// Messages are handed to the broker.
+    Send,
+    /// A delivery is acknowledged, rejected or asked for again.
+    Settle,
+}
+
+impl OperationType {
+    /// Returns the value of `messaging.operation.type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::message::OperationType::Send.as_str(), "send");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Process => "process",
+            Self::Receive => "receive",
+            Self::Send => "send",
+            Self::Settle => "settle",
+        }
+    }
+}
+
+/// Holds a system's own verbs (`messaging.operation.name`, SPAN-07 to -12).
+///
+/// The three settle verbs are `None` for a system that does not settle; then there are no settle spans and metrics.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::message::Operations;
+///
+/// let kafka_like = Operations { send: "send", receive: "poll", ..Operations::DEFAULT };
+/// assert_eq!(kafka_like.process, "process");
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Operations {
+    /// Makes one message of a batch.
+    pub create: &'static str,
+    /// Hands messages to the broker.
+    pub send: &'static str,
+    /// Sends a message and waits for its reply.
+    pub request: &'static str,
+    /// Pulls messages.
+    pub receive: &'static str,
+    /// Runs a handler.
+    pub process: &'static str,
+    /// Settles a message that is done.
+    pub ack: Option<&'static str>,
+    /// Asks for another delivery.
+    pub retry: Option<&'static str>,
+    /// Gives a message up.
+    pub reject: Option<&'static str>,
+}
+
+impl Operations {
+    /// The verbs most systems share: `publish`, `receive`, `process`, and no settlement.
+    pub const DEFAULT: Self = Self {
+        create: "create",
+        send: "publish",
+        request: "request",
+        receive: "receive",
+        process: "process",
+        ack: None,
+        retry: None,
+        reject: None,
+    };
+}
+
+/// Describes one connection to a broker, for telemetry.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::message::{Operations, System};
+///
+/// let system = System::new("nats", Operations::DEFAULT).with_server("localhost", 4222).with_client_id("stock");
+/// assert_eq!(system.name(), "nats");
+/// ```
+#[derive(Clone, Debug)]
+pub struct System {
+    name: Cow<'static, str>,
+    operations: Operations,
+    server: Option<(Arc<str>, Option<u16>)>,
+    client_id: Option<Arc<str>>,
+    attributes: Vec<KeyValue>,
+}
+
+impl System {
+    /// Creates a description from the value of `messaging.system` and the system's verbs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// assert_eq!(System::new("in_memory", Operations::DEFAULT).name(), "in_memory");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<Cow<'static, str>>, operations: Operations) -> Self {
+        Self { name: name.into(), operations, server: None, client_id: None, attributes: Vec::new() }
+    }
+
+    /// Sets `server.address` and `server.port`: the host exactly as the user configured it (ATTR-C-17).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// let system = System::new("nats", Operations::DEFAULT).with_server("localhost", 4222);
+    /// assert_eq!(system.server(), Some(("localhost", Some(4222))));
+    /// ```
+    #[must_use]
+    pub fn with_server(mut self, address: impl Into<Arc<str>>, port: impl Into<Option<u16>>) -> Self {
+        self.server = Some((address.into(), port.into()));
+        self
+    }
+
+    /// Sets `messaging.client.id`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// let system = System::new("nats", Operations::DEFAULT).with_client_id("stock");
+    /// assert_eq!(system.client_id(), Some("stock"));
+    /// ```
+    #[must_use]
+    pub fn with_client_id(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.client_id = Some(id.into());
+        self
+    }
+
+    /// Adds an attribute that every span of this connection carries, such as a cluster id; create spans leave it out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use opentelemetry::KeyValue;
+    /// use throughline_core::message::{Operations, System};
+    /// let system = System::new("kafka", Operations::DEFAULT).with_attribute(KeyValue::new("messaging.kafka.cluster.id", "x"));
+    /// assert_eq!(system.attributes().len(), 1);
+    /// ```
+    #[must_use]
+    pub fn with_attribute(mut self, attribute: KeyValue) -> Self {
+        self.attributes.push(attribute);
+        self
+    }
+
+    /// Returns the value of `messaging.system`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// assert_eq!(System::new("nats", Operations::DEFAULT).name(), "nats");
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the system's verbs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// assert_eq!(System::new("nats", Operations::DEFAULT).operations().send, "publish");
+    /// ```
+    #[must_use]
+    pub const fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// Returns the configured host and port.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// assert_eq!(System::new("in_memory", Operations::DEFAULT).server(), None);
+    /// ```
+    #[must_use]
+    pub fn server(&self) -> Option<(&str, Option<u16>)> {
+        self.server.as_ref().map(|(address, port)| (address.as_ref(), *port))
+    }
+
+    /// Returns the client id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// assert_eq!(System::new("in_memory", Operations::DEFAULT).client_id(), None);
+    /// ```
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
+    }
+
+    /// Returns the further attributes of this connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// assert!(System::new("in_memory", Operations::DEFAULT).attributes().is_empty());
+    /// ```
+    #[must_use]
+    pub fn attributes(&self) -> &[KeyValue] {
+        &self.attributes
+    }
+}
+
+/// Describes where a subscription reads from, for telemetry: what is the same for all its messages.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use throughline_core::message::{Operations, Source, System};
+///
+/// let system = Arc::new(System::new("nats", Operations::DEFAULT));
+/// let source = Source::new(system).with_destination("orders.*").with_template("orders.*").with_group("stock");
+/// assert_eq!(source.template.as_deref(), Some("orders.*"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The connection.
+    pub system: Arc<System>,
+    /// What was subscribed to: a name, or the pattern.
+    pub destination: Option<Arc<str>>,
+    /// The low-cardinality pattern, when the subscription is one (ATTR-N-02).
+    pub template: Option<Arc<str>>,
+    /// `messaging.consumer.group.name`.
+    pub group: Option<Arc<str>>,
+    /// `messaging.destination.subscription.name`, such as a JetStream consumer.
+    pub subscription: Option<Arc<str>>,
+    /// Whether the destination exists only for this connection (`messaging.destination.temporary`).
+    pub temporary: bool,
+    /// Whether the destination has a generated name (`messaging.destination.anonymous`).
+    pub anonymous: bool,
+}
+
+impl Source {
+    /// Creates a description that says no more than the connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use throughline_core::message::{Operations, Source, System};
+    /// let source = Source::new(Arc::new(System::new("nats", Operations::DEFAULT)));
+    /// assert!(source.group.is_none());
+    /// ```
+    #[must_use]
+    pub const fn new(system: Arc<System>) -> Self {
+        Self {
+            system,
+            destination: None,
+            template: None,
+            group: None,
+            subscription: None,
+            temporary: false,
+            anonymous: false,
+        }
+    }
+
+    /// Sets what was subscribed to.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
+    /// assert_eq!(Source::new(system).with_destination("orders").destination.as_deref(), Some("orders"));
+    /// ```
+    #[must_use]
+    pub fn with_destination(mut self, destination: impl Into<Arc<str>>) -> Self {
+        self.destination = Some(destination.into());
+        self
+    }
+
+    /// Sets the low-cardinality pattern.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
+    /// assert_eq!(Source::new(system).with_template("orders.*").template.as_deref(), Some("orders.*"));
+    /// ```
+    #[must_use]
+    pub fn with_template(mut self, template: impl Into<Arc<str>>) -> Self {
+        self.template = Some(template.into());
+        self
+    }
+
+    /// Sets the consumer group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
+    /// assert_eq!(Source::new(system).with_group("stock").group.as_deref(), Some("stock"));
+    /// ```
+    #[must_use]
+    pub fn with_group(mut self, group: impl Into<Arc<str>>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Sets the name of the subscription.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
+    /// assert_eq!(Source::new(system).with_subscription("dur").subscription.as_deref(), Some("dur"));
+    /// ```
+    #[must_use]
+    pub fn with_subscription(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.subscription = Some(name.into());
+        self
+    }
+}
+
+/// Describes where a message goes, for telemetry.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::message::Target;
+///
+/// let inbox = Target { template: Some("_INBOX".into()), temporary: true, anonymous: true, ..Target::new("_INBOX.a.b") };
+/// assert_eq!(inbox.name, "_INBOX.a.b");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Target<'a> {
+    /// `messaging.destination.name`.
+    pub name: Cow<'a, str>,
+    /// `messaging.destination.template`, when one is known.
+    pub template: Option<Cow<'a, str>>,
+    /// `messaging.destination.temporary`.
+    pub temporary: bool,
+    /// `messaging.destination.anonymous`.
+    pub anonymous: bool,
+    /// Further attributes of the destination, such as a routing key.
+    pub attributes: Vec<KeyValue>,
+}
+
+impl<'a> Target<'a> {
+    /// Describes a destination by its name alone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::message::Target::new("orders").name, "orders");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<Cow<'a, str>>) -> Self {
+        Self { name: name.into(), template: None, temporary: false, anonymous: false, attributes: Vec::new() }
+    }
+}

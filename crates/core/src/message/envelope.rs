@@ -1,0 +1,454 @@
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
+
+use super::{Delivery, Destination, Headers};
+
+/// Is a message on its way out, or a batch of them.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::Envelope;
+///
+/// let envelope = Envelope::new("orders.placed", "{}").with_key("42").with_header("source", "web");
+/// assert_eq!(envelope.destination().name(), "orders.placed");
+/// assert_eq!(envelope.headers().get("source"), Some("web"));
+/// ```
+#[derive(Clone)]
+pub struct Envelope {
+    destination: Destination,
+    payload: Bytes,
+    headers: Headers,
+    key: Option<Bytes>,
+    id: Option<Arc<str>>,
+    correlation_id: Option<Arc<str>>,
+    content_type: Option<Cow<'static, str>>,
+    reply_to: Option<Destination>,
+    creation: CreationContext,
+    batch: Vec<Envelope>,
+}
+
+/// Says where the creation context of a message comes from.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum CreationContext {
+    /// The framework makes one when the message is published.
+    #[default]
+    New,
+    /// The caller gave one; it is written instead of a new one (SPAN-25).
+    Given(SpanContext),
+    /// The headers hold one already and stay as they are; where they hold none, one is made (SPAN-37).
+    Kept,
+}
+
+pub(crate) struct TelemetryParts<'a> {
+    pub(crate) headers: &'a mut Headers,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) correlation_id: Option<&'a str>,
+    pub(crate) body_size: usize,
+    pub(crate) creation: CreationContext,
+}
+
+impl Envelope {
+    /// Creates a message from its destination and body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let envelope = throughline_core::Envelope::new("orders", "hello");
+    /// assert_eq!(envelope.payload().as_ref(), b"hello");
+    /// ```
+    #[must_use]
+    pub fn new(destination: impl Into<Destination>, payload: impl Into<Bytes>) -> Self {
+        Self {
+            destination: destination.into(),
+            payload: payload.into(),
+            headers: Headers::new(),
+            key: None,
+            id: None,
+            correlation_id: None,
+            content_type: None,
+            reply_to: None,
+            creation: CreationContext::New,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Creates a reply that has no destination yet: it goes where the subscription's `reply_to` says, and to the requester.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!throughline_core::Envelope::unaddressed("hello").is_addressed());
+    /// ```
+    #[must_use]
+    pub fn unaddressed(payload: impl Into<Bytes>) -> Self {
+        Self::new("", payload)
+    }
+
+    /// Creates a batch for one destination; the middleware sees it as one envelope.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Envelope;
+    /// let batch = Envelope::batch("orders", [Envelope::unaddressed("a"), Envelope::unaddressed("b")]);
+    /// assert_eq!(batch.messages().len(), 2);
+    /// ```
+    #[must_use]
+    pub fn batch(destination: impl Into<Destination>, messages: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self::new(destination, Bytes::new());
+        whole.batch = messages.into_iter().collect();
+        for message in &mut whole.batch {
+            message.destination = whole.destination.clone();
+        }
+        whole
+    }
+
+    /// Forwards a received message unchanged: body and headers stay, with the context they carry (SPAN-37).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Envelope};
+    /// let dead = Envelope::forward(&Delivery::new("orders", "x"), "orders.dead");
+    /// assert_eq!(dead.payload().as_ref(), b"x");
+    /// ```
+    #[must_use]
+    pub fn forward(delivery: &Delivery, destination: impl Into<Destination>) -> Self {
+        let mut envelope = Self::new(destination, delivery.payload().clone());
+        envelope.headers = delivery.headers().clone();
+        envelope.key = delivery.key().cloned();
+        envelope.id = delivery.id().map(Arc::from);
+        envelope.correlation_id = delivery.correlation_id().map(Arc::from);
+        envelope.creation = CreationContext::Kept;
+        envelope
+    }
+
+    /// Replaces the destination.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let envelope = throughline_core::Envelope::unaddressed("x").with_destination("orders");
+    /// assert!(envelope.is_addressed());
+    /// ```
+    #[must_use]
+    pub fn with_destination(mut self, destination: impl Into<Destination>) -> Self {
+        self.destination = destination.into();
+        for message in &mut self.batch {
+            message.destination = self.destination.clone();
+        }
+        self
+    }
+
+    /// Sets a header in place of an earlier one of that name; of a batch, on each message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let envelope = throughline_core::Envelope::new("orders", "x").with_header("audited", "yes");
+    /// assert_eq!(envelope.headers().get("audited"), Some("yes"));
+    /// ```
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        self.each_mut(|message| message.headers.insert(name.clone(), value.clone()));
+        self
+    }
+
+    /// Sets the key: what decides about the partition and the order, for brokers that have one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let envelope = throughline_core::Envelope::new("orders", "x").with_key("42");
+    /// assert_eq!(envelope.key().unwrap().as_ref(), b"42");
+    /// ```
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
+        let key = key.into();
+        self.each_mut(|message| message.key = Some(key.clone()));
+        self
+    }
+
+    /// Sets the message id (`messaging.message.id`); brokers that know one use it to drop duplicates.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Envelope::new("orders", "x").with_id("m1").id(), Some("m1"));
+    /// ```
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets the correlation id (`messaging.message.conversation_id`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Envelope::new("orders", "x").with_correlation_id("c1").correlation_id(), Some("c1"));
+    /// ```
+    #[must_use]
+    pub fn with_correlation_id(mut self, id: impl Into<Arc<str>>) -> Self {
+        let id = id.into();
+        self.each_mut(|message| message.correlation_id = Some(Arc::clone(&id)));
+        self
+    }
+
+    /// Sets the media type of the body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let envelope = throughline_core::Envelope::new("orders", "{}").with_content_type("application/json");
+    /// assert_eq!(envelope.content_type(), Some("application/json"));
+    /// ```
+    #[must_use]
+    pub fn with_content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Sets where an answer is expected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let envelope = throughline_core::Envelope::new("prices.get", "{}").with_reply_to("prices.answers");
+    /// assert_eq!(envelope.reply_to().unwrap().name(), "prices.answers");
+    /// ```
+    #[must_use]
+    pub fn with_reply_to(mut self, destination: impl Into<Destination>) -> Self {
+        self.reply_to = Some(destination.into());
+        self
+    }
+
+    /// Gives the message a creation context of the caller's; no create span is made for it, and its send span links to it (SPAN-25).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use opentelemetry::trace::SpanContext;
+    /// let envelope = throughline_core::Envelope::new("orders", "x").with_creation_context(SpanContext::empty_context());
+    /// # let _ = envelope;
+    /// ```
+    #[must_use]
+    pub fn with_creation_context(mut self, context: SpanContext) -> Self {
+        self.creation = CreationContext::Given(context);
+        self
+    }
+
+    /// Replaces the body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let envelope = throughline_core::Envelope::new("orders", "x").with_payload("y");
+    /// assert_eq!(envelope.payload().as_ref(), b"y");
+    /// ```
+    #[must_use]
+    pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
+    fn each_mut(&mut self, mut change: impl FnMut(&mut Self)) {
+        if self.batch.is_empty() {
+            change(self);
+        } else {
+            self.batch.iter_mut().for_each(change);
+        }
+    }
+
+    /// Returns the destination.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Envelope::new("orders", "x").destination().name(), "orders");
+    /// ```
+    #[must_use]
+    pub const fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// Tells whether the message has a destination.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").is_addressed());
+    /// ```
+    #[must_use]
+    pub fn is_addressed(&self) -> bool {
+        !self.destination.name().is_empty() || self.destination.is_native()
+    }
+
+    /// Returns the body; empty for a batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Envelope::new("orders", "x").payload().len(), 1);
+    /// ```
+    #[must_use]
+    pub const fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Returns the headers; empty for a batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").headers().is_empty());
+    /// ```
+    #[must_use]
+    pub const fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Returns the headers for a change; use [`with_header`](Self::with_header) for one that works on batches too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut envelope = throughline_core::Envelope::new("orders", "x");
+    /// envelope.headers_mut().append("tag", "a");
+    /// ```
+    pub const fn headers_mut(&mut self) -> &mut Headers {
+        &mut self.headers
+    }
+
+    /// Returns the key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").key().is_none());
+    /// ```
+    #[must_use]
+    pub const fn key(&self) -> Option<&Bytes> {
+        self.key.as_ref()
+    }
+
+    /// Returns the message id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").id().is_none());
+    /// ```
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Returns the correlation id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").correlation_id().is_none());
+    /// ```
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.correlation_id.as_deref()
+    }
+
+    /// Returns the media type of the body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").content_type().is_none());
+    /// ```
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// Returns where an answer is expected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").reply_to().is_none());
+    /// ```
+    #[must_use]
+    pub const fn reply_to(&self) -> Option<&Destination> {
+        self.reply_to.as_ref()
+    }
+
+    /// Tells whether this is a batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!throughline_core::Envelope::new("orders", "x").is_batch());
+    /// ```
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
+    /// Returns the messages: those of the batch, or this one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Envelope::new("orders", "x").messages().len(), 1);
+    /// ```
+    #[must_use]
+    pub fn messages(&self) -> &[Self] {
+        if self.batch.is_empty() { std::slice::from_ref(self) } else { &self.batch }
+    }
+
+    /// Returns the messages for a change: those of the batch, or this one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut envelope = throughline_core::Envelope::new("orders", "x");
+    /// for message in envelope.messages_mut() {
+    ///     message.headers_mut().insert("audited", "yes");
+    /// }
+    /// ```
+    pub fn messages_mut(&mut self) -> &mut [Self] {
+        if self.batch.is_empty() { std::slice::from_mut(self) } else { &mut self.batch }
+    }
+
+    pub(crate) fn into_messages(self) -> Vec<Self> {
+        if self.batch.is_empty() { vec![self] } else { self.batch }
+    }
+
+    /// The parts telemetry reads, with the headers for writing.
+    pub(crate) fn telemetry_parts(&mut self) -> TelemetryParts<'_> {
+        TelemetryParts {
+            headers: &mut self.headers,
+            id: self.id.as_deref(),
+            correlation_id: self.correlation_id.as_deref(),
+            body_size: self.payload.len(),
+            creation: self.creation.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("destination", &self.destination)
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
+            .field("headers", &self.headers)
+            .field("batch", &self.batch.len())
+            .finish_non_exhaustive()
+    }
+}

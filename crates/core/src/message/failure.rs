@@ -1,0 +1,182 @@
+use std::any::type_name;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Outcome, Settlement};
+
+/// Is any error a handler may return.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Says why a message was not handled: an error, its `error.type`, and whether another attempt makes sense.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::Failure;
+///
+/// let failure = Failure::new("out_of_stock", "no item left");
+/// assert_eq!(failure.error_type(), "out_of_stock");
+/// assert!(failure.is_retryable());
+/// ```
+#[derive(Clone)]
+pub struct Failure {
+    error_type: Cow<'static, str>,
+    error: Arc<dyn Error + Send + Sync>,
+    retryable: bool,
+    framework: bool,
+}
+
+impl Failure {
+    /// Creates a failure with its own `error.type`, which must be one of few values and never a message text (STAT-06).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Failure;
+    /// assert_eq!(Failure::new("timeout", "after 10 s").to_string(), "after 10 s");
+    /// ```
+    #[must_use]
+    pub fn new(error_type: impl Into<Cow<'static, str>>, error: impl Into<BoxError>) -> Self {
+        Self { error_type: error_type.into(), error: Arc::from(error.into()), retryable: true, framework: false }
+    }
+
+    /// Creates a failure from an error; its `error.type` is the type's path (STAT-06).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Failure;
+    /// let failure = Failure::from_error(std::fmt::Error);
+    /// assert_eq!(failure.error_type(), "core::fmt::Error");
+    /// ```
+    #[must_use]
+    pub fn from_error<E: Into<BoxError>>(error: E) -> Self {
+        Self::new(type_name::<E>(), error)
+    }
+
+    /// Marks the failure as one that no further attempt can mend, such as a body that cannot be decoded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Failure;
+    /// assert!(!Failure::new("decode_error", "not JSON").permanent().is_retryable());
+    /// ```
+    #[must_use]
+    pub const fn permanent(mut self) -> Self {
+        self.retryable = false;
+        self
+    }
+
+    /// Marks the failure as the framework's own: its message may stand in the span's status (STAT-03).
+    pub(crate) const fn by_framework(mut self) -> Self {
+        self.framework = true;
+        self
+    }
+
+    /// Returns the value of `error.type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Failure::new("panic", "boom").error_type(), "panic");
+    /// ```
+    #[must_use]
+    pub fn error_type(&self) -> &str {
+        &self.error_type
+    }
+
+    /// Returns the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Failure::new("panic", "boom").error().to_string(), "boom");
+    /// ```
+    #[must_use]
+    pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self.error.as_ref()
+    }
+
+    /// Tells whether another attempt makes sense.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Failure::new("panic", "boom").is_retryable());
+    /// ```
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
+    /// Tells whether the failure is the framework's own rather than an error the user's handler returned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!throughline_core::Failure::new("panic", "boom").is_framework());
+    /// ```
+    #[must_use]
+    pub const fn is_framework(&self) -> bool {
+        self.framework
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("error_type", &self.error_type)
+            .field("retryable", &self.retryable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Is what may stand in the `Err` of a handler: any error, or a [`Settlement`] that decides by itself.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{IntoFailure, Settlement};
+///
+/// assert!(std::fmt::Error.into_failure().failure().is_some());
+/// assert!(Settlement::retry().into_failure().failure().is_none());
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a handler",
+    label = "neither an error nor a `Settlement`",
+    note = "implement `std::error::Error` for `{Self}`, or return `Settlement` to decide what happens to the message"
+)]
+pub trait IntoFailure {
+    /// Turns the error into what is done about the message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{IntoFailure, Settlement};
+    /// let outcome = Settlement::reject("unknown tenant").into_failure();
+    /// assert_eq!(outcome.settlement(), &Settlement::reject("unknown tenant"));
+    /// ```
+    fn into_failure(self) -> Outcome;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Into<BoxError>> IntoFailure for E {
+    fn into_failure(self) -> Outcome {
+        Outcome::failed(Failure::from_error(self))
+    }
+}
+
+impl IntoFailure for Settlement {
+    fn into_failure(self) -> Outcome {
+        Outcome::settle(self)
+    }
+}

@@ -1,0 +1,222 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+
+/// Holds the headers of one message: an ordered list of names and byte values in which a name may repeat.
+///
+/// Names are compared without regard to ASCII case; where several spellings are present, the exact one wins (PROP-03).
+/// The `Debug` form shows names and lengths only, because values may be private.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::Headers;
+///
+/// let mut headers = Headers::new();
+/// headers.append("Tenant", "acme");
+/// assert_eq!(headers.get("tenant"), Some("acme"));
+/// ```
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Headers {
+    entries: Vec<(Cow<'static, str>, Bytes)>,
+}
+
+impl Headers {
+    /// Creates an empty list; it allocates nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Headers::new().is_empty());
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    /// Creates an empty list with room for `capacity` entries.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Headers::with_capacity(4).is_empty());
+    /// ```
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { entries: Vec::with_capacity(capacity) }
+    }
+
+    /// Sets a header: every entry of that name, in any spelling, is replaced (PROP-04).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut headers = throughline_core::Headers::new();
+    /// headers.append("Tenant", "a");
+    /// headers.insert("tenant", "b");
+    /// assert_eq!(headers.len(), 1);
+    /// assert_eq!(headers.get("tenant"), Some("b"));
+    /// ```
+    pub fn insert(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
+        let name = name.into();
+        self.remove(&name);
+        self.entries.push((name, value.into()));
+    }
+
+    /// Adds a header after those that are there, also when the name is already present.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut headers = throughline_core::Headers::new();
+    /// headers.append("tag", "a");
+    /// headers.append("tag", "b");
+    /// assert_eq!(headers.len(), 2);
+    /// ```
+    pub fn append(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
+        self.entries.push((name.into(), value.into()));
+    }
+
+    /// Removes every entry of that name, in any spelling, and tells whether there was one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut headers = throughline_core::Headers::new();
+    /// headers.append("Tag", "a");
+    /// assert!(headers.remove("tag"));
+    /// assert!(headers.is_empty());
+    /// ```
+    pub fn remove(&mut self, name: &str) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+        before != self.entries.len()
+    }
+
+    /// Returns the first value of that name as text, or `None` when it is absent or not UTF-8.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut headers = throughline_core::Headers::new();
+    /// headers.append("tag", "a");
+    /// headers.append("tag", "b");
+    /// assert_eq!(headers.get("tag"), Some("a"));
+    /// ```
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.get_all(name).next()?).ok()
+    }
+
+    /// Returns the last value of that name as text, or `None` when it is absent or not UTF-8.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut headers = throughline_core::Headers::new();
+    /// headers.append("tag", "a");
+    /// headers.append("tag", "b");
+    /// assert_eq!(headers.get_last("tag"), Some("b"));
+    /// ```
+    #[must_use]
+    pub fn get_last(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.get_all(name).last()?).ok()
+    }
+
+    /// Iterates over the values of that name: those spelled exactly so, or, when there are none, those of any spelling.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut headers = throughline_core::Headers::new();
+    /// headers.append("Tag", "x");
+    /// headers.append("tag", "a");
+    /// assert_eq!(headers.get_all("tag").collect::<Vec<_>>(), [b"a"]);
+    /// assert_eq!(headers.get_all("TAG").count(), 2);
+    /// ```
+    pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let exact = self.entries.iter().any(|(key, _)| key == name);
+        self.entries
+            .iter()
+            .filter(move |(key, _)| if exact { key == name } else { key.eq_ignore_ascii_case(name) })
+            .map(|(_, value)| value.as_ref())
+    }
+
+    /// Tells whether a header of that name is there, in any spelling.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!throughline_core::Headers::new().contains("tag"));
+    /// ```
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
+    }
+
+    /// Iterates over all entries in order.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut headers = throughline_core::Headers::new();
+    /// headers.append("tag", "a");
+    /// let (name, value) = headers.iter().next().unwrap();
+    /// assert_eq!((name, value.as_ref()), ("tag", &b"a"[..]));
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.entries.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+
+    /// Returns the number of entries.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_core::Headers::new().len(), 0);
+    /// ```
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Tells whether there is no entry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Headers::new().is_empty());
+    /// ```
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Makes room for `additional` more entries.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// throughline_core::Headers::new().reserve(2);
+    /// ```
+    pub fn reserve(&mut self, additional: usize) {
+        self.entries.reserve(additional);
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (name, value) in &self.entries {
+            map.entry(name, &format_args!("{} bytes", value.len()));
+        }
+        map.finish()
+    }
+}
+
+impl<N: Into<Cow<'static, str>>, V: Into<Bytes>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
+        Self { entries: entries.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+}

@@ -1,0 +1,26 @@
+//! Plain data of a message: what arrives, what leaves, and what is decided about it. No I/O.
+//!
+//! [`Delivery`] is what a broker hands over (one message or a batch), [`Envelope`] is what is published,
+//! [`Headers`] travel with both, [`Outcome`] is what a handler produced and [`Settlement`] what the broker is told.
+
+mod delivery;
+mod description;
+mod destination;
+mod envelope;
+mod extensions;
+mod failure;
+mod headers;
+mod outcome;
+mod receipt;
+mod settlement;
+
+pub use self::delivery::{Delivery, Native};
+pub use self::description::{OperationType, Operations, Source, System, Target};
+pub use self::destination::Destination;
+pub use self::envelope::{CreationContext, Envelope};
+pub use self::extensions::Extensions;
+pub use self::failure::{BoxError, Failure, IntoFailure};
+pub use self::headers::Headers;
+pub use self::outcome::Outcome;
+pub use self::receipt::Receipt;
+pub use self::settlement::Settlement;

@@ -1,0 +1,246 @@
+use std::any::Any;
+
+use super::{Envelope, Extensions, Failure, Settlement};
+
+/// Is what came of handling a delivery: the settlement, the replies and, if it failed, why.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{Failure, Outcome, Settlement};
+///
+/// assert_eq!(Outcome::ack().settlement(), &Settlement::Ack);
+/// let failed = Outcome::failed(Failure::new("out_of_stock", "no item left"));
+/// assert_eq!(failed.settlement(), &Settlement::retry());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    settlement: Settlement,
+    failure: Option<Failure>,
+    replies: Vec<Envelope>,
+    each: Vec<Option<Outcome>>,
+    extensions: Extensions,
+}
+
+impl Outcome {
+    /// Says that the message is done.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Outcome::ack().failure().is_none());
+    /// ```
+    #[must_use]
+    pub fn ack() -> Self {
+        Self::default()
+    }
+
+    /// Settles as told; a decision is not a failure (STAT-10).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Outcome, Settlement};
+    /// assert_eq!(Outcome::settle(Settlement::retry()).settlement(), &Settlement::retry());
+    /// ```
+    #[must_use]
+    pub fn settle(settlement: Settlement) -> Self {
+        Self { settlement, ..Self::default() }
+    }
+
+    /// Says that handling failed: to be retried, or rejected when another attempt makes no sense.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Failure, Outcome, Settlement};
+    /// let outcome = Outcome::failed(Failure::new("decode_error", "not JSON").permanent());
+    /// assert_eq!(outcome.settlement(), &Settlement::reject("decode_error"));
+    /// ```
+    #[must_use]
+    pub fn failed(failure: Failure) -> Self {
+        let settlement = if failure.is_retryable() {
+            Settlement::retry()
+        } else {
+            Settlement::reject(failure.error_type().to_owned())
+        };
+        Self { settlement, failure: Some(failure), ..Self::default() }
+    }
+
+    /// Says that the message is done and answers it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Envelope, Outcome};
+    /// let outcome = Outcome::reply(Envelope::new("stock.reserved", "ok"));
+    /// assert_eq!(outcome.replies().len(), 1);
+    /// ```
+    #[must_use]
+    pub fn reply(envelope: Envelope) -> Self {
+        Self::default().with_reply(envelope)
+    }
+
+    /// Adds a reply.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Envelope, Outcome};
+    /// let outcome = Outcome::ack().with_reply(Envelope::new("a", "1")).with_reply(Envelope::new("b", "2"));
+    /// assert_eq!(outcome.replies().len(), 2);
+    /// ```
+    #[must_use]
+    pub fn with_reply(mut self, envelope: Envelope) -> Self {
+        self.replies.push(envelope);
+        self
+    }
+
+    /// Replaces the settlement.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Outcome, Settlement};
+    /// let outcome = Outcome::ack().with_settlement(Settlement::retry());
+    /// assert_eq!(outcome.settlement(), &Settlement::retry());
+    /// ```
+    #[must_use]
+    pub fn with_settlement(mut self, settlement: Settlement) -> Self {
+        self.settlement = settlement;
+        self
+    }
+
+    /// Sets the outcomes of single messages of a batch, in message order; `None` means: as the whole batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Outcome, Settlement};
+    /// let outcome = Outcome::ack().with_each(vec![None, Some(Outcome::settle(Settlement::retry()))]);
+    /// assert_eq!(outcome.settlement_of(0), &Settlement::Ack);
+    /// assert_eq!(outcome.settlement_of(1), &Settlement::retry());
+    /// ```
+    #[must_use]
+    pub fn with_each(mut self, each: Vec<Option<Self>>) -> Self {
+        self.each = each;
+        self
+    }
+
+    /// Returns the settlement of the delivery; of a batch, that of the messages without one of their own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Outcome, Settlement};
+    /// assert_eq!(Outcome::ack().settlement(), &Settlement::Ack);
+    /// ```
+    #[must_use]
+    pub const fn settlement(&self) -> &Settlement {
+        &self.settlement
+    }
+
+    /// Returns the settlement of one message of a batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Outcome, Settlement};
+    /// assert_eq!(Outcome::ack().settlement_of(7), &Settlement::Ack);
+    /// ```
+    #[must_use]
+    pub fn settlement_of(&self, index: usize) -> &Settlement {
+        self.each_of(index).map_or(&self.settlement, |own| &own.settlement)
+    }
+
+    /// Returns the failure of one message of a batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Outcome::ack().failure_of(0).is_none());
+    /// ```
+    #[must_use]
+    pub fn failure_of(&self, index: usize) -> Option<&Failure> {
+        self.each_of(index).map_or(self.failure.as_ref(), |own| own.failure.as_ref())
+    }
+
+    fn each_of(&self, index: usize) -> Option<&Self> {
+        self.each.get(index)?.as_ref()
+    }
+
+    /// Returns the outcomes of single messages of a batch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Outcome::ack().each().is_empty());
+    /// ```
+    #[must_use]
+    pub fn each(&self) -> &[Option<Self>] {
+        &self.each
+    }
+
+    /// Returns why handling failed; of a batch without a failure of its own, the first failure of one of its messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Failure, Outcome};
+    /// let one_failed = Outcome::ack().with_each(vec![Some(Outcome::failed(Failure::new("panic", "boom")))]);
+    /// assert_eq!(one_failed.failure().unwrap().error_type(), "panic");
+    /// ```
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref().or_else(|| self.each.iter().flatten().find_map(|own| own.failure.as_ref()))
+    }
+
+    /// Returns the replies that are still to be published.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Outcome::ack().replies().is_empty());
+    /// ```
+    #[must_use]
+    pub fn replies(&self) -> &[Envelope] {
+        &self.replies
+    }
+
+    /// The failure of the delivery as a whole.
+    pub(crate) const fn own_failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    pub(crate) fn extension<T: Any>(&self) -> Option<&T> {
+        self.extensions.get()
+    }
+
+    pub(crate) fn insert_extension<T: Any + Send + Sync>(&mut self, value: T) {
+        self.extensions.insert(value);
+    }
+
+    pub(crate) fn take_replies(&mut self) -> Vec<Envelope> {
+        std::mem::take(&mut self.replies)
+    }
+
+    pub(crate) fn take_each(mut self) -> (Self, Vec<Option<Self>>) {
+        let each = std::mem::take(&mut self.each);
+        (self, each)
+    }
+
+    pub(crate) fn map_each(mut self, count: usize, mut f: impl FnMut(usize, Self) -> Self) -> Self {
+        if count == 0 {
+            return f(0, self);
+        }
+        let shared = Self { settlement: self.settlement.clone(), failure: self.failure.clone(), ..Self::default() };
+        let mut each = std::mem::take(&mut self.each);
+        each.resize(count, None);
+        self.each = each
+            .into_iter()
+            .enumerate()
+            .map(|(index, own)| Some(f(index, own.unwrap_or_else(|| shared.clone()))))
+            .collect();
+        self
+    }
+}

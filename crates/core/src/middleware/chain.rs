@@ -1,0 +1,167 @@
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+
+use crate::broker::{Publish, PublishError};
+use crate::handler::{Attempts, decide, panicked};
+use crate::message::{Delivery, Envelope, Outcome, Receipt};
+
+/// Wraps every delivery and every publish of an app or a subscription, single messages and batches alike.
+///
+/// Middleware runs in the order it is written: the first one is outermost. Both methods default to going on.
+///
+/// # Examples
+///
+/// ```
+/// use async_trait::async_trait;
+/// use throughline_core::{Delivery, Envelope, Outcome, PublishError, Receipt};
+/// use throughline_core::middleware::{Middleware, Next, NextPublish};
+///
+/// struct Audit;
+///
+/// #[async_trait]
+/// impl Middleware for Audit {
+///     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
+///         println!("handling {}", delivery.destination());
+///         next.run(delivery).await
+///     }
+///
+///     async fn publish(&self, envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+///         next.run(envelope.with_header("audited", "yes")).await
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Middleware: Send + Sync + 'static {
+    /// Handles a delivery by passing it on, or not.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await, by a timeout or at shutdown; the message is then unsettled and delivered again.
+    async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
+        next.run(delivery).await
+    }
+
+    /// Publishes a message or a batch by passing it on, or not.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the publish does.
+    async fn publish(&self, envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+        next.run(envelope).await
+    }
+}
+
+/// What the chain of a delivery ends in: the handler, and the way out for what middleware publishes.
+#[async_trait]
+pub(crate) trait Endpoint: Send + Sync {
+    async fn call(&self, delivery: Delivery) -> Outcome;
+
+    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError>;
+}
+
+/// What the chain of a publish ends in: the telemetry and the broker.
+#[async_trait]
+pub(crate) trait Outlet: Send + Sync {
+    async fn deliver(&self, envelope: Envelope) -> Result<Receipt, PublishError>;
+
+    fn transport(&self) -> &dyn Publish;
+}
+
+/// Is the rest of the chain of a delivery. It can run more than once, as a retry does.
+#[derive(Clone, Copy)]
+pub struct Next<'a> {
+    chain: &'a [Arc<dyn Middleware>],
+    endpoint: &'a dyn Endpoint,
+}
+
+impl<'a> Next<'a> {
+    pub(crate) const fn new(chain: &'a [Arc<dyn Middleware>], endpoint: &'a dyn Endpoint) -> Self {
+        Self { chain, endpoint }
+    }
+
+    /// Passes the delivery on to the next middleware, or to the handler.
+    ///
+    /// What comes back is decided: a failure says by its settlement whether it is retried, and when, or given up. A panic comes
+    /// back as a failure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Outcome, middleware::Next};
+    ///
+    /// async fn go_on(delivery: Delivery, next: Next<'_>) -> Outcome {
+    ///     next.run(delivery).await
+    /// }
+    /// ```
+    pub async fn run(self, delivery: Delivery) -> Outcome {
+        let attempts = Attempts::of(&delivery);
+        let handled = match self.chain.split_first() {
+            Some((first, rest)) => first.process(delivery, Self { chain: rest, ..self }),
+            None => self.endpoint.call(delivery),
+        };
+        let outcome = AssertUnwindSafe(handled).catch_unwind().await;
+        decide(outcome.unwrap_or_else(|panic| panicked(panic.as_ref())), &attempts)
+    }
+
+    /// Publishes a message on the broker the delivery came from, through the middleware of the app.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the publish does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Envelope, Outcome, middleware::Next};
+    ///
+    /// async fn copy(delivery: Delivery, next: Next<'_>) -> Outcome {
+    ///     let _ = next.publish(Envelope::new("copies", delivery.payload().clone())).await;
+    ///     next.run(delivery).await
+    /// }
+    /// ```
+    pub async fn publish(self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        self.endpoint.publish(envelope).await
+    }
+}
+
+/// Is the rest of the chain of a publish.
+#[derive(Clone, Copy)]
+pub struct NextPublish<'a> {
+    chain: &'a [Arc<dyn Middleware>],
+    outlet: &'a dyn Outlet,
+}
+
+impl<'a> NextPublish<'a> {
+    pub(crate) const fn new(chain: &'a [Arc<dyn Middleware>], outlet: &'a dyn Outlet) -> Self {
+        Self { chain, outlet }
+    }
+
+    /// Passes the message on to the next middleware, or to the broker.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the publish does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Envelope, PublishError, Receipt, middleware::NextPublish};
+    ///
+    /// async fn go_on(envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+    ///     next.run(envelope).await
+    /// }
+    /// ```
+    pub async fn run(self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        match self.chain.split_first() {
+            Some((first, rest)) => first.publish(envelope, Self { chain: rest, ..self }).await,
+            None => self.outlet.deliver(envelope).await,
+        }
+    }
+
+    pub(crate) fn transport(self) -> &'a dyn Publish {
+        self.outlet.transport()
+    }
+}

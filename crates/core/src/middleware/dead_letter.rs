@@ -1,0 +1,87 @@
+use async_trait::async_trait;
+
+use super::{Middleware, Next};
+use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
+
+/// The header that says why a message is a dead letter.
+const REASON: &str = "dead-letter-reason";
+/// The header that says where a dead letter came from.
+const ORIGIN: &str = "dead-letter-origin";
+
+/// Forwards messages that were given up (rejected, or out of attempts) to another destination, and then acknowledges them.
+///
+/// The body and the headers stay as they are, with the context of the producer (SPAN-37); `dead-letter-reason` and
+/// `dead-letter-origin` are set, not added, so they never pile up. A message that cannot be forwarded is not settled but retried.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::middleware::DeadLetter;
+/// let dead_letter = DeadLetter::to("orders.placed.dead");
+/// # let _ = dead_letter;
+/// ```
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    destination: Destination,
+}
+
+impl DeadLetter {
+    /// Creates the middleware from the destination of dead letters.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let dead_letter = throughline_core::middleware::DeadLetter::to("orders.dead");
+    /// # let _ = dead_letter;
+    /// ```
+    #[must_use]
+    pub fn to(destination: impl Into<Destination>) -> Self {
+        Self { destination: destination.into() }
+    }
+
+    async fn bury(&self, message: &Delivery, reason: &str, next: Next<'_>) -> Result<(), Failure> {
+        let mut envelope = Envelope::forward(message, self.destination.clone());
+        envelope.headers_mut().insert(REASON, header_text(reason));
+        envelope.headers_mut().insert(ORIGIN, header_text(message.destination()));
+        match next.publish(envelope).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::new(error.error_type().to_owned(), error).by_framework()),
+        }
+    }
+}
+
+/// Dead-lettered: counted by the settling stage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buried;
+
+#[async_trait]
+impl Middleware for DeadLetter {
+    async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
+        let outcome = next.run(delivery.clone()).await;
+        let count = if delivery.is_batch() { delivery.messages().len() } else { 0 };
+        let mut buried: Vec<Option<Result<(), Failure>>> = Vec::with_capacity(count.max(1));
+        for (index, message) in delivery.messages().iter().enumerate() {
+            buried.push(match outcome.settlement_of(index) {
+                Settlement::Reject { reason } => Some(self.bury(message, reason, next).await),
+                _ => None,
+            });
+        }
+        if buried.iter().all(Option::is_none) {
+            return outcome;
+        }
+        outcome.map_each(count, |index, own| match buried.get_mut(index).and_then(Option::take) {
+            None => own,
+            Some(Ok(())) => {
+                let mut done = own.with_settlement(Settlement::Ack);
+                done.insert_extension(Buried);
+                done
+            }
+            Some(Err(failure)) => Outcome::failed(failure),
+        })
+    }
+}
+
+/// Makes a text safe for the headers of every broker: printable ASCII, at most 200 characters.
+fn header_text(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(200).collect()
+}

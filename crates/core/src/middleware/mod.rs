@@ -1,0 +1,21 @@
+//! Code around every delivery and every publish: the [`Middleware`] trait, its chain, and the provided ones, one file each.
+
+mod chain;
+mod concurrency;
+mod dead_letter;
+mod filter;
+mod retry;
+mod telemetry;
+mod timeout;
+
+pub(crate) use self::chain::{Endpoint, Outlet};
+pub use self::chain::{Middleware, Next, NextPublish};
+pub use self::concurrency::ConcurrencyLimit;
+pub(crate) use self::dead_letter::Buried;
+pub use self::dead_letter::DeadLetter;
+pub use self::filter::Filter;
+pub(crate) use self::retry::DEFAULT_ATTEMPTS;
+pub use self::retry::{Backoff, Retry};
+pub use self::telemetry::TelemetryMiddleware;
+pub(crate) use self::telemetry::{Settler, process_with};
+pub use self::timeout::Timeout;

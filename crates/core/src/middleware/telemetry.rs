@@ -1,0 +1,127 @@
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use opentelemetry::context::FutureExt;
+use opentelemetry::{Context, KeyValue};
+
+use super::{Middleware, Next, NextPublish};
+use crate::broker::PublishError;
+use crate::message::{Delivery, Envelope, Outcome, Receipt, Settlement, Source};
+use crate::publish::deliver_with;
+use crate::telemetry::{Builder, Consumer, Incoming, Instrumentation, Scope, semconv};
+
+/// Makes the spans, metrics and events of every delivery and publish, and carries trace context and baggage through the headers.
+///
+/// It is in place by default, outermost for deliveries and next to the broker for publishes, on the global providers.
+/// [`App::telemetry`](crate::App::telemetry) replaces it, [`App::without_telemetry`](crate::App::without_telemetry) removes it; after
+/// that it can be placed elsewhere as any other middleware.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::middleware::TelemetryMiddleware;
+/// use throughline_core::telemetry::SettleSpans;
+///
+/// let telemetry: TelemetryMiddleware = TelemetryMiddleware::builder()
+///     .settle_spans(SettleSpans::Always)
+///     .capture_headers(["tenant"])
+///     .build();
+/// # let _ = telemetry;
+/// ```
+#[derive(Debug)]
+pub struct TelemetryMiddleware {
+    instrumentation: Instrumentation,
+    consumers: RwLock<Vec<(Arc<Source>, Consumer)>>,
+}
+
+impl TelemetryMiddleware {
+    /// Starts a builder with every default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let telemetry = throughline_core::middleware::TelemetryMiddleware::builder().build();
+    /// # let _ = telemetry;
+    /// ```
+    #[must_use]
+    pub fn builder() -> Builder<Self> {
+        Builder::new()
+    }
+
+    pub(crate) const fn instrumentation(&self) -> &Instrumentation {
+        &self.instrumentation
+    }
+
+    fn consumer(&self, source: &Arc<Source>) -> Consumer {
+        let known = self.consumers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, consumer)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, source)) {
+            return consumer.clone();
+        }
+        drop(known);
+        let consumer = self.instrumentation.consumer(Arc::clone(source));
+        self.consumers.write().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(source), consumer.clone()));
+        consumer
+    }
+}
+
+impl From<Instrumentation> for TelemetryMiddleware {
+    fn from(instrumentation: Instrumentation) -> Self {
+        Self { instrumentation, consumers: RwLock::default() }
+    }
+}
+
+#[async_trait]
+impl Middleware for TelemetryMiddleware {
+    async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
+        match delivery.source() {
+            Some(source) => {
+                let consumer = self.consumer(source);
+                process_with(&consumer, delivery, |delivery| next.run(delivery)).await
+            }
+            None => next.run(delivery).await,
+        }
+    }
+
+    async fn publish(&self, envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+        let transport = next.transport();
+        let producer = self.instrumentation.producer(transport.system());
+        deliver_with(&producer, &Context::current(), transport, envelope, |envelope| next.run(envelope)).await
+    }
+}
+
+/// Handed back with the outcome so that the settlement becomes a child of the process span (LINK-12).
+pub(crate) struct Settler {
+    pub(crate) consumer: Consumer,
+    pub(crate) scope: Scope,
+}
+
+/// Runs the rest of a delivery inside its process span: the one place where a process span of the framework is made.
+pub(crate) async fn process_with<F, Fut>(consumer: &Consumer, mut delivery: Delivery, run: F) -> Outcome
+where
+    F: FnOnce(Delivery) -> Fut,
+    Fut: Future<Output = Outcome>,
+{
+    let processing = if delivery.is_batch() {
+        let messages: Vec<Incoming<'_>> = delivery.messages().iter().map(Incoming::from_delivery).collect();
+        consumer.process_batch(&messages)
+    } else {
+        consumer.process(&Incoming::from_delivery(&delivery))
+    };
+    let scope = processing.scope().clone();
+    delivery.insert_extension(scope.clone());
+    let mut outcome = run(delivery).with_context(scope.context().clone()).await;
+    processing.finish(outcome.failure(), reason(&outcome));
+    outcome.insert_extension(Settler { consumer: consumer.clone(), scope });
+    outcome
+}
+
+/// Why a handler decided to reject, where it is no failure.
+fn reason(outcome: &Outcome) -> Vec<KeyValue> {
+    match outcome.settlement() {
+        Settlement::Reject { reason } if outcome.failure().is_none() => {
+            vec![KeyValue::new(semconv::SETTLEMENT_REASON, reason.clone())]
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,215 @@
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use opentelemetry::Context;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use tracing::{debug, warn};
+
+use super::jaeger;
+use crate::message::Headers;
+
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// Names that need no allocation when they are written.
+const KNOWN: [&str; 10] = [
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "uber-trace-id",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "x-b3-parentspanid",
+];
+
+/// Is the headers of a message on its way out, in the client's own type: what is written to, read from and cleared.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::Headers;
+/// use throughline_core::propagation::Carrier;
+///
+/// let mut headers = Headers::new();
+/// headers.append("Baggage", "tenant=acme");
+/// let carrier: &mut dyn Carrier = &mut headers;
+/// carrier.remove("baggage");
+/// assert!(carrier.as_extractor().keys().is_empty());
+/// ```
+pub trait Carrier: Injector {
+    /// Returns the headers for reading.
+    fn as_extractor(&self) -> &dyn Extractor;
+
+    /// Removes every header of that name, in any spelling (PROP-04).
+    fn remove(&mut self, name: &str);
+}
+
+impl Carrier for Headers {
+    fn as_extractor(&self) -> &dyn Extractor {
+        self
+    }
+
+    fn remove(&mut self, name: &str) {
+        Self::remove(self, name);
+    }
+}
+
+/// Writes propagation headers.
+///
+/// A name is written as the propagator gives it (PROP-02) and replaces all headers of that name in any spelling
+/// (PROP-04). An empty value removes the header and writes none (PROP-06). A header that [`is_writable`] refuses is
+/// dropped and counted in [`refused_headers`] (PROP-07).
+impl Injector for Headers {
+    fn set(&mut self, key: &str, value: String) {
+        if value.is_empty() || !admit(key, &value) {
+            Self::remove(self, key);
+            return;
+        }
+        let known = KNOWN.iter().find(|name| **name == key);
+        let name = known.map_or_else(|| Cow::Owned(key.to_owned()), |name| Cow::Borrowed(*name));
+        self.insert(name, value);
+    }
+
+    fn reserve(&mut self, additional: usize) {
+        Self::reserve(self, additional);
+    }
+}
+
+/// Reads propagation headers.
+///
+/// Names are compared without regard to ASCII case, an exact match wins (PROP-03). A value that is empty or not UTF-8
+/// is treated as absent (PROP-K-02). Of a repeated name the last value is given (PROP-K-03), and
+/// [`Extractor::get_all`] gives all of them in their order, for the headers that are joined (PROP-12).
+impl Extractor for Headers {
+    fn get(&self, key: &str) -> Option<&str> {
+        // The last exact one, else the last one.
+        let better = |best: (bool, _), next: (bool, _)| if best.0 && !next.0 { best } else { next };
+        values(self, key).reduce(better).map(|(_, value)| value)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.iter().map(|(name, _)| name).collect()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        let exact = values(self, key).map(|(exact, _)| exact).reduce(|a, b| a || b)?;
+        let wanted = values(self, key).filter(|value| value.0 == exact);
+        Some(wanted.map(|(_, value)| value).collect())
+    }
+}
+
+/// Iterates over the usable values of a name in any spelling, and tells for each whether the spelling is exact.
+fn values<'a>(headers: &'a Headers, key: &str) -> impl Iterator<Item = (bool, &'a str)> {
+    let named = headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(key));
+    named.filter_map(move |(name, value)| {
+        let value = std::str::from_utf8(value).ok()?;
+        (!value.is_empty()).then_some((name == key, value))
+    })
+}
+
+/// Writes the context into the headers and removes what other propagation headers of these formats were there (PROP-05).
+///
+/// This is how a message is to be given its context: a header copied from an incoming message, such as a `tracestate`
+/// beside a new `traceparent`, does not survive, also when the context has nothing to put in its place.
+///
+/// # Examples
+///
+/// ```
+/// use opentelemetry::Context;
+/// use throughline_core::Headers;
+/// use throughline_core::propagation::{Propagators, inject};
+///
+/// let mut headers = Headers::new();
+/// headers.append("Baggage", "copied=1");
+/// headers.append("tenant", "acme");
+/// inject(&Propagators::default(), &Context::new(), &mut headers);
+/// assert!(headers.iter().map(|(name, _)| name).eq(["tenant"]));
+/// ```
+pub fn inject(propagator: &dyn TextMapPropagator, cx: &Context, carrier: &mut dyn Carrier) {
+    for field in propagator.fields() {
+        carrier.remove(field);
+        if field == jaeger::UBER_TRACE_ID {
+            remove_jaeger_baggage(carrier);
+        }
+    }
+    propagator.inject_context(cx, carrier);
+}
+
+/// The names of these headers hold the baggage keys, so `fields()` cannot list them (PROP-B-07).
+fn remove_jaeger_baggage(carrier: &mut dyn Carrier) {
+    let names = carrier.as_extractor().keys();
+    let names: Vec<String> =
+        names.into_iter().filter(|name| jaeger::baggage_key(name).is_some()).map(str::to_owned).collect();
+    for name in names {
+        carrier.remove(&name);
+    }
+}
+
+/// Tells whether a header may be written to any broker (PROP-07).
+///
+/// The name is made of visible ASCII characters without `:`; the value is made of the bytes 0x20–0x7E. An empty name
+/// is refused, an empty value is not.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::propagation::is_writable;
+///
+/// assert!(is_writable("traceparent", "00-"));
+/// assert!(!is_writable("trace parent", "00-"));
+/// assert!(!is_writable("traceparent", "00-\r\n"));
+/// ```
+#[must_use]
+pub fn is_writable(key: &str, value: &str) -> bool {
+    let name = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+    let text = |byte: u8| matches!(byte, 0x20..=0x7e);
+    !key.is_empty() && key.bytes().all(name) && value.bytes().all(text)
+}
+
+/// Tells whether a header [`is_writable`], and counts and logs it when it is not; for the injectors of the adapters
+/// (PROP-07).
+///
+/// The first refusal is logged as a warning, later ones on level debug, always without content.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::propagation::{admit, refused_headers};
+///
+/// let before = refused_headers();
+/// assert!(!admit("bad:name", "value"));
+/// assert!(refused_headers() > before);
+/// ```
+#[must_use]
+pub fn admit(key: &str, value: &str) -> bool {
+    if is_writable(key, value) {
+        return true;
+    }
+    if REFUSED.fetch_add(1, Ordering::Relaxed) == 0 {
+        warn!("header that is not printable ASCII refused, further ones are logged on debug");
+    } else {
+        debug!("header that is not printable ASCII refused");
+    }
+    false
+}
+
+/// Returns how many propagation headers this process refused to write (PROP-07).
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::propagation::{admit, refused_headers};
+///
+/// let before = refused_headers();
+/// assert!(admit("traceparent", "00-"));
+/// assert_eq!(refused_headers(), before);
+/// ```
+#[must_use]
+pub fn refused_headers() -> u64 {
+    REFUSED.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests;

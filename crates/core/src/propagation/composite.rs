@@ -1,0 +1,345 @@
+use std::env::{self, VarError};
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use opentelemetry::Context;
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use tracing::warn;
+
+use super::{B3Propagator, BaggagePropagator, JaegerPropagator, TraceContextPropagator};
+
+const VARIABLE: &str = "OTEL_PROPAGATORS";
+
+const NONE: &str = "none";
+
+/// Names that are known, in the order of the documentation.
+const KNOWN: [&str; 6] = ["tracecontext", "baggage", "b3", "b3multi", "jaeger", NONE];
+
+static DEFAULT: LazyLock<Propagators> = LazyLock::new(|| {
+    Propagators::from_formats(vec![
+        Format::TraceContext(TraceContextPropagator::new()),
+        Format::Baggage(BaggagePropagator::new()),
+    ])
+});
+
+/// Holds the propagators of a service, in order and each once, and acts as one.
+///
+/// Injection runs them all; extraction runs them in order, each on the context the one before returned, so of two
+/// formats that carry a span the later one wins. The default is trace context plus baggage (PROP-18), because that is
+/// what the OpenTelemetry specification asks for. A clone costs one reference count.
+///
+/// Without any propagator ([`Propagators::none`]) nothing is written, and extraction returns the given context
+/// (PROP-17).
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::propagation::Propagators;
+///
+/// let propagators = Propagators::from_names("tracecontext, baggage, b3")?;
+/// assert!(propagators.names().eq(["tracecontext", "baggage", "b3"]));
+/// # Ok::<(), throughline_core::propagation::UnknownPropagator>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Propagators {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    formats: Vec<Format>,
+    fields: Vec<String>,
+}
+
+/// One propagator; the known ones are called without a virtual call.
+#[derive(Clone, Debug)]
+enum Format {
+    B3(B3Propagator),
+    B3Multi(B3Propagator),
+    Baggage(BaggagePropagator),
+    Custom(Arc<dyn TextMapPropagator + Send + Sync>),
+    Jaeger(JaegerPropagator),
+    TraceContext(TraceContextPropagator),
+}
+
+impl Propagators {
+    /// Creates a list without propagators: no header is written or read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::Propagators;
+    ///
+    /// assert_eq!(Propagators::none().names().count(), 0);
+    /// ```
+    #[must_use]
+    pub fn none() -> Self {
+        Self::from_formats(Vec::new())
+    }
+
+    /// Reads a comma-separated list of names, as code that configures a service has it (ENV-01, ENV-16).
+    ///
+    /// Names are trimmed, compared without regard to case, and taken once. `none` gives no propagator, whatever stands
+    /// beside it; an empty list gives the default.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`UnknownPropagator`] with the first name that is not known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::Propagators;
+    ///
+    /// assert!(Propagators::from_names("B3Multi").is_ok());
+    /// assert!(Propagators::from_names("xray").is_err_and(|error| error.name() == "xray"));
+    /// ```
+    pub fn from_names(names: &str) -> Result<Self, UnknownPropagator> {
+        match unknown_names(names).next() {
+            Some(name) => Err(UnknownPropagator { name: name.to_owned() }),
+            None => Ok(Self::from_known(names)),
+        }
+    }
+
+    /// Reads the variable `OTEL_PROPAGATORS`; call it once, at setup (ENV-01, ENV-17).
+    ///
+    /// See [`from_env_value`](Self::from_env_value) for what the value may be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::Propagators;
+    ///
+    /// let propagators = Propagators::from_env();
+    /// # let _ = propagators;
+    /// ```
+    #[must_use]
+    pub fn from_env() -> Self {
+        match env::var(VARIABLE) {
+            Ok(value) => Self::from_env_value(Some(&value)),
+            Err(VarError::NotPresent) => Self::default(),
+            Err(VarError::NotUnicode(_)) => {
+                warn!(variable = VARIABLE, "value is not unicode, using the default propagators");
+                Self::default()
+            }
+        }
+    }
+
+    /// Reads a value of `OTEL_PROPAGATORS`: a list as in [`from_names`](Self::from_names), but an unknown name is
+    /// skipped with a warning (ENV-01, ENV-15).
+    ///
+    /// A value that is absent, empty (ENV-14) or without any known name gives the default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::Propagators;
+    ///
+    /// assert!(Propagators::from_env_value(None).names().eq(["tracecontext", "baggage"]));
+    /// assert!(Propagators::from_env_value(Some("xray,b3")).names().eq(["b3"]));
+    /// assert_eq!(Propagators::from_env_value(Some("none")).names().count(), 0);
+    /// ```
+    #[must_use]
+    pub fn from_env_value(value: Option<&str>) -> Self {
+        let names = value.unwrap_or_default();
+        for name in unknown_names(names) {
+            warn!(variable = VARIABLE, name, "unknown propagator skipped");
+        }
+        Self::from_known(names)
+    }
+
+    /// Adds a propagator at the end, after those that are there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::{JaegerPropagator, Propagators};
+    ///
+    /// let propagators = Propagators::default().with(JaegerPropagator::new());
+    /// assert!(propagators.names().eq(["tracecontext", "baggage", "custom"]));
+    /// ```
+    #[must_use]
+    pub fn with(self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
+        let mut formats = self.inner.formats.clone();
+        formats.push(Format::Custom(Arc::new(propagator)));
+        Self::from_formats(formats)
+    }
+
+    /// Iterates over the names of the propagators in their order; one added by [`with`](Self::with) is called
+    /// `custom`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::Propagators;
+    ///
+    /// assert!(Propagators::default().names().eq(["tracecontext", "baggage"]));
+    /// ```
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.inner.formats.iter().map(Format::name)
+    }
+
+    /// Builds the list from the known names in `names` and passes over the others.
+    fn from_known(names: &str) -> Self {
+        if split(names).any(|name| name.eq_ignore_ascii_case(NONE)) {
+            return Self::none();
+        }
+        let mut formats: Vec<Format> = Vec::new();
+        for format in split(names).filter_map(Format::from_name) {
+            if formats.iter().all(|known| known.name() != format.name()) {
+                formats.push(format);
+            }
+        }
+        if formats.is_empty() { Self::default() } else { Self::from_formats(formats) }
+    }
+
+    fn from_formats(formats: Vec<Format>) -> Self {
+        let mut fields: Vec<String> = Vec::new();
+        for field in formats.iter().flat_map(|format| format.as_propagator().fields()) {
+            if fields.iter().all(|known| known != field) {
+                fields.push(field.to_owned());
+            }
+        }
+        Self { inner: Arc::new(Inner { formats, fields }) }
+    }
+}
+
+impl Default for Propagators {
+    /// Returns trace context plus baggage; all defaults share one list.
+    fn default() -> Self {
+        DEFAULT.clone()
+    }
+}
+
+impl TextMapPropagator for Propagators {
+    fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
+        for format in &self.inner.formats {
+            format.inject(cx, injector);
+        }
+    }
+
+    fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
+        let mut found = None;
+        for format in &self.inner.formats {
+            found = format.find(found.as_ref().unwrap_or(cx), extractor).or(found);
+        }
+        found.unwrap_or_else(|| cx.clone())
+    }
+
+    fn fields(&self) -> FieldIter<'_> {
+        FieldIter::new(&self.inner.fields)
+    }
+}
+
+impl Format {
+    fn from_name(name: &str) -> Option<Self> {
+        let name = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(name))?;
+        Some(match name {
+            "b3" => Self::B3(B3Propagator::single()),
+            "b3multi" => Self::B3Multi(B3Propagator::multi()),
+            "baggage" => Self::Baggage(BaggagePropagator::new()),
+            "jaeger" => Self::Jaeger(JaegerPropagator::new()),
+            "tracecontext" => Self::TraceContext(TraceContextPropagator::new()),
+            _ => return None,
+        })
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::B3(_) => "b3",
+            Self::B3Multi(_) => "b3multi",
+            Self::Baggage(_) => "baggage",
+            Self::Custom(_) => "custom",
+            Self::Jaeger(_) => "jaeger",
+            Self::TraceContext(_) => "tracecontext",
+        }
+    }
+
+    fn as_propagator(&self) -> &dyn TextMapPropagator {
+        match self {
+            Self::B3(propagator) | Self::B3Multi(propagator) => propagator,
+            Self::Baggage(propagator) => propagator,
+            Self::Custom(propagator) => propagator.as_ref(),
+            Self::Jaeger(propagator) => propagator,
+            Self::TraceContext(propagator) => propagator,
+        }
+    }
+
+    fn inject(&self, cx: &Context, injector: &mut dyn Injector) {
+        match self {
+            Self::B3(propagator) | Self::B3Multi(propagator) => propagator.inject_context(cx, injector),
+            Self::Baggage(propagator) => propagator.inject_context(cx, injector),
+            Self::Custom(propagator) => propagator.inject_context(cx, injector),
+            Self::Jaeger(propagator) => propagator.inject_context(cx, injector),
+            Self::TraceContext(propagator) => propagator.inject_context(cx, injector),
+        }
+    }
+
+    /// Returns the context with what the headers hold; `None` spares a clone when a known format finds nothing.
+    fn find(&self, cx: &Context, extractor: &dyn Extractor) -> Option<Context> {
+        match self {
+            Self::B3(propagator) | Self::B3Multi(propagator) => propagator.find(cx, extractor),
+            Self::Baggage(propagator) => propagator.find(cx, extractor),
+            Self::Custom(propagator) => Some(propagator.extract_with_context(cx, extractor)),
+            Self::Jaeger(propagator) => propagator.find(cx, extractor),
+            Self::TraceContext(propagator) => propagator.find(cx, extractor),
+        }
+    }
+}
+
+/// Splits a list of names; empty items do not count.
+fn split(names: &str) -> impl Iterator<Item = &str> {
+    names.split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn unknown_names(names: &str) -> impl Iterator<Item = &str> {
+    split(names).filter(|name| !KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name)))
+}
+
+/// Tells which name in a list of propagators is not known.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::propagation::Propagators;
+///
+/// let Err(error) = Propagators::from_names("tracecontext,ottrace") else { unreachable!() };
+/// assert_eq!(
+///     error.to_string(),
+///     "unknown propagator `ottrace`, known are tracecontext, baggage, b3, b3multi, jaeger, none",
+/// );
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct UnknownPropagator {
+    name: String,
+}
+
+impl UnknownPropagator {
+    /// Returns the name that is not known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::Propagators;
+    ///
+    /// assert!(Propagators::from_names("zipkin").is_err_and(|error| error.name() == "zipkin"));
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for UnknownPropagator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown propagator `{}`, known are {}", self.name, KNOWN.join(", "))
+    }
+}
+
+impl Error for UnknownPropagator {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::deliver::{deliver_with, outgoing};
+use super::publishing::{Publishing, Requesting};
+use crate::broker::{Broker, Publish, PublishError};
+use crate::codec::Encode;
+use crate::message::{Delivery, Destination, Envelope, Receipt};
+use crate::middleware::{Middleware, NextPublish, Outlet};
+use crate::telemetry::{Instrumentation, Producer, Scope, publish_context};
+
+/// Publishes messages on one broker: in a handler as an argument, elsewhere as taken from the broker.
+///
+/// What it publishes continues the current trace and carries the current baggage. Cloning is cheap.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{PublishError, Publisher};
+///
+/// async fn checkout(publisher: Publisher) -> Result<(), PublishError> {
+///     publisher.publish("orders.placed", "{}").key("42").header("source", "web").await?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Publisher {
+    inner: Arc<Inner>,
+    scope: Option<Scope>,
+}
+
+struct Inner {
+    transport: Arc<dyn Publish>,
+    middleware: Vec<Arc<dyn Middleware>>,
+    telemetry: Telemetry,
+}
+
+/// Where the telemetry of a publisher comes from.
+enum Telemetry {
+    /// From the global providers, when the first message is published.
+    Globals(OnceLock<Producer>),
+    Given(Producer),
+    Off,
+}
+
+impl Publisher {
+    /// Creates a publisher for a broker, with telemetry on the providers that are global when it first publishes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Publisher, broker::Broker};
+    ///
+    /// fn publisher(broker: &impl Broker) -> Publisher {
+    ///     Publisher::new(broker)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn new(broker: &impl Broker) -> Self {
+        Self::from_transport(broker.transport())
+    }
+
+    /// Creates a publisher from what publishes; adapters use it for their own `publisher()`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use throughline_core::{Publisher, broker::Publish};
+    ///
+    /// fn publisher(transport: Arc<dyn Publish>) -> Publisher {
+    ///     Publisher::from_transport(transport)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn from_transport(transport: Arc<dyn Publish>) -> Self {
+        Self::assemble(transport, Vec::new(), Telemetry::Globals(OnceLock::new()))
+    }
+
+    pub(crate) fn of_app(
+        transport: Arc<dyn Publish>,
+        middleware: Vec<Arc<dyn Middleware>>,
+        telemetry: Option<&Instrumentation>,
+    ) -> Self {
+        let telemetry =
+            telemetry.map_or(Telemetry::Off, |engine| Telemetry::Given(engine.producer(transport.system())));
+        Self::assemble(transport, middleware, telemetry)
+    }
+
+    fn assemble(transport: Arc<dyn Publish>, middleware: Vec<Arc<dyn Middleware>>, telemetry: Telemetry) -> Self {
+        Self { inner: Arc::new(Inner { transport, middleware, telemetry }), scope: None }
+    }
+
+    /// Uses this telemetry instead of the global providers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Publisher, telemetry::Instrumentation};
+    ///
+    /// fn traced(publisher: Publisher, engine: &Instrumentation) -> Publisher {
+    ///     publisher.with_telemetry(engine)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_telemetry(&self, engine: &Instrumentation) -> Self {
+        let transport = Arc::clone(&self.inner.transport);
+        let producer = engine.producer(transport.system());
+        Self::assemble(transport, self.inner.middleware.clone(), Telemetry::Given(producer))
+    }
+
+    /// Makes no spans and metrics, and touches no headers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Publisher;
+    ///
+    /// fn untraced(publisher: Publisher) -> Publisher {
+    ///     publisher.without_telemetry()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn without_telemetry(&self) -> Self {
+        Self::assemble(Arc::clone(&self.inner.transport), self.inner.middleware.clone(), Telemetry::Off)
+    }
+
+    /// Runs middleware around everything this publisher publishes, inside what is there already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Publisher;
+    /// use throughline_core::middleware::Middleware;
+    ///
+    /// fn audited(publisher: Publisher, audit: impl Middleware) -> Publisher {
+    ///     publisher.with_middleware(audit)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_middleware(&self, middleware: impl Middleware) -> Self {
+        let mut chain = self.inner.middleware.clone();
+        chain.push(Arc::new(middleware));
+        let telemetry = match &self.inner.telemetry {
+            Telemetry::Globals(_) => Telemetry::Globals(OnceLock::new()),
+            Telemetry::Given(producer) => Telemetry::Given(producer.clone()),
+            Telemetry::Off => Telemetry::Off,
+        };
+        Self::assemble(Arc::clone(&self.inner.transport), chain, telemetry)
+    }
+
+    pub(crate) fn within(&self, scope: Scope) -> Self {
+        Self { inner: Arc::clone(&self.inner), scope: Some(scope) }
+    }
+
+    /// Publishes one message; awaited, it returns when the broker has confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// The awaited call fails when the body cannot be encoded, or the broker refuses the message or does not confirm it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{PublishError, Publisher};
+    /// # async fn example(publisher: Publisher) -> Result<(), PublishError> {
+    /// publisher.publish("orders.placed", "{}").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish(&self, destination: impl Into<Destination>, body: impl Encode) -> Publishing<'_> {
+        Publishing::new(self, encode(body).map(|envelope| Some(envelope.with_destination(destination))))
+    }
+
+    /// Publishes several messages to one destination: a create span for each and one send span (SPAN-23). An empty batch does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The awaited call fails with kind `Partial` when some were not published; [`PublishError::failed`] says which.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{PublishError, Publisher};
+    /// # async fn example(publisher: Publisher) -> Result<(), PublishError> {
+    /// publisher.publish_batch("orders.placed", ["a", "b"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_batch<B: Encode>(
+        &self,
+        destination: impl Into<Destination>,
+        bodies: impl IntoIterator<Item = B>,
+    ) -> Publishing<'_> {
+        let messages: Result<Vec<Envelope>, PublishError> = bodies.into_iter().map(encode).collect();
+        let batch = messages.map(|messages| (!messages.is_empty()).then(|| Envelope::batch(destination, messages)));
+        Publishing::new(self, batch)
+    }
+
+    /// Publishes a prepared message or batch.
+    ///
+    /// # Errors
+    ///
+    /// The awaited call fails as [`publish`](Self::publish) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Envelope, PublishError, Publisher};
+    /// # async fn example(publisher: Publisher) -> Result<(), PublishError> {
+    /// publisher.publish_envelope(Envelope::new("orders.placed", "{}").with_id("m1")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_envelope(&self, envelope: Envelope) -> Publishing<'_> {
+        Publishing::new(self, Ok(Some(envelope)))
+    }
+
+    /// Publishes a message and waits for its reply, 10 s by default.
+    ///
+    /// # Errors
+    ///
+    /// The awaited call fails when nobody listens, no reply came in time, the reply cannot be decoded, or the broker knows no requests.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{PublishError, Publisher};
+    /// # use std::time::Duration;
+    /// # async fn example(publisher: Publisher) -> Result<(), PublishError> {
+    /// let price: String = publisher.request("prices.get", "{}").timeout(Duration::from_secs(2)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request<T>(&self, destination: impl Into<Destination>, body: impl Encode) -> Requesting<'_, T> {
+        Requesting::new(self, encode(body).map(|envelope| envelope.with_destination(destination)))
+    }
+
+    pub(super) async fn send(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        NextPublish::new(&self.inner.middleware, self).run(envelope).await
+    }
+
+    /// Requests go through telemetry but not through middleware, whose `publish` knows no reply.
+    pub(super) async fn ask(&self, mut envelope: Envelope, timeout: Duration) -> Result<Delivery, PublishError> {
+        let transport = self.inner.transport.as_ref();
+        let Some(producer) = self.producer() else { return transport.request(envelope, timeout).await };
+        let parent = publish_context(self.scope.as_ref());
+        let destination = envelope.destination().clone();
+        let target = transport.target(&destination);
+        let sending = producer.request_under(&parent, &target, outgoing(transport, &mut envelope));
+        let result = transport.request(envelope, timeout).await;
+        sending.finish(Vec::new(), result.as_ref().err());
+        result
+    }
+
+    fn producer(&self) -> Option<&Producer> {
+        match &self.inner.telemetry {
+            Telemetry::Globals(producer) => {
+                let system = || self.inner.transport.system();
+                Some(producer.get_or_init(|| Instrumentation::from_globals().producer(system())))
+            }
+            Telemetry::Given(producer) => Some(producer),
+            Telemetry::Off => None,
+        }
+    }
+}
+
+fn encode(body: impl Encode) -> Result<Envelope, PublishError> {
+    let body = body.encode().map_err(|error| {
+        PublishError::new(crate::broker::PublishErrorKind::Encode, "encode_error", error.to_string()).with_source(error)
+    })?;
+    let envelope = Envelope::unaddressed(body.bytes);
+    Ok(match body.content_type {
+        Some(content_type) => envelope.with_content_type(content_type),
+        None => envelope,
+    })
+}
+
+#[async_trait]
+impl Outlet for Publisher {
+    async fn deliver(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        let transport = self.inner.transport.as_ref();
+        match self.producer() {
+            None => hand_over(transport, envelope).await,
+            Some(producer) => {
+                let parent = publish_context(self.scope.as_ref());
+                deliver_with(producer, &parent, transport, envelope, |envelope| hand_over(transport, envelope)).await
+            }
+        }
+    }
+
+    fn transport(&self) -> &dyn Publish {
+        self.inner.transport.as_ref()
+    }
+}
+
+async fn hand_over(transport: &dyn Publish, envelope: Envelope) -> Result<Receipt, PublishError> {
+    if !envelope.is_batch() {
+        return transport.publish(envelope).await;
+    }
+    let messages = envelope.into_messages();
+    let total = messages.len();
+    let mut receipts = Vec::with_capacity(total);
+    let mut failed = Vec::new();
+    for (index, result) in transport.publish_batch(messages).await.into_iter().enumerate() {
+        match result {
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => failed.push((index, error)),
+        }
+    }
+    if failed.is_empty() { Ok(Receipt::batch(receipts)) } else { Err(PublishError::partial(failed, total)) }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("system", &self.inner.transport.system().name()).finish_non_exhaustive()
+    }
+}

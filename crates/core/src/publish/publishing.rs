@@ -1,0 +1,184 @@
+use std::borrow::Cow;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
+
+use super::Publisher;
+use crate::broker::{PublishError, PublishErrorKind};
+use crate::codec::Decode;
+use crate::message::{Envelope, Receipt};
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How long a request waits for its reply by default.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Is a publish that is being prepared; awaiting it publishes.
+#[must_use = "nothing is published until this is awaited"]
+pub struct Publishing<'a> {
+    publisher: &'a Publisher,
+    /// `None` for an empty batch.
+    envelope: Result<Option<Envelope>, PublishError>,
+}
+
+impl<'a> Publishing<'a> {
+    pub(super) fn new(publisher: &'a Publisher, envelope: Result<Option<Envelope>, PublishError>) -> Self {
+        Self { publisher, envelope }
+    }
+
+    /// Sets the key; of a batch, on each message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
+    /// publisher.publish("orders.placed", "{}").key("42").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key(self, key: impl Into<Bytes>) -> Self {
+        self.map(|envelope| envelope.with_key(key))
+    }
+
+    /// Sets a header; of a batch, on each message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
+    /// publisher.publish("orders.placed", "{}").header("source", "web").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn header(self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
+        self.map(|envelope| envelope.with_header(name, value))
+    }
+
+    /// Sets the message id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
+    /// publisher.publish("orders.placed", "{}").id("order-42").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn id(self, id: impl Into<Arc<str>>) -> Self {
+        self.map(|envelope| envelope.with_id(id))
+    }
+
+    /// Sets the correlation id; of a batch, on each message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
+    /// publisher.publish("orders.placed", "{}").correlation_id("cart-7").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn correlation_id(self, id: impl Into<Arc<str>>) -> Self {
+        self.map(|envelope| envelope.with_correlation_id(id))
+    }
+
+    /// Gives the message a creation context of the caller's instead of one made here (SPAN-25).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use opentelemetry::trace::SpanContext;
+    /// # async fn example(publisher: throughline_core::Publisher, made_earlier: SpanContext) -> Result<(), throughline_core::PublishError> {
+    /// publisher.publish("orders.placed", "{}").creation_context(made_earlier).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn creation_context(self, context: SpanContext) -> Self {
+        self.map(|envelope| envelope.with_creation_context(context))
+    }
+
+    fn map(mut self, change: impl FnOnce(Envelope) -> Envelope) -> Self {
+        self.envelope = self.envelope.map(|envelope| envelope.map(change));
+        self
+    }
+}
+
+impl<'a> IntoFuture for Publishing<'a> {
+    type Output = Result<Receipt, PublishError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            match self.envelope? {
+                Some(envelope) => self.publisher.send(envelope).await,
+                None => Ok(Receipt::new()),
+            }
+        })
+    }
+}
+
+/// Is a request that is being prepared; awaiting it publishes and waits for the reply.
+#[must_use = "nothing is requested until this is awaited"]
+pub struct Requesting<'a, T> {
+    publisher: &'a Publisher,
+    envelope: Result<Envelope, PublishError>,
+    timeout: Duration,
+    reply: PhantomData<fn() -> T>,
+}
+
+impl<'a, T> Requesting<'a, T> {
+    pub(super) fn new(publisher: &'a Publisher, envelope: Result<Envelope, PublishError>) -> Self {
+        Self { publisher, envelope, timeout: REPLY_TIMEOUT, reply: PhantomData }
+    }
+
+    /// Sets how long to wait for the reply (default 10 s).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
+    /// let price: String = publisher.request("prices.get", "{}").timeout(Duration::from_secs(2)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets a header.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
+    /// let price: String = publisher.request("prices.get", "{}").header("tenant", "acme").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
+        self.envelope = self.envelope.map(|envelope| envelope.with_header(name, value));
+        self
+    }
+}
+
+impl<'a, T: Decode + 'a> IntoFuture for Requesting<'a, T> {
+    type Output = Result<T, PublishError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let reply = self.publisher.ask(self.envelope?, self.timeout).await?;
+            T::decode(reply.payload()).map_err(|error| {
+                PublishError::new(PublishErrorKind::Decode, "decode_error", "the reply could not be read")
+                    .with_source(error)
+            })
+        })
+    }
+}

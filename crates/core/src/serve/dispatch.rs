@@ -1,0 +1,234 @@
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use opentelemetry::context::FutureExt as _;
+use tracing::debug;
+
+use super::settle::{settle_one, with_heartbeats};
+use crate::broker::{BrokerError, Publish, PublishError, Received, Subscriber};
+use crate::extract::Verdicts;
+use crate::handler::{Attempts, ErasedHandler, RouteOptions, decide, panicked};
+use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Receipt, Settlement, Source};
+use crate::middleware::{Endpoint, Middleware, Next, Settler, process_with};
+use crate::publish::Publisher;
+use crate::telemetry::{Consumer, Incoming, Instrumentation, Scope};
+
+/// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
+pub(super) struct Dispatcher {
+    handler: Arc<dyn ErasedHandler<()>>,
+    chain: Vec<Arc<dyn Middleware>>,
+    replies: Vec<Destination>,
+    concurrency: usize,
+    consumer: Option<Consumer>,
+    receive_spans: bool,
+    source: Arc<Source>,
+    redelivers: bool,
+    publisher: Publisher,
+    runtime: Arc<dyn Any + Send + Sync>,
+}
+
+impl Dispatcher {
+    pub(super) fn new(
+        subscriber: &dyn Subscriber,
+        transport: Arc<dyn Publish>,
+        handler: Arc<dyn ErasedHandler<()>>,
+        options: RouteOptions,
+        instrumentation: Option<&Instrumentation>,
+    ) -> Self {
+        let source = subscriber.source();
+        let consumer = instrumentation.map(|instrumentation| {
+            let mut consumer = instrumentation.consumer(Arc::clone(&source));
+            if let Some(mode) = options.parent {
+                consumer = consumer.with_parent_mode(mode);
+            }
+            if let Some(trust) = options.trust {
+                consumer = consumer.with_trust(trust);
+            }
+            consumer
+        });
+        let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
+        Self {
+            handler,
+            chain: options.dead_letter.into_iter().chain(options.middleware).collect(),
+            replies: options.replies,
+            concurrency: options.concurrency,
+            consumer,
+            receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
+            source,
+            redelivers: subscriber.redelivers(),
+            runtime: Arc::new(publisher.clone()),
+            publisher,
+        }
+    }
+
+    pub(super) const fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// Waits for messages, and records that wait as a receive span where the user wants one (SPAN-30).
+    pub(super) async fn received(
+        &self,
+        is_batch: bool,
+        next: impl Future<Output = Result<Vec<Received>, BrokerError>>,
+    ) -> Result<Vec<Received>, BrokerError> {
+        let receiving = self.consumer.as_ref().filter(|_| self.receive_spans).map(Consumer::receive);
+        let received = next.await?;
+        if let Some(receiving) = receiving {
+            let messages: Vec<_> =
+                received.iter().map(|received| Incoming::from_delivery(&received.delivery)).collect();
+            match messages.as_slice() {
+                [message] if !is_batch => receiving.finish(message),
+                messages => receiving.finish_batch(messages),
+            }
+        }
+        Ok(received)
+    }
+
+    /// Handles a message or a batch to its end. Where the broker cannot deliver again, what is to be retried is handled again here.
+    pub(super) async fn dispatch(&self, mut received: Vec<Received>, is_batch: bool) {
+        while !received.is_empty() {
+            let delivery = self.delivery(&received, is_batch);
+            let outcome = with_heartbeats(&received, self.process(delivery.clone())).await;
+            received = self.settle(received, &delivery, outcome).await;
+        }
+    }
+
+    fn delivery(&self, received: &[Received], is_batch: bool) -> Delivery {
+        let mut messages: Vec<Delivery> = received.iter().map(|received| received.delivery.clone()).collect();
+        for message in &mut messages {
+            message.set_source(Arc::clone(&self.source));
+            message.set_runtime(Arc::clone(&self.runtime));
+        }
+        match messages.pop() {
+            Some(single) if !is_batch && messages.is_empty() => single,
+            Some(last) => {
+                messages.push(last);
+                Delivery::batch(messages)
+            }
+            None => Delivery::batch(messages),
+        }
+    }
+
+    async fn process(&self, delivery: Delivery) -> Outcome {
+        match &self.consumer {
+            Some(consumer) => process_with(consumer, delivery, |delivery| self.handle(delivery)).await,
+            None => self.handle(delivery).await,
+        }
+    }
+
+    /// Runs middleware and handler and publishes the replies, all inside the process span (SPAN-28).
+    async fn handle(&self, delivery: Delivery) -> Outcome {
+        let asked = delivery.clone();
+        let outcome = Next::new(&self.chain, self).run(delivery).await;
+        match self.publish_replies(outcome, &asked).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let failure = Failure::new(error.error_type().to_owned(), error).by_framework();
+                decide(Outcome::failed(failure), &Attempts::of(&asked))
+            }
+        }
+    }
+
+    /// Publishes and confirms the replies of a delivery that succeeded, before it is settled.
+    async fn publish_replies(&self, mut outcome: Outcome, asked: &Delivery) -> Result<Outcome, PublishError> {
+        if *outcome.settlement() == Settlement::Ack {
+            for reply in outcome.take_replies() {
+                self.reply(reply, asked).await?;
+            }
+        }
+        let scopes = asked.telemetry_scope();
+        let (mut outcome, each) = outcome.take_each();
+        let mut settled = Vec::with_capacity(each.len());
+        for (index, own) in each.into_iter().enumerate() {
+            let Some(mut own) = own else {
+                settled.push(None);
+                continue;
+            };
+            if let Some(message) = asked.messages().get(index).filter(|_| *own.settlement() == Settlement::Ack) {
+                let context = scopes.messages().get(index).map(Scope::context).cloned();
+                for reply in own.take_replies() {
+                    let context = context.clone().unwrap_or_else(opentelemetry::Context::current);
+                    self.reply(reply, message).with_context(context).await?;
+                }
+            }
+            settled.push(Some(own));
+        }
+        outcome = outcome.with_each(settled);
+        Ok(outcome)
+    }
+
+    /// Sends a reply where the subscription says and to the requester; an addressed one goes where it says itself.
+    async fn reply(&self, reply: Envelope, asked: &Delivery) -> Result<(), PublishError> {
+        let reply = match asked.correlation_id() {
+            Some(id) if reply.correlation_id().is_none() => reply.with_correlation_id(id),
+            _ => reply,
+        };
+        if reply.is_addressed() {
+            return self.publisher.publish_envelope(reply).await.map(drop);
+        }
+        let destinations: Vec<&Destination> = self.replies.iter().chain(asked.reply_to()).collect();
+        if destinations.is_empty() {
+            debug!(
+                destination = asked.destination(),
+                "a reply has nowhere to go: nobody asked, and the subscription has no `reply_to`"
+            );
+        }
+        for destination in destinations {
+            self.publisher.publish_envelope(reply.clone().with_destination(destination.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Settles every message; returns those that are to be handled again here, with their next attempt.
+    async fn settle(&self, received: Vec<Received>, delivery: &Delivery, outcome: Outcome) -> Vec<Received> {
+        let settler = outcome.extension::<Settler>();
+        let mut again = Vec::new();
+        let mut delay = Duration::ZERO;
+        for (index, mut received) in received.into_iter().enumerate() {
+            let settlement = outcome.settlement_of(index);
+            let message = delivery.messages().get(index).unwrap_or(delivery);
+            match settlement {
+                Settlement::Retry { after } if !self.redelivers => {
+                    delay = delay.max(after.unwrap_or_default());
+                    let attempt = received.delivery.attempt().saturating_add(1);
+                    received.delivery = received.delivery.with_attempt(attempt);
+                    if let Some(settler) = settler {
+                        settler.consumer.count_settlement("retry");
+                    }
+                    again.push(received);
+                }
+                _ => {
+                    let own = outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&outcome);
+                    settle_one(received.settle.as_deref(), message, own, settlement, settler).await;
+                }
+            }
+        }
+        if !again.is_empty() {
+            with_heartbeats(&again, tokio::time::sleep(delay)).await;
+        }
+        again
+    }
+}
+
+#[async_trait]
+impl Endpoint for Dispatcher {
+    async fn call(&self, mut delivery: Delivery) -> Outcome {
+        let verdicts = delivery.is_batch().then(Verdicts::default);
+        if let Some(verdicts) = &verdicts {
+            delivery.insert_extension(verdicts.clone());
+        }
+        let Some(verdicts) = verdicts else { return self.handler.call(delivery, &()).await };
+        // Caught here already: a panic must not take the verdicts on single messages with it.
+        let handled = AssertUnwindSafe(self.handler.call(delivery, &())).catch_unwind().await;
+        handled.unwrap_or_else(|panic| panicked(panic.as_ref())).with_each(verdicts.take())
+    }
+
+    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        self.publisher.publish_envelope(envelope).await
+    }
+}

@@ -1,0 +1,86 @@
+use std::error::Error;
+use std::fmt;
+
+use crate::broker::BrokerError;
+
+/// Says in which phase serving failed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ServeErrorKind {
+    /// The app cannot work as it is configured; the text says what to change.
+    Configuration,
+    /// A subscription ended while the app was running; the other subscriptions were drained.
+    Ended,
+    /// What was published could not be flushed, or the connection not closed.
+    Shutdown,
+    /// A subscription could not be started.
+    Subscribe,
+}
+
+/// Says why an app could not be served to its regular end.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::{ServeError, ServeErrorKind};
+///
+/// fn is_ours_to_fix(error: &ServeError) -> bool {
+///     error.kind() == ServeErrorKind::Configuration
+/// }
+/// ```
+#[derive(Debug)]
+pub struct ServeError {
+    kind: ServeErrorKind,
+    message: String,
+    source: Option<BrokerError>,
+}
+
+impl ServeError {
+    pub(super) fn configuration(message: String) -> Self {
+        Self { kind: ServeErrorKind::Configuration, message, source: None }
+    }
+
+    pub(super) fn broker(kind: ServeErrorKind, message: String, source: BrokerError) -> Self {
+        Self { kind, message, source: Some(source) }
+    }
+
+    /// Returns in which phase serving failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{ServeError, ServeErrorKind};
+    /// fn ended(error: &ServeError) -> bool { error.kind() == ServeErrorKind::Ended }
+    /// ```
+    #[must_use]
+    pub const fn kind(&self) -> ServeErrorKind {
+        self.kind
+    }
+
+    /// Returns the broker's error behind it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{ServeError, broker::BrokerErrorKind};
+    /// fn missing(error: &ServeError) -> bool {
+    ///     error.broker_error().is_some_and(|error| error.kind() == BrokerErrorKind::NotFound)
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn broker_error(&self) -> Option<&BrokerError> {
+        self.source.as_ref()
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for ServeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| source as &(dyn Error + 'static))
+    }
+}

@@ -1,0 +1,144 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use opentelemetry::{Key, KeyValue, Value};
+
+use super::semconv::{
+    MESSAGING_CLIENT_ID, MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_ANONYMOUS, MESSAGING_DESTINATION_NAME,
+    MESSAGING_DESTINATION_SUBSCRIPTION_NAME, MESSAGING_DESTINATION_TEMPLATE, MESSAGING_DESTINATION_TEMPORARY,
+    MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_OPERATION_NAME, MESSAGING_OPERATION_TYPE, MESSAGING_SYSTEM,
+    SERVER_ADDRESS, SERVER_PORT,
+};
+use crate::message::{OperationType, Source, System};
+
+/// How a destination stands in a span's name and attributes: what is known of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) name: Option<&'a str>,
+    pub(crate) template: Option<&'a str>,
+    pub(crate) temporary: bool,
+    pub(crate) anonymous: bool,
+}
+
+impl<'a> Place<'a> {
+    /// The part that is low in cardinality: the template, else a name that is neither temporary nor generated (SPAN-14, -15, METR-09).
+    pub(crate) fn low_cardinality(&self) -> Option<&'a str> {
+        self.template.or(self.name.filter(|name| !self.temporary && !self.anonymous && !name.is_empty()))
+    }
+
+    pub(crate) fn push(&self, attributes: &mut Vec<KeyValue>) {
+        if let Some(name) = self.name.filter(|name| !name.is_empty()) {
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
+        }
+        if let Some(template) = self.template {
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, template.to_owned()));
+        }
+        if self.temporary {
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPORARY, true));
+        }
+        if self.anonymous {
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_ANONYMOUS, true));
+        }
+    }
+
+    /// On metrics: the template, else the name where it is low in cardinality (METR-06, -09).
+    fn push_metric(&self, attributes: &mut Vec<KeyValue>) {
+        if let Some(template) = self.template {
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, template.to_owned()));
+        } else if let Some(name) = self.low_cardinality() {
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
+        }
+    }
+}
+
+/// Builds a span's name: the operation, then the destination's low-cardinality part (SPAN-13 to -18).
+pub(crate) fn span_name(operation: &'static str, place: &Place<'_>) -> Cow<'static, str> {
+    place.low_cardinality().map_or(Cow::Borrowed(operation), |destination| format!("{operation} {destination}").into())
+}
+
+/// The attributes every span of a connection starts with.
+pub(crate) fn system_attributes(
+    system: &System,
+    operation: OperationType,
+    verb: &'static str,
+    room: usize,
+) -> Vec<KeyValue> {
+    let mut attributes = Vec::with_capacity(5 + system.attributes().len() + room);
+    attributes.push(KeyValue::new(MESSAGING_SYSTEM, system.name().to_owned()));
+    attributes.push(KeyValue::new(MESSAGING_OPERATION_NAME, verb));
+    attributes.push(KeyValue::new(MESSAGING_OPERATION_TYPE, operation.as_str()));
+    push_server(system, &mut attributes);
+    if operation != OperationType::Create {
+        if let Some(id) = system.client_id() {
+            attributes.push(KeyValue::new(MESSAGING_CLIENT_ID, id.to_owned()));
+        }
+        attributes.extend_from_slice(system.attributes());
+    }
+    attributes
+}
+
+/// The attributes every span of a subscription starts with.
+pub(crate) fn source_attributes(source: &Source, operation: OperationType, verb: &'static str) -> Vec<KeyValue> {
+    let mut attributes = system_attributes(&source.system, operation, verb, 8);
+    push_consumer(source, &mut attributes);
+    attributes
+}
+
+/// The attributes of a subscription's metrics (METR-06, -07, -10).
+pub(crate) fn consumer_metric_attributes(source: &Source, verb: &'static str, place: &Place<'_>) -> Vec<KeyValue> {
+    let mut attributes = producer_metric_attributes(&source.system, verb, place);
+    push_consumer(source, &mut attributes);
+    attributes
+}
+
+/// The attributes of a publisher's metrics (METR-06, -10).
+pub(crate) fn producer_metric_attributes(system: &System, verb: &'static str, place: &Place<'_>) -> Vec<KeyValue> {
+    let mut attributes = Vec::with_capacity(8);
+    attributes.push(KeyValue::new(MESSAGING_SYSTEM, system.name().to_owned()));
+    attributes.push(KeyValue::new(MESSAGING_OPERATION_NAME, verb));
+    place.push_metric(&mut attributes);
+    push_server(system, &mut attributes);
+    attributes
+}
+
+fn push_server(system: &System, attributes: &mut Vec<KeyValue>) {
+    if let Some((address, port)) = system.server() {
+        attributes.push(KeyValue::new(SERVER_ADDRESS, address.to_owned()));
+        if let Some(port) = port {
+            attributes.push(KeyValue::new(SERVER_PORT, i64::from(port)));
+        }
+    }
+}
+
+fn push_consumer(source: &Source, attributes: &mut Vec<KeyValue>) {
+    if let Some(group) = &source.group {
+        attributes.push(KeyValue::new(MESSAGING_CONSUMER_GROUP_NAME, shared(group)));
+    }
+    if let Some(subscription) = &source.subscription {
+        attributes.push(KeyValue::new(MESSAGING_DESTINATION_SUBSCRIPTION_NAME, shared(subscription)));
+    }
+}
+
+fn shared(text: &Arc<str>) -> Value {
+    Value::String(Arc::clone(text).into())
+}
+
+/// Splits the attributes of a batch's messages: those that describe the destination or the conversation and are equal for all, and
+/// for each message the others (LINK-15). What identifies one message stays with it, also in a batch of one (ATTR-C-08).
+pub(crate) fn split_shared(per_message: &mut [Vec<KeyValue>]) -> Vec<KeyValue> {
+    let Some((first, others)) = per_message.split_first() else { return Vec::new() };
+    let common: Vec<KeyValue> = first
+        .iter()
+        .filter(|attribute| is_shareable(&attribute.key))
+        .filter(|attribute| others.iter().all(|other| other.contains(attribute)))
+        .cloned()
+        .collect();
+    for attributes in per_message {
+        attributes.retain(|attribute| !common.iter().any(|shared| shared.key == attribute.key));
+    }
+    common
+}
+
+fn is_shareable(key: &Key) -> bool {
+    key.as_str() == MESSAGING_MESSAGE_CONVERSATION_ID || key.as_str().contains(".destination.")
+}

@@ -1,0 +1,477 @@
+use std::borrow::Cow;
+use std::error::Error;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use opentelemetry::logs::{Logger, LoggerProvider};
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Span, Tracer, TracerProvider};
+use opentelemetry::{KeyValue, global};
+
+use super::events::RecordException;
+use super::instrumentation::{Instrumentation, instrumentation_scope};
+use super::metrics::Metrics;
+use super::semconv::{BAGGAGE_PREFIX, HEADER_PREFIX};
+use super::settings::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, Settings, SettleSpans, Trust};
+use super::tracer::StartSpan;
+use crate::propagation::Propagators;
+
+/// Builds the telemetry of an app, a publisher or a raw client. `T` is what comes out of it:
+/// [`Instrumentation`], [`TelemetryMiddleware`](crate::middleware::TelemetryMiddleware) or an adapter's own handle.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::telemetry::{Instrumentation, SettleSpans, Trust};
+///
+/// let engine = Instrumentation::builder()
+///     .trust(Trust::Link)
+///     .settle_spans(SettleSpans::Always)
+///     .capture_headers(["tenant"])
+///     .build();
+/// # let _ = engine;
+/// ```
+pub struct Builder<T = Instrumentation> {
+    tracer: Option<Box<dyn StartSpan>>,
+    metrics: Option<Metrics>,
+    events: Option<Box<dyn RecordException>>,
+    propagator: Option<Arc<dyn TextMapPropagator + Send + Sync>>,
+    settings: Settings,
+    target: PhantomData<fn() -> T>,
+}
+
+impl<T: From<Instrumentation>> Builder<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            tracer: None,
+            metrics: None,
+            events: None,
+            propagator: None,
+            settings: Settings::default(),
+            target: PhantomData,
+        }
+    }
+
+    /// Starts a builder whose result is a `T`; adapters use it for their own handle.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{Builder, Instrumentation};
+    /// let engine = Builder::<Instrumentation>::for_target().build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn for_target() -> Self {
+        Self::new()
+    }
+
+    /// Sets where spans go (default: the global tracer provider).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Instrumentation;
+    /// let provider = opentelemetry::trace::noop::NoopTracerProvider::new();
+    /// let engine = Instrumentation::builder().tracer_provider(provider).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn tracer_provider<P>(mut self, provider: P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Send + Sync + 'static,
+        <P::Tracer as Tracer>::Span: Span + Send + Sync + 'static,
+    {
+        self.tracer = Some(Box::new(provider.tracer_with_scope(instrumentation_scope())));
+        self
+    }
+
+    /// Sets where metrics go (default: the global meter provider).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Instrumentation;
+    /// let engine = Instrumentation::builder().meter_provider(&*opentelemetry::global::meter_provider()).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn meter_provider(mut self, provider: &(impl MeterProvider + ?Sized)) -> Self {
+        self.metrics = Some(Metrics::new(&provider.meter_with_scope(instrumentation_scope())));
+        self
+    }
+
+    /// Sets where error events go (default: nowhere, STAT-19).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Instrumentation;
+    /// let engine = Instrumentation::builder().logger_provider(&opentelemetry::logs::NoopLoggerProvider::new()).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn logger_provider<P>(mut self, provider: &P) -> Self
+    where
+        P: LoggerProvider,
+        P::Logger: Logger + Send + Sync + 'static,
+    {
+        self.events = Some(Box::new(provider.logger_with_scope(instrumentation_scope())));
+        self
+    }
+
+    /// Sets the propagator (default: [`Propagators::from_env`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{propagation::Propagators, telemetry::Instrumentation};
+    /// let engine = Instrumentation::builder().propagator(Propagators::none()).build();
+    /// assert_eq!(engine.propagator().fields().count(), 0);
+    /// ```
+    #[must_use]
+    pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
+        self.propagator = Some(Arc::new(propagator));
+        self
+    }
+
+    /// Sets what the parent of a process span is (default: [`ParentMode::Auto`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{Instrumentation, ParentMode};
+    /// let engine = Instrumentation::builder().parent_mode(ParentMode::Parent).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn parent_mode(mut self, mode: ParentMode) -> Self {
+        self.settings.parent = mode;
+        self
+    }
+
+    /// Sets how far incoming headers are trusted (default: [`Trust::Continue`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{Instrumentation, Trust};
+    /// let engine = Instrumentation::builder().trust(Trust::Ignore).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.settings.trust = trust;
+        self
+    }
+
+    /// Switches the create span of each message of a batch publish (SPAN-23, -24; default on).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().create_spans(false).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn create_spans(mut self, on: bool) -> Self {
+        self.settings.create_spans = on;
+        self
+    }
+
+    /// Switches a receive span for every message or batch the framework takes from the broker (SPAN-30; default off).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().receive_spans(true).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn receive_spans(mut self, on: bool) -> Self {
+        self.settings.receive_spans = on;
+        self
+    }
+
+    /// Sets which settlements get a span (SPAN-32; default [`SettleSpans::Exceptional`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{Instrumentation, SettleSpans};
+    /// let engine = Instrumentation::builder().settle_spans(SettleSpans::Never).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn settle_spans(mut self, which: SettleSpans) -> Self {
+        self.settings.settle_spans = which;
+        self
+    }
+
+    /// Sets how the baggage of a batch is merged (BAGG-12; default [`BatchBaggage::Merged`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{BatchBaggage, Instrumentation};
+    /// let engine = Instrumentation::builder().batch_baggage(BatchBaggage::Agreeing).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn batch_baggage(mut self, how: BatchBaggage) -> Self {
+        self.settings.batch_baggage = how;
+        self
+    }
+
+    /// Sets which incoming baggage entries are taken over (BAGG-15; default all).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{BaggagePolicy, Instrumentation};
+    /// let engine = Instrumentation::builder().inbound_baggage(BaggagePolicy::only(["tenant"])).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn inbound_baggage(mut self, policy: BaggagePolicy) -> Self {
+        self.settings.inbound_baggage = policy;
+        self
+    }
+
+    /// Sets which baggage entries leave with published messages (BAGG-15; default all).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{BaggagePolicy, Instrumentation};
+    /// let engine = Instrumentation::builder().outbound_baggage(BaggagePolicy::Off).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn outbound_baggage(mut self, policy: BaggagePolicy) -> Self {
+        self.settings.outbound_baggage = policy;
+        self
+    }
+
+    /// Copies the listed baggage entries to process spans as `throughline.baggage.{key}` (BAGG-13; default none).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().baggage_attributes(["tenant"]).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn baggage_attributes<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.settings.baggage_attributes = prefixed(BAGGAGE_PREFIX, keys);
+        self
+    }
+
+    /// Copies the listed message headers to process spans as `throughline.header.{name}` (ATTR-C-24; default none).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().capture_headers(["tenant"]).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn capture_headers<K: Into<String>>(mut self, names: impl IntoIterator<Item = K>) -> Self {
+        self.settings.captured_headers = prefixed(HEADER_PREFIX, names);
+        self
+    }
+
+    /// Records `messaging.message.body.size` on spans of single messages (ATTR-C-16; default off).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().body_sizes(true).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn body_sizes(mut self, on: bool) -> Self {
+        self.settings.body_sizes = on;
+        self
+    }
+
+    /// Records message ids (ATTR-C-23; default on; switch off where they are personal data).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().message_ids(false).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn message_ids(mut self, on: bool) -> Self {
+        self.settings.message_ids = on;
+        self
+    }
+
+    /// Records correlation ids (ATTR-C-23; default on; switch off where they are personal data).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().conversation_ids(false).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn conversation_ids(mut self, on: bool) -> Self {
+        self.settings.conversation_ids = on;
+        self
+    }
+
+    /// Never records a broker's own attribute of that name, such as a message key (ATTR-C-23).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().hide_attribute("messaging.kafka.message.key").build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn hide_attribute(mut self, name: &'static str) -> Self {
+        self.settings.hidden_attributes.push(name);
+        self
+    }
+
+    /// Records the partition on metrics (METR-16; default off: every partition is a time series of its own).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().partition_metrics(true).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn partition_metrics(mut self, on: bool) -> Self {
+        self.settings.partition_metrics = on;
+        self
+    }
+
+    /// Puts the text of handler errors into the span status (STAT-03; default off, since the text may hold private data).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().error_descriptions(true).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn error_descriptions(mut self, on: bool) -> Self {
+        self.settings.error_descriptions = on;
+        self
+    }
+
+    /// Sets the longest string attribute in characters (ENV-10; default 1024).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().max_value_length(256).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn max_value_length(mut self, characters: usize) -> Self {
+        self.settings.max_value_length = characters;
+        self
+    }
+
+    /// Makes spans only for operations the filter accepts; context and baggage go on for the others too, and metrics are recorded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Instrumentation;
+    /// let engine = Instrumentation::builder().filter(|operation| operation.destination != "heartbeats").build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn filter(mut self, filter: impl Fn(&OperationInfo<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.settings.filter = Some(Arc::new(filter));
+        self
+    }
+
+    /// Names spans; `None` keeps the conventional name. Keep names low in cardinality.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Instrumentation;
+    /// let engine = Instrumentation::builder().span_name(|operation| operation.template.map(|t| t.to_owned().into())).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn span_name(
+        mut self,
+        name: impl Fn(&OperationInfo<'_>) -> Option<Cow<'static, str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.span_name = Some(Arc::new(name));
+        self
+    }
+
+    /// Adds attributes to spans before they start, so that samplers see them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use opentelemetry::KeyValue;
+    /// use throughline_core::telemetry::Instrumentation;
+    /// let engine = Instrumentation::builder().attributes(|_, attributes| attributes.push(KeyValue::new("team", "stock"))).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn attributes(mut self, add: impl Fn(&OperationInfo<'_>, &mut Vec<KeyValue>) + Send + Sync + 'static) -> Self {
+        self.settings.attributes = Some(Arc::new(add));
+        self
+    }
+
+    /// Classifies handler errors: the value of `error.type`, one of few (STAT-06); `None` keeps the type's path.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Instrumentation;
+    /// let engine = Instrumentation::builder().error_type(|error| error.is::<std::io::Error>().then_some("io".into())).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn error_type(
+        mut self,
+        classify: impl Fn(&(dyn Error + 'static)) -> Option<Cow<'static, str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.error_type = Some(Arc::new(classify));
+        self
+    }
+
+    /// Builds it; providers that were not set are read from the globals now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn build(self) -> T {
+        let metrics = self
+            .metrics
+            .unwrap_or_else(|| Metrics::new(&global::meter_provider().meter_with_scope(instrumentation_scope())));
+        let propagator = self.propagator.unwrap_or_else(|| Arc::new(Propagators::from_env()));
+        T::from(Instrumentation::from_parts(self.tracer, metrics, self.events, propagator, self.settings))
+    }
+}
+
+fn prefixed<K: Into<String>>(prefix: &str, keys: impl IntoIterator<Item = K>) -> Vec<(String, String)> {
+    keys.into_iter()
+        .map(|key| {
+            let key = key.into();
+            let attribute = format!("{prefix}{key}");
+            (key, attribute)
+        })
+        .collect()
+}

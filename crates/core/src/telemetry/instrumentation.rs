@@ -1,0 +1,189 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use opentelemetry::propagation::{Injector, TextMapPropagator};
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry::{Context, InstrumentationScope, global};
+
+use super::builder::Builder;
+use super::consumer::Consumer;
+use super::events::RecordException;
+use super::metrics::Metrics;
+use super::producer::Producer;
+use super::scope;
+use super::semconv::{SCHEMA_URL, SCOPE_NAME};
+use super::settings::Settings;
+use super::tracer::StartSpan;
+use crate::message::{Source, System};
+use crate::propagation::{self, Carrier};
+
+/// Is the telemetry engine: the one implementation of spans, metrics, events and propagation behind the framework and the raw-client functions.
+///
+/// It is a handle; cloning is cheap. Providers are arguments, the global ones a default that is read when the engine is built.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::telemetry::Instrumentation;
+///
+/// let from_globals = Instrumentation::from_globals();
+/// let chosen = Instrumentation::builder()
+///     .tracer_provider(opentelemetry::trace::noop::NoopTracerProvider::new())
+///     .build();
+/// # let _ = (from_globals, chosen);
+/// ```
+#[derive(Clone)]
+pub struct Instrumentation {
+    pub(crate) engine: Arc<Engine>,
+}
+
+/// What all operations of one instrumentation share.
+pub(crate) struct Engine {
+    pub(crate) tracer: Box<dyn StartSpan>,
+    pub(crate) metrics: Metrics,
+    pub(crate) events: Option<Box<dyn RecordException>>,
+    pub(crate) propagator: Arc<dyn TextMapPropagator + Send + Sync>,
+    pub(crate) settings: Settings,
+    sdk: AtomicU8,
+}
+
+const SDK_UNKNOWN: u8 = 0;
+const SDK_NONE: u8 = 1;
+const SDK_SOME: u8 = 2;
+
+impl Instrumentation {
+    /// Creates an engine on the global providers, with the propagators of `OTEL_PROPAGATORS` (default: trace context and baggage).
+    ///
+    /// Install the providers first: what is global when this runs is what is used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::from_globals();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn from_globals() -> Self {
+        Self::builder().build()
+    }
+
+    /// Starts a builder with every default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{Instrumentation, ParentMode};
+    /// let engine = Instrumentation::builder().parent_mode(ParentMode::LinkOnly).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn builder() -> Builder<Self> {
+        Builder::new()
+    }
+
+    pub(super) fn from_parts(
+        tracer: Option<Box<dyn StartSpan>>,
+        metrics: Metrics,
+        events: Option<Box<dyn RecordException>>,
+        propagator: Arc<dyn TextMapPropagator + Send + Sync>,
+        settings: Settings,
+    ) -> Self {
+        let tracer =
+            tracer.unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(instrumentation_scope())));
+        let sdk = AtomicU8::new(SDK_UNKNOWN);
+        Self { engine: Arc::new(Engine { tracer, metrics, events, propagator, settings, sdk }) }
+    }
+
+    /// Prepares the telemetry of one subscription: what is the same for all its messages is built once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use throughline_core::message::{Operations, Source, System};
+    /// use throughline_core::telemetry::Instrumentation;
+    ///
+    /// let system = Arc::new(System::new("nats", Operations::DEFAULT));
+    /// let consumer = Instrumentation::from_globals().consumer(Arc::new(Source::new(system).with_destination("orders")));
+    /// # let _ = consumer;
+    /// ```
+    #[must_use]
+    pub fn consumer(&self, source: Arc<Source>) -> Consumer {
+        Consumer::new(self.clone(), source)
+    }
+
+    /// Prepares the telemetry of what is published on one connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use throughline_core::message::{Operations, System};
+    /// use throughline_core::telemetry::Instrumentation;
+    ///
+    /// let producer = Instrumentation::from_globals().producer(Arc::new(System::new("nats", Operations::DEFAULT)));
+    /// # let _ = producer;
+    /// ```
+    #[must_use]
+    pub fn producer(&self, system: Arc<System>) -> Producer {
+        Producer::new(self.clone(), system)
+    }
+
+    /// Returns the propagator in use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::from_globals();
+    /// assert!(engine.propagator().fields().any(|name| name == "traceparent"));
+    /// ```
+    #[must_use]
+    pub fn propagator(&self) -> &(dyn TextMapPropagator + Send + Sync) {
+        self.engine.propagator.as_ref()
+    }
+}
+
+impl fmt::Debug for Instrumentation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instrumentation").field("propagator", &self.engine.propagator).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Tells whether spans can be made at all. Until the first span it is not known and assumed.
+    pub(crate) fn has_sdk(&self) -> bool {
+        self.sdk.load(Ordering::Relaxed) != SDK_NONE
+    }
+
+    /// Learns from the first span whether an SDK is installed: without one a span has its parent's context or none (PROP-20).
+    pub(crate) fn note_sdk(&self, span: &Context, parent: &Context) -> bool {
+        if self.sdk.load(Ordering::Relaxed) == SDK_SOME {
+            return true;
+        }
+        let own = span.span().span_context().span_id();
+        let is_real = span.span().span_context().is_valid() && own != parent.span().span_context().span_id();
+        self.sdk.store(if is_real { SDK_SOME } else { SDK_NONE }, Ordering::Relaxed);
+        is_real
+    }
+
+    /// Writes the context and the baggage that may leave (BAGG-15) into the headers of another call.
+    pub(crate) fn inject_call(&self, context: &Context, injector: &mut dyn Injector) {
+        let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
+        self.propagator.inject_context(&outgoing, injector);
+    }
+
+    /// Writes the context and the baggage into the headers of a message, in place of whatever was there (PROP-04, -05).
+    pub(crate) fn inject(&self, context: &Context, carrier: &mut dyn Carrier) {
+        let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
+        propagation::inject(self.propagator.as_ref(), &outgoing, carrier);
+    }
+}
+
+/// The one scope of everything the framework emits (GEN-01, GEN-02).
+pub(super) fn instrumentation_scope() -> InstrumentationScope {
+    InstrumentationScope::builder(SCOPE_NAME)
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SCHEMA_URL)
+        .build()
+}

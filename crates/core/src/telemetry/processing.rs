@@ -1,0 +1,176 @@
+use std::borrow::Cow;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use futures_util::FutureExt as _;
+use opentelemetry::context::FutureExt as _;
+
+use super::current::{CurrentBaggage, CurrentSpan};
+use super::operation::{ErrorReport, Operation};
+use super::scope::Scope;
+use crate::message::Failure;
+
+/// Is the processing of a message or a batch that is under way. Dropped without an end, it is recorded as cancelled (STAT-09).
+///
+/// # Examples
+///
+/// ```
+/// # use std::{collections::HashMap, sync::Arc};
+/// # use throughline_core::message::{Operations, Source, System};
+/// # use throughline_core::telemetry::{Incoming, Instrumentation};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+/// # let consumer = Instrumentation::from_globals().consumer(source);
+/// # let headers: HashMap<String, String> = HashMap::new();
+/// let answer = consumer.process(&Incoming::new("orders", &headers)).run(async { 42 }).await;
+/// assert_eq!(answer, 42);
+/// # }
+/// ```
+#[must_use = "dropped at once, the processing is recorded as cancelled"]
+pub struct Processing {
+    pub(super) scope: Scope,
+    pub(super) operation: Operation,
+}
+
+impl Processing {
+    /// Returns the scope in which the handler is to run.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// let processing = consumer.process(&Incoming::new("orders", &headers));
+    /// assert!(processing.scope().messages().is_empty());
+    /// processing.succeed();
+    /// ```
+    #[must_use]
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Ends the processing as successful: the status stays unset (STAT-01).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// consumer.process(&Incoming::new("orders", &headers)).succeed();
+    /// ```
+    pub fn succeed(self) {
+        self.operation.finish(Vec::new(), None);
+    }
+
+    /// Ends the processing as failed (STAT-02).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// use throughline_core::Failure;
+    /// consumer.process(&Incoming::new("orders", &headers)).fail(&Failure::new("out_of_stock", "no item left"));
+    /// ```
+    pub fn fail(self, failure: &Failure) {
+        let report = ErrorReport::of_failure(failure, &self.operation.engine);
+        self.operation.finish(Vec::new(), Some(&report));
+    }
+
+    pub(crate) fn finish(self, failure: Option<&Failure>, late: Vec<opentelemetry::KeyValue>) {
+        let report = failure.map(|failure| ErrorReport::of_failure(failure, &self.operation.engine));
+        self.operation.finish(late, report.as_ref());
+    }
+
+    /// Runs a future in the scope and ends the processing with it. A panic is recorded and goes on (STAT-08).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// assert_eq!(consumer.process(&Incoming::new("orders", &headers)).run(async { "done" }).await, "done");
+    /// # }
+    /// ```
+    pub async fn run<F: Future>(self, future: F) -> F::Output {
+        let (processing, output) = self.guarded(future).await;
+        processing.succeed();
+        output
+    }
+
+    /// Runs a future in the scope and ends the processing with it; an error makes it a failed one, with the error's type as `error.type`.
+    ///
+    /// # Errors
+    ///
+    /// Returns what the future returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// let result = consumer.process(&Incoming::new("orders", &headers)).try_run(async { "x".parse::<u8>() }).await;
+    /// assert!(result.is_err());
+    /// # }
+    /// ```
+    pub async fn try_run<F, T, E>(self, future: F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: std::fmt::Display,
+    {
+        let (processing, result) = self.guarded(future).await;
+        match &result {
+            Ok(_) => processing.succeed(),
+            Err(error) => processing.fail(&Failure::new(std::any::type_name::<E>(), error.to_string())),
+        }
+        result
+    }
+
+    async fn guarded<F: Future>(self, future: F) -> (Self, F::Output) {
+        let context = self.scope.context().clone();
+        match AssertUnwindSafe(future).catch_unwind().with_context(context).await {
+            Ok(output) => (self, output),
+            Err(panic) => {
+                self.operation.finish(Vec::new(), Some(&ErrorReport::named("panic")));
+                resume_unwind(panic)
+            }
+        }
+    }
+}
+
+impl CurrentSpan for Processing {
+    fn scope(&self) -> Cow<'_, Scope> {
+        Cow::Borrowed(&self.scope)
+    }
+}
+
+impl CurrentBaggage for Processing {
+    fn baggage_scope(&self) -> Cow<'_, Scope> {
+        Cow::Borrowed(&self.scope)
+    }
+}

@@ -1,0 +1,259 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt, KeyValueMetadata};
+use opentelemetry::propagation::Injector;
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, KeyValue};
+
+use super::instrumentation::Instrumentation;
+use super::operation::ErrorReport;
+use super::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
+use super::settings::BaggagePolicy;
+use crate::message::OperationType;
+
+/// Is what surrounds the handling of a message: the context with its span, and the baggage as the handler has changed it.
+///
+/// [`CurrentSpan`](super::CurrentSpan) and [`CurrentBaggage`](super::CurrentBaggage) read and change it. Clones share one state,
+/// so what a spawned task changes is seen by the handler and by what it publishes later.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::telemetry::{CurrentBaggage, Scope};
+///
+/// let scope = Scope::detached();
+/// scope.set("tenant", "acme");
+/// assert_eq!(scope.clone().get("tenant").as_deref(), Some("acme"));
+/// ```
+#[derive(Clone)]
+pub struct Scope {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: Context,
+    instrumentation: Option<Instrumentation>,
+    members: Vec<Scope>,
+}
+
+impl Scope {
+    /// Creates a scope that belongs to no message: baggage can be started in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{CurrentSpan, Scope};
+    /// assert!(!Scope::detached().span_context().is_valid());
+    /// ```
+    #[must_use]
+    pub fn detached() -> Self {
+        Self::new(&Context::new(), None, Vec::new())
+    }
+
+    pub(crate) fn new(context: &Context, instrumentation: Option<Instrumentation>, members: Vec<Self>) -> Self {
+        let context = context.with_value(Changes::default());
+        Self { inner: Arc::new(Inner { context, instrumentation, members }) }
+    }
+
+    /// Returns the OpenTelemetry context: the span, the baggage as it arrived, and the changes made to it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Scope;
+    /// let context = Scope::detached().context().clone();
+    /// # let _ = context;
+    /// ```
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.inner.context
+    }
+
+    /// Returns the scopes of the messages of a batch, in message order; empty for a single message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::telemetry::Scope::detached().messages().is_empty());
+    /// ```
+    #[must_use]
+    pub fn messages(&self) -> &[Self] {
+        &self.inner.members
+    }
+
+    pub(crate) fn instrumentation(&self) -> Option<&Instrumentation> {
+        self.inner.instrumentation.as_ref()
+    }
+
+    pub(crate) fn baggage(&self) -> OtelBaggage {
+        let context = &self.inner.context;
+        changed_baggage(context).unwrap_or_else(|| admitted(context.baggage(), &BaggagePolicy::All))
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut ChangeList)) {
+        if let Some(changes) = self.inner.context.get::<Changes>() {
+            change(&mut changes.lock());
+        }
+    }
+
+    /// The context with the changed baggage in it, for code that reads baggage from the context itself.
+    pub(crate) fn context_with_baggage(&self) -> Context {
+        let current = self.nearest_context();
+        changed_baggage(&current).map_or_else(|| current.clone(), |baggage| with_baggage(&current, &baggage))
+    }
+
+    /// The current context when it lies within this scope (an inner span, say), else the scope's own.
+    fn nearest_context(&self) -> Context {
+        let own = self.inner.context.get::<Changes>();
+        Context::map_current(|current| match (current.get::<Changes>(), own) {
+            (Some(current_changes), Some(own)) if current_changes.is_same(own) => Some(current.clone()),
+            _ => None,
+        })
+        .unwrap_or_else(|| self.inner.context.clone())
+    }
+
+    pub(crate) fn record_error(&self, error_type: &'static str, message: String) {
+        let span = self.inner.context.span();
+        let events =
+            self.inner.instrumentation.as_ref().and_then(|instrumentation| instrumentation.engine.events.as_ref());
+        match events {
+            Some(events) => {
+                let error = ErrorReport { message: Some(message), ..ErrorReport::named(error_type) };
+                events.record(OperationType::Process, &error, span.span_context());
+            }
+            None => span.add_event(
+                "exception",
+                vec![KeyValue::new(EXCEPTION_TYPE, error_type), KeyValue::new(EXCEPTION_MESSAGE, message)],
+            ),
+        }
+    }
+
+    pub(crate) fn inject(&self, injector: &mut dyn Injector) {
+        if let Some(instrumentation) = &self.inner.instrumentation {
+            instrumentation.engine.inject_call(&self.nearest_context(), injector);
+        }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("span", self.inner.context.span().span_context()).finish_non_exhaustive()
+    }
+}
+
+/// The changes a handler makes to its baggage. They live in the context, so everything that runs under it sees them, and are
+/// applied to the context's baggage when a message leaves.
+#[derive(Clone, Default)]
+struct Changes(Arc<Mutex<ChangeList>>);
+
+impl Changes {
+    /// A poisoned lock only means that another thread panicked between two complete changes.
+    fn lock(&self) -> MutexGuard<'_, ChangeList> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct ChangeList {
+    cleared: bool,
+    entries: BTreeMap<String, Option<String>>,
+}
+
+impl ChangeList {
+    pub(crate) fn set(&mut self, key: String, value: String) {
+        self.entries.insert(key, Some(value));
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        self.entries.insert(key.to_owned(), None);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.cleared = true;
+        self.entries.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.cleared && self.entries.is_empty()
+    }
+
+    fn apply(&self, base: &OtelBaggage) -> OtelBaggage {
+        let mut result = OtelBaggage::new();
+        if !self.cleared {
+            for (key, (value, metadata)) in base {
+                if !self.entries.contains_key(key.as_str()) {
+                    result.insert_with_metadata(key.clone(), value.clone(), metadata.clone());
+                }
+            }
+        }
+        for (key, value) in &self.entries {
+            if let Some(value) = value {
+                result.insert(key.clone(), value.clone());
+            }
+        }
+        result
+    }
+}
+
+/// The baggage a message published under `context` carries, where it differs from that of the context.
+fn changed_baggage(context: &Context) -> Option<OtelBaggage> {
+    let changes = context.get::<Changes>()?.lock();
+    (!changes.is_empty()).then(|| changes.apply(context.baggage()))
+}
+
+/// The context to inject: with the changed baggage, and only the entries that may leave.
+pub(crate) fn outgoing_context<'a>(context: &'a Context, policy: &BaggagePolicy) -> Cow<'a, Context> {
+    match (changed_baggage(context), policy) {
+        (None, BaggagePolicy::All) => Cow::Borrowed(context),
+        (Some(baggage), BaggagePolicy::All) => Cow::Owned(with_baggage(context, &baggage)),
+        (Some(baggage), _) => Cow::Owned(with_baggage(context, &admitted(&baggage, policy))),
+        (None, _) => Cow::Owned(with_baggage(context, &admitted(context.baggage(), policy))),
+    }
+}
+
+/// The entries of `baggage` that the policy admits.
+pub(crate) fn admitted(baggage: &OtelBaggage, policy: &BaggagePolicy) -> OtelBaggage {
+    let mut result = OtelBaggage::new();
+    for (key, (value, metadata)) in baggage.iter().filter(|(key, _)| policy.admits(key.as_str())) {
+        result.insert_with_metadata(key.clone(), value.clone(), metadata.clone());
+    }
+    result
+}
+
+/// Replaces the baggage of a context (TRAP-15).
+pub(crate) fn with_baggage(context: &Context, baggage: &OtelBaggage) -> Context {
+    let entries = baggage.iter();
+    context.with_baggage(
+        entries.map(|(key, (value, metadata))| KeyValueMetadata::new(key.clone(), value.clone(), metadata.clone())),
+    )
+}
+
+/// The context under which a message is published: the current one where there is one, with the handler's scope filling what a
+/// spawned task lacks (TRAP-02).
+pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
+    let current = Context::current();
+    let Some(scope) = scope else { return current };
+    if current.get::<Changes>().is_some() {
+        return current;
+    }
+    if current.has_active_span() {
+        return with_baggage(&current, &scope.baggage());
+    }
+    scope.context().clone()
+}
+
+/// Attributes made of the listed baggage entries (BAGG-13).
+pub(crate) fn baggage_attributes(baggage: &OtelBaggage, listed: &[(String, String)], attributes: &mut Vec<KeyValue>) {
+    for (key, attribute) in listed {
+        if let Some(value) = baggage.get(key) {
+            attributes.push(KeyValue::new(attribute.clone(), value.clone()));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The names of attributes, metrics and events (GEN-03): one constant each, from messaging conventions 1.44.0.
+
+/// The schema the names belong to (GEN-02).
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
+/// The instrumentation scope of everything the framework emits (GEN-01).
+pub const SCOPE_NAME: &str = "throughline";
+
+/// ATTR-C-01.
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
+/// ATTR-C-02.
+pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";
+/// ATTR-C-03.
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
+/// ATTR-C-04.
+pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+/// ATTR-C-05.
+pub const MESSAGING_DESTINATION_TEMPLATE: &str = "messaging.destination.template";
+/// ATTR-C-06.
+pub const MESSAGING_DESTINATION_PARTITION_ID: &str = "messaging.destination.partition.id";
+/// ATTR-C-20.
+pub const MESSAGING_DESTINATION_TEMPORARY: &str = "messaging.destination.temporary";
+/// ATTR-C-20.
+pub const MESSAGING_DESTINATION_ANONYMOUS: &str = "messaging.destination.anonymous";
+/// ATTR-J-02.
+pub const MESSAGING_DESTINATION_SUBSCRIPTION_NAME: &str = "messaging.destination.subscription.name";
+/// ATTR-K-03, ATTR-N-05.
+pub const MESSAGING_CONSUMER_GROUP_NAME: &str = "messaging.consumer.group.name";
+/// ATTR-C-07.
+pub const MESSAGING_BATCH_MESSAGE_COUNT: &str = "messaging.batch.message_count";
+/// ATTR-C-08.
+pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
+/// ATTR-C-09.
+pub const MESSAGING_MESSAGE_CONVERSATION_ID: &str = "messaging.message.conversation_id";
+/// ATTR-C-10.
+pub const MESSAGING_CLIENT_ID: &str = "messaging.client.id";
+/// ATTR-C-16.
+pub const MESSAGING_MESSAGE_BODY_SIZE: &str = "messaging.message.body.size";
+/// ATTR-C-16.
+pub const MESSAGING_MESSAGE_ENVELOPE_SIZE: &str = "messaging.message.envelope.size";
+/// ATTR-C-11.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// ATTR-C-12.
+pub const SERVER_PORT: &str = "server.port";
+/// ATTR-C-15.
+pub const ERROR_TYPE: &str = "error.type";
+/// STAT-16.
+pub const EXCEPTION_TYPE: &str = "exception.type";
+/// STAT-16.
+pub const EXCEPTION_MESSAGE: &str = "exception.message";
+
+/// METR-01.
+pub const CLIENT_OPERATION_DURATION: &str = "messaging.client.operation.duration";
+/// METR-02.
+pub const PROCESS_DURATION: &str = "messaging.process.duration";
+/// METR-03.
+pub const CLIENT_SENT_MESSAGES: &str = "messaging.client.sent.messages";
+/// METR-04.
+pub const CLIENT_CONSUMED_MESSAGES: &str = "messaging.client.consumed.messages";
+
+/// The project's own: seconds between the broker taking a message and its handler starting.
+pub const QUEUE_DURATION: &str = "throughline.queue.duration";
+/// The project's own: deliveries being handled right now.
+pub const PROCESS_IN_FLIGHT: &str = "throughline.process.in_flight";
+/// The project's own: messages by what became of them.
+pub const SETTLED_MESSAGES: &str = "throughline.settled.messages";
+/// The project's own: `ack`, `retry`, `reject` or `dead_letter`.
+pub const SETTLEMENT: &str = "throughline.settlement";
+/// The project's own: why a handler decided to reject.
+pub const SETTLEMENT_REASON: &str = "throughline.settlement.reason";
+/// The project's own: which attempt at a message a span stands for, counted from 1.
+pub const ATTEMPT: &str = "throughline.attempt";
+/// The project's own: a captured message header, followed by its name.
+pub const HEADER_PREFIX: &str = "throughline.header.";
+/// The project's own: a listed baggage entry, followed by its key.
+pub const BAGGAGE_PREFIX: &str = "throughline.baggage.";
+
+/// METR-05, in seconds.
+pub const DURATION_BOUNDARIES: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];

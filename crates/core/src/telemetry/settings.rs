@@ -1,0 +1,172 @@
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+
+use crate::message::OperationType;
+
+/// Decides what the parent of a single message's process span is (LINK-06 to -09). The link to the producer is there in every mode.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ParentMode {
+    /// The span that is current where the message is handled, else the message's own context.
+    #[default]
+    Auto,
+    /// The span that is current, else none: only the link leads to the producer.
+    ///
+    /// With ratio sampling, producer and consumer are then sampled independently, since samplers ignore links (LINK-18).
+    LinkOnly,
+    /// The message's own context always; a current span is linked.
+    Parent,
+}
+
+/// Says how far the propagation headers of incoming messages are trusted (PROP-22).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Trust {
+    /// The trace and the baggage go on.
+    #[default]
+    Continue,
+    /// The headers are not read.
+    Ignore,
+    /// The producer is linked, never the parent; its baggage is dropped.
+    Link,
+}
+
+/// Says which settlements get a span of their own (SPAN-32). Every settlement is in the metrics in each mode.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum SettleSpans {
+    /// Every settlement.
+    Always,
+    /// Retries, rejections and failed settlements. A plain successful ack adds half again to the span volume and says nothing.
+    #[default]
+    Exceptional,
+    /// None.
+    Never,
+}
+
+/// Says how the baggage of a batch's messages becomes that of its handler (BAGG-12).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum BatchBaggage {
+    /// Only entries on which no two messages disagree.
+    Agreeing,
+    /// All entries, in message order with the last value winning.
+    #[default]
+    Merged,
+    /// No entry.
+    None,
+}
+
+/// Says which baggage entries pass (BAGG-15).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum BaggagePolicy {
+    /// Every entry.
+    #[default]
+    All,
+    /// No entry.
+    Off,
+    /// Entries with these keys.
+    Only(Vec<String>),
+}
+
+impl BaggagePolicy {
+    /// Lets only the listed keys pass.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::BaggagePolicy;
+    /// assert_eq!(BaggagePolicy::only(["tenant"]), BaggagePolicy::Only(vec!["tenant".to_owned()]));
+    /// ```
+    #[must_use]
+    pub fn only<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self::Only(keys.into_iter().map(Into::into).collect())
+    }
+
+    pub(crate) fn admits(&self, key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Off => false,
+            Self::Only(keys) => keys.iter().any(|allowed| allowed == key),
+        }
+    }
+}
+
+/// Tells hooks and filters which operation a span is about to stand for.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct OperationInfo<'a> {
+    /// `messaging.operation.type`.
+    pub operation_type: OperationType,
+    /// `messaging.operation.name`.
+    pub operation_name: &'static str,
+    /// `messaging.system`.
+    pub system: &'a str,
+    /// `messaging.destination.name`, empty when there is none.
+    pub destination: &'a str,
+    /// `messaging.destination.template`.
+    pub template: Option<&'a str>,
+}
+
+pub(crate) type Filter = Arc<dyn Fn(&OperationInfo<'_>) -> bool + Send + Sync>;
+pub(crate) type NameHook = Arc<dyn Fn(&OperationInfo<'_>) -> Option<Cow<'static, str>> + Send + Sync>;
+pub(crate) type AttributeHook = Arc<dyn Fn(&OperationInfo<'_>, &mut Vec<KeyValue>) + Send + Sync>;
+pub(crate) type ErrorClassifier = Arc<dyn Fn(&(dyn Error + 'static)) -> Option<Cow<'static, str>> + Send + Sync>;
+
+/// All choices of a telemetry set-up; see the builder for what each means.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) parent: ParentMode,
+    pub(crate) trust: Trust,
+    pub(crate) create_spans: bool,
+    pub(crate) receive_spans: bool,
+    pub(crate) settle_spans: SettleSpans,
+    pub(crate) batch_baggage: BatchBaggage,
+    pub(crate) inbound_baggage: BaggagePolicy,
+    pub(crate) outbound_baggage: BaggagePolicy,
+    pub(crate) baggage_attributes: Vec<(String, String)>,
+    pub(crate) captured_headers: Vec<(String, String)>,
+    pub(crate) body_sizes: bool,
+    pub(crate) message_ids: bool,
+    pub(crate) conversation_ids: bool,
+    pub(crate) hidden_attributes: Vec<&'static str>,
+    pub(crate) partition_metrics: bool,
+    pub(crate) error_descriptions: bool,
+    pub(crate) max_value_length: usize,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) span_name: Option<NameHook>,
+    pub(crate) attributes: Option<AttributeHook>,
+    pub(crate) error_type: Option<ErrorClassifier>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            parent: ParentMode::default(),
+            trust: Trust::default(),
+            create_spans: true,
+            receive_spans: false,
+            settle_spans: SettleSpans::default(),
+            batch_baggage: BatchBaggage::default(),
+            inbound_baggage: BaggagePolicy::default(),
+            outbound_baggage: BaggagePolicy::default(),
+            baggage_attributes: Vec::new(),
+            captured_headers: Vec::new(),
+            body_sizes: false,
+            message_ids: true,
+            conversation_ids: true,
+            hidden_attributes: Vec::new(),
+            partition_metrics: false,
+            error_descriptions: false,
+            max_value_length: 1024,
+            filter: None,
+            span_name: None,
+            attributes: None,
+            error_type: None,
+        }
+    }
+}

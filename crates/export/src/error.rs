@@ -1,0 +1,120 @@
+//! What can go wrong when telemetry is set up, flushed or shut down.
+
+use std::error::Error;
+use std::fmt;
+
+/// A failure to set up, flush or shut down telemetry.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Error, ErrorKind, Result, Write};
+/// use opentelemetry::trace::{Tracer, TracerProvider};
+/// use throughline_export::ExportErrorKind;
+///
+/// struct Closed;
+/// impl Write for Closed {
+///     fn write(&mut self, _: &[u8]) -> Result<usize> {
+///         Err(Error::from(ErrorKind::BrokenPipe))
+///     }
+///     fn flush(&mut self) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// let telemetry = throughline_export::console().writer(Closed).build()?;
+/// telemetry.tracer_provider().tracer("shop").in_span("checkout", |_| ());
+///
+/// let error = telemetry.flush().await.unwrap_err();
+/// assert_eq!(error.kind(), ExportErrorKind::Write);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ExportError {
+    kind: ExportErrorKind,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The kind of an [`ExportError`].
+///
+/// # Examples
+///
+/// ```
+/// use throughline_export::ExportErrorKind;
+///
+/// assert_eq!(ExportErrorKind::Write.to_string(), "the console could not be written");
+/// ```
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ExportErrorKind {
+    /// A provider could not flush or shut down.
+    Flush,
+    /// The environment asks for an exporter that is not built into this version.
+    UnsupportedExporter,
+    /// The console could not be written.
+    Write,
+}
+
+impl ExportError {
+    pub(crate) fn new(kind: ExportErrorKind, message: String) -> Self {
+        Self {
+            kind,
+            message,
+            source: None,
+        }
+    }
+
+    pub(crate) fn caused_by(
+        kind: ExportErrorKind,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind,
+            message: kind.to_string(),
+            source: Some(source.into()),
+        }
+    }
+
+    /// Returns the kind, to match on.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use throughline_export::ExportErrorKind;
+    ///
+    /// // With OTEL_TRACES_EXPORTER=otlp in the environment:
+    /// let error = throughline_export::console().start().unwrap_err();
+    /// assert_eq!(error.kind(), ExportErrorKind::UnsupportedExporter);
+    /// ```
+    pub fn kind(&self) -> ExportErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for ExportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for ExportError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+impl fmt::Display for ExportErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flush => "telemetry could not be flushed",
+            Self::UnsupportedExporter => "the exporter is not built into this version",
+            Self::Write => "the console could not be written",
+        })
+    }
+}

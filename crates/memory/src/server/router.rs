@@ -1,0 +1,116 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use throughline_core::broker::Subscription;
+
+use super::{Ledger, Member, Queue};
+
+/// How many names are remembered with their routes; computed names must not make it grow without end.
+const REMEMBERED: usize = 1024;
+
+/// Knows which queues a message goes to.
+#[derive(Default)]
+pub(super) struct Router {
+    queues: Vec<Arc<Queue>>,
+    /// Found once for each name, until a subscription comes or goes.
+    routes: HashMap<Arc<str>, Arc<Route>>,
+}
+
+/// Is where messages sent to one name go.
+pub(crate) struct Route {
+    name: Arc<str>,
+    targets: Vec<Target>,
+}
+
+/// Is one subscription without a group, or one group.
+pub(super) struct Target {
+    queue: Arc<Queue>,
+    /// There are others only when subscriptions of one group have different patterns that match the same name.
+    others: Vec<Arc<Queue>>,
+    turn: AtomicUsize,
+}
+
+impl Router {
+    pub(super) fn join(&mut self, subscription: &Subscription, ledger: &Arc<Ledger>) -> (Arc<Queue>, Member) {
+        self.routes.clear();
+        let shared = self.queues.iter().find(|queue| queue.is_shared_with(subscription));
+        let queue = shared.cloned().unwrap_or_else(|| {
+            let queue = Arc::new(Queue::new(subscription, ledger));
+            self.queues.push(Arc::clone(&queue));
+            queue
+        });
+        let member = queue.join();
+        (queue, member)
+    }
+
+    pub(super) fn leave(&mut self, queue: &Arc<Queue>, member: Member) {
+        if queue.leave(member) {
+            self.routes.clear();
+            if queue.group().is_none() {
+                self.queues.retain(|other| !Arc::ptr_eq(other, queue));
+                queue.close();
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.routes.clear();
+        self.queues.iter().for_each(|queue| queue.end_members());
+        for queue in self.queues.extract_if(.., |queue| queue.group().is_none()) {
+            queue.close();
+        }
+    }
+
+    pub(super) fn route(&mut self, name: &str) -> Arc<Route> {
+        if let Some(route) = self.routes.get(name) {
+            return Arc::clone(route);
+        }
+        if self.routes.len() >= REMEMBERED {
+            self.routes.clear();
+        }
+        let route = Arc::new(self.find_route(name));
+        self.routes.insert(Arc::clone(&route.name), Arc::clone(&route));
+        route
+    }
+
+    fn find_route(&self, name: &str) -> Route {
+        let mut targets: Vec<Target> = Vec::new();
+        for queue in self.queues.iter().filter(|queue| queue.wants(name)) {
+            match targets.iter_mut().find(|target| target.is_of_group(queue)) {
+                Some(target) => target.others.push(Arc::clone(queue)),
+                None => targets.push(Target::new(Arc::clone(queue))),
+            }
+        }
+        Route { name: name.into(), targets }
+    }
+}
+
+impl Route {
+    pub(super) const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(super) fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+}
+
+impl Target {
+    const fn new(queue: Arc<Queue>) -> Self {
+        Self { queue, others: Vec::new(), turn: AtomicUsize::new(0) }
+    }
+
+    fn is_of_group(&self, queue: &Queue) -> bool {
+        queue.group().is_some() && self.queue.group() == queue.group()
+    }
+
+    /// Returns the queue whose turn it is.
+    pub(super) fn next_queue(&self) -> &Queue {
+        if self.others.is_empty() {
+            return &self.queue;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        self.others.get(turn).unwrap_or(&self.queue)
+    }
+}

@@ -1,0 +1,410 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_nats::Client;
+use async_trait::async_trait;
+use bytes::Bytes;
+use opentelemetry::KeyValue;
+use throughline_core::broker::{BrokerError, Settle};
+use throughline_core::message::{Delivery, Native, OperationType, Settlement};
+
+use crate::carrier::to_headers;
+use crate::error;
+use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
+
+/// The header that names a message, which streams also use to recognise a message they already have (ATTR-N-06).
+pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// The header of the correlation id; NATS has none of its own (ATTR-N-08).
+pub(crate) const CORRELATION_ID: &str = "correlation-id";
+
+/// The header of the content type; NATS has none of its own.
+pub(crate) const CONTENT_TYPE: &str = "content-type";
+
+/// Is what only NATS knows about a received message: the client's own message and, from JetStream, its place in the stream.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use throughline_core::Delivery;
+/// use throughline_nats::{NativeMessage, StreamPosition};
+///
+/// // What a test gives to a handler that asks for the place in the stream.
+/// let position = StreamPosition::new("ORDERS", "stock", 42);
+/// let delivery = Delivery::new("orders.placed", "{}").with_native(Arc::new(NativeMessage::at(position)));
+/// let sequence = delivery.native::<NativeMessage>().and_then(NativeMessage::position).map(|position| position.stream_sequence);
+/// assert_eq!(sequence, Some(42));
+/// ```
+#[derive(Clone, Debug)]
+pub struct NativeMessage {
+    message: Option<async_nats::Message>,
+    position: Option<StreamPosition>,
+    recorded: bool,
+}
+
+impl NativeMessage {
+    /// Creates one from the client's message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::NativeMessage;
+    ///
+    /// fn wrap(message: async_nats::Message) -> NativeMessage {
+    ///     NativeMessage::new(message)
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn new(message: async_nats::Message) -> Self {
+        Self { message: Some(message), position: None, recorded: false }
+    }
+
+    /// Creates one that knows a place in a stream and no message, for tests on the in-memory broker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::{NativeMessage, StreamPosition};
+    /// assert!(NativeMessage::at(StreamPosition::new("ORDERS", "stock", 1)).message().is_none());
+    /// ```
+    #[must_use]
+    pub const fn at(position: StreamPosition) -> Self {
+        Self { message: None, position: Some(position), recorded: false }
+    }
+
+    /// Returns the client's message as it arrived.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Delivery;
+    /// use throughline_nats::NativeMessage;
+    ///
+    /// fn size(delivery: &Delivery) -> Option<usize> {
+    ///     delivery.native::<NativeMessage>()?.message().map(|message| message.length)
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn message(&self) -> Option<&async_nats::Message> {
+        self.message.as_ref()
+    }
+
+    /// Returns the place in the stream; `None` on core NATS.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::{NativeMessage, StreamPosition};
+    /// assert!(NativeMessage::at(StreamPosition::new("ORDERS", "stock", 1)).position().is_some());
+    /// ```
+    #[must_use]
+    pub const fn position(&self) -> Option<&StreamPosition> {
+        self.position.as_ref()
+    }
+}
+
+impl Native for NativeMessage {
+    /// Adds nothing unless switched on (ATTR-J-08).
+    fn attributes(&self, _operation: OperationType, attributes: &mut Vec<KeyValue>) {
+        let Some(position) = self.position.as_ref().filter(|_| self.recorded) else { return };
+        attributes.push(KeyValue::new(NATS_STREAM, Arc::clone(&position.stream)));
+        attributes.push(KeyValue::new(NATS_SEQUENCE, i64::try_from(position.stream_sequence).unwrap_or(i64::MAX)));
+    }
+}
+
+/// Is the place of a message in its stream, as the server tells it with every delivery.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct StreamPosition {
+    /// The stream.
+    pub stream: Arc<str>,
+    /// The consumer of the stream.
+    pub consumer: Arc<str>,
+    /// The place in the stream, counted from 1.
+    pub stream_sequence: u64,
+    /// How many deliveries the consumer made up to this one.
+    pub consumer_sequence: u64,
+    /// Which delivery of the message this is, counted from 1.
+    pub delivered: u64,
+    /// When the stream stored the message.
+    pub published: SystemTime,
+    /// How many messages the consumer has not delivered yet.
+    pub pending: u64,
+}
+
+impl StreamPosition {
+    /// Creates the place of a first delivery, for tests.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(throughline_nats::StreamPosition::new("ORDERS", "stock", 42).delivered, 1);
+    /// ```
+    #[must_use]
+    pub fn new(stream: impl Into<Arc<str>>, consumer: impl Into<Arc<str>>, stream_sequence: u64) -> Self {
+        Self {
+            stream: stream.into(),
+            consumer: consumer.into(),
+            stream_sequence,
+            consumer_sequence: 1,
+            delivered: 1,
+            published: SystemTime::UNIX_EPOCH,
+            pending: 0,
+        }
+    }
+
+    /// Reads the subject on which a delivery is acknowledged: `$JS.ACK.` and seven tokens, or nine or more since a domain and an
+    /// account come first.
+    pub(crate) fn parse(ack: &str, stream: &Arc<str>, consumer: &Arc<str>) -> Option<Self> {
+        let tokens = ack.strip_prefix(ACK_PREFIX)?;
+        let skipped = match tokens.split('.').count() {
+            7 => 2,
+            count if count >= 9 => 4,
+            _ => return None,
+        };
+        let mut numbers = tokens.split('.').skip(skipped).map(|token| token.parse::<u64>().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Self {
+            delivered: next()?,
+            stream_sequence: next()?,
+            consumer_sequence: next()?,
+            published: SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(next()?))?,
+            pending: next()?,
+            stream: Arc::clone(stream),
+            consumer: Arc::clone(consumer),
+        })
+    }
+}
+
+const ACK_PREFIX: &str = "$JS.ACK.";
+
+/// Tells whether a message comes from a stream, and is not one of the server's own about the delivery.
+pub(crate) fn is_from_stream(message: &async_nats::Message) -> bool {
+    message.reply.as_ref().is_some_and(|reply| reply.starts_with(ACK_PREFIX))
+}
+
+/// Turns a message of core NATS into a delivery.
+pub(crate) fn from_core(message: async_nats::Message) -> Delivery {
+    let reply_to = message.reply.as_ref().map(|reply| reply.to_string());
+    let delivery = portable(&message).with_native(Arc::new(NativeMessage::new(message)));
+    match reply_to {
+        Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)),
+        None => delivery,
+    }
+}
+
+/// Turns a message of a stream into a delivery. The reply subject is where it is acknowledged, never an address for an answer.
+pub(crate) fn from_stream(message: async_nats::Message, position: Option<StreamPosition>, recorded: bool) -> Delivery {
+    let mut delivery = portable(&message);
+    if let Some(position) = &position {
+        delivery = delivery.with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX)).with_sent_at(position.published);
+    }
+    delivery.with_native(Arc::new(NativeMessage { message: Some(message), position, recorded }))
+}
+
+fn portable(message: &async_nats::Message) -> Delivery {
+    let mut delivery = Delivery::new(message.subject.as_str(), message.payload.clone());
+    if let Some(native) = &message.headers {
+        let headers = to_headers(native);
+        let id = headers.get(MESSAGE_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
+        let correlation_id = headers.get(CORRELATION_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
+        delivery = delivery.with_headers(headers);
+        if let Some(id) = id {
+            delivery = delivery.with_id(id);
+        }
+        if let Some(id) = correlation_id {
+            delivery = delivery.with_correlation_id(id);
+        }
+    }
+    delivery
+}
+
+/// Holds what all settlements of one consumer share.
+#[derive(Clone, Debug)]
+pub(crate) struct Acks {
+    pub(crate) client: Client,
+    /// How often the server wants to hear of a message that is being worked on.
+    pub(crate) heartbeat: Duration,
+    /// Whether an acknowledgement waits for the server's answer.
+    pub(crate) confirmed: bool,
+}
+
+impl Acks {
+    /// Asks for the message again at once.
+    pub(crate) async fn give_back(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
+        self.tell(ack, Bytes::from_static(b"-NAK")).await
+    }
+
+    /// Tells the server that the message is still wanted.
+    pub(crate) async fn keep(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
+        self.tell(ack, Bytes::from_static(b"+WPI")).await
+    }
+
+    async fn tell(&self, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
+        self.client.publish(ack.clone(), what).await.map_err(error::settle)
+    }
+
+    async fn acknowledge(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
+        let what = Bytes::from_static(b"+ACK");
+        if !self.confirmed {
+            return self.tell(ack, what).await;
+        }
+        self.client.request(ack.clone(), what).await.map_err(error::settle_unconfirmed)?;
+        Ok(())
+    }
+}
+
+/// Settles one message of a stream.
+pub(crate) struct StreamSettle {
+    acks: Arc<Acks>,
+    ack: async_nats::Subject,
+}
+
+impl StreamSettle {
+    pub(crate) const fn new(acks: Arc<Acks>, ack: async_nats::Subject) -> Self {
+        Self { acks, ack }
+    }
+}
+
+#[async_trait]
+impl Settle for StreamSettle {
+    async fn settle(&self, settlement: &Settlement) -> Result<(), BrokerError> {
+        match settlement {
+            Settlement::Ack => self.acks.acknowledge(&self.ack).await,
+            Settlement::Reject { .. } => self.acks.tell(&self.ack, Bytes::from_static(b"+TERM")).await,
+            Settlement::Retry { after } => self.acks.tell(&self.ack, nak(*after)).await,
+            _ => self.acks.give_back(&self.ack).await,
+        }
+    }
+
+    fn heartbeat(&self) -> Option<Duration> {
+        Some(self.acks.heartbeat)
+    }
+
+    async fn extend(&self) -> Result<(), BrokerError> {
+        self.acks.keep(&self.ack).await
+    }
+}
+
+fn nak(after: Option<Duration>) -> Bytes {
+    match after {
+        Some(delay) if !delay.is_zero() => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
+        _ => Bytes::from_static(b"-NAK"),
+    }
+}
+
+impl fmt::Debug for StreamSettle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamSettle").field("ack", &self.ack).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::HeaderMap;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(reply: Option<&str>, headers: &[(&str, &str)]) -> async_nats::Message {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, *value);
+        }
+        async_nats::Message {
+            subject: "orders.42".into(),
+            reply: reply.map(Into::into),
+            payload: Bytes::from_static(b"{}"),
+            headers: (!headers.is_empty()).then_some(map),
+            status: None,
+            description: None,
+            length: 2,
+        }
+    }
+
+    fn parse(ack: &str) -> Option<StreamPosition> {
+        StreamPosition::parse(ack, &Arc::from("ORDERS"), &Arc::from("stock"))
+    }
+
+    #[test]
+    fn a_core_message_keeps_all_that_is_portable() {
+        let delivery =
+            from_core(message(Some("_INBOX.a.b"), &[("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")]));
+        assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders.42", &b"{}"[..]), "ATTR-N-01");
+        assert_eq!(delivery.id(), Some("m1"), "ATTR-N-06");
+        assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
+        assert_eq!(delivery.headers().get("tenant"), Some("acme"));
+        assert_eq!(delivery.reply_to().map(|to| to.name()), Some("_INBOX.a.b"));
+    }
+
+    #[test]
+    fn the_inbox_is_never_the_correlation_id() {
+        let delivery = from_core(message(Some("_INBOX.a.b"), &[]));
+        assert_eq!((delivery.id(), delivery.correlation_id()), (None, None), "ATTR-N-08");
+    }
+
+    #[test]
+    fn a_stream_message_has_no_address_for_an_answer() {
+        let ack = "$JS.ACK.ORDERS.stock.3.100.7.1700000000000000000.42";
+        let delivery = from_stream(message(Some(ack), &[]), parse(ack), false);
+        assert!(delivery.reply_to().is_none());
+        assert_eq!(delivery.attempt(), 3);
+        assert_eq!(delivery.sent_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
+        assert_eq!(delivery.id(), None, "ATTR-J-05");
+    }
+
+    #[test]
+    fn the_place_in_the_stream_is_read_in_every_form() {
+        for ack in [
+            "$JS.ACK.ORDERS.stock.3.100.7.1700000000000000000.42",
+            "$JS.ACK._.hash.ORDERS.stock.3.100.7.1700000000000000000.42",
+            "$JS.ACK.hub.hash.ORDERS.stock.3.100.7.1700000000000000000.42.token",
+        ] {
+            let position = parse(ack).unwrap();
+            assert_eq!(
+                (position.delivered, position.stream_sequence, position.consumer_sequence, position.pending),
+                (3, 100, 7, 42)
+            );
+        }
+        for ack in
+            ["", "$JS.ACK.", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.x.2.3.4.5", "_INBOX.a.b.1.2.3.4.5", "$JS.ACK.a.b.1.2.3.4.5.6"]
+        {
+            assert_eq!(parse(ack), None, "{ack}");
+        }
+    }
+
+    #[test]
+    fn the_place_is_an_attribute_only_when_asked_for() {
+        let position = StreamPosition::new("ORDERS", "stock", 42);
+        for (recorded, expected) in [(false, 0), (true, 2)] {
+            let mut attributes = Vec::new();
+            NativeMessage { message: None, position: Some(position.clone()), recorded }
+                .attributes(OperationType::Process, &mut attributes);
+            assert_eq!(attributes.len(), expected, "ATTR-J-08");
+        }
+    }
+
+    #[test]
+    fn a_status_is_not_a_message_of_the_stream() {
+        assert!(is_from_stream(&message(Some("$JS.ACK.a.b.1.2.3.4.5"), &[])));
+        assert!(!is_from_stream(&message(Some("$JS.FC.a.b"), &[])));
+        assert!(!is_from_stream(&message(None, &[])));
+    }
+
+    #[test]
+    fn a_retry_without_a_delay_is_at_once() {
+        assert_eq!(nak(None), "-NAK");
+        assert_eq!(nak(Some(Duration::ZERO)), "-NAK");
+        assert_eq!(nak(Some(Duration::from_millis(2))), "-NAK {\"delay\":2000000}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_ack_subject_makes_the_parser_panic(tail in "[0-9a-z.$_-]{0,80}", whole in ".*") {
+            let _ = parse(&format!("$JS.ACK.{tail}"));
+            let _ = parse(&whole);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+use std::error::Error;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{
+    ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind, PublishError as StreamPublishError,
+    PublishErrorKind as StreamPublishErrorKind,
+};
+use async_nats::jetstream::stream::ConsumerErrorKind;
+use async_nats::jetstream::{ErrorCode, context, stream};
+use async_nats::{ConnectError, ConnectErrorKind, PublishErrorKind as ClientErrorKind, RequestErrorKind, SubscribeErrorKind};
+use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+use throughline_core::message::BoxError;
+
+// The values of `error.type`: ATTR-N-10, and for JetStream also ATTR-J-07.
+pub(crate) const INVALID_SUBJECT: &str = "invalid_subject";
+pub(crate) const MAX_ACK_PENDING: &str = "max_ack_pending";
+pub(crate) const MAX_PAYLOAD: &str = "max_payload_exceeded";
+pub(crate) const NO_RESPONDERS: &str = "no_responders";
+pub(crate) const OTHER: &str = "_OTHER";
+pub(crate) const SEND_FAILED: &str = "send_failed";
+pub(crate) const STREAM_NOT_FOUND: &str = "stream_not_found";
+pub(crate) const TIMEOUT: &str = "timeout";
+pub(crate) const WRONG_LAST_MESSAGE_ID: &str = "wrong_last_message_id";
+pub(crate) const WRONG_LAST_SEQUENCE: &str = "wrong_last_sequence";
+
+/// Says why no connection was made, and what to change.
+pub(crate) fn connect(error: ConnectError, server: &str) -> BrokerError {
+    let (kind, message) = match error.kind() {
+        ConnectErrorKind::ServerParse => (
+            BrokerErrorKind::Configuration,
+            format!("`{server}` is not the address of a NATS server: write it as nats://host:port"),
+        ),
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => (
+            BrokerErrorKind::Unauthorized,
+            format!("the NATS server at {server} refused the credentials: correct those given to `ConnectOptions` or in the URL"),
+        ),
+        ConnectErrorKind::Tls => (
+            BrokerErrorKind::Configuration,
+            format!("no TLS connection to {server}: correct the certificates given to `ConnectOptions`"),
+        ),
+        ConnectErrorKind::TimedOut | ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => (
+            BrokerErrorKind::Unreachable,
+            format!("no NATS server answers at {server}: start nats-server there or correct the URL"),
+        ),
+    };
+    let error_type = if error.kind() == ConnectErrorKind::TimedOut { TIMEOUT } else { OTHER };
+    BrokerError::new(kind, error_type, message).with_source(error)
+}
+
+/// Says why a subscription was refused by the client.
+pub(crate) fn subscribe(error: async_nats::SubscribeError, subject: &str) -> BrokerError {
+    match error.kind() {
+        SubscribeErrorKind::InvalidSubject => {
+            invalid_subscription(subject, "it has an empty token or white space").with_source(error)
+        }
+        SubscribeErrorKind::InvalidQueueName => {
+            BrokerError::configuration(format!("the queue group of `{subject}` is empty or has white space: correct its name"))
+                .with_source(error)
+        }
+        SubscribeErrorKind::Other => connection_ended(subject).with_source(error),
+    }
+}
+
+/// Says which subject cannot be subscribed to.
+pub(crate) fn invalid_subscription(subject: &str, why: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::Configuration,
+        INVALID_SUBJECT,
+        format!("`{subject}` is not a subject to subscribe to, {why}: write tokens with dots between them"),
+    )
+}
+
+/// Says that the client's connection task is gone, of which the client itself says nothing (PROP-N-07).
+pub(crate) fn connection_ended(subject: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::Ended,
+        SEND_FAILED,
+        format!(
+            "the subscription to `{subject}` ended because the client's connection is gone for good \
+             (closed, out of reconnects, or ended by a header it cannot read): start the service again"
+        ),
+    )
+}
+
+/// Says why a settlement did not reach the server.
+pub(crate) fn settle(error: impl Into<BoxError>) -> BrokerError {
+    let message = "the server could not be told how the message is settled: it will be delivered again";
+    BrokerError::new(BrokerErrorKind::Disconnected, SEND_FAILED, message).with_source(error)
+}
+
+/// Says that the server did not answer a settlement in time.
+pub(crate) fn settle_unconfirmed(error: async_nats::RequestError) -> BrokerError {
+    let message = "the server did not confirm the settlement: the message may be delivered again";
+    let (kind, error_type) = match error.kind() {
+        RequestErrorKind::TimedOut => (BrokerErrorKind::Timeout, TIMEOUT),
+        RequestErrorKind::NoResponders => (BrokerErrorKind::NotFound, NO_RESPONDERS),
+        _ => (BrokerErrorKind::Disconnected, SEND_FAILED),
+    };
+    BrokerError::new(kind, error_type, message).with_source(error)
+}
+
+/// Says why the client did not take a message.
+pub(crate) fn publish(error: async_nats::PublishError, subject: &str) -> PublishError {
+    match error.kind() {
+        ClientErrorKind::MaxPayloadExceeded => too_large(subject).with_source(error),
+        ClientErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space").with_source(error),
+        ClientErrorKind::Send => disconnected(subject).with_source(error),
+    }
+}
+
+/// Says why a stream did not take a message.
+pub(crate) fn stream_publish(error: StreamPublishError, subject: &str) -> PublishError {
+    let (kind, error_type, message) = match error.kind() {
+        StreamPublishErrorKind::StreamNotFound => (
+            PublishErrorKind::NotFound,
+            STREAM_NOT_FOUND,
+            format!("no stream takes `{subject}`: declare one with that subject, or publish to core NATS"),
+        ),
+        StreamPublishErrorKind::WrongLastMessageId => (
+            PublishErrorKind::Refused,
+            WRONG_LAST_MESSAGE_ID,
+            format!("the last message of the stream of `{subject}` has another id than expected"),
+        ),
+        StreamPublishErrorKind::WrongLastSequence => (
+            PublishErrorKind::Refused,
+            WRONG_LAST_SEQUENCE,
+            format!("the last sequence of the stream of `{subject}` is another than expected"),
+        ),
+        StreamPublishErrorKind::TimedOut => {
+            (PublishErrorKind::Timeout, TIMEOUT, format!("the stream of `{subject}` did not confirm the message in time"))
+        }
+        StreamPublishErrorKind::MaxAckPending => (
+            PublishErrorKind::Refused,
+            MAX_ACK_PENDING,
+            format!("too many messages await the confirmation of their stream (`{subject}`)"),
+        ),
+        StreamPublishErrorKind::MaxPayloadExceeded => return too_large(subject).with_source(error),
+        StreamPublishErrorKind::BrokenPipe => return disconnected(subject).with_source(error),
+        StreamPublishErrorKind::Other => return stream_refused(error, subject),
+    };
+    PublishError::new(kind, error_type, message).with_source(error)
+}
+
+/// Looks into what the server said, where the client has no kind of its own for it.
+fn stream_refused(error: StreamPublishError, subject: &str) -> PublishError {
+    let server = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    match server.map(async_nats::jetstream::Error::error_code) {
+        Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => too_large(subject).with_source(error),
+        Some(_) => PublishError::new(PublishErrorKind::Refused, OTHER, format!("the stream of `{subject}` refused the message"))
+            .with_source(error),
+        None => disconnected(subject).with_source(error),
+    }
+}
+
+/// Says why a request got no reply.
+pub(crate) fn request(error: async_nats::RequestError, subject: &str, timeout: Duration) -> PublishError {
+    match error.kind() {
+        RequestErrorKind::TimedOut => {
+            PublishError::new(PublishErrorKind::Timeout, TIMEOUT, format!("no reply from `{subject}` within {timeout:?}"))
+                .with_source(error)
+        }
+        RequestErrorKind::NoResponders => PublishError::new(
+            PublishErrorKind::NotFound,
+            NO_RESPONDERS,
+            format!("nobody subscribes to `{subject}`: start the service that answers it or correct the subject"),
+        )
+        .with_source(error),
+        RequestErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space").with_source(error),
+        RequestErrorKind::MaxPayloadExceeded => too_large(subject).with_source(error),
+        RequestErrorKind::Other => disconnected(subject).with_source(error),
+    }
+}
+
+/// Says that a published message was not written to the connection in time.
+pub(crate) fn not_written(subject: &str, waited: Duration) -> PublishError {
+    PublishError::new(
+        PublishErrorKind::Disconnected,
+        TIMEOUT,
+        format!("the connection was down for {waited:?}: the message to `{subject}` is sent only if it comes back"),
+    )
+}
+
+/// Says that a subject is no destination.
+pub(crate) fn invalid_subject(subject: &str, why: &str) -> PublishError {
+    PublishError::new(
+        PublishErrorKind::InvalidDestination,
+        INVALID_SUBJECT,
+        format!("`{subject}` is not a subject to publish to, {why}: write tokens with dots between them and no wildcard"),
+    )
+}
+
+/// Says that the connection is gone.
+pub(crate) fn disconnected(subject: &str) -> PublishError {
+    PublishError::new(
+        PublishErrorKind::Disconnected,
+        SEND_FAILED,
+        format!("the message to `{subject}` was not sent, the client's connection is gone"),
+    )
+}
+
+fn too_large(subject: &str) -> PublishError {
+    PublishError::new(
+        PublishErrorKind::TooLarge,
+        MAX_PAYLOAD,
+        format!("the message to `{subject}` with its headers is larger than the server takes: raise `max_payload` or send less"),
+    )
+}
+
+/// Says why a stream could not be looked up.
+pub(crate) fn get_stream(error: context::GetStreamError, stream: &str) -> BrokerError {
+    match error.kind() {
+        GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
+            invalid_name("stream", stream).with_source(error)
+        }
+        GetStreamErrorKind::JetStream(server) if server.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            stream_missing(stream).with_source(error)
+        }
+        GetStreamErrorKind::JetStream(server) => from_server(&server, stream).with_source(error),
+        GetStreamErrorKind::Request => {
+            let request =
+                error.source().and_then(|source| source.downcast_ref::<context::RequestError>()).map(context::RequestError::kind);
+            no_answer(request.as_ref(), stream).with_source(error)
+        }
+    }
+}
+
+/// Says why a stream could not be declared.
+pub(crate) fn create_stream(error: context::CreateStreamError, stream: &str) -> BrokerError {
+    match error.kind() {
+        CreateStreamErrorKind::EmptyStreamName | CreateStreamErrorKind::InvalidStreamName => {
+            invalid_name("stream", stream).with_source(error)
+        }
+        CreateStreamErrorKind::JetStreamUnavailable => jetstream_off().with_source(error),
+        CreateStreamErrorKind::JetStream(server) => from_server(&server, stream).with_source(error),
+        CreateStreamErrorKind::TimedOut => timed_out(stream).with_source(error),
+        _ => other(stream).with_source(error),
+    }
+}
+
+/// Says why a consumer could not be looked up.
+pub(crate) fn consumer_info(error: context::ConsumerInfoError, stream: &str, consumer: &str) -> BrokerError {
+    match error.kind() {
+        ConsumerInfoErrorKind::InvalidName => invalid_name("durable consumer", consumer).with_source(error),
+        ConsumerInfoErrorKind::NotFound => BrokerError::new(
+            BrokerErrorKind::NotFound,
+            OTHER,
+            format!("consumer {consumer} of stream {stream} was deleted: start the service again to declare it anew"),
+        )
+        .with_source(error),
+        ConsumerInfoErrorKind::StreamNotFound => stream_missing(stream).with_source(error),
+        ConsumerInfoErrorKind::JetStream(server) => from_server(&server, stream).with_source(error),
+        ConsumerInfoErrorKind::TimedOut => timed_out(stream).with_source(error),
+        ConsumerInfoErrorKind::NoResponders => jetstream_off().with_source(error),
+        ConsumerInfoErrorKind::Offline | ConsumerInfoErrorKind::Request => other(stream).with_source(error),
+    }
+}
+
+/// Says why a consumer could not be declared.
+pub(crate) fn create_consumer(error: stream::ConsumerError, stream: &str, consumer: &str) -> BrokerError {
+    match error.kind() {
+        ConsumerErrorKind::InvalidName => invalid_name("durable consumer", consumer).with_source(error),
+        ConsumerErrorKind::JetStream(server) => from_server(&server, stream).with_source(error),
+        ConsumerErrorKind::TimedOut => timed_out(stream).with_source(error),
+        _ => other(stream).with_source(error),
+    }
+}
+
+fn stream_missing(stream: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::NotFound,
+        STREAM_NOT_FOUND,
+        format!("stream {stream} does not exist: create it, or let the service do so with `Stream::subjects`"),
+    )
+}
+
+fn jetstream_off() -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::Unsupported,
+        NO_RESPONDERS,
+        "JetStream does not answer: start nats-server with -js, or switch JetStream on for the account",
+    )
+}
+
+fn invalid_name(what: &str, name: &str) -> BrokerError {
+    BrokerError::configuration(format!(
+        "`{name}` cannot be the name of a {what}: use no dot, `*`, `>` or white space, and at least one letter"
+    ))
+}
+
+fn no_answer(kind: Option<&context::RequestErrorKind>, stream: &str) -> BrokerError {
+    match kind {
+        Some(context::RequestErrorKind::NoResponders) => jetstream_off(),
+        Some(context::RequestErrorKind::TimedOut) => timed_out(stream),
+        _ => other(stream),
+    }
+}
+
+fn timed_out(stream: &str) -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Timeout, TIMEOUT, format!("the server did not answer about stream {stream} in time"))
+}
+
+fn other(stream: &str) -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Other, OTHER, format!("the request about stream {stream} failed"))
+}
+
+/// Takes over what the server said; it is written for people.
+fn from_server(server: &async_nats::jetstream::Error, stream: &str) -> BrokerError {
+    let kind = match server.code() {
+        404 => BrokerErrorKind::NotFound,
+        400 => BrokerErrorKind::Configuration,
+        _ => BrokerErrorKind::Other,
+    };
+    BrokerError::new(kind, OTHER, format!("the server refused what was asked of stream {stream}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_server_is_told_from_wrong_credentials() {
+        let unreachable = connect(ConnectError::new(ConnectErrorKind::Io), "localhost:4222");
+        assert_eq!(unreachable.kind(), BrokerErrorKind::Unreachable);
+        let refused = connect(ConnectError::new(ConnectErrorKind::AuthorizationViolation), "localhost:4222");
+        assert_eq!(refused.kind(), BrokerErrorKind::Unauthorized);
+        let unreadable = connect(ConnectError::new(ConnectErrorKind::ServerParse), "http://x");
+        assert_eq!(unreadable.kind(), BrokerErrorKind::Configuration);
+    }
+
+    #[test]
+    fn a_core_publish_has_the_error_types_of_attr_n_10() {
+        for (kind, expected) in [
+            (ClientErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
+            (ClientErrorKind::InvalidSubject, (PublishErrorKind::InvalidDestination, "invalid_subject")),
+            (ClientErrorKind::Send, (PublishErrorKind::Disconnected, "send_failed")),
+        ] {
+            let error = publish(async_nats::PublishError::new(kind), "orders");
+            assert_eq!((error.kind(), error.error_type()), expected);
+            assert!(error.source().is_some());
+        }
+    }
+
+    #[test]
+    fn a_request_has_the_error_types_of_attr_n_10() {
+        for (kind, expected) in [
+            (RequestErrorKind::TimedOut, (PublishErrorKind::Timeout, "timeout")),
+            (RequestErrorKind::NoResponders, (PublishErrorKind::NotFound, "no_responders")),
+            (RequestErrorKind::InvalidSubject, (PublishErrorKind::InvalidDestination, "invalid_subject")),
+            (RequestErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
+            (RequestErrorKind::Other, (PublishErrorKind::Disconnected, "send_failed")),
+        ] {
+            let error = request(async_nats::RequestError::new(kind), "svc", Duration::from_secs(1));
+            assert_eq!((error.kind(), error.error_type()), expected);
+        }
+    }
+
+    #[test]
+    fn a_stream_publish_has_the_error_types_of_attr_j_07() {
+        for (kind, expected) in [
+            (StreamPublishErrorKind::StreamNotFound, (PublishErrorKind::NotFound, "stream_not_found")),
+            (StreamPublishErrorKind::WrongLastMessageId, (PublishErrorKind::Refused, "wrong_last_message_id")),
+            (StreamPublishErrorKind::WrongLastSequence, (PublishErrorKind::Refused, "wrong_last_sequence")),
+            (StreamPublishErrorKind::TimedOut, (PublishErrorKind::Timeout, "timeout")),
+            (StreamPublishErrorKind::BrokenPipe, (PublishErrorKind::Disconnected, "send_failed")),
+            (StreamPublishErrorKind::MaxAckPending, (PublishErrorKind::Refused, "max_ack_pending")),
+            (StreamPublishErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
+        ] {
+            let error = stream_publish(StreamPublishError::new(kind), "orders");
+            assert_eq!((error.kind(), error.error_type()), expected);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+mod consumer;
+mod inflow;
+mod reuse;
+mod supervision;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::Info;
+use async_trait::async_trait;
+use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
+use throughline_core::message::Source;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::inflow::Inflow;
+use crate::broker::Connection;
+use crate::delivery::{Acks, StreamPosition, StreamSettle, from_stream};
+use crate::semconv::WILDCARDS;
+use crate::{Stream, semconv};
+
+/// How long the server waits for a settlement when its answer does not say.
+const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// Receives from a stream through a durable consumer.
+///
+/// Messages that arrived and were not handed out are in the inflow, which two parties look into: `receive`, which holds it only
+/// while it waits for a message that is not there yet, and the keeper, which tells the server that those that are there are
+/// still wanted, however long the handlers take.
+pub(crate) struct StreamSubscriber {
+    inflow: Arc<Mutex<Inflow>>,
+    keeper: JoinHandle<()>,
+    acks: Arc<Acks>,
+    source: Arc<Source>,
+    stream: Arc<str>,
+    consumer: Arc<str>,
+    records_position: bool,
+}
+
+impl StreamSubscriber {
+    /// Declares or reuses the stream and the consumer, and starts to receive.
+    pub(crate) async fn open(
+        connection: &Arc<Connection>,
+        subscription: &Subscription,
+        stream: &Stream,
+    ) -> Result<Self, BrokerError> {
+        let wanted = consumer::wanted(connection, subscription, stream)?;
+        let native = consumer::stream(connection, stream).await?;
+        consumer::check_filters(&native, &wanted)?;
+        let info = consumer::consumer(&native, stream, &wanted).await?;
+        let acks = Arc::new(Acks { client: connection.client.clone(), heartbeat: heartbeat(&info), confirmed: stream.confirmed });
+        let filters = match consumer::filters(subscription, stream) {
+            filters if filters.is_empty() => {
+                native.cached_info().config.subjects.iter().map(|subject| Pattern::new(subject.as_str(), WILDCARDS)).collect()
+            }
+            filters => filters,
+        };
+        let group = info.config.deliver_group.as_deref();
+        let source = semconv::stream_source(&connection.systems.jetstream, &filters, &info.name, group);
+        let inflow = Arc::new(Mutex::new(Inflow::open(connection, info.clone(), stream.held()).await?));
+        Ok(Self {
+            keeper: tokio::spawn(keep(Arc::clone(&inflow), Arc::clone(&acks))),
+            inflow,
+            acks,
+            source: Arc::new(source),
+            stream: info.stream_name.as_str().into(),
+            consumer: info.name.as_str().into(),
+            records_position: connection.records_position,
+        })
+    }
+}
+
+#[async_trait]
+impl Subscriber for StreamSubscriber {
+    fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source)
+    }
+
+    fn redelivers(&self) -> bool {
+        true
+    }
+
+    async fn receive(&mut self) -> Result<Received, BrokerError> {
+        let message = self.inflow.lock().await.next().await?;
+        let ack = message.reply.clone();
+        let position = ack.as_ref().and_then(|ack| StreamPosition::parse(ack, &self.stream, &self.consumer));
+        let received = Received::new(from_stream(message, position, self.records_position));
+        Ok(match ack {
+            Some(ack) => received.with_settle(StreamSettle::new(Arc::clone(&self.acks), ack)),
+            None => received,
+        })
+    }
+
+    async fn close(&mut self) {
+        self.keeper.abort();
+        let left = self.inflow.lock().await.drain().await;
+        for message in &left {
+            if let Some(ack) = &message.reply {
+                // Fails only when the connection is gone; then the server delivers again after its wait.
+                let _ = self.acks.give_back(ack).await;
+            }
+        }
+    }
+}
+
+impl Drop for StreamSubscriber {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Keeps what is held from being delivered again, for as long as the subscriber lives.
+async fn keep(inflow: Arc<Mutex<Inflow>>, acks: Arc<Acks>) {
+    let mut ticks = interval(acks.heartbeat);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // When `receive` has it, it waits, and nothing is held.
+        let Ok(mut inflow) = inflow.try_lock() else { continue };
+        for ack in inflow.held() {
+            let _ = acks.keep(&ack).await;
+        }
+    }
+}
+
+/// A third of the shortest wait of the consumer: one report may get lost.
+fn heartbeat(info: &Info) -> Duration {
+    let waits = info.config.backoff.iter().copied().chain([info.config.ack_wait]);
+    waits.filter(|wait| !wait.is_zero()).min().unwrap_or(DEFAULT_ACK_WAIT) / 3
+}

@@ -1,0 +1,355 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::Config;
+use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
+
+use super::StartPosition;
+use crate::semconv::{SYSTEM, WILDCARDS};
+
+/// How many messages a pull consumer holds ready unless told otherwise.
+const PREFETCH: usize = 64;
+
+/// Says what to consume from a stream of JetStream: through a durable consumer, at least once.
+///
+/// The consumer is created when it is missing and reused when it is there; a reused one that contradicts what is asked for here
+/// is an error that names the field. The stream must exist unless [`subjects`](Self::subjects) or [`declare`](Self::declare)
+/// says how to create it.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::broker::Subscription;
+/// use throughline_nats::Stream;
+///
+/// let stream = Stream::new("ORDERS").durable("stock").filter("orders.{id}.placed");
+/// let subscription = Subscription::from(stream);
+/// assert_eq!(subscription.name(), Some("stock"));
+/// assert!(subscription.patterns()[0].matches("orders.42.placed"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub(crate) name: Arc<str>,
+    pub(crate) durable: Option<Arc<str>>,
+    pub(crate) filters: Vec<Arc<str>>,
+    pub(crate) declared: Option<Config>,
+    pub(crate) start: Option<StartPosition>,
+    pub(crate) ack_wait: Option<Duration>,
+    pub(crate) max_ack_pending: Option<i64>,
+    pub(crate) max_deliver: Option<i64>,
+    pub(crate) confirmed: bool,
+    pub(crate) push: bool,
+    pub(crate) deliver_group: Option<Arc<str>>,
+    prefetch: Option<usize>,
+    batch: Option<BatchPolicy>,
+}
+
+impl Stream {
+    /// Creates a subscription to a stream by its name. A durable name is needed too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let stream = Stream::new("ORDERS").durable("stock");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            durable: None,
+            filters: Vec::new(),
+            declared: None,
+            start: None,
+            ack_wait: None,
+            max_ack_pending: None,
+            max_deliver: None,
+            confirmed: false,
+            push: false,
+            deliver_group: None,
+            prefetch: None,
+            batch: None,
+        }
+    }
+
+    /// Sets the name under which the server keeps what was delivered and acknowledged. Services that share it share the messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::Stream;
+    /// assert_eq!(Subscription::from(Stream::new("ORDERS").durable("stock")).name(), Some("stock"));
+    /// ```
+    #[must_use]
+    pub fn durable(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.durable = Some(name.into());
+        self
+    }
+
+    /// Takes only messages of a subject; without a filter, all of the stream. Several filters add up and need server 2.10.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::Stream;
+    /// let both = Stream::new("ORDERS").durable("stock").filter("orders.placed").filter("orders.cancelled");
+    /// assert_eq!(Subscription::from(both).patterns().len(), 2);
+    /// ```
+    #[must_use]
+    pub fn filter(mut self, subject: impl Into<Arc<str>>) -> Self {
+        self.filters.push(subject.into());
+        self
+    }
+
+    /// Creates the stream with these subjects when it is missing, otherwise with the server's defaults: stored in files, kept
+    /// without limit. A prefix of a router is put before filters, not before these.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let stream = Stream::new("ORDERS").subjects(["orders.>"]).durable("stock");
+    /// ```
+    #[must_use]
+    pub fn subjects<I>(self, subjects: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.declare(Config { subjects: subjects.into_iter().map(Into::into).collect(), ..Config::default() })
+    }
+
+    /// Creates the stream with the client's own configuration when it is missing. The name is that given to [`new`](Self::new).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use async_nats::jetstream::stream::{Config, StorageType};
+    /// use throughline_nats::Stream;
+    ///
+    /// let config = Config { subjects: vec!["orders.>".to_owned()], storage: StorageType::Memory, ..Config::default() };
+    /// let stream = Stream::new("ORDERS").declare(config).durable("stock");
+    /// ```
+    #[must_use]
+    pub fn declare(mut self, config: Config) -> Self {
+        let name = self.name.to_string();
+        self.declared = Some(Config { name, ..config });
+        self
+    }
+
+    /// Says with which message a new consumer starts; the default is the first. The in-memory broker stores nothing and refuses it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::{StartPosition, Stream};
+    /// let news = Stream::new("ORDERS").durable("board").deliver_from(StartPosition::New);
+    /// assert_eq!(Subscription::from(news).needs().len(), 2);
+    /// ```
+    #[must_use]
+    pub const fn deliver_from(mut self, start: StartPosition) -> Self {
+        self.start = Some(start);
+        self
+    }
+
+    /// Sets how long the server waits for a settlement before it delivers again; the server's default is 30 s. While a handler
+    /// runs the server is told so in time, so that this need not be longer than the longest handler.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_nats::Stream;
+    /// let stream = Stream::new("ORDERS").durable("stock").ack_wait(Duration::from_secs(10));
+    /// ```
+    #[must_use]
+    pub const fn ack_wait(mut self, wait: Duration) -> Self {
+        self.ack_wait = Some(wait);
+        self
+    }
+
+    /// Sets how many messages may be delivered and unsettled at a time, of all services that share the consumer; the server's
+    /// default is 1,000.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let one_by_one = Stream::new("ORDERS").durable("stock").max_ack_pending(1);
+    /// ```
+    #[must_use]
+    pub const fn max_ack_pending(mut self, messages: i64) -> Self {
+        self.max_ack_pending = Some(messages);
+        self
+    }
+
+    /// Sets after how many deliveries the server gives a message up. The default is never: attempts are counted and a message is
+    /// dead-lettered by the framework, while the server would drop it without a word.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let stream = Stream::new("ORDERS").durable("stock").max_deliver(20);
+    /// ```
+    #[must_use]
+    pub const fn max_deliver(mut self, deliveries: i64) -> Self {
+        self.max_deliver = Some(deliveries);
+        self
+    }
+
+    /// Waits with every acknowledgement for the server's answer. The default is not to wait: an acknowledgement that is lost
+    /// leads to another delivery, never to a loss, and waiting costs one round trip per message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let stream = Stream::new("PAYMENTS").durable("ledger").double_ack();
+    /// ```
+    #[must_use]
+    pub const fn double_ack(mut self) -> Self {
+        self.confirmed = true;
+        self
+    }
+
+    /// Sets how many messages a pull consumer holds ready; the default is 64, or the size of a batch where that is more. Held
+    /// messages are kept from being delivered again, and given back when the service stops.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let slow = Stream::new("REPORTS").durable("printer").prefetch(1);
+    /// ```
+    #[must_use]
+    pub const fn prefetch(mut self, messages: usize) -> Self {
+        self.prefetch = Some(messages);
+        self
+    }
+
+    /// Lets the server push messages instead of the service pulling them. The default is to pull: that is bounded by what the
+    /// service takes, and several services share a pull consumer without a group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let stream = Stream::new("ORDERS").durable("stock").push().deliver_group("stock");
+    /// ```
+    #[must_use]
+    pub const fn push(mut self) -> Self {
+        self.push = true;
+        self
+    }
+
+    /// Joins the deliver group of a push consumer, so that several services share it. Implies [`push`](Self::push).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::Stream;
+    /// let stream = Stream::new("ORDERS").durable("stock").deliver_group("stock");
+    /// assert_eq!(Subscription::from(stream).group(), Some("stock"));
+    /// ```
+    #[must_use]
+    pub fn deliver_group(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.push = true;
+        self.deliver_group = Some(name.into());
+        self
+    }
+
+    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for `max_wait`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::Stream;
+    /// let billing = Stream::new("ORDERS").durable("billing").batch(100, Duration::from_millis(50));
+    /// assert!(Subscription::from(billing).batch().is_some());
+    /// ```
+    #[must_use]
+    pub const fn batch(mut self, max_messages: usize, max_wait: Duration) -> Self {
+        self.batch = Some(BatchPolicy::new(max_messages, max_wait));
+        self
+    }
+
+    /// Returns how many messages are held ready.
+    pub(crate) fn held(&self) -> usize {
+        self.prefetch.unwrap_or_else(|| self.batch.map_or(PREFETCH, |policy| policy.max_messages.max(PREFETCH))).max(1)
+    }
+
+    /// Returns what the subscription says about its subjects: the filters, else all the stream has, as far as that is known here.
+    fn known_subjects(&self) -> Vec<Arc<str>> {
+        if !self.filters.is_empty() {
+            return self.filters.clone();
+        }
+        self.declared.iter().flat_map(|config| config.subjects.iter().map(|subject| Arc::from(subject.as_str()))).collect()
+    }
+}
+
+impl From<Stream> for Subscription {
+    fn from(stream: Stream) -> Self {
+        let mut patterns = stream.known_subjects().into_iter().map(|subject| Pattern::new(subject, WILDCARDS));
+        let mut subscription = match patterns.next() {
+            Some(first) => patterns.fold(Self::new(SYSTEM, first), Self::with_pattern),
+            None => Self::new(SYSTEM, Pattern::new(">", WILDCARDS)).with_need("the subjects of a stream (name a filter)"),
+        };
+        if let Some(name) = &stream.durable {
+            subscription = subscription.with_name(Arc::clone(name));
+        }
+        if let Some(group) = &stream.deliver_group {
+            subscription = subscription.with_group(Arc::clone(group));
+        }
+        if stream.start.is_some_and(|start| start != StartPosition::First) {
+            subscription = subscription.with_need("a start position in a stream");
+        }
+        if let Some(policy) = stream.batch {
+            subscription = subscription.with_batch(policy);
+        }
+        subscription.with_native(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_are_the_patterns() {
+        let stream = Stream::new("ORDERS").subjects(["orders.>"]).durable("stock").filter("orders.{id}.placed");
+        let subscription = Subscription::from(stream);
+        assert_eq!(subscription.patterns().iter().map(Pattern::to_wire).collect::<Vec<_>>(), ["orders.*.placed"]);
+        assert!(subscription.needs().is_empty());
+    }
+
+    #[test]
+    fn without_a_filter_the_declared_subjects_are_the_patterns() {
+        let subscription = Subscription::from(Stream::new("ORDERS").subjects(["orders.>", "bills"]).durable("stock"));
+        assert_eq!(subscription.patterns().iter().map(Pattern::as_str).collect::<Vec<_>>(), ["orders.>", "bills"]);
+    }
+
+    #[test]
+    fn what_only_a_stream_can_do_is_a_need() {
+        assert_eq!(Subscription::from(Stream::new("ORDERS").durable("stock")).needs().len(), 1);
+        let stream = Stream::new("ORDERS").durable("stock").filter("orders");
+        let first = stream.clone().deliver_from(StartPosition::First);
+        assert!(Subscription::from(first).needs().is_empty());
+        assert_eq!(Subscription::from(stream.deliver_from(StartPosition::Sequence(7))).needs().len(), 1);
+    }
+
+    #[test]
+    fn the_prefetch_covers_a_batch() {
+        let wait = Duration::from_millis(50);
+        assert_eq!(Stream::new("S").held(), 64);
+        assert_eq!(Stream::new("S").batch(500, wait).held(), 500);
+        assert_eq!(Stream::new("S").batch(10, wait).held(), 64);
+        assert_eq!(Stream::new("S").prefetch(0).held(), 1);
+    }
+}

@@ -1,0 +1,121 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
+
+use crate::semconv::{SYSTEM, WILDCARDS};
+
+/// Says what to consume from core NATS: one subject, or those a pattern stands for.
+///
+/// A subject consists of tokens with dots between them. `*` stands for one token, `>` for one or more at the end, and `{name}`
+/// for one token that telemetry shows by that name (ATTR-N-02).
+///
+/// Core NATS delivers at most once: what nobody is subscribed to, what is buffered when the service stops and what a handler
+/// fails on is not delivered again. For at least once use [`Stream`](crate::Stream).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use throughline_core::broker::Subscription;
+/// use throughline_nats::Subject;
+///
+/// let subject = Subject::new("orders.{id}.placed").queue_group("stock").batch(100, Duration::from_millis(50));
+/// let subscription = Subscription::from(subject);
+/// assert!(subscription.patterns()[0].matches("orders.42.placed"));
+/// assert_eq!(subscription.group(), Some("stock"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Subject {
+    name: Arc<str>,
+    queue_group: Option<Arc<str>>,
+    batch: Option<BatchPolicy>,
+}
+
+impl Subject {
+    /// Creates a subscription that receives every matching message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::Subject;
+    /// assert!(Subscription::from(Subject::new("orders.>")).patterns()[0].matches("orders.eu.placed"));
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), queue_group: None, batch: None }
+    }
+
+    /// Joins a queue group: each message reaches one subscription of the group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::Subject;
+    /// assert_eq!(Subscription::from(Subject::new("orders").queue_group("stock")).group(), Some("stock"));
+    /// ```
+    #[must_use]
+    pub fn queue_group(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.queue_group = Some(name.into());
+        self
+    }
+
+    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for `max_wait`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_nats::Subject;
+    /// let billing = Subscription::from(Subject::new("orders").batch(100, Duration::from_millis(50)));
+    /// assert_eq!(billing.batch().map(|policy| policy.max_messages), Some(100));
+    /// ```
+    #[must_use]
+    pub const fn batch(mut self, max_messages: usize, max_wait: Duration) -> Self {
+        self.batch = Some(BatchPolicy::new(max_messages, max_wait));
+        self
+    }
+}
+
+impl From<Subject> for Subscription {
+    fn from(subject: Subject) -> Self {
+        let mut subscription = Self::new(SYSTEM, Pattern::new(Arc::clone(&subject.name), WILDCARDS));
+        if let Some(group) = &subject.queue_group {
+            subscription = subscription.with_group(Arc::clone(group));
+        }
+        if let Some(policy) = subject.batch {
+            subscription = subscription.with_batch(policy);
+        }
+        subscription.with_native(subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_is_a_star_on_the_wire_and_a_name_in_telemetry() {
+        let subscription = Subscription::from(Subject::new("orders.{id}.paid"));
+        let pattern = &subscription.patterns()[0];
+        assert_eq!((pattern.to_wire().as_str(), pattern.as_str()), ("orders.*.paid", "orders.{id}.paid"), "ATTR-N-02");
+    }
+
+    #[test]
+    fn the_wildcards_are_those_of_nats() {
+        let matches = |pattern: &'static str, subject| Subscription::from(Subject::new(pattern)).patterns()[0].matches(subject);
+        assert!(matches("orders.*", "orders.42") && !matches("orders.*", "orders.42.paid"));
+        assert!(matches("orders.>", "orders.42.paid") && !matches("orders.>", "orders"));
+        assert!(matches(">", "orders") && matches("orders", "orders"));
+    }
+
+    #[test]
+    fn the_memory_broker_can_imitate_it() {
+        let subscription = Subscription::from(Subject::new("orders"));
+        assert!(subscription.needs().is_empty());
+        assert_eq!(subscription.system(), "nats");
+    }
+}

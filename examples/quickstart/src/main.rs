@@ -1,0 +1,3 @@
+//! An order through three handlers, drawn as a waterfall.
+
+fn main() {}

@@ -1,0 +1,174 @@
+//! The command line.
+
+use std::error::Error;
+use std::fmt;
+
+use xtask::servers::{self, BROKERS, Broker};
+
+pub(crate) const USAGE: &str = "\
+The project's own commands.
+
+Usage: cargo xtask COMMAND
+
+Commands:
+  check                               format, lints, every feature, documentation, dependencies
+  test [--broker NAME]... [-- ARGS]   all tests, on real brokers too; with --broker only those of one broker;
+                                      ARGS go to `cargo test`, and after a second `--` to the test programs
+  server NAME                         start one broker and keep it until Ctrl-C
+  help                                this text
+
+Brokers: nats
+
+Each broker is looked for in this order: its address in the environment (THROUGHLINE_NATS_URL),
+Docker Compose when an engine answers, a local server on a free port (installed when missing).";
+
+/// What the user asked for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Check,
+    Help,
+    Server(&'static Broker),
+    Test(TestOptions),
+}
+
+/// What to test.
+#[derive(Debug, Default)]
+pub(crate) struct TestOptions {
+    /// Only the parts of these; empty for everything.
+    pub(crate) brokers: Vec<&'static Broker>,
+    /// For `cargo test`.
+    pub(crate) cargo: Vec<String>,
+    /// For the test programs.
+    pub(crate) tests: Vec<String>,
+}
+
+/// A command line that is not understood.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum ArgumentError {
+    Missing(&'static str),
+    Unknown(String),
+    UnknownBroker(String),
+    UnknownCommand(String),
+}
+
+impl fmt::Display for ArgumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(what) => write!(f, "{what} is missing"),
+            Self::Unknown(argument) => write!(f, "unknown argument `{argument}`"),
+            Self::UnknownBroker(name) => {
+                let names: Vec<_> = BROKERS.iter().map(|broker| broker.name).collect();
+                write!(f, "unknown broker `{name}`; known: {}", names.join(", "))
+            }
+            Self::UnknownCommand(name) => write!(f, "unknown command `{name}`"),
+        }
+    }
+}
+
+impl Error for ArgumentError {}
+
+pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, ArgumentError> {
+    let mut arguments = arguments.into_iter();
+    let request = match arguments.next().as_deref() {
+        None | Some("help" | "--help" | "-h") => Request::Help,
+        Some("check") => Request::Check,
+        Some("server") => Request::Server(broker(arguments.next())?),
+        Some("test") => return test(arguments).map(Request::Test),
+        Some(other) => return Err(ArgumentError::UnknownCommand(other.to_owned())),
+    };
+    arguments
+        .next()
+        .map_or(Ok(request), |extra| Err(ArgumentError::Unknown(extra)))
+}
+
+fn test(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, ArgumentError> {
+    let mut options = TestOptions::default();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--broker" => options.brokers.push(broker(arguments.next())?),
+            "--" => break,
+            other => match other.strip_prefix("--broker=") {
+                Some(name) => options.brokers.push(broker(Some(name.to_owned()))?),
+                None => return Err(ArgumentError::Unknown(argument)),
+            },
+        }
+    }
+    let rest: Vec<String> = arguments.collect();
+    let mut parts = rest.splitn(2, |argument| argument == "--");
+    options.cargo = parts.next().unwrap_or_default().to_vec();
+    options.tests = parts.next().unwrap_or_default().to_vec();
+    Ok(options)
+}
+
+fn broker(name: Option<String>) -> Result<&'static Broker, ArgumentError> {
+    let name = name.ok_or(ArgumentError::Missing("the name of a broker"))?;
+    servers::broker(&name).ok_or(ArgumentError::UnknownBroker(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Request, ArgumentError> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    fn test_options(line: &str) -> TestOptions {
+        match parsed(line) {
+            Ok(Request::Test(options)) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_argument_and_help_print_the_usage() {
+        for line in ["", "help", "--help", "-h"] {
+            assert!(matches!(parsed(line), Ok(Request::Help)), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_usage_names_every_broker() {
+        assert!(BROKERS.iter().all(|broker| USAGE.contains(broker.name)));
+    }
+
+    #[test]
+    fn test_takes_brokers_and_arguments_for_cargo_and_for_the_tests() {
+        let options = test_options("test --broker nats -- jetstream --release -- --nocapture");
+        assert_eq!(
+            options
+                .brokers
+                .iter()
+                .map(|broker| broker.name)
+                .collect::<Vec<_>>(),
+            ["nats"]
+        );
+        assert_eq!(options.cargo, ["jetstream", "--release"]);
+        assert_eq!(options.tests, ["--nocapture"]);
+        assert_eq!(test_options("test --broker=nats").brokers.len(), 1);
+        assert!(test_options("test").brokers.is_empty());
+    }
+
+    #[test]
+    fn a_wrong_line_says_what_is_wrong() {
+        for (line, expected) in [
+            (
+                "test --brokr nats",
+                ArgumentError::Unknown("--brokr".into()),
+            ),
+            (
+                "test --broker",
+                ArgumentError::Missing("the name of a broker"),
+            ),
+            ("server", ArgumentError::Missing("the name of a broker")),
+            (
+                "server pigeon",
+                ArgumentError::UnknownBroker("pigeon".into()),
+            ),
+            ("check all", ArgumentError::Unknown("all".into())),
+            ("deploy", ArgumentError::UnknownCommand("deploy".into())),
+        ] {
+            assert_eq!(parsed(line).unwrap_err(), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `cargo xtask check`: everything that needs no test to run.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+
+use xtask::tools;
+use xtask::workspace::{Package, Workspace, cargo};
+
+use crate::End;
+use crate::report::{Report, StepResult, say};
+use crate::step::{self, Finished};
+
+/// The configuration is written for this line.
+const CARGO_DENY: &str = "^0.20";
+
+/// A step: what it is called, and the command.
+struct Check {
+    title: String,
+    command: Command,
+}
+
+/// Runs every step, also after one failed.
+pub(crate) fn run() -> Result<End, Box<dyn Error>> {
+    let workspace = Workspace::load()?;
+    let mut checks = vec![
+        Check::cargo("format", &["fmt", "--all", "--check"]),
+        Check::cargo(
+            "lints",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+        ),
+    ];
+    checks.extend(workspace.packages().iter().flat_map(feature_checks));
+    checks.push(
+        Check::cargo(
+            "documentation",
+            &["doc", "--workspace", "--no-deps", "--all-features"],
+        )
+        .with("RUSTDOCFLAGS", "-D warnings"),
+    );
+    let mut report = Report::new();
+    for mut check in checks {
+        check.command.current_dir(workspace.root());
+        if matches!(check.run(&mut report), Next::Stop) {
+            return Ok(End::Interrupted);
+        }
+    }
+    if matches!(dependencies(&workspace, &mut report), Next::Stop) {
+        return Ok(End::Interrupted);
+    }
+    report.summary();
+    say(format_args!(
+        "\ncheck: {} steps ok, {} failed",
+        report.passed(),
+        report.failed()
+    ));
+    Ok(if report.failed() == 0 {
+        End::Succeeded
+    } else {
+        End::Failed
+    })
+}
+
+enum Next {
+    GoOn,
+    Stop,
+}
+
+impl Check {
+    fn cargo(title: impl Into<String>, arguments: &[&str]) -> Self {
+        let mut command = Command::new(cargo());
+        command.args(arguments);
+        Self {
+            title: title.into(),
+            command,
+        }
+    }
+
+    fn with(mut self, variable: &str, value: &str) -> Self {
+        self.command.env(variable, value);
+        self
+    }
+
+    fn run(&mut self, report: &mut Report) -> Next {
+        let started = report.start(&self.title);
+        let result = match step::run(&mut self.command) {
+            Ok(Finished::Ended(status, _)) if status.success() => StepResult::Passed(String::new()),
+            Ok(Finished::Ended(status, _)) => {
+                StepResult::Failed(format!("{status}; {}", shown(&self.command)))
+            }
+            Ok(Finished::Interrupted) => return Next::Stop,
+            Err(error) => StepResult::Failed(error.to_string()),
+        };
+        report.end(&self.title, started, result);
+        Next::GoOn
+    }
+}
+
+/// The library (or the programs) of a package with no feature and with each alone. Clippy instead of a plain
+/// check: it denies warnings without other compiler flags, which would build every dependency again.
+fn feature_checks(package: &Package) -> Vec<Check> {
+    if package.features.is_empty() {
+        return Vec::new();
+    }
+    let what = if package.targets.iter().any(|target| target.kind == "lib") {
+        "--lib"
+    } else {
+        "--bins"
+    };
+    feature_sets(&package.features)
+        .into_iter()
+        .map(|feature| {
+            let title = format!(
+                "{} with {}",
+                package.name,
+                feature.map_or("no feature", |name| name)
+            );
+            let mut arguments = vec![
+                "clippy",
+                "--package",
+                &package.name,
+                what,
+                "--no-default-features",
+            ];
+            arguments.extend(feature.iter().flat_map(|name| ["--features", name]));
+            arguments.extend(["--", "--deny", "warnings"]);
+            Check::cargo(title, &arguments)
+        })
+        .collect()
+}
+
+/// None, and each alone.
+fn feature_sets(features: &[String]) -> Vec<Option<&str>> {
+    std::iter::once(None)
+        .chain(features.iter().map(|name| Some(name.as_str())))
+        .collect()
+}
+
+fn dependencies(workspace: &Workspace, report: &mut Report) -> Next {
+    let program = match cargo_deny(workspace, report) {
+        Ok(program) => program,
+        Err(next) => return next,
+    };
+    let mut command = Command::new(program);
+    // A package may be allowed to use a client before it does.
+    command
+        .args([
+            "--all-features",
+            "check",
+            "--hide-inclusion-graph",
+            "--allow",
+            "unused-wrapper",
+        ])
+        .args(["bans", "licenses", "sources"])
+        .current_dir(workspace.root());
+    let mut check = Check {
+        title: "dependencies".to_owned(),
+        command,
+    };
+    check.run(report)
+}
+
+/// `cargo-deny` from the path or the tool folder, installed there when it is in neither.
+fn cargo_deny(workspace: &Workspace, report: &mut Report) -> Result<PathBuf, Next> {
+    let program = workspace
+        .tools()
+        .join("bin")
+        .join(format!("cargo-deny{}", std::env::consts::EXE_SUFFIX));
+    if let Some(program) =
+        tools::find_on_path("cargo-deny").or_else(|| program.is_file().then(|| program.clone()))
+    {
+        return Ok(program);
+    }
+    eprintln!(
+        "xtask: installing cargo-deny with `cargo install` into {} (some minutes)",
+        workspace.tools().display()
+    );
+    let mut install = Check::cargo(
+        "install cargo-deny",
+        &[
+            "install",
+            "cargo-deny",
+            "--locked",
+            "--version",
+            CARGO_DENY,
+            "--root",
+        ],
+    );
+    install.command.arg(workspace.tools());
+    match install.run(report) {
+        Next::GoOn if program.is_file() => Ok(program),
+        next => Err(next),
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy())
+        .collect();
+    let program = std::path::Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default();
+    format!("`{} {}`", program.to_string_lossy(), arguments.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xtask::workspace::Target;
+
+    fn package(features: &[&str], kind: &str) -> Package {
+        Package {
+            name: "throughline".into(),
+            folder: PathBuf::new(),
+            features: features.iter().map(|&name| name.into()).collect(),
+            targets: vec![Target {
+                name: "throughline".into(),
+                kind: kind.into(),
+                test: true,
+            }],
+        }
+    }
+
+    #[test]
+    fn every_feature_alone_and_none_is_checked() {
+        let checks = feature_checks(&package(&["json", "nats"], "lib"));
+        let titles: Vec<_> = checks.iter().map(|check| check.title.as_str()).collect();
+        assert_eq!(
+            titles,
+            [
+                "throughline with no feature",
+                "throughline with json",
+                "throughline with nats"
+            ]
+        );
+        let command = shown(&checks.last().unwrap().command);
+        assert!(command.ends_with("clippy --package throughline --lib --no-default-features --features nats -- --deny warnings`"), "{command}");
+    }
+
+    #[test]
+    fn a_program_with_features_is_checked_too() {
+        let checks = feature_checks(&package(&["fast"], "bin"));
+        assert!(shown(&checks.first().unwrap().command).contains("--bins"));
+    }
+
+    #[test]
+    fn a_package_without_features_needs_no_extra_check() {
+        assert!(feature_checks(&package(&[], "lib")).is_empty());
+    }
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask`: the project's own commands. `cargo xtask help` lists them.
+
+mod args;
+mod check;
+mod report;
+mod server;
+mod step;
+mod tally;
+mod test;
+
+use std::env;
+use std::process::ExitCode;
+
+use xtask::interrupt;
+
+use self::args::Request;
+
+/// What a command ends with.
+pub(crate) enum End {
+    Failed,
+    Interrupted,
+    Succeeded,
+}
+
+fn main() -> ExitCode {
+    let request = match args::parse(env::args().skip(1)) {
+        Ok(request) => request,
+        Err(error) => {
+            eprintln!("error: {error}\n\n{}", args::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = interrupt::install() {
+        eprintln!("error: Ctrl-C cannot be handled: {error}");
+        return ExitCode::FAILURE;
+    }
+    let end = match request {
+        Request::Check => check::run(),
+        Request::Help => {
+            println!("{}", args::USAGE);
+            Ok(End::Succeeded)
+        }
+        Request::Server(broker) => server::run(broker),
+        Request::Test(options) => test::run(&options),
+    };
+    match end {
+        Ok(End::Succeeded) => ExitCode::SUCCESS,
+        Ok(End::Failed) => ExitCode::FAILURE,
+        Ok(End::Interrupted) => {
+            eprintln!("xtask: interrupted; everything that was started is stopped");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

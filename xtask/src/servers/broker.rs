@@ -1,0 +1,59 @@
+//! The table of brokers.
+
+use std::path::PathBuf;
+
+use super::error::ServerError;
+use super::nats;
+use super::server::Server;
+
+/// Every broker that the project's tests need.
+///
+/// # Examples
+///
+/// ```
+/// use xtask::servers::BROKERS;
+///
+/// let names: Vec<_> = BROKERS.iter().map(|broker| broker.name).collect();
+/// assert!(names.contains(&"nats"));
+/// ```
+pub const BROKERS: &[Broker] = &[nats::BROKER];
+
+/// A broker as the test command sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Broker {
+    /// Its name, which is also the name of its integration test target (`tests/nats.rs`).
+    pub name: &'static str,
+    /// The variable that gives tests its address; set by the user, it names the server to use.
+    pub url_variable: &'static str,
+    /// The variable that gives tests the path of the server program, for those that restart a server.
+    pub program_variable: &'static str,
+    /// What its tests run against; the first one is the main one.
+    pub passes: &'static [Pass],
+}
+
+/// One server version that the tests of a broker run against.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// What to call it in the output.
+    pub name: &'static str,
+    /// Whether tests fail when it cannot be had; else it is left out, with the reason.
+    pub required: bool,
+    /// Finds or starts the server.
+    pub start: fn() -> Result<Server, ServerError>,
+    /// Finds or installs the server's program, for tests that restart a server where the one that was
+    /// started has no program of its own (Docker Compose).
+    pub program: fn() -> Result<PathBuf, ServerError>,
+}
+
+/// The broker of this name.
+///
+/// # Examples
+///
+/// ```
+/// assert!(xtask::servers::broker("nats").is_some());
+/// assert!(xtask::servers::broker("carrier-pigeon").is_none());
+/// ```
+#[must_use]
+pub fn broker(name: &str) -> Option<&'static Broker> {
+    BROKERS.iter().find(|broker| broker.name == name)
+}

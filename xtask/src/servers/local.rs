@@ -1,0 +1,224 @@
+//! A server process on this machine: loopback only, a free port, fresh data.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio, id};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::interrupt;
+use crate::tools::{POLL, stop};
+
+use super::error::{ServerError, ServerErrorKind};
+
+/// A free port can be taken by someone else before the server has it.
+const ATTEMPTS: u32 = 3;
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running server process. Dropped, it is killed and waited for, and then its data is removed: in the
+/// order of the fields.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Running,
+    program: PathBuf,
+    _data: Folder,
+}
+
+/// How to start a server.
+pub(super) struct Start<'a> {
+    pub(super) name: &'static str,
+    pub(super) program: &'a Path,
+    /// The arguments, from the address to listen on and the data folder.
+    pub(super) arguments: &'a dyn Fn(SocketAddr, &Path) -> Vec<OsString>,
+}
+
+impl Process {
+    /// Starts a server and waits until `probe` accepts it; returns what the probe learned.
+    pub(super) fn start<T>(
+        start: &Start<'_>,
+        probe: impl Fn(SocketAddr) -> io::Result<T>,
+    ) -> Result<(Self, SocketAddr, T), ServerError> {
+        let mut attempt = 1;
+        loop {
+            match Self::attempt(start, &probe) {
+                Err(error) if error.kind() == ServerErrorKind::NotReady && attempt < ATTEMPTS => {
+                    attempt += 1
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn attempt<T>(
+        start: &Start<'_>,
+        probe: &impl Fn(SocketAddr) -> io::Result<T>,
+    ) -> Result<(Self, SocketAddr, T), ServerError> {
+        let data = Folder::create(start.name)?;
+        let address = free_address()?;
+        let log = data.path().join("server.log");
+        let output = File::create(&log)?;
+        let child = Command::new(start.program)
+            .args((start.arguments)(address, data.path()))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .map_err(|error| {
+                failed(start, &format!("cannot be started: {error}")).with_source(error)
+            })?;
+        let mut process = Self {
+            child: Running(child),
+            program: start.program.to_owned(),
+            _data: data,
+        };
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            if interrupt::requested() {
+                return Err(ServerError::interrupted());
+            }
+            let answer = probe(address);
+            if !process.is_running() {
+                return Err(failed(
+                    start,
+                    &format!("ended at once; it said: {}", last_lines(&log)),
+                ));
+            }
+            match answer {
+                Ok(learned) => return Ok((process, address, learned)),
+                Err(_) if Instant::now() < deadline => thread::sleep(POLL),
+                Err(error) => {
+                    let seconds = READY_WITHIN.as_secs();
+                    return Err(failed(
+                        start,
+                        &format!(
+                            "was not ready after {seconds} s ({error}); it said: {}",
+                            last_lines(&log)
+                        ),
+                    ));
+                }
+            }
+        }
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(super) fn is_running(&mut self) -> bool {
+        matches!(self.child.0.try_wait(), Ok(None))
+    }
+}
+
+/// A child that does not outlive this value.
+#[derive(Debug)]
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        stop(&mut self.0);
+    }
+}
+
+/// A new folder for temporary data, removed when dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create(name: &str) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let started = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_micros();
+        let path =
+            std::env::temp_dir().join(format!("throughline-{name}-{}-{started}-{number}", id()));
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!(
+                "xtask: the folder {} is left behind: {error}",
+                self.0.display()
+            );
+        }
+    }
+}
+
+/// A loopback address with a port that is free now.
+pub(super) fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn failed(start: &Start<'_>, why: &str) -> ServerError {
+    ServerError::new(
+        ServerErrorKind::NotReady,
+        format!("{} {why}", start.program.display()),
+    )
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(5);
+    if lines.is_empty() {
+        "nothing".to_owned()
+    } else {
+        lines.get(from..).unwrap_or_default().join("\n    ")
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn shell(script: &'static str) -> Result<(Process, SocketAddr, ()), ServerError> {
+        let arguments = |_: SocketAddr, _: &Path| vec!["-c".into(), script.into()];
+        Process::start(
+            &Start {
+                name: "test",
+                program: Path::new("/bin/sh"),
+                arguments: &arguments,
+            },
+            |_| Ok(()),
+        )
+    }
+
+    #[test]
+    fn a_dropped_process_is_gone_and_its_data_removed() {
+        let (mut process, address, ()) = shell("exec sleep 600").unwrap();
+        let folder = process._data.path().to_owned();
+        assert!(process.is_running() && folder.is_dir() && address.ip().is_loopback());
+        drop(process);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_server_that_ends_at_once_is_an_error_with_its_last_words() {
+        let arguments =
+            |_: SocketAddr, _: &Path| vec!["-c".into(), "echo the disk is full; exit 1".into()];
+        let start = Start {
+            name: "test",
+            program: Path::new("/bin/sh"),
+            arguments: &arguments,
+        };
+        let error = Process::start(&start, |_| {
+            Err::<(), _>(io::ErrorKind::ConnectionRefused.into())
+        })
+        .unwrap_err();
+        assert_eq!(error.kind(), ServerErrorKind::NotReady);
+        assert!(error.to_string().contains("the disk is full"), "{error}");
+    }
+}

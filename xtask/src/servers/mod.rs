@@ -1,0 +1,22 @@
+//! The brokers that tests and examples need: found, or started.
+//!
+//! For every broker, in this order:
+//!
+//! 1. an address from the environment (for NATS: `THROUGHLINE_NATS_URL`);
+//! 2. Docker Compose with `compose.yaml`, when an engine really answers;
+//! 3. a local server on a free loopback port with a fresh data folder; its program is looked for on the path
+//!    and in the project's tool folder inside `target/`, and installed there when it is in neither.
+//!
+//! [`BROKERS`] is the table that `cargo xtask` works from. A new broker is one file here, one line in that
+//! table and one service in `compose.yaml`.
+
+mod broker;
+mod compose;
+mod error;
+mod local;
+pub mod nats;
+mod server;
+
+pub use self::broker::{BROKERS, Broker, Pass, broker};
+pub use self::error::{ServerError, ServerErrorKind};
+pub use self::server::{Origin, Server};

@@ -1,0 +1,264 @@
+//! The server program: found, or installed into the project's tool folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::tools;
+use crate::workspace::Workspace;
+
+use super::super::error::{ServerError, ServerErrorKind};
+use super::{PROGRAM_VARIABLE, set_variable};
+
+const PROGRAM: &str = "nats-server";
+const MODULE: &str = "github.com/nats-io/nats-server/v2";
+/// The version that is tested; the newest one is the second choice.
+const CURRENT: &str = "v2.15.2";
+/// The last of the oldest line that is tested.
+const OLDEST: &str = "v2.9.25";
+const OLDEST_LINE: &str = "2.9.";
+
+const INSTALL_WITHIN: Duration = Duration::from_secs(900);
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// The current server; an old one only where no other can be had.
+pub(super) fn current(
+    workspace: &Workspace,
+    tried: &mut Vec<String>,
+) -> Result<Option<PathBuf>, ServerError> {
+    if let Some(program) = set_variable(PROGRAM_VARIABLE).map(PathBuf::from) {
+        let version = version(&program)?;
+        eprintln!("xtask: using the NATS server {version} that {PROGRAM_VARIABLE} names");
+        return Ok(Some(program));
+    }
+    let on_path = on_path(tried);
+    if let Some((program, version)) = &on_path
+        && !version.starts_with(OLDEST_LINE)
+    {
+        return Ok(Some(program.clone()));
+    }
+    for version in [CURRENT, "latest"] {
+        if let Some(program) = attempt(go(workspace, version), tried)? {
+            return Ok(Some(program));
+        }
+    }
+    if let Some((program, version)) = on_path {
+        eprintln!("xtask: no newer NATS server than the {version} on the path can be had");
+        return Ok(Some(program));
+    }
+    attempt(debian(workspace), tried)
+}
+
+/// A server of the oldest line that is tested.
+pub(super) fn version_2_9(
+    workspace: &Workspace,
+    tried: &mut Vec<String>,
+) -> Result<Option<PathBuf>, ServerError> {
+    if let Some((program, version)) = on_path(tried)
+        && version.starts_with(OLDEST_LINE)
+    {
+        return Ok(Some(program));
+    }
+    if let Some(program) = attempt(debian(workspace), tried)? {
+        let version = version(&program)?;
+        if version.starts_with(OLDEST_LINE) {
+            return Ok(Some(program));
+        }
+        tried.push(format!("apt-get: the package has {version}"));
+    }
+    attempt(go(workspace, OLDEST), tried)
+}
+
+fn on_path(tried: &mut Vec<String>) -> Option<(PathBuf, String)> {
+    let Some(program) = tools::find_on_path(PROGRAM) else {
+        tried.push(format!("`{PROGRAM}` is not on the path"));
+        return None;
+    };
+    match version(&program) {
+        Ok(version) => Some((program, version)),
+        Err(error) => {
+            tried.push(error.reason());
+            None
+        }
+    }
+}
+
+/// One way to install; a failure is noted and the next way is tried, except after Ctrl-C.
+fn attempt(
+    result: Result<PathBuf, ServerError>,
+    tried: &mut Vec<String>,
+) -> Result<Option<PathBuf>, ServerError> {
+    match result {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if error.kind() == ServerErrorKind::Interrupted => Err(error),
+        Err(error) => {
+            let reason = error.reason();
+            if !tried.contains(&reason) {
+                tried.push(reason);
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Builds a version with Go, unless it is in the tool folder already.
+fn go(workspace: &Workspace, version: &str) -> Result<PathBuf, ServerError> {
+    let folder = workspace.tools().join(format!("{PROGRAM}-{version}"));
+    let program = folder.join(format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX));
+    if program.is_file() {
+        return Ok(program);
+    }
+    let Some(go) = tools::find_on_path("go") else {
+        return Err(ServerError::new(
+            ServerErrorKind::Unavailable,
+            "go install: `go` is not on the path",
+        ));
+    };
+    eprintln!(
+        "xtask: installing {PROGRAM} {version} with `go install` into {} (a minute or two)",
+        folder.display()
+    );
+    into_folder(&folder, |partial| {
+        let mut command = Command::new(go);
+        command
+            .args(["install", "-trimpath", "-ldflags", "-s -w"])
+            .arg(format!("{MODULE}@{version}"))
+            .env("GOBIN", partial);
+        Ok(tools::run(&mut command, INSTALL_WITHIN)?)
+    })?;
+    Ok(program)
+}
+
+/// Takes the program out of the Debian package, unless it is in the tool folder already. The package itself
+/// is not installed: that would add a service and a user to the machine.
+fn debian(workspace: &Workspace) -> Result<PathBuf, ServerError> {
+    let folder = workspace.tools().join(format!("{PROGRAM}-debian"));
+    let program = folder.join("usr/sbin").join(PROGRAM);
+    if program.is_file() {
+        return Ok(program);
+    }
+    if tools::find_on_path("apt-get").is_none() || tools::find_on_path("dpkg-deb").is_none() {
+        return Err(ServerError::new(
+            ServerErrorKind::Unavailable,
+            "apt-get: not a Debian machine",
+        ));
+    }
+    eprintln!(
+        "xtask: fetching {PROGRAM} from Debian's packages with `apt-get download` into {}",
+        folder.display()
+    );
+    into_folder(&folder, unpack_package)?;
+    Ok(program)
+}
+
+/// Fills a folder under another name and renames it: what was interrupted is never taken for complete.
+fn into_folder(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), ServerError>,
+) -> Result<(), ServerError> {
+    let mut partial = folder.as_os_str().to_owned();
+    partial.push(format!(".partial-{}", std::process::id()));
+    let partial = PathBuf::from(partial);
+    fs::create_dir_all(&partial)?;
+    let result = fill(&partial).and_then(|()| match fs::rename(&partial, folder) {
+        // Another run of this program was faster.
+        Err(_) if folder.is_dir() => Ok(()),
+        renamed => Ok(renamed?),
+    });
+    let _ = fs::remove_dir_all(&partial);
+    result
+}
+
+fn unpack_package(folder: &Path) -> Result<(), ServerError> {
+    let download = || {
+        tools::output(
+            Command::new("apt-get")
+                .args(["download", "-qq", PROGRAM])
+                .current_dir(folder),
+            INSTALL_WITHIN,
+        )
+    };
+    if let Err(error) = download().map_err(ServerError::from) {
+        if error.kind() == ServerErrorKind::Interrupted {
+            return Err(error);
+        }
+        eprintln!("xtask: reading the package lists with `apt-get update`");
+        tools::output(
+            Command::new("apt-get").args(["update", "-qq"]),
+            INSTALL_WITHIN,
+        )?;
+        download()?;
+    }
+    let package = fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let Some(package) = package else {
+        return Err(ServerError::new(
+            ServerErrorKind::Unavailable,
+            "apt-get: no package came",
+        ));
+    };
+    tools::run(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&package)
+            .arg(folder),
+        INSTALL_WITHIN,
+    )?;
+    Ok(fs::remove_file(package)?)
+}
+
+fn version(program: &Path) -> Result<String, ServerError> {
+    let said = tools::output(Command::new(program).arg("--version"), ANSWER_WITHIN)?;
+    parse_version(&said).map(str::to_owned).ok_or_else(|| {
+        ServerError::new(
+            ServerErrorKind::Unavailable,
+            format!(
+                "{} is not a NATS server: it says `{said}`",
+                program.display()
+            ),
+        )
+    })
+}
+
+fn parse_version(said: &str) -> Option<&str> {
+    let version = said.trim().strip_prefix("nats-server:")?.trim();
+    Some(version.strip_prefix('v').unwrap_or(version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_what_the_program_says() {
+        assert_eq!(parse_version("nats-server: v2.15.2\n"), Some("2.15.2"));
+        assert_eq!(parse_version("nats-server: 2.9.10"), Some("2.9.10"));
+        assert_eq!(parse_version("gnatsd 1.0"), None);
+    }
+
+    #[test]
+    fn an_incomplete_install_leaves_nothing() {
+        let parent = std::env::temp_dir().join(format!("xtask-install-{}", std::process::id()));
+        let folder = parent.join("server-v1.2");
+        into_folder(&folder, |_| Err(ServerError::interrupted())).unwrap_err();
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
+        into_folder(&folder, |partial| {
+            Ok(fs::write(partial.join("program"), "")?)
+        })
+        .unwrap();
+        assert!(folder.join("program").is_file());
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 1);
+        fs::remove_dir_all(&parent).unwrap();
+    }
+
+    #[test]
+    fn a_failed_way_is_noted_and_an_interrupt_ends_the_search() {
+        let mut tried = Vec::new();
+        let failed = Err(ServerError::new(ServerErrorKind::Unavailable, "no go"));
+        assert!(attempt(failed, &mut tried).unwrap().is_none());
+        assert_eq!(tried, ["no go"]);
+        assert!(attempt(Err(ServerError::interrupted()), &mut tried).is_err());
+    }
+}

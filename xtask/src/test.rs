@@ -1,0 +1,337 @@
+//! `cargo xtask test`: all tests, those on real brokers too.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use xtask::servers::{BROKERS, Broker, Origin, Pass, Server, ServerErrorKind};
+use xtask::workspace::{Workspace, cargo};
+
+use crate::End;
+use crate::args::TestOptions;
+use crate::report::{self, Report, StepResult, say};
+use crate::step::{self, Finished};
+use crate::tally::Tally;
+
+/// Broker tests wait more than they compute.
+const BROKER_TEST_THREADS: &str = "--test-threads=4";
+
+pub(crate) fn run(options: &TestOptions) -> Result<End, Box<dyn Error>> {
+    let workspace = Workspace::load()?;
+    let mut run = Run {
+        options,
+        workspace: &workspace,
+        report: Report::new(),
+        tally: Tally::default(),
+        failed_without_a_test: 0,
+        waiting: 0,
+    };
+    Ok(match run.everything() {
+        Ok(()) => run.finish(),
+        Err(Interrupted) => End::Interrupted,
+    })
+}
+
+/// The user pressed Ctrl-C: return, and so drop what runs.
+struct Interrupted;
+
+struct Run<'a> {
+    options: &'a TestOptions,
+    workspace: &'a Workspace,
+    report: Report,
+    tally: Tally,
+    failed_without_a_test: u64,
+    /// Ignored tests that no broker has run yet.
+    waiting: u64,
+}
+
+/// One `cargo test`.
+struct Tests<'a> {
+    title: String,
+    /// Which targets, for cargo.
+    select: Vec<String>,
+    /// Which tests, for the test programs.
+    filter: Vec<&'a str>,
+    server: Option<&'a Given<'a>>,
+    empty: Empty,
+}
+
+/// What tests are told about a server.
+struct Given<'a> {
+    broker: &'a Broker,
+    server: &'a Server,
+    program: Option<PathBuf>,
+}
+
+impl Run<'_> {
+    fn everything(&mut self) -> Result<(), Interrupted> {
+        if !self.options.brokers.is_empty() {
+            let brokers = &self.options.brokers;
+            return brokers.iter().try_for_each(|broker| self.broker(broker));
+        }
+        let plain = self.cargo_test(&Tests {
+            title: "tests without a broker".to_owned(),
+            select: Vec::new(),
+            filter: Vec::new(),
+            server: None,
+            empty: Empty::Allowed,
+        })?;
+        self.waiting = plain.ignored;
+        BROKERS.iter().try_for_each(|broker| self.broker(broker))?;
+        if self.waiting > 0 && !self.is_filtered() {
+            say(format_args!(
+                "note: {} ignored tests belong to no broker and were not run",
+                self.waiting
+            ));
+        }
+        Ok(())
+    }
+
+    /// All passes of a broker. The first one also runs the examples; the others are for other versions.
+    fn broker(&mut self, broker: &Broker) -> Result<(), Interrupted> {
+        let mut versions: Vec<String> = Vec::new();
+        for pass in broker.passes {
+            let Some(server) = self.server(pass)? else {
+                continue;
+            };
+            let version = server.version();
+            if versions.iter().any(|known| known == version) {
+                let why = StepResult::LeftOut(format!("the tests ran on {version} already"));
+                self.report
+                    .end(&format!("{} tests", pass.name), Instant::now(), why);
+                continue;
+            }
+            let given = Given::new(broker, pass, &server)?;
+            let ran = self.cargo_test(&self.suite(pass, &given))?;
+            if versions.is_empty() {
+                let examples = self.examples(pass, &given);
+                let ran_too =
+                    examples.map_or(Ok(Tally::default()), |tests| self.cargo_test(&tests))?;
+                self.waiting = self.waiting.saturating_sub(ran.run() + ran_too.run());
+            }
+            versions.push(version.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The server of a pass. None that is required is a failure.
+    fn server(&mut self, pass: &Pass) -> Result<Option<Server>, Interrupted> {
+        let title = format!("{}: find or start the server", pass.name);
+        let started = self.report.start(&title);
+        let (server, result) = match (pass.start)() {
+            Ok(server) => {
+                let result = StepResult::Passed(server.to_string());
+                (Some(server), result)
+            }
+            Err(error) if error.kind() == ServerErrorKind::Interrupted => return Err(Interrupted),
+            Err(error) if !pass.required && error.kind() == ServerErrorKind::Unavailable => {
+                (None, StepResult::LeftOut(error.reason()))
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                self.failed_without_a_test += 1;
+                (None, StepResult::Failed(error.reason()))
+            }
+        };
+        self.report.end(&title, started, result);
+        Ok(server)
+    }
+
+    /// The integration tests of a broker: the target that is named like it.
+    fn suite<'a>(&self, pass: &Pass, given: &'a Given<'a>) -> Tests<'a> {
+        Tests {
+            title: format!("{} tests on version {}", pass.name, given.server.version()),
+            select: vec!["--test".to_owned(), given.broker.name.to_owned()],
+            filter: vec!["--ignored"],
+            server: Some(given),
+            empty: if self.is_filtered() {
+                Empty::Allowed
+            } else {
+                Empty::Fails
+            },
+        }
+    }
+
+    /// The tests of the example programs that have the broker in their name.
+    fn examples<'a>(&self, pass: &Pass, given: &'a Given<'a>) -> Option<Tests<'a>> {
+        let select = example_targets(self.workspace, given.broker);
+        (!select.is_empty()).then(|| Tests {
+            title: format!("{} tests of the examples", pass.name),
+            select,
+            filter: vec!["--ignored", given.broker.name],
+            server: Some(given),
+            empty: Empty::Allowed,
+        })
+    }
+
+    /// Always the whole workspace, of which targets are selected: fewer packages would mean other features of
+    /// the dependencies, and so another build of them.
+    fn cargo_test(&mut self, tests: &Tests<'_>) -> Result<Tally, Interrupted> {
+        let mut command = Command::new(cargo());
+        command
+            .current_dir(self.workspace.root())
+            .args(["test", "--workspace", "--no-fail-fast"])
+            .args(&tests.select)
+            .args(&self.options.cargo)
+            .arg("--")
+            .args(&tests.filter);
+        if let Some(given) = tests.server {
+            command.arg(BROKER_TEST_THREADS);
+            given.to(&mut command);
+        }
+        command.args(&self.options.tests);
+        let started = self.report.start(&tests.title);
+        let (tally, judgement) = match step::run(&mut command) {
+            Ok(Finished::Interrupted) => return Err(Interrupted),
+            Ok(Finished::Ended(status, tally)) => {
+                (tally, judge(status.success(), tally, tests.empty))
+            }
+            Err(error) => (
+                Tally::default(),
+                Err((format!("cargo cannot be run: {error}"), 1)),
+            ),
+        };
+        self.tally += tally;
+        let result = judgement.map_or_else(
+            |(why, without_a_test)| {
+                self.failed_without_a_test += without_a_test;
+                StepResult::Failed(why)
+            },
+            StepResult::Passed,
+        );
+        self.report.end(&tests.title, started, result);
+        Ok(tally)
+    }
+
+    /// Whether the user picked some of the tests.
+    fn is_filtered(&self) -> bool {
+        !self.options.cargo.is_empty() || !self.options.tests.is_empty()
+    }
+
+    fn finish(mut self) -> End {
+        if self.tally.run() == 0 && self.failed_without_a_test == 0 {
+            say(format_args!("error: no test ran"));
+            self.failed_without_a_test = 1;
+        }
+        self.report.summary();
+        report::last_line(self.tally, self.failed_without_a_test);
+        if self.tally.failed == 0 && self.failed_without_a_test == 0 {
+            End::Succeeded
+        } else {
+            End::Failed
+        }
+    }
+}
+
+impl<'a> Given<'a> {
+    /// Tests that restart a server need a program of their own, also where the server is a container.
+    fn new(broker: &'a Broker, pass: &Pass, server: &'a Server) -> Result<Self, Interrupted> {
+        let mut program = server.program().map(PathBuf::from);
+        if server.origin() == Origin::Compose {
+            program = match (pass.program)() {
+                Ok(program) => Some(program),
+                Err(error) if error.kind() == ServerErrorKind::Interrupted => {
+                    return Err(Interrupted);
+                }
+                Err(error) => {
+                    eprintln!(
+                        "xtask: no {} program for tests that restart one: {}",
+                        broker.name,
+                        error.reason()
+                    );
+                    None
+                }
+            };
+        }
+        Ok(Self {
+            broker,
+            server,
+            program,
+        })
+    }
+
+    fn to(&self, command: &mut Command) {
+        command.env(self.broker.url_variable, self.server.url());
+        // Without one, what the user set stays.
+        if let Some(program) = &self.program {
+            command.env(self.broker.program_variable, program);
+        }
+    }
+}
+
+/// Whether a run without a test is in order: a missing suite is a failure, a filter that matches none is not.
+#[derive(Clone, Copy)]
+enum Empty {
+    Allowed,
+    Fails,
+}
+
+/// The detail of a good step, or why it failed and how many failures that adds to those of the tests.
+fn judge(success: bool, tally: Tally, empty: Empty) -> Result<String, (String, u64)> {
+    match (success, empty) {
+        (true, Empty::Fails) if tally.run() == 0 => Err(("no test ran".to_owned(), 1)),
+        (true, _) => Ok(format!("{tally}, {} ignored", tally.ignored)),
+        (false, _) if tally.failed == 0 => {
+            Err((format!("{tally}, and cargo failed; see above"), 1))
+        }
+        (false, _) => Err((tally.to_string(), 0)),
+    }
+}
+
+/// The programs and tests of the example packages, as arguments for cargo; but not the targets that are named
+/// like the broker, which run as such.
+fn example_targets(workspace: &Workspace, broker: &Broker) -> Vec<String> {
+    let folder = workspace.root().join("examples");
+    let packages = workspace
+        .packages()
+        .iter()
+        .filter(|package| package.folder.starts_with(&folder));
+    packages
+        .flat_map(|package| &package.targets)
+        .filter(|target| target.test && target.name != broker.name)
+        .filter(|target| matches!(target.kind.as_str(), "bin" | "test"))
+        .flat_map(|target| [format!("--{}", target.kind), target.name.clone()])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(passed: u64, failed: u64) -> Tally {
+        Tally {
+            passed,
+            failed,
+            ignored: 0,
+        }
+    }
+
+    #[test]
+    fn a_broker_run_without_a_test_fails() {
+        assert_eq!(
+            judge(true, tally(0, 0), Empty::Fails),
+            Err(("no test ran".into(), 1))
+        );
+        assert!(judge(true, tally(0, 0), Empty::Allowed).is_ok());
+        assert!(judge(true, tally(1, 0), Empty::Fails).is_ok());
+    }
+
+    #[test]
+    fn a_failure_is_counted_once() {
+        assert_eq!(judge(false, tally(3, 2), Empty::Fails).unwrap_err().1, 0);
+        assert_eq!(judge(false, tally(3, 0), Empty::Fails).unwrap_err().1, 1);
+    }
+
+    #[test]
+    fn the_examples_are_selected_by_target() {
+        let workspace = Workspace::load().unwrap();
+        let targets = example_targets(&workspace, &BROKERS[0]);
+        assert!(
+            targets
+                .windows(2)
+                .any(|pair| pair == ["--bin", "quickstart"]),
+            "{targets:?}"
+        );
+    }
+}
