@@ -1,5 +1,6 @@
 //! Bodies: what can be published and what a handler can take, as bytes, text or (feature `json`) JSON.
 
+mod into_outcome;
 #[cfg(feature = "json")]
 mod json;
 
@@ -8,6 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use self::into_outcome::IntoOutcome;
 #[cfg(feature = "json")]
 pub use self::json::Json;
 use crate::message::BoxError;

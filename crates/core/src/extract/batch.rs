@@ -7,9 +7,9 @@ use futures_util::FutureExt as _;
 use opentelemetry::context::FutureExt as _;
 
 use super::{FromDelivery, Rejection, Shape};
-use crate::codec::Decode;
-use crate::handler::{IntoOutcome, panicked};
+use crate::codec::{Decode, IntoOutcome};
 use crate::message::{Delivery, Outcome};
+use crate::middleware::panicked;
 use crate::telemetry::{CurrentBaggage, CurrentSpan, Scope};
 
 /// Is a batch of messages with decoded bodies, as an argument of a handler.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 
+use super::failure_rule::{Attempts, decide, panicked};
 use crate::broker::{Publish, PublishError};
-use crate::handler::{Attempts, decide, panicked};
 use crate::message::{Delivery, Envelope, Outcome, Receipt};
 
 /// Wraps every delivery and every publish of an app or a subscription, single messages and batches alike.

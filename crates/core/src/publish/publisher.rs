@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::deliver::{deliver_with, outgoing};
 use super::publishing::{Publishing, Requesting};
 use crate::broker::{Broker, Publish, PublishError};
 use crate::codec::Encode;
 use crate::message::{Delivery, Destination, Envelope, Receipt};
-use crate::middleware::{Middleware, NextPublish, Outlet};
+use crate::middleware::{Middleware, NextPublish, Outlet, deliver_with, outgoing};
 use crate::telemetry::{Instrumentation, Producer, Scope, publish_context};
 
 /// Publishes messages on one broker: in a handler as an argument, elsewhere as taken from the broker.

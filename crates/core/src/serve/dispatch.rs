@@ -12,9 +12,9 @@ use tracing::debug;
 use super::settle::{settle_one, with_heartbeats};
 use crate::broker::{BrokerError, Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
-use crate::handler::{Attempts, ErasedHandler, RouteOptions, decide, panicked};
+use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Receipt, Settlement, Source};
-use crate::middleware::{Endpoint, Middleware, Next, Settler, process_with};
+use crate::middleware::{Attempts, Endpoint, Middleware, Next, Settler, decide, panicked, process_with};
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Scope};
 

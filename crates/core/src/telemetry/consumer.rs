@@ -12,6 +12,7 @@ use super::incoming::Incoming;
 use super::instrumentation::{Engine, Instrumentation};
 use super::metrics::with_operation_type;
 use super::operation::{Clock, ErrorReport, Operation, Start};
+use super::pending::{Receiving, Settling};
 use super::processing::Processing;
 use super::scope::{Scope, admitted, baggage_attributes, with_baggage};
 use super::semconv::{
@@ -153,8 +154,8 @@ impl Consumer {
         } else {
             None
         };
-        // Without a span the message's own context is current in every mode, so that the trace is passed on (PROP-20).
-        let context = span.clone().unwrap_or_else(|| match &origin.link {
+        // Without a span the message's own context is current in every parent mode, so that the trace is passed on (PROP-20).
+        let context = span.clone().unwrap_or_else(|| match &origin.parent {
             Some(remote) if !ambient.has_active_span() => parent.with_remote_span_context(remote.clone()),
             _ => parent,
         });
@@ -236,7 +237,7 @@ impl Consumer {
         }
     }
 
-    fn received(&self, messages: &[Incoming<'_>], batch: bool, clock: Clock, error: Option<&ErrorReport>) {
+    pub(super) fn received(&self, messages: &[Incoming<'_>], batch: bool, clock: Clock, error: Option<&ErrorReport>) {
         let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
         let ambient = Context::current();
         let span = match messages {
@@ -250,7 +251,13 @@ impl Consumer {
         self.client_operation(OperationType::Receive, verb, span, clock).finish(Vec::new(), error);
     }
 
-    fn settled(&self, messages: &[Incoming<'_>], batch: bool, settling: &Settling, error: Option<&BrokerError>) {
+    pub(super) fn settled(
+        &self,
+        messages: &[Incoming<'_>],
+        batch: bool,
+        settling: &Settling,
+        error: Option<&BrokerError>,
+    ) {
         let Some(verb) = self.settle_verb(&settling.settlement) else { return };
         let wanted = match self.engine().settings.settle_spans {
             SettleSpans::Always => true,
@@ -571,94 +578,5 @@ fn batch_count(messages: &[Incoming<'_>]) -> KeyValue {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("source", &self.shared.source).finish_non_exhaustive()
-    }
-}
-
-/// Is a pull by the application that is under way.
-#[derive(Debug)]
-pub struct Receiving {
-    consumer: Consumer,
-    clock: Clock,
-}
-
-impl Receiving {
-    /// Ends a pull that yields one message at most.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// consumer.receive().finish(&Incoming::new("orders", &headers));
-    /// ```
-    pub fn finish(self, message: &Incoming<'_>) {
-        self.consumer.received(std::slice::from_ref(message), false, self.clock, None);
-    }
-
-    /// Ends a pull that may yield several messages, also when it yielded none (SPAN-31).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// consumer.receive().finish_batch(&[]);
-    /// ```
-    pub fn finish_batch(self, messages: &[Incoming<'_>]) {
-        self.consumer.received(messages, true, self.clock, None);
-    }
-
-    /// Ends a pull that failed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
-    /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
-    /// ```
-    pub fn fail(self, error: &BrokerError) {
-        self.consumer.received(&[], true, self.clock, Some(&ErrorReport::of_broker(error)));
-    }
-}
-
-/// Is a settlement that is under way.
-#[derive(Debug)]
-pub struct Settling {
-    consumer: Consumer,
-    settlement: Settlement,
-    parent: Context,
-    clock: Clock,
-}
-
-impl Settling {
-    /// Ends the settlement of a message handled alone, or of several settled by one call.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// use throughline_core::Settlement;
-    /// let settling = consumer.settle(&Settlement::retry(), &opentelemetry::Context::current());
-    /// settling.finish(&[Incoming::new("orders", &headers)], None);
-    /// ```
-    pub fn finish(self, messages: &[Incoming<'_>], error: Option<&BrokerError>) {
-        self.consumer.settled(messages, messages.len() != 1, &self, error);
     }
 }

@@ -13,6 +13,7 @@ mod incoming;
 mod instrumentation;
 mod metrics;
 mod operation;
+mod pending;
 mod processing;
 mod producer;
 mod scope;
@@ -22,10 +23,11 @@ mod tracer;
 
 pub use self::builder::Builder;
 
-pub use self::consumer::{Consumer, Receiving, Settling};
+pub use self::consumer::Consumer;
 pub use self::current::{Baggage, CurrentBaggage, CurrentSpan, ProcessSpan};
 pub use self::incoming::Incoming;
 pub use self::instrumentation::Instrumentation;
+pub use self::pending::{Receiving, Settling};
 pub use self::processing::Processing;
 pub use self::producer::{Outgoing, Producer, Sending};
 pub use self::scope::Scope;

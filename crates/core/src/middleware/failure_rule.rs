@@ -1,8 +1,7 @@
 use std::any::Any;
 
+use super::{Backoff, DEFAULT_ATTEMPTS};
 use crate::message::{Delivery, Failure, Outcome, Settlement};
-use crate::middleware::Backoff;
-use crate::middleware::DEFAULT_ATTEMPTS;
 
 /// Turns a caught panic into a failure (STAT-08).
 pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Outcome {

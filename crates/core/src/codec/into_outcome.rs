@@ -1,4 +1,4 @@
-use crate::codec::Encode;
+use super::Encode;
 use crate::message::{Envelope, Failure, IntoFailure, Outcome, Settlement};
 
 /// Is what a handler may return.

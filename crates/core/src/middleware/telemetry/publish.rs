@@ -44,7 +44,7 @@ fn failures(error: &PublishError) -> Vec<&PublishError> {
 }
 
 /// Describes a message to the engine. The parts are copied out first: the headers are borrowed for writing.
-pub(super) fn outgoing<'a>(transport: &dyn Publish, envelope: &'a mut Envelope) -> Outgoing<'a> {
+pub(crate) fn outgoing<'a>(transport: &dyn Publish, envelope: &'a mut Envelope) -> Outgoing<'a> {
     let mut attributes = Vec::new();
     transport.attributes(envelope, &mut attributes);
     let parts = envelope.telemetry_parts();

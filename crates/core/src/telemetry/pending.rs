@@ -1,0 +1,96 @@
+use opentelemetry::Context;
+
+use super::consumer::Consumer;
+use super::incoming::Incoming;
+use super::operation::{Clock, ErrorReport};
+use crate::broker::BrokerError;
+use crate::message::Settlement;
+
+/// Is a pull by the application that is under way.
+#[derive(Debug)]
+pub struct Receiving {
+    pub(super) consumer: Consumer,
+    pub(super) clock: Clock,
+}
+
+impl Receiving {
+    /// Ends a pull that yields one message at most.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// consumer.receive().finish(&Incoming::new("orders", &headers));
+    /// ```
+    pub fn finish(self, message: &Incoming<'_>) {
+        self.consumer.received(std::slice::from_ref(message), false, self.clock, None);
+    }
+
+    /// Ends a pull that may yield several messages, also when it yielded none (SPAN-31).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::Instrumentation;
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// consumer.receive().finish_batch(&[]);
+    /// ```
+    pub fn finish_batch(self, messages: &[Incoming<'_>]) {
+        self.consumer.received(messages, true, self.clock, None);
+    }
+
+    /// Ends a pull that failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::Instrumentation;
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
+    /// ```
+    pub fn fail(self, error: &BrokerError) {
+        self.consumer.received(&[], true, self.clock, Some(&ErrorReport::of_broker(error)));
+    }
+}
+
+/// Is a settlement that is under way.
+#[derive(Debug)]
+pub struct Settling {
+    pub(super) consumer: Consumer,
+    pub(super) settlement: Settlement,
+    pub(super) parent: Context,
+    pub(super) clock: Clock,
+}
+
+impl Settling {
+    /// Ends the settlement of a message handled alone, or of several settled by one call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// use throughline_core::Settlement;
+    /// let settling = consumer.settle(&Settlement::retry(), &opentelemetry::Context::current());
+    /// settling.finish(&[Incoming::new("orders", &headers)], None);
+    /// ```
+    pub fn finish(self, messages: &[Incoming<'_>], error: Option<&BrokerError>) {
+        self.consumer.settled(messages, messages.len() != 1, &self, error);
+    }
+}
