@@ -97,7 +97,8 @@ impl Nats {
     /// use throughline_nats::Nats;
     ///
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let options = ConnectOptions::with_user_and_password("stock".to_owned(), "secret".to_owned()).name("stock").require_tls(true);
+    /// let options = ConnectOptions::with_user_and_password("stock".to_owned(), "secret".to_owned());
+    /// let options = options.name("stock").require_tls(true);
     /// let nats = Nats::connect_with("nats.example.com", options).await?;
     /// # Ok(())
     /// # }
@@ -302,7 +303,8 @@ impl Broker for Nats {
 
     async fn shutdown(&self) -> Result<(), BrokerError> {
         let client = &self.connection.client;
-        let not_flushed = |kind| BrokerError::new(kind, error::TIMEOUT, "what was published last may not have been sent");
+        let not_flushed =
+            |kind| BrokerError::new(kind, error::TIMEOUT, "what was published last may not have been sent");
         match timeout(FLUSH_WAIT, client.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(failed)) => return Err(not_flushed(BrokerErrorKind::Disconnected).with_source(failed)),
@@ -358,7 +360,9 @@ impl Connection {
 }
 
 fn unreadable_address() -> BrokerError {
-    BrokerError::configuration("the address of the NATS server cannot be read: write it as host:port or nats://host:port")
+    BrokerError::configuration(
+        "the address of the NATS server cannot be read: write it as host:port or nats://host:port",
+    )
 }
 
 /// Returns the addresses as an error shows them: without user and password.

@@ -152,7 +152,10 @@ fn holds_one_context(name: &str) -> bool {
 }
 
 fn known(name: &str) -> Cow<'static, str> {
-    KNOWN.iter().find(|known| **known == name).map_or_else(|| Cow::Owned(name.to_owned()), |known| Cow::Borrowed(*known))
+    KNOWN
+        .iter()
+        .find(|known| **known == name)
+        .map_or_else(|| Cow::Owned(name.to_owned()), |known| Cow::Borrowed(*known))
 }
 
 /// Copies portable headers into the client's.
@@ -245,7 +248,8 @@ mod tests {
     fn what_no_broker_carries_is_dropped_and_counted() {
         let before = refused_headers();
         let mut headers = map(&[("baggage", "stale=1")]);
-        for (name, value) in [("baggage", "a\r\nb"), ("bad name", "x"), ("bad:name", "x"), ("", "x"), ("baggage", "ü")] {
+        for (name, value) in [("baggage", "a\r\nb"), ("bad name", "x"), ("bad:name", "x"), ("", "x"), ("baggage", "ü")]
+        {
             HeaderInjector(&mut headers).set(name, value.to_owned());
         }
         assert!(headers.is_empty(), "PROP-07, PROP-N-03");
@@ -277,7 +281,8 @@ mod tests {
 
     #[test]
     fn the_portable_headers_have_the_first_context_and_all_baggage() {
-        let headers = to_headers(&map(&[("traceparent", "a"), ("traceparent", "b"), ("baggage", "a=1"), ("baggage", "b=2")]));
+        let headers =
+            to_headers(&map(&[("traceparent", "a"), ("traceparent", "b"), ("baggage", "a=1"), ("baggage", "b=2")]));
         assert_eq!(headers.get_all("traceparent").collect::<Vec<_>>(), [b"a"], "PROP-N-02");
         assert_eq!(headers.get_all("baggage").collect::<Vec<_>>(), [b"a=1", b"b=2"], "PROP-12");
     }
@@ -296,7 +301,8 @@ mod tests {
 
     #[test]
     fn a_header_nats_cannot_carry_is_named() {
-        for (name, value) in [("a b", &b"x"[..]), ("a:b", b"x"), ("", b"x"), ("tag", b"a\nb"), ("tag", b"\xff"), ("größe", b"x")]
+        for (name, value) in
+            [("a b", &b"x"[..]), ("a:b", b"x"), ("", b"x"), ("tag", b"a\nb"), ("tag", b"\xff"), ("größe", b"x")]
         {
             let mut headers = Headers::new();
             headers.append(name, value);
@@ -326,7 +332,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_makes_the_carriers_panic(entries in prop::collection::vec((".*", ".*", prop::collection::vec(any::<u8>(), 0..8)), 0..6)) {
+        fn no_header_makes_the_carriers_panic(
+            entries in prop::collection::vec((".*", ".*", prop::collection::vec(any::<u8>(), 0..8)), 0..6),
+        ) {
             let mut native = HeaderMap::new();
             let mut headers = Headers::new();
             for (name, text, bytes) in entries {
@@ -349,7 +357,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_sent_has_only_what_the_protocol_can_carry(name in ".{0,8}", value in prop::collection::vec(any::<u8>(), 0..8)) {
+        fn what_is_sent_is_what_the_protocol_can_carry(name in ".{0,8}", value in prop::collection::vec(any::<u8>(), 0..8)) {
             let mut headers = Headers::new();
             headers.append(name, value);
             if let Ok(native) = to_native(&headers) {

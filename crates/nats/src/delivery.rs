@@ -199,7 +199,9 @@ pub(crate) fn from_core(message: async_nats::Message) -> Delivery {
 pub(crate) fn from_stream(message: async_nats::Message, position: Option<StreamPosition>, recorded: bool) -> Delivery {
     let mut delivery = portable(&message);
     if let Some(position) = &position {
-        delivery = delivery.with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX)).with_sent_at(position.published);
+        delivery = delivery
+            .with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX))
+            .with_sent_at(position.published);
     }
     delivery.with_native(Arc::new(NativeMessage { message: Some(message), position, recorded }))
 }
@@ -330,8 +332,10 @@ mod tests {
 
     #[test]
     fn a_core_message_keeps_all_that_is_portable() {
-        let delivery =
-            from_core(message(Some("_INBOX.a.b"), &[("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")]));
+        let delivery = from_core(message(
+            Some("_INBOX.a.b"),
+            &[("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")],
+        ));
         assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders.42", &b"{}"[..]), "ATTR-N-01");
         assert_eq!(delivery.id(), Some("m1"), "ATTR-N-06");
         assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
@@ -368,9 +372,14 @@ mod tests {
                 (3, 100, 7, 42)
             );
         }
-        for ack in
-            ["", "$JS.ACK.", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.x.2.3.4.5", "_INBOX.a.b.1.2.3.4.5", "$JS.ACK.a.b.1.2.3.4.5.6"]
-        {
+        for ack in [
+            "",
+            "$JS.ACK.",
+            "$JS.ACK.a.b.1.2.3.4",
+            "$JS.ACK.a.b.x.2.3.4.5",
+            "_INBOX.a.b.1.2.3.4.5",
+            "$JS.ACK.a.b.1.2.3.4.5.6",
+        ] {
             assert_eq!(parse(ack), None, "{ack}");
         }
     }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use throughline_core::Destination;
+use throughline_core::message::Destination;
 
-/// Publishes to core NATS, also through a [`Nats`](crate::Nats) whose plain destinations are streams: at most once, and confirmed by
-/// nobody.
+/// Publishes to core NATS, also through a [`Nats`](crate::Nats) whose plain destinations are streams: at most once, and
+/// confirmed by nobody.
 ///
 /// # Examples
 ///

@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{
@@ -7,7 +8,9 @@ use async_nats::jetstream::context::{
 };
 use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{ErrorCode, context, stream};
-use async_nats::{ConnectError, ConnectErrorKind, PublishErrorKind as ClientErrorKind, RequestErrorKind, SubscribeErrorKind};
+use async_nats::{
+    ConnectError, ConnectErrorKind, PublishErrorKind as ClientErrorKind, RequestErrorKind, SubscribeErrorKind,
+};
 use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
 use throughline_core::message::BoxError;
 
@@ -32,19 +35,38 @@ pub(crate) fn connect(error: ConnectError, server: &str) -> BrokerError {
         ),
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => (
             BrokerErrorKind::Unauthorized,
-            format!("the NATS server at {server} refused the credentials: correct those given to `ConnectOptions` or in the URL"),
+            format!(
+                "the NATS server at {server} refused the credentials: correct those given to `ConnectOptions` or in the URL"
+            ),
         ),
         ConnectErrorKind::Tls => (
             BrokerErrorKind::Configuration,
             format!("no TLS connection to {server}: correct the certificates given to `ConnectOptions`"),
         ),
-        ConnectErrorKind::TimedOut | ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => (
+        ConnectErrorKind::Io if !is_refused(&error) => (
             BrokerErrorKind::Unreachable,
-            format!("no NATS server answers at {server}: start nats-server there or correct the URL"),
+            format!("what listens at {server} ended the connection: it is no NATS server, or only one side uses TLS"),
         ),
+        ConnectErrorKind::TimedOut | ConnectErrorKind::Dns | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
+            (
+                BrokerErrorKind::Unreachable,
+                format!("no NATS server answers at {server}: start nats-server there or correct the URL"),
+            )
+        }
     };
     let error_type = if error.kind() == ConnectErrorKind::TimedOut { TIMEOUT } else { OTHER };
     BrokerError::new(kind, error_type, message).with_source(error)
+}
+
+/// Tells whether nobody listened, as opposed to somebody who then went away.
+fn is_refused(error: &ConnectError) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    cause.is_none_or(|cause| {
+        !matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+        )
+    })
 }
 
 /// Says why a subscription was refused by the client.
@@ -53,10 +75,10 @@ pub(crate) fn subscribe(error: async_nats::SubscribeError, subject: &str) -> Bro
         SubscribeErrorKind::InvalidSubject => {
             invalid_subscription(subject, "it has an empty token or white space").with_source(error)
         }
-        SubscribeErrorKind::InvalidQueueName => {
-            BrokerError::configuration(format!("the queue group of `{subject}` is empty or has white space: correct its name"))
-                .with_source(error)
-        }
+        SubscribeErrorKind::InvalidQueueName => BrokerError::configuration(format!(
+            "the queue group of `{subject}` is empty or has white space: correct its name"
+        ))
+        .with_source(error),
         SubscribeErrorKind::Other => connection_ended(subject).with_source(error),
     }
 }
@@ -103,7 +125,9 @@ pub(crate) fn settle_unconfirmed(error: async_nats::RequestError) -> BrokerError
 pub(crate) fn publish(error: async_nats::PublishError, subject: &str) -> PublishError {
     match error.kind() {
         ClientErrorKind::MaxPayloadExceeded => too_large(subject).with_source(error),
-        ClientErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space").with_source(error),
+        ClientErrorKind::InvalidSubject => {
+            invalid_subject(subject, "it is empty or has white space").with_source(error)
+        }
         ClientErrorKind::Send => disconnected(subject).with_source(error),
     }
 }
@@ -126,9 +150,11 @@ pub(crate) fn stream_publish(error: StreamPublishError, subject: &str) -> Publis
             WRONG_LAST_SEQUENCE,
             format!("the last sequence of the stream of `{subject}` is another than expected"),
         ),
-        StreamPublishErrorKind::TimedOut => {
-            (PublishErrorKind::Timeout, TIMEOUT, format!("the stream of `{subject}` did not confirm the message in time"))
-        }
+        StreamPublishErrorKind::TimedOut => (
+            PublishErrorKind::Timeout,
+            TIMEOUT,
+            format!("the stream of `{subject}` did not confirm the message in time"),
+        ),
         StreamPublishErrorKind::MaxAckPending => (
             PublishErrorKind::Refused,
             MAX_ACK_PENDING,
@@ -146,8 +172,12 @@ fn stream_refused(error: StreamPublishError, subject: &str) -> PublishError {
     let server = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
     match server.map(async_nats::jetstream::Error::error_code) {
         Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => too_large(subject).with_source(error),
-        Some(_) => PublishError::new(PublishErrorKind::Refused, OTHER, format!("the stream of `{subject}` refused the message"))
-            .with_source(error),
+        Some(_) => PublishError::new(
+            PublishErrorKind::Refused,
+            OTHER,
+            format!("the stream of `{subject}` refused the message"),
+        )
+        .with_source(error),
         None => disconnected(subject).with_source(error),
     }
 }
@@ -155,17 +185,21 @@ fn stream_refused(error: StreamPublishError, subject: &str) -> PublishError {
 /// Says why a request got no reply.
 pub(crate) fn request(error: async_nats::RequestError, subject: &str, timeout: Duration) -> PublishError {
     match error.kind() {
-        RequestErrorKind::TimedOut => {
-            PublishError::new(PublishErrorKind::Timeout, TIMEOUT, format!("no reply from `{subject}` within {timeout:?}"))
-                .with_source(error)
-        }
+        RequestErrorKind::TimedOut => PublishError::new(
+            PublishErrorKind::Timeout,
+            TIMEOUT,
+            format!("no reply from `{subject}` within {timeout:?}"),
+        )
+        .with_source(error),
         RequestErrorKind::NoResponders => PublishError::new(
             PublishErrorKind::NotFound,
             NO_RESPONDERS,
             format!("nobody subscribes to `{subject}`: start the service that answers it or correct the subject"),
         )
         .with_source(error),
-        RequestErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space").with_source(error),
+        RequestErrorKind::InvalidSubject => {
+            invalid_subject(subject, "it is empty or has white space").with_source(error)
+        }
         RequestErrorKind::MaxPayloadExceeded => too_large(subject).with_source(error),
         RequestErrorKind::Other => disconnected(subject).with_source(error),
     }
@@ -185,7 +219,9 @@ pub(crate) fn invalid_subject(subject: &str, why: &str) -> PublishError {
     PublishError::new(
         PublishErrorKind::InvalidDestination,
         INVALID_SUBJECT,
-        format!("`{subject}` is not a subject to publish to, {why}: write tokens with dots between them and no wildcard"),
+        format!(
+            "`{subject}` is not a subject to publish to, {why}: write tokens with dots between them and no wildcard"
+        ),
     )
 }
 
@@ -202,7 +238,9 @@ fn too_large(subject: &str) -> PublishError {
     PublishError::new(
         PublishErrorKind::TooLarge,
         MAX_PAYLOAD,
-        format!("the message to `{subject}` with its headers is larger than the server takes: raise `max_payload` or send less"),
+        format!(
+            "the message to `{subject}` with its headers is larger than the server takes: raise `max_payload` or send less"
+        ),
     )
 }
 
@@ -217,8 +255,10 @@ pub(crate) fn get_stream(error: context::GetStreamError, stream: &str) -> Broker
         }
         GetStreamErrorKind::JetStream(server) => from_server(&server, stream).with_source(error),
         GetStreamErrorKind::Request => {
-            let request =
-                error.source().and_then(|source| source.downcast_ref::<context::RequestError>()).map(context::RequestError::kind);
+            let request = error
+                .source()
+                .and_then(|source| source.downcast_ref::<context::RequestError>())
+                .map(context::RequestError::kind);
             no_answer(request.as_ref(), stream).with_source(error)
         }
     }
@@ -296,7 +336,11 @@ fn no_answer(kind: Option<&context::RequestErrorKind>, stream: &str) -> BrokerEr
 }
 
 fn timed_out(stream: &str) -> BrokerError {
-    BrokerError::new(BrokerErrorKind::Timeout, TIMEOUT, format!("the server did not answer about stream {stream} in time"))
+    BrokerError::new(
+        BrokerErrorKind::Timeout,
+        TIMEOUT,
+        format!("the server did not answer about stream {stream} in time"),
+    )
 }
 
 fn other(stream: &str) -> BrokerError {

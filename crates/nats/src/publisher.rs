@@ -54,8 +54,12 @@ impl NatsPublisher {
         let headers = headers_of(envelope)?;
         let reply = envelope.reply_to().map(subject_of).transpose()?;
         let payload = envelope.payload().clone();
-        let message =
-            OutboundMessage { subject: subject.clone(), reply, payload, headers: (!headers.is_empty()).then_some(headers) };
+        let message = OutboundMessage {
+            subject: subject.clone(),
+            reply,
+            payload,
+            headers: (!headers.is_empty()).then_some(headers),
+        };
         self.connection.client.publish_message(message).await.map_err(|failed| error::publish(failed, &subject))?;
         Ok(Receipt::new())
     }
@@ -75,7 +79,7 @@ impl NatsPublisher {
         }
         let mut ack = self.store(envelope, &subject, headers.clone()).await?;
         if let Some(id) = envelope.id().filter(|id| ack.duplicate && is_forwarded(envelope, id)) {
-            // The stream knows the id from the message this one was made of, and would drop it (a dead letter in the same stream).
+            // The stream has the id from the message this one was made of, and drops it: a dead letter in the same stream.
             put(&mut headers, MESSAGE_ID, &format!("{id}@{subject}"))?;
             ack = self.store(envelope, &subject, headers).await?;
         }
@@ -89,7 +93,8 @@ impl NatsPublisher {
         headers: HeaderMap,
     ) -> Result<PublishAck, PublishError> {
         let failed = |failed| error::stream_publish(failed, subject);
-        let sent = self.connection.jetstream.publish_with_headers(subject.clone(), headers, envelope.payload().clone()).await;
+        let sent =
+            self.connection.jetstream.publish_with_headers(subject.clone(), headers, envelope.payload().clone()).await;
         sent.map_err(failed)?.await.map_err(failed)
     }
 
@@ -180,7 +185,11 @@ fn subject_of(destination: &Destination) -> Result<async_nats::Subject, PublishE
 
 fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError> {
     let mut headers = to_native(envelope.headers())?;
-    let own = [(MESSAGE_ID, envelope.id()), (CORRELATION_ID, envelope.correlation_id()), (CONTENT_TYPE, envelope.content_type())];
+    let own = [
+        (MESSAGE_ID, envelope.id()),
+        (CORRELATION_ID, envelope.correlation_id()),
+        (CONTENT_TYPE, envelope.content_type()),
+    ];
     for (name, value) in own {
         if let Some(value) = value {
             put(&mut headers, name, value)?;
@@ -214,7 +223,11 @@ mod tests {
     fn a_subject_to_publish_to_has_no_wildcard_and_no_empty_token() {
         for name in ["", "a..b", ".a", "a.", "a b", "a.*", "a.>", "a\r\nPUB b", "a\u{0}b"] {
             let error = subject_of(&Destination::new(name)).unwrap_err();
-            assert_eq!((error.kind(), error.error_type()), (PublishErrorKind::InvalidDestination, "invalid_subject"), "{name:?}");
+            assert_eq!(
+                (error.kind(), error.error_type()),
+                (PublishErrorKind::InvalidDestination, "invalid_subject"),
+                "{name:?}"
+            );
         }
         for name in ["a", "a.b", "$SYS.x", "a*b", "größe"] {
             assert!(subject_of(&Destination::new(name)).is_ok(), "{name:?}");

@@ -2,9 +2,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_nats::ServerAddr;
-use throughline_core::Destination;
 use throughline_core::broker::{Pattern, Subscription, Wildcards};
-use throughline_core::message::{Operations, Source, System, Target};
+use throughline_core::message::{Destination, Operations, Source, System, Target};
 
 /// `messaging.system` of core NATS and JetStream (ATTR-S-03).
 pub(crate) const SYSTEM: &str = "nats";
@@ -68,7 +67,8 @@ pub(crate) fn core_source(system: &Arc<System>, subscription: &Subscription) -> 
     }
 }
 
-/// Describes what a consumer of a stream reads from: the consumer's name, and the group of a push consumer (ATTR-J-02, ATTR-J-03).
+/// Describes what a consumer of a stream reads from: its subjects and name, and the group of a push consumer
+/// (ATTR-J-02, ATTR-J-03).
 pub(crate) fn stream_source(system: &Arc<System>, filters: &[Pattern], consumer: &str, group: Option<&str>) -> Source {
     let source = subjects(Source::new(Arc::clone(system)), filters).with_subscription(consumer);
     match group {
@@ -86,16 +86,19 @@ fn subjects(source: Source, patterns: &[Pattern]) -> Source {
     }
 }
 
-/// Describes where a message goes: an inbox by its prefix, anything else by its name and the template the user gave (ATTR-N-01 to -04).
+/// Describes where a message goes: an inbox by its prefix, anything else by its name and the template the user gave
+/// (ATTR-N-01 to -04).
 pub(crate) fn target<'a>(destination: &'a Destination, inbox_prefix: &str) -> Target<'a> {
     let name = destination.name();
     match inbox_template(name, inbox_prefix) {
-        Some(prefix) => Target { template: Some(Cow::Borrowed(prefix)), temporary: true, anonymous: true, ..Target::new(name) },
+        Some(prefix) => {
+            Target { template: Some(Cow::Borrowed(prefix)), temporary: true, anonymous: true, ..Target::new(name) }
+        }
         None => Target { template: destination.template().map(Cow::Borrowed), ..Target::new(name) },
     }
 }
 
-/// Returns the prefix of an inbox: that of this client, or one another client calls `_INBOX` or `_INBOX_…`; `None` for any other subject.
+/// Returns the prefix of an inbox: that of this client, or `_INBOX` or `_INBOX_…` of another one. Any other subject has none.
 pub(crate) fn inbox_template<'a>(subject: &'a str, own_prefix: &str) -> Option<&'a str> {
     if subject.strip_prefix(own_prefix).is_some_and(|rest| rest.starts_with('.')) {
         return subject.get(..own_prefix.len());

@@ -86,7 +86,11 @@ mod tests {
     fn a_subject_to_subscribe_to_is_checked_before_it_is_sent() {
         for text in ["", ".", "a..b", "a.", ".a", "a.>.b", "a b", "a\r\nb"] {
             let error = wire_subject(&Pattern::new(text, WILDCARDS)).unwrap_err();
-            assert_eq!((error.kind(), error.error_type()), (BrokerErrorKind::Configuration, "invalid_subject"), "{text:?}");
+            assert_eq!(
+                (error.kind(), error.error_type()),
+                (BrokerErrorKind::Configuration, "invalid_subject"),
+                "{text:?}"
+            );
         }
     }
 

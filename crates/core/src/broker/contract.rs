@@ -68,6 +68,12 @@ pub trait Subscriber: Send {
 
     /// Stops taking messages and gives back those that were buffered but not handed out.
     async fn close(&mut self) {}
+
+    /// Returns the next message that was taken from the broker and cannot be given back; called after [`close`](Self::close)
+    /// until it returns `None`. The default has none.
+    async fn drain(&mut self) -> Option<Received> {
+        None
+    }
 }
 
 /// Is a message as an adapter hands it over, with the handle that settles it.

@@ -2,7 +2,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use super::Handler;
+use super::{Arguments, Async, Function, IntoOutcome};
 use crate::message::{Delivery, Outcome};
 
 /// A handler without its type, so that a route can hold any.
@@ -23,11 +23,16 @@ impl<H, Args> Erase<H, Args> {
 
 impl<H, Args, S> ErasedHandler<S> for Erase<H, Args>
 where
-    H: Handler<Args, S>,
-    Args: 'static,
+    H: Function<Args, Output: Async<Output: IntoOutcome> + Send>,
+    Args: Arguments<S>,
     S: Sync + 'static,
 {
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
-        Box::pin(self.handler.call(delivery, state))
+        Box::pin(async move {
+            match Args::from_delivery(&delivery, state).await {
+                Ok(arguments) => self.handler.call(arguments).await.into_outcome(),
+                Err(rejection) => Outcome::failed(rejection.into_failure()),
+            }
+        })
     }
 }

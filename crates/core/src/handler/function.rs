@@ -1,9 +1,8 @@
 use std::future::Future;
 
+use super::IntoRoute;
 use super::route::Route;
-use super::{IntoOutcome, IntoRoute};
-use crate::extract::{FromDelivery, Shape};
-use crate::message::{Delivery, Destination, Outcome};
+use crate::message::Destination;
 use crate::middleware::Middleware;
 use crate::telemetry::{ParentMode, Trust};
 
@@ -23,20 +22,7 @@ use crate::telemetry::{ParentMode, Trust};
 ///
 /// let route: Route<()> = reserve.reply_to("stock.reserved").concurrency(4);
 /// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a handler",
-    label = "not a handler",
-    note = "a handler is an `async fn` of up to eight arguments whose future is `Send` (nothing like `Rc` or a lock guard held over an `.await`)",
-    note = "every argument must be an extractor: `Json<T>` (`T` needs `#[derive(serde::Deserialize)]`), `String`, `Bytes`, `Headers`, `State<T>`, `ProcessSpan`, `Baggage`, `Publisher`, `Batch<T>`, `Delivery`",
-    note = "it returns `()`, `Settlement`, a reply such as `Json<T>` (`T` needs `#[derive(serde::Serialize)]`), several replies, or a `Result` of these"
-)]
-pub trait Handler<Args: 'static, S: Sync + 'static>: Clone + Send + Sync + Sized + 'static {
-    /// Whether the arguments want single messages, batches, or either.
-    const SHAPE: Shape;
-
-    /// Handles a delivery.
-    fn call(&self, delivery: Delivery, state: &S) -> impl Future<Output = Outcome> + Send;
-
+pub trait Handler<Args, S>: Function<Args> {
     /// Publishes what the handler returns to a destination, besides answering a requester.
     ///
     /// # Examples
@@ -46,7 +32,10 @@ pub trait Handler<Args: 'static, S: Sync + 'static>: Clone + Send + Sync + Sized
     /// async fn reserve(order: String) -> String { order }
     /// let route: Route<()> = reserve.reply_to("stock.reserved");
     /// ```
-    fn reply_to(self, destination: impl Into<Destination>) -> Route<S> {
+    fn reply_to(self, destination: impl Into<Destination>) -> Route<S>
+    where
+        Self: IntoRoute<Args, S>,
+    {
         self.into_route().reply_to(destination)
     }
 
@@ -59,7 +48,10 @@ pub trait Handler<Args: 'static, S: Sync + 'static>: Clone + Send + Sync + Sized
     /// async fn reserve(order: String) {}
     /// let route: Route<()> = reserve.middleware(Timeout::secs(10));
     /// ```
-    fn middleware(self, middleware: impl Middleware) -> Route<S> {
+    fn middleware(self, middleware: impl Middleware) -> Route<S>
+    where
+        Self: IntoRoute<Args, S>,
+    {
         self.into_route().middleware(middleware)
     }
 
@@ -72,7 +64,10 @@ pub trait Handler<Args: 'static, S: Sync + 'static>: Clone + Send + Sync + Sized
     /// async fn reserve(order: String) {}
     /// let route: Route<()> = reserve.dead_letter("orders.placed.dead");
     /// ```
-    fn dead_letter(self, destination: impl Into<Destination>) -> Route<S> {
+    fn dead_letter(self, destination: impl Into<Destination>) -> Route<S>
+    where
+        Self: IntoRoute<Args, S>,
+    {
         self.into_route().dead_letter(destination)
     }
 
@@ -85,7 +80,10 @@ pub trait Handler<Args: 'static, S: Sync + 'static>: Clone + Send + Sync + Sized
     /// async fn reserve(order: String) {}
     /// let route: Route<()> = reserve.concurrency(16);
     /// ```
-    fn concurrency(self, most: usize) -> Route<S> {
+    fn concurrency(self, most: usize) -> Route<S>
+    where
+        Self: IntoRoute<Args, S>,
+    {
         self.into_route().concurrency(most)
     }
 
@@ -98,7 +96,10 @@ pub trait Handler<Args: 'static, S: Sync + 'static>: Clone + Send + Sync + Sized
     /// async fn reserve(order: String) {}
     /// let route: Route<()> = reserve.parent_mode(ParentMode::LinkOnly);
     /// ```
-    fn parent_mode(self, mode: ParentMode) -> Route<S> {
+    fn parent_mode(self, mode: ParentMode) -> Route<S>
+    where
+        Self: IntoRoute<Args, S>,
+    {
         self.into_route().parent_mode(mode)
     }
 
@@ -111,56 +112,65 @@ pub trait Handler<Args: 'static, S: Sync + 'static>: Clone + Send + Sync + Sized
     /// async fn reserve(order: String) {}
     /// let route: Route<()> = reserve.trust(Trust::Link);
     /// ```
-    fn trust(self, trust: Trust) -> Route<S> {
+    fn trust(self, trust: Trust) -> Route<S>
+    where
+        Self: IntoRoute<Args, S>,
+    {
         self.into_route().trust(trust)
     }
 }
 
-const fn join(one: Shape, other: Shape) -> Shape {
-    match (one, other) {
-        (Shape::Any, shape) | (shape, Shape::Any) => shape,
-        (Shape::Batch, _) | (_, Shape::Batch) => Shape::Batch,
-        (Shape::Single, Shape::Single) => Shape::Single,
-    }
+// For any function: what it lacks as a handler is then said by `IntoRoute`, which names the argument, the answer or the future.
+impl<F, Args, S> Handler<Args, S> for F where F: Function<Args> {}
+
+/// Is a function of up to eight arguments, whatever they are. [`Handler`] gives it its methods.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not a function of up to eight arguments",
+    note = "a handler is an `async fn` of up to eight arguments; put what it needs besides messages into the state (`State<T>`), or several arguments into an extractor of your own"
+)]
+pub trait Function<Args>: Clone + Send + Sync + Sized + 'static {
+    /// What the function returns: of an `async fn`, its future.
+    type Output;
+
+    /// Calls the function.
+    #[doc(hidden)]
+    fn call(&self, arguments: Args) -> Self::Output;
 }
 
-macro_rules! impl_handler {
+/// Is what an `async fn` returns when it is called.
+#[diagnostic::on_unimplemented(
+    message = "the handler is not `async`: it returns `{Self}`, which is no future",
+    label = "not an `async fn`",
+    note = "write `async fn`, or return a future"
+)]
+pub trait Async: Future {}
+
+#[diagnostic::do_not_recommend]
+impl<F: Future> Async for F {}
+
+macro_rules! impl_function {
     ($($argument:ident),*) => {
         #[allow(non_snake_case)] // the type parameters also name the values
-        impl<F, Fut, R, S, $($argument,)*> Handler<($($argument,)*), S> for F
+        impl<F, R, $($argument,)*> Function<($($argument,)*)> for F
         where
-            F: Fn($($argument),*) -> Fut + Clone + Send + Sync + 'static,
-            Fut: Future<Output = R> + Send,
-            R: IntoOutcome,
-            S: Sync + 'static,
-            $($argument: FromDelivery<S> + Send + 'static,)*
+            F: Fn($($argument),*) -> R + Clone + Send + Sync + 'static,
         {
-            const SHAPE: Shape = {
-                let shape = Shape::Any;
-                $(let shape = join(shape, $argument::SHAPE);)*
-                shape
-            };
+            type Output = R;
 
-            async fn call(&self, delivery: Delivery, state: &S) -> Outcome {
-                $(
-                    let $argument = match $argument::from_delivery(&delivery, state).await {
-                        Ok(argument) => argument,
-                        Err(rejection) => return Outcome::failed(rejection.into_failure()),
-                    };
-                )*
-                let _ = (&delivery, state);
-                self($($argument),*).await.into_outcome()
+            fn call(&self, ($($argument,)*): ($($argument,)*)) -> R {
+                self($($argument),*)
             }
         }
     };
 }
 
-impl_handler!();
-impl_handler!(A1);
-impl_handler!(A1, A2);
-impl_handler!(A1, A2, A3);
-impl_handler!(A1, A2, A3, A4);
-impl_handler!(A1, A2, A3, A4, A5);
-impl_handler!(A1, A2, A3, A4, A5, A6);
-impl_handler!(A1, A2, A3, A4, A5, A6, A7);
-impl_handler!(A1, A2, A3, A4, A5, A6, A7, A8);
+impl_function!();
+impl_function!(A1);
+impl_function!(A1, A2);
+impl_function!(A1, A2, A3);
+impl_function!(A1, A2, A3, A4);
+impl_function!(A1, A2, A3, A4, A5);
+impl_function!(A1, A2, A3, A4, A5, A6);
+impl_function!(A1, A2, A3, A4, A5, A6, A7);
+impl_function!(A1, A2, A3, A4, A5, A6, A7, A8);

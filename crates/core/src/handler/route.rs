@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::erased::Erase;
-use super::{ErasedHandler, Handler};
+use super::{Arguments, Async, ErasedHandler, Function, IntoOutcome};
 use crate::extract::Shape;
 use crate::message::Destination;
 use crate::middleware::{DeadLetter, Middleware};
@@ -40,12 +40,12 @@ pub(crate) struct RouteOptions {
 impl<S> Route<S> {
     fn new<H, Args>(handler: H) -> Self
     where
-        H: Handler<Args, S>,
-        Args: 'static,
+        H: Function<Args, Output: Async<Output: IntoOutcome> + Send>,
+        Args: Arguments<S>,
         S: Sync + 'static,
     {
         let options = RouteOptions {
-            shape: H::SHAPE,
+            shape: Args::SHAPE,
             replies: Vec::new(),
             middleware: Vec::new(),
             dead_letter: None,
@@ -167,6 +167,11 @@ impl<S> fmt::Debug for Route<S> {
 /// async fn reserve(order: String) {}
 /// let route: Route<()> = reserve.into_route();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler",
+    label = "not a handler",
+    note = "a handler is an `async fn` of up to eight arguments, each an extractor; where that is not enough, take several of them as one `FromDelivery` of your own, or put them into the state"
+)]
 pub trait IntoRoute<Args, S> {
     /// Makes the route.
     ///
@@ -182,8 +187,8 @@ pub trait IntoRoute<Args, S> {
 
 impl<H, Args, S> IntoRoute<Args, S> for H
 where
-    H: Handler<Args, S>,
-    Args: 'static,
+    H: Function<Args, Output: Async<Output: IntoOutcome> + Send>,
+    Args: Arguments<S>,
     S: Sync + 'static,
 {
     fn into_route(self) -> Route<S> {

@@ -426,6 +426,19 @@ impl Envelope {
         if self.batch.is_empty() { std::slice::from_mut(self) } else { &mut self.batch }
     }
 
+    /// Tells whether this is a received message on its way to another destination, with its headers as they were (SPAN-37).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Envelope};
+    /// assert!(Envelope::forward(&Delivery::new("orders", "x"), "orders.dead").is_forwarded());
+    /// ```
+    #[must_use]
+    pub const fn is_forwarded(&self) -> bool {
+        matches!(self.creation, CreationContext::Kept)
+    }
+
     pub(crate) fn into_messages(self) -> Vec<Self> {
         if self.batch.is_empty() { vec![self] } else { self.batch }
     }

@@ -28,13 +28,18 @@ impl Batcher {
                     Err(_) => return Ok(self.take()),
                 },
             };
-            self.pending.push(received);
-            let Some(policy) = self.policy else { return Ok(self.take()) };
-            self.deadline.get_or_insert_with(|| Instant::now() + policy.max_wait);
-            if self.pending.len() >= policy.max_messages {
-                return Ok(self.take());
+            if let Some(full) = self.push(received) {
+                return Ok(full);
             }
         }
+    }
+
+    /// Adds a message and returns the unit of work it completes, if it does.
+    pub(super) fn push(&mut self, received: Received) -> Option<Vec<Received>> {
+        self.pending.push(received);
+        let Some(policy) = self.policy else { return Some(self.take()) };
+        self.deadline.get_or_insert_with(|| Instant::now() + policy.max_wait);
+        (self.pending.len() >= policy.max_messages).then(|| self.take())
     }
 
     /// Returns what is collected so far.

@@ -40,13 +40,27 @@ impl Worker {
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
         let result = self.take_messages().await;
+        self.subscriber.close().await;
+        self.handle_the_rest().await;
+        self.finish().await;
+        result
+    }
+
+    /// Handles what is taken already: a batch that was being collected, and messages that cannot be given back.
+    async fn handle_the_rest(&mut self) {
+        while let Some(received) = self.subscriber.drain().await {
+            if let Some(full) = self.batcher.push(received) {
+                wait_for_room(&mut self.running, self.dispatcher.concurrency()).await;
+                self.dispatch(full).await;
+            }
+            if *self.phase.borrow() == Phase::Aborting {
+                return;
+            }
+        }
         let rest = self.batcher.take();
         if !rest.is_empty() {
             self.dispatch(rest).await;
         }
-        self.subscriber.close().await;
-        self.finish().await;
-        result
     }
 
     async fn take_messages(&mut self) -> Result<(), BrokerError> {

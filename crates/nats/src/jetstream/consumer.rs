@@ -16,7 +16,8 @@ use crate::{Stream, error};
 /// The patterns of the subscription count, not those of the builder: a router may have put a prefix before them.
 pub(super) fn filters(subscription: &Subscription, stream: &Stream) -> Vec<Pattern> {
     let declared = stream.declared.iter().flat_map(|config| &config.subjects);
-    let known_only_by_declaration = declared.map(String::as_str).eq(subscription.patterns().iter().map(Pattern::as_str));
+    let known_only_by_declaration =
+        declared.map(String::as_str).eq(subscription.patterns().iter().map(Pattern::as_str));
     let is_unknown = stream.declared.is_none() && matches!(subscription.patterns(), [all] if all.as_str() == ">");
     if stream.filters.is_empty() && (known_only_by_declaration || is_unknown) {
         return Vec::new();
@@ -25,14 +26,20 @@ pub(super) fn filters(subscription: &Subscription, stream: &Stream) -> Vec<Patte
 }
 
 /// Returns the configuration of a consumer that would be created for a subscription.
-pub(super) fn wanted(connection: &Connection, subscription: &Subscription, stream: &Stream) -> Result<Config, BrokerError> {
+pub(super) fn wanted(
+    connection: &Connection,
+    subscription: &Subscription,
+    stream: &Stream,
+) -> Result<Config, BrokerError> {
     let Some(durable) = stream.durable.as_deref() else {
         return Err(BrokerError::configuration(format!(
             "the subscription to stream {0} has no name: add `.durable(..)`",
             stream.name
         )));
     };
-    if durable.is_empty() || durable.contains(|sign: char| ".*>/\\".contains(sign) || sign.is_whitespace() || sign.is_control()) {
+    if durable.is_empty()
+        || durable.contains(|sign: char| ".*>/\\".contains(sign) || sign.is_whitespace() || sign.is_control())
+    {
         return Err(BrokerError::configuration(format!(
             "`{}` cannot be the name of a durable consumer: use no dot, `*`, `>`, slash or white space",
             durable.escape_debug()
@@ -147,7 +154,9 @@ mod tests {
 
     #[test]
     fn a_filter_matches_a_stream_when_a_subject_can_match_both() {
-        for (subject, filter) in [("orders.>", "orders.placed"), ("orders.placed", "orders.>"), ("a.*", "*.b"), ("a", "a"), (">", "x.y")] {
+        for (subject, filter) in
+            [("orders.>", "orders.placed"), ("orders.placed", "orders.>"), ("a.*", "*.b"), ("a", "a"), (">", "x.y")]
+        {
             assert!(overlap(subject, filter), "{subject} {filter}");
         }
         for (subject, filter) in [("orders.>", "orders"), ("orders.*", "orders.a.b"), ("a", "b"), ("a.b", "a")] {

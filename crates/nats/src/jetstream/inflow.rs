@@ -65,8 +65,9 @@ impl Inflow {
             }
             None => {
                 let inbox = Subject::from(client.new_inbox());
-                let config = Config::try_from_consumer_config(info.config.clone())
-                    .map_err(|failed| BrokerError::configuration("the consumer is not one to pull from").with_source(failed))?;
+                let config = Config::try_from_consumer_config(info.config.clone()).map_err(|failed| {
+                    BrokerError::configuration("the consumer is not one to pull from").with_source(failed)
+                })?;
                 let subscriber = client.subscribe(inbox.clone()).await.map_err(refused)?;
                 let prefetch = bounded(prefetch, info.config.max_batch);
                 let consumer = Consumer::new(config, info.clone(), connection.jetstream.clone());
@@ -117,7 +118,9 @@ impl Inflow {
             return Ok(());
         }
         let wanted = pull.prefetch - coming;
-        pull.request(wanted).await.map_err(|failed| error::connection_ended(self.supervision.consumer()).with_source(failed))?;
+        pull.request(wanted)
+            .await
+            .map_err(|failed| error::connection_ended(self.supervision.consumer()).with_source(failed))?;
         pull.outstanding += wanted;
         self.supervision.asked();
         Ok(())
@@ -140,12 +143,14 @@ impl Inflow {
         }
         let description = arrived.description.as_deref().unwrap_or_default();
         if description == "Consumer is push based" {
-            self.fatal =
-                Some(BrokerError::configuration("the consumer was replaced by one that pushes: start the service again"));
+            self.fatal = Some(BrokerError::configuration(
+                "the consumer was replaced by one that pushes: start the service again",
+            ));
         }
         if let Some(pull) = &mut self.pull {
             // A request that ended says how much of it is left; one that failed says nothing and is over.
-            let left = server_header(arrived.headers.as_ref(), "Nats-Pending-Messages").and_then(|left| left.parse().ok());
+            let left =
+                server_header(arrived.headers.as_ref(), "Nats-Pending-Messages").and_then(|left| left.parse().ok());
             pull.outstanding = left.map_or(0, |left: usize| pull.outstanding.saturating_sub(left));
             let is_over = arrived.status == Some(StatusCode::TIMEOUT) || description == "Batch Completed";
             if is_over && left.is_some() {

@@ -49,11 +49,19 @@ impl StreamSubscriber {
         let native = consumer::stream(connection, stream).await?;
         consumer::check_filters(&native, &wanted)?;
         let info = consumer::consumer(&native, stream, &wanted).await?;
-        let acks = Arc::new(Acks { client: connection.client.clone(), heartbeat: heartbeat(&info), confirmed: stream.confirmed });
+        let acks = Arc::new(Acks {
+            client: connection.client.clone(),
+            heartbeat: heartbeat(&info),
+            confirmed: stream.confirmed,
+        });
         let filters = match consumer::filters(subscription, stream) {
-            filters if filters.is_empty() => {
-                native.cached_info().config.subjects.iter().map(|subject| Pattern::new(subject.as_str(), WILDCARDS)).collect()
-            }
+            filters if filters.is_empty() => native
+                .cached_info()
+                .config
+                .subjects
+                .iter()
+                .map(|subject| Pattern::new(subject.as_str(), WILDCARDS))
+                .collect(),
             filters => filters,
         };
         let group = info.config.deliver_group.as_deref();

@@ -138,7 +138,10 @@ mod tests {
         let filtered = |subject: &str| Config { filter_subject: subject.to_owned(), ..explicit() };
         assert_eq!(field(filtered("a"), filtered("b"), &stream), Some("filter"));
         assert_eq!(field(filtered("a"), explicit(), &stream), Some("filter"));
-        assert_eq!(field(Config { ack_policy: AckPolicy::None, ..explicit() }, explicit(), &stream), Some("ack policy"));
+        assert_eq!(
+            field(Config { ack_policy: AckPolicy::None, ..explicit() }, explicit(), &stream),
+            Some("ack policy")
+        );
         assert_eq!(field(explicit(), explicit(), &stream.clone().push()), Some("mode"));
         let waits = Config { ack_wait: wait, ..explicit() };
         assert_eq!(field(explicit(), waits, &stream.clone().ack_wait(wait)), Some("ack wait"));

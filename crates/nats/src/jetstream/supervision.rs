@@ -113,7 +113,8 @@ impl Supervision {
             }
             Ok(Err(failed)) => {
                 self.missing = if is_missing(&failed) { self.missing + 1 } else { 0 };
-                warn!(stream = self.stream, consumer = self.consumer, error = %failed, "looking after the consumer failed, trying again");
+                let (stream, consumer) = (&self.stream, &self.consumer);
+                warn!(stream, consumer, error = %failed, "looking after the consumer failed, trying again");
             }
             Err(_) => warn!(
                 stream = self.stream,
@@ -127,7 +128,8 @@ impl Supervision {
 
     async fn info(&self) -> Result<Info, ConsumerInfoError> {
         let stream = self.context.get_stream_no_info(&self.stream).await;
-        let stream = stream.map_err(|failed| ConsumerInfoError::with_source(ConsumerInfoErrorKind::InvalidName, failed))?;
+        let stream =
+            stream.map_err(|failed| ConsumerInfoError::with_source(ConsumerInfoErrorKind::InvalidName, failed))?;
         stream.consumer_info(&self.consumer).await
     }
 }

@@ -43,8 +43,10 @@ impl StartPosition {
                     .duration_since(SystemTime::UNIX_EPOCH)
                     .map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX));
                 let start_time = datetime::from_nanos(nanos).map_err(|error| {
-                    BrokerError::configuration("the start position is a time too far away: give one within the calendar")
-                        .with_source(error)
+                    BrokerError::configuration(
+                        "the start position is a time too far away: give one within the calendar",
+                    )
+                    .with_source(error)
                 })?;
                 DeliverPolicy::ByStartTime { start_time }
             }

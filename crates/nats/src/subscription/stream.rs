@@ -139,7 +139,8 @@ impl Stream {
         self
     }
 
-    /// Says with which message a new consumer starts; the default is the first. The in-memory broker stores nothing and refuses it.
+    /// Says with which message a new consumer starts; the default is the first. The in-memory broker stores nothing and refuses
+    /// any other.
     ///
     /// # Examples
     ///
@@ -290,7 +291,10 @@ impl Stream {
         if !self.filters.is_empty() {
             return self.filters.clone();
         }
-        self.declared.iter().flat_map(|config| config.subjects.iter().map(|subject| Arc::from(subject.as_str()))).collect()
+        self.declared
+            .iter()
+            .flat_map(|config| config.subjects.iter().map(|subject| Arc::from(subject.as_str())))
+            .collect()
     }
 }
 
@@ -299,7 +303,9 @@ impl From<Stream> for Subscription {
         let mut patterns = stream.known_subjects().into_iter().map(|subject| Pattern::new(subject, WILDCARDS));
         let mut subscription = match patterns.next() {
             Some(first) => patterns.fold(Self::new(SYSTEM, first), Self::with_pattern),
-            None => Self::new(SYSTEM, Pattern::new(">", WILDCARDS)).with_need("the subjects of a stream (name a filter)"),
+            None => {
+                Self::new(SYSTEM, Pattern::new(">", WILDCARDS)).with_need("the subjects of a stream (name a filter)")
+            }
         };
         if let Some(name) = &stream.durable {
             subscription = subscription.with_name(Arc::clone(name));

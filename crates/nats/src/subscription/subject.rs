@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_wildcards_are_those_of_nats() {
-        let matches = |pattern: &'static str, subject| Subscription::from(Subject::new(pattern)).patterns()[0].matches(subject);
+        let matches =
+            |pattern: &'static str, subject| Subscription::from(Subject::new(pattern)).patterns()[0].matches(subject);
         assert!(matches("orders.*", "orders.42") && !matches("orders.*", "orders.42.paid"));
         assert!(matches("orders.>", "orders.42.paid") && !matches("orders.>", "orders"));
         assert!(matches(">", "orders") && matches("orders", "orders"));
