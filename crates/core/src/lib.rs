@@ -1,6 +1,6 @@
 //! Core of Throughline: everything that knows no broker.
 //!
-//! A service is an [`App`] of subscriptions and handlers, run by [`serve`] on a [`Broker`](broker::Broker). Handlers are plain
+//! A service is an [`App`] of subscriptions and handlers, run by [`serve()`] on a [`Broker`](broker::Broker). Handlers are plain
 //! `async fn`s whose arguments are extractors; spans, baggage, metrics, acknowledgement and retries happen around them.
 //! A service that keeps its own client uses [`telemetry::Instrumentation`] instead: the same engine.
 //!

@@ -1,6 +1,6 @@
 //! Throughline carries one OpenTelemetry trace, its baggage and its metrics through message-driven services.
 //!
-//! A service is an [`App`] of subscriptions and plain `async fn` handlers, run by [`serve`] on a broker. Spans, links, headers,
+//! A service is an [`App`] of subscriptions and plain `async fn` handlers, run by [`serve()`] on a broker. Spans, links, headers,
 //! acknowledgements, retries and metrics happen around the handlers; what a handler needs of them it takes as an argument.
 //!
 #![cfg_attr(feature = "memory", doc = "```")]

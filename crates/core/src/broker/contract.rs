@@ -12,7 +12,7 @@ use crate::message::{Delivery, Settlement, Source};
 /// # Examples
 ///
 /// `throughline-memory` is the shortest complete implementation; a user only ever passes a broker to
-/// [`serve`](crate::serve) and takes publishers from it.
+/// [`serve`](crate::serve()) and takes publishers from it.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
     /// Returns what publishes on this connection.

@@ -15,7 +15,8 @@ use crate::message::{Envelope, Failure, IntoFailure, Outcome, Settlement};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be returned by a handler",
     label = "neither nothing, a reply nor a `Settlement`",
-    note = "return `()`, `Settlement`, a reply such as `Json<T>` (`T` needs `#[derive(serde::Serialize)]`), an `Envelope` with a destination of its own, several of them as a tuple or `Vec`, or a `Result` of these"
+    note = "return `()`, `Settlement`, a reply such as `Json<T>` (`T` needs `#[derive(serde::Serialize)]`), an `Envelope` with a destination of its own, several of them as a tuple or `Vec`, or a `Result` of these",
+    note = "the error of a `Result` is a type that implements `std::error::Error`, or `Settlement` to decide what happens to the message"
 )]
 pub trait IntoOutcome {
     /// Turns the value into what came of the delivery.
@@ -56,7 +57,6 @@ impl IntoOutcome for Envelope {
 }
 
 /// A reply, sent where the subscription's `reply_to` says and to the requester.
-#[diagnostic::do_not_recommend]
 impl<T: Encode> IntoOutcome for T {
     fn into_outcome(self) -> Outcome {
         match self.encode() {

@@ -63,7 +63,8 @@ impl Body {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the body of a message",
     label = "cannot be published or returned as a reply",
-    note = "wrap a serialisable value as `Json(value)` (its type needs `#[derive(serde::Serialize)]`), or use `String`, `Bytes` or `Vec<u8>`"
+    note = "wrap a serialisable value as `Json(value)` (its type needs `#[derive(serde::Serialize)]`), or use `String`, `Bytes` or `Vec<u8>`",
+    note = "a handler may also return `()`, `Settlement`, an `Envelope` with a destination of its own, several of them as a tuple or `Vec`, or a `Result` of these"
 )]
 pub trait Encode {
     /// Encodes the value.
@@ -71,6 +72,13 @@ pub trait Encode {
     /// # Errors
     ///
     /// Fails when the value has no representation in the format.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::codec::Encode;
+    /// assert_eq!("hello".encode().unwrap().bytes.as_ref(), b"hello");
+    /// ```
     fn encode(self) -> Result<Body, EncodeError>;
 }
 
@@ -86,7 +94,8 @@ pub trait Encode {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read from the body of a message",
     label = "cannot be decoded",
-    note = "use `Json<T>` (`T` needs `#[derive(serde::Deserialize)]`), `String`, `Bytes` or `Vec<u8>`"
+    note = "use `Json<T>` (`T` needs `#[derive(serde::Deserialize)]`), `String`, `Bytes` or `Vec<u8>`",
+    note = "an argument of a handler may also be `Headers`, `State<T>`, `ProcessSpan`, `Baggage`, `Publisher`, `Batch<T>`, `Delivery`, or a type of yours that implements `FromDelivery`"
 )]
 pub trait Decode: Sized {
     /// Decodes a body.
@@ -94,6 +103,14 @@ pub trait Decode: Sized {
     /// # Errors
     ///
     /// Fails when the bytes are not what the type expects; the message is then rejected, never retried.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use throughline_core::codec::Decode;
+    /// assert!(String::decode(&Bytes::from_static(&[0xff])).is_err());
+    /// ```
     fn decode(body: &Bytes) -> Result<Self, DecodeError>;
 }
 

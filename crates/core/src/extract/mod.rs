@@ -59,7 +59,8 @@ pub enum Shape {
     message = "`{Self}` cannot be an argument of a handler",
     label = "not an extractor",
     note = "take the body as `Json<T>` (`T` needs `#[derive(serde::Deserialize)]`), `String`, `Bytes` or `Vec<u8>`",
-    note = "or take `Headers`, `State<T>`, `ProcessSpan`, `Baggage`, `Publisher`, `Batch<T>`, `Delivery`, or implement `FromDelivery` for your type"
+    note = "or take `Headers`, `State<T>`, `ProcessSpan`, `Baggage`, `Publisher`, `Batch<T>`, `Delivery`, or implement `FromDelivery` for your type",
+    note = "`State<T>` needs an app whose state is `T`, or `FromRef` of that state for `T`"
 )]
 pub trait FromDelivery<S>: Sized {
     /// Whether the argument makes sense for single messages, for batches, or for either.

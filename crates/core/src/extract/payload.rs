@@ -3,7 +3,6 @@ use crate::codec::Decode;
 use crate::message::Delivery;
 
 /// A body of a single message: JSON, text or bytes. One that cannot be decoded is rejected and never retried (STAT-11).
-#[diagnostic::do_not_recommend]
 impl<S: Sync, T: Decode> FromDelivery<S> for T {
     const SHAPE: Shape = Shape::Single;
 

@@ -6,8 +6,8 @@ mod erased;
 mod function;
 mod route;
 
-pub(crate) use self::erased::ErasedHandler;
 pub use self::arguments::Arguments;
+pub(crate) use self::erased::ErasedHandler;
 pub use self::function::{Async, Function, Handler};
 pub(crate) use self::route::RouteOptions;
 pub use self::route::{IntoRoute, Route};

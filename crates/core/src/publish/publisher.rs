@@ -3,6 +3,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use opentelemetry::context::FutureExt;
 
 use super::publishing::{Publishing, Requesting};
 use crate::broker::{Broker, Publish, PublishError};
@@ -108,7 +109,7 @@ impl Publisher {
     pub fn with_telemetry(&self, engine: &Instrumentation) -> Self {
         let transport = Arc::clone(&self.inner.transport);
         let producer = engine.producer(transport.system());
-        Self::assemble(transport, self.inner.middleware.clone(), Telemetry::Given(producer))
+        self.with_parts(transport, self.inner.middleware.clone(), Telemetry::Given(producer))
     }
 
     /// Makes no spans and metrics, and touches no headers.
@@ -124,7 +125,7 @@ impl Publisher {
     /// ```
     #[must_use]
     pub fn without_telemetry(&self) -> Self {
-        Self::assemble(Arc::clone(&self.inner.transport), self.inner.middleware.clone(), Telemetry::Off)
+        self.with_parts(Arc::clone(&self.inner.transport), self.inner.middleware.clone(), Telemetry::Off)
     }
 
     /// Runs middleware around everything this publisher publishes, inside what is there already.
@@ -148,7 +149,17 @@ impl Publisher {
             Telemetry::Given(producer) => Telemetry::Given(producer.clone()),
             Telemetry::Off => Telemetry::Off,
         };
-        Self::assemble(Arc::clone(&self.inner.transport), chain, telemetry)
+        self.with_parts(Arc::clone(&self.inner.transport), chain, telemetry)
+    }
+
+    /// A changed publisher still belongs to the message of the handler it was taken in.
+    fn with_parts(
+        &self,
+        transport: Arc<dyn Publish>,
+        middleware: Vec<Arc<dyn Middleware>>,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self { scope: self.scope.clone(), ..Self::assemble(transport, middleware, telemetry) }
     }
 
     pub(crate) fn within(&self, scope: Scope) -> Self {
@@ -239,7 +250,14 @@ impl Publisher {
     }
 
     pub(super) async fn send(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        NextPublish::new(&self.inner.middleware, self).run(envelope).await
+        let publishing = NextPublish::new(&self.inner.middleware, self).run(envelope);
+        match &self.scope {
+            // Middleware is to see the message's context too, also in a task that has none.
+            Some(scope) if !self.inner.middleware.is_empty() => {
+                publishing.with_context(publish_context(Some(scope))).await
+            }
+            _ => publishing.await,
+        }
     }
 
     /// Requests go through telemetry but not through middleware, whose `publish` knows no reply.

@@ -32,16 +32,48 @@ pub trait CurrentSpan {
     fn scope(&self) -> Cow<'_, Scope>;
 
     /// Returns the OpenTelemetry context that holds the span.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    ///
+    /// async fn reserve(span: ProcessSpan) {
+    ///     let context = span.context();
+    ///     # let _ = context;
+    /// }
+    /// ```
     fn context(&self) -> Context {
         self.scope().context().clone()
     }
 
     /// Returns the ids of the span; invalid when nothing is traced.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    ///
+    /// async fn reserve(span: ProcessSpan) {
+    ///     println!("handling in trace {}", span.span_context().trace_id());
+    /// }
+    /// ```
     fn span_context(&self) -> SpanContext {
         self.scope().context().span().span_context().clone()
     }
 
     /// Calls `f` with the span itself, for what the other methods do not cover.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    ///
+    /// async fn reserve(span: ProcessSpan) {
+    ///     use opentelemetry::trace::Status;
+    ///     span.with_span(|span| span.set_status(Status::error("half done")));
+    /// }
+    /// ```
     fn with_span<R>(&self, f: impl FnOnce(SpanRef<'_>) -> R) -> R
     where
         Self: Sized,
@@ -50,6 +82,16 @@ pub trait CurrentSpan {
     }
 
     /// Sets an attribute. Set each key once: the SDK exports a second value beside the first (GEN-06).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    ///
+    /// async fn reserve(span: ProcessSpan) {
+    ///     span.set_attribute("order.items", 3);
+    /// }
+    /// ```
     fn set_attribute(&self, key: impl Into<Key>, value: impl Into<Value>)
     where
         Self: Sized,
@@ -58,6 +100,16 @@ pub trait CurrentSpan {
     }
 
     /// Adds an event with attributes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    ///
+    /// async fn reserve(span: ProcessSpan) {
+    ///     span.add_event("reserved", [opentelemetry::KeyValue::new("warehouse", "north")]);
+    /// }
+    /// ```
     fn add_event(&self, name: impl Into<Cow<'static, str>>, attributes: impl IntoIterator<Item = KeyValue>)
     where
         Self: Sized,
@@ -69,6 +121,18 @@ pub trait CurrentSpan {
     ///
     /// It becomes a log event of the span where a logger provider was given (STAT-13, -19), else a span event `exception`.
     /// An error the handler returns is recorded without this.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    ///
+    /// async fn reserve(span: ProcessSpan) {
+    ///     if let Err(error) = "x".parse::<u8>() {
+    ///         span.record_error(&error); // and go on without it
+    ///     }
+    /// }
+    /// ```
     fn record_error<E: Error>(&self, error: &E)
     where
         Self: Sized,
@@ -79,6 +143,17 @@ pub trait CurrentSpan {
     /// Writes the trace context and the baggage into the headers of another call, so that it continues the trace.
     ///
     /// Any OpenTelemetry [`Injector`] will do, such as the one for HTTP requests.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    ///
+    /// async fn reserve(span: ProcessSpan) {
+    ///     let mut headers = std::collections::HashMap::new();
+    ///     span.inject(&mut headers); // then send the call with these headers
+    /// }
+    /// ```
     fn inject(&self, injector: &mut dyn Injector) {
         self.scope().inject(injector);
     }
@@ -105,16 +180,49 @@ pub trait CurrentBaggage {
     fn baggage_scope(&self) -> Cow<'_, Scope>;
 
     /// Returns the value of a key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     let tenant = baggage.get("tenant");
+    ///     # let _ = tenant;
+    /// }
+    /// ```
     fn get(&self, key: &str) -> Option<String> {
         self.baggage_scope().baggage().get(key).map(ToString::to_string)
     }
 
     /// Returns all entries.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     for (key, value) in baggage.get_all() {
+    ///         println!("{key}={value}");
+    ///     }
+    /// }
+    /// ```
     fn get_all(&self) -> BTreeMap<String, String> {
         entries(&self.baggage_scope().baggage())
     }
 
     /// Returns the entries of each message of a batch, in message order; for a single message its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     println!("{} messages", baggage.get_all_batch().len());
+    /// }
+    /// ```
     fn get_all_batch(&self) -> Vec<BTreeMap<String, String>> {
         let scope = self.baggage_scope();
         if scope.messages().is_empty() {
@@ -124,6 +232,18 @@ pub trait CurrentBaggage {
     }
 
     /// Returns the keys for which the messages of a batch have different values, in order of key. An absent key is no different value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     if !baggage.conflicts().is_empty() {
+    ///         baggage.clear();
+    ///     }
+    /// }
+    /// ```
     fn conflicts(&self) -> Vec<String> {
         let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (key, value) in self.get_all_batch().into_iter().flatten() {
@@ -134,6 +254,16 @@ pub trait CurrentBaggage {
 
     /// Sets an entry and tells whether it was taken: a key must be an HTTP token, and key and value fit the 8192 bytes of all
     /// baggage (BAGG-01, -07).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     assert!(baggage.set("warehouse", "north"));
+    /// }
+    /// ```
     fn set(&self, key: impl Into<String>, value: impl Into<String>) -> bool
     where
         Self: Sized,
@@ -149,16 +279,47 @@ pub trait CurrentBaggage {
     }
 
     /// Removes an entry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     baggage.remove("tenant");
+    /// }
+    /// ```
     fn remove(&self, key: &str) {
         self.baggage_scope().change(|changes| changes.remove(key));
     }
 
     /// Removes every entry: what is published from now on carries no baggage but what is set afterwards.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     baggage.clear();
+    /// }
+    /// ```
     fn clear(&self) {
         self.baggage_scope().change(super::scope::ChangeList::clear);
     }
 
     /// Returns the baggage as message headers; empty when there is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    ///
+    /// async fn reserve(baggage: Baggage) {
+    ///     let headers = baggage.to_headers();
+    ///     # let _ = headers;
+    /// }
+    /// ```
     fn to_headers(&self) -> Headers {
         let mut headers = Headers::new();
         if let Some(value) = baggage::format(&self.baggage_scope().baggage()) {
@@ -168,6 +329,16 @@ pub trait CurrentBaggage {
     }
 
     /// Creates baggage from message headers, to be used outside the handler that received them. Malformed entries are left out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{CurrentBaggage, Headers, telemetry::Baggage};
+    ///
+    /// let headers = Headers::from_iter([("baggage", "tenant=acme")]);
+    /// let baggage = Baggage::from_headers(&headers);
+    /// assert_eq!(baggage.get("tenant").as_deref(), Some("acme"));
+    /// ```
     #[must_use]
     fn from_headers(headers: &Headers) -> Baggage
     where

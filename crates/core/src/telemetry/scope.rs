@@ -240,13 +240,15 @@ pub(crate) fn with_baggage(context: &Context, baggage: &OtelBaggage) -> Context 
 pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
     let current = Context::current();
     let Some(scope) = scope else { return current };
-    if current.get::<Changes>().is_some() {
-        return current;
+    let own = scope.context();
+    match (current.has_active_span(), current.get::<Changes>().is_some()) {
+        (true, true) => current,
+        (true, false) => with_baggage(&current, &scope.baggage()),
+        // Baggage started in a spawned task: what it carries is new, where it belongs is not.
+        (false, true) if own.has_active_span() => current.with_remote_span_context(own.span().span_context().clone()),
+        (false, true) => current,
+        (false, false) => own.clone(),
     }
-    if current.has_active_span() {
-        return with_baggage(&current, &scope.baggage());
-    }
-    scope.context().clone()
 }
 
 /// Attributes made of the listed baggage entries (BAGG-13).
