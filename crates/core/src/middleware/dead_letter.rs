@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use super::{Middleware, Next};
+use super::{Backoff, Middleware, Next};
 use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
 
 /// The header that says why a message is a dead letter.
@@ -76,7 +76,11 @@ impl Middleware for DeadLetter {
                 done.insert_extension(Buried);
                 done
             }
-            Some(Err(failure)) => Outcome::failed(failure),
+            // Decided here, not by the failure rule, which would give up a message that is out of attempts.
+            Some(Err(failure)) => {
+                let attempt = delivery.messages().get(index).map_or(1, Delivery::attempt);
+                Outcome::failed(failure).with_settlement(Settlement::retry_after(Backoff::default().delay(attempt)))
+            }
         })
     }
 }

@@ -14,7 +14,7 @@ pub use self::chain::{Middleware, Next, NextPublish};
 pub use self::concurrency::ConcurrencyLimit;
 pub(crate) use self::dead_letter::Buried;
 pub use self::dead_letter::DeadLetter;
-pub(crate) use self::failure_rule::{Attempts, decide, panicked};
+pub(crate) use self::failure_rule::panicked;
 pub use self::filter::Filter;
 pub(crate) use self::retry::DEFAULT_ATTEMPTS;
 pub use self::retry::{Backoff, Retry};

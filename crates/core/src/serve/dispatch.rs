@@ -6,23 +6,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use opentelemetry::context::FutureExt as _;
-use tracing::debug;
 
+use super::replies::Replies;
 use super::settle::{settle_one, with_heartbeats};
 use crate::broker::{BrokerError, Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
-use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Receipt, Settlement, Source};
-use crate::middleware::{Attempts, Endpoint, Middleware, Next, Settler, decide, panicked, process_with};
+use crate::message::{Delivery, Envelope, Outcome, Receipt, Settlement, Source};
+use crate::middleware::{Endpoint, Middleware, Next, Settler, panicked, process_with};
 use crate::publish::Publisher;
-use crate::telemetry::{Consumer, Incoming, Instrumentation, Scope};
+use crate::telemetry::{Consumer, Incoming, Instrumentation};
 
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
     handler: Arc<dyn ErasedHandler<()>>,
     chain: Vec<Arc<dyn Middleware>>,
-    replies: Vec<Destination>,
     concurrency: usize,
     consumer: Option<Consumer>,
     receive_spans: bool,
@@ -52,10 +50,10 @@ impl Dispatcher {
             consumer
         });
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
+        let replies: Arc<dyn Middleware> = Arc::new(Replies::new(publisher.clone(), options.replies));
         Self {
             handler,
-            chain: options.dead_letter.into_iter().chain(options.middleware).collect(),
-            replies: options.replies,
+            chain: options.dead_letter.into_iter().chain([replies]).chain(options.middleware).collect(),
             concurrency: options.concurrency,
             consumer,
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
@@ -123,65 +121,7 @@ impl Dispatcher {
 
     /// Runs middleware and handler and publishes the replies, all inside the process span (SPAN-28).
     async fn handle(&self, delivery: Delivery) -> Outcome {
-        let asked = delivery.clone();
-        let outcome = Next::new(&self.chain, self).run(delivery).await;
-        match self.publish_replies(outcome, &asked).await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                let failure = Failure::new(error.error_type().to_owned(), error).by_framework();
-                decide(Outcome::failed(failure), &Attempts::of(&asked))
-            }
-        }
-    }
-
-    /// Publishes and confirms the replies of a delivery that succeeded, before it is settled.
-    async fn publish_replies(&self, mut outcome: Outcome, asked: &Delivery) -> Result<Outcome, PublishError> {
-        if *outcome.settlement() == Settlement::Ack {
-            for reply in outcome.take_replies() {
-                self.reply(reply, asked).await?;
-            }
-        }
-        let scopes = asked.telemetry_scope();
-        let (mut outcome, each) = outcome.take_each();
-        let mut settled = Vec::with_capacity(each.len());
-        for (index, own) in each.into_iter().enumerate() {
-            let Some(mut own) = own else {
-                settled.push(None);
-                continue;
-            };
-            if let Some(message) = asked.messages().get(index).filter(|_| *own.settlement() == Settlement::Ack) {
-                let context = scopes.messages().get(index).map(Scope::context).cloned();
-                for reply in own.take_replies() {
-                    let context = context.clone().unwrap_or_else(opentelemetry::Context::current);
-                    self.reply(reply, message).with_context(context).await?;
-                }
-            }
-            settled.push(Some(own));
-        }
-        outcome = outcome.with_each(settled);
-        Ok(outcome)
-    }
-
-    /// Sends a reply where the subscription says and to the requester; an addressed one goes where it says itself.
-    async fn reply(&self, reply: Envelope, asked: &Delivery) -> Result<(), PublishError> {
-        let reply = match asked.correlation_id() {
-            Some(id) if reply.correlation_id().is_none() => reply.with_correlation_id(id),
-            _ => reply,
-        };
-        if reply.is_addressed() {
-            return self.publisher.publish_envelope(reply).await.map(drop);
-        }
-        let destinations: Vec<&Destination> = self.replies.iter().chain(asked.reply_to()).collect();
-        if destinations.is_empty() {
-            debug!(
-                destination = asked.destination(),
-                "a reply has nowhere to go: nobody asked, and the subscription has no `reply_to`"
-            );
-        }
-        for destination in destinations {
-            self.publisher.publish_envelope(reply.clone().with_destination(destination.clone())).await?;
-        }
-        Ok(())
+        Next::new(&self.chain, self).run(delivery).await
     }
 
     /// Settles every message; returns those that are to be handled again here, with their next attempt.

@@ -182,10 +182,11 @@ impl Consumer {
         let clock = Clock::start();
         let ambient = Context::current();
         let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
-        let members = origins.iter().map(|origin| self.member_scope(&ambient, origin)).collect();
         let parent = self.merge_baggage(&ambient, &origins);
         let span = self.batch_span(OperationType::Process, messages, &origins, clock, &parent);
-        let scope = Scope::new(span.as_ref().unwrap_or(&parent), Some(self.instrumentation.clone()), members);
+        let context = span.as_ref().unwrap_or(&parent);
+        let members = origins.iter().map(|origin| self.member_scope(context, &ambient, origin)).collect();
+        let scope = Scope::new(context, Some(self.instrumentation.clone()), members);
         let oldest = messages.iter().filter_map(|message| message.sent_at).min();
         self.count_arrival(messages.len(), oldest);
         self.processing(scope, span, clock)
@@ -455,15 +456,18 @@ impl Consumer {
         (parent, links)
     }
 
-    /// The context of one message of a batch: the producer's span and the message's own baggage.
-    fn member_scope(&self, ambient: &Context, origin: &Origin) -> Scope {
-        let mut context = match &origin.link {
-            Some(remote) => ambient.with_remote_span_context(remote.clone()),
-            None => ambient.clone(),
+    /// The context of one message of a batch: its producer's span, or that of the batch where it has none to continue, and its own
+    /// baggage.
+    fn member_scope(&self, batch: &Context, ambient: &Context, origin: &Origin) -> Scope {
+        let context = match &origin.parent {
+            Some(remote) => batch.with_remote_span_context(remote.clone()),
+            None => batch.clone(),
         };
-        if let Some(baggage) = &origin.baggage {
-            context = with_baggage(&context, baggage);
-        }
+        let context = match &origin.baggage {
+            Some(baggage) => with_baggage(&context, baggage),
+            None if batch.baggage().is_empty() => context,
+            None => with_baggage(&context, ambient.baggage()),
+        };
         Scope::new(&context, Some(self.instrumentation.clone()), Vec::new())
     }
 
