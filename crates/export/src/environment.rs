@@ -26,10 +26,7 @@ pub(crate) fn process_variable(name: &str) -> Option<String> {
 
 impl<'a> Environment<'a> {
     pub(crate) fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self {
-            lookup,
-            warnings: Vec::new(),
-        }
+        Self { lookup, warnings: Vec::new() }
     }
 
     /// What was ignored, and why.
@@ -46,9 +43,7 @@ impl<'a> Environment<'a> {
             return true;
         }
         if !value.eq_ignore_ascii_case("false") {
-            self.warn(format!(
-                "OTEL_SDK_DISABLED={value} is neither `true` nor `false`; telemetry stays on"
-            ));
+            self.warn(format!("OTEL_SDK_DISABLED={value} is neither `true` nor `false`; telemetry stays on"));
         }
         false
     }
@@ -67,9 +62,7 @@ impl<'a> Environment<'a> {
         let value = self.variable("COLUMNS")?;
         let columns = value.parse().ok().filter(|columns| *columns > 0);
         if columns.is_none() {
-            self.warn(format!(
-                "COLUMNS={value} is not a number of columns; ignored"
-            ));
+            self.warn(format!("COLUMNS={value} is not a number of columns; ignored"));
         }
         columns
     }
@@ -84,11 +77,7 @@ impl<'a> Environment<'a> {
             return Ok(true);
         };
         let (mut console, mut none) = (false, false);
-        for value in list
-            .split(',')
-            .map(str::trim)
-            .filter(|value| !value.is_empty())
-        {
+        for value in list.split(',').map(str::trim).filter(|value| !value.is_empty()) {
             match value.to_ascii_lowercase().as_str() {
                 "console" => console = true,
                 "none" => none = true,
@@ -100,9 +89,7 @@ impl<'a> Environment<'a> {
     }
 
     fn variable(&self, name: &str) -> Option<String> {
-        (self.lookup)(name)
-            .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
+        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
     fn warn(&mut self, warning: String) {
@@ -113,9 +100,7 @@ impl<'a> Environment<'a> {
 fn not_built_in(name: &str, value: &str) -> ExportError {
     ExportError::new(
         ExportErrorKind::UnsupportedExporter,
-        format!(
-            "{name}={value} is not built into this version; set {name} to `console` or `none`, or unset it"
-        ),
+        format!("{name}={value} is not built into this version; set {name} to `console` or `none`, or unset it"),
     )
 }
 
@@ -125,16 +110,9 @@ mod tests {
     use crate::error::{ExportError, ExportErrorKind};
 
     /// Reads from an environment with only these variables.
-    fn with<T>(
-        variables: &[(&str, &str)],
-        read: impl FnOnce(&mut Environment<'_>) -> T,
-    ) -> (T, Vec<String>) {
-        let lookup = |name: &str| {
-            variables
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
+    fn with<T>(variables: &[(&str, &str)], read: impl FnOnce(&mut Environment<'_>) -> T) -> (T, Vec<String>) {
+        let lookup =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         let mut environment = Environment::new(&lookup);
         (read(&mut environment), environment.into_warnings())
     }
@@ -146,16 +124,10 @@ mod tests {
     /// ENV-02, ENV-14.
     #[test]
     fn only_true_disables_and_odd_values_warn() {
-        for (value, disabled, warnings) in [
-            ("true", true, 0),
-            ("TRUE", true, 0),
-            ("false", false, 0),
-            ("", false, 0),
-            ("1", false, 1),
-        ] {
-            let (found, warned) = with(&[("OTEL_SDK_DISABLED", value)], |environment| {
-                environment.disabled()
-            });
+        for (value, disabled, warnings) in
+            [("true", true, 0), ("TRUE", true, 0), ("false", false, 0), ("", false, 0), ("1", false, 1)]
+        {
+            let (found, warned) = with(&[("OTEL_SDK_DISABLED", value)], |environment| environment.disabled());
             assert_eq!((found, warned.len()), (disabled, warnings), "{value:?}");
         }
     }
@@ -172,49 +144,25 @@ mod tests {
             ("fax", true, 1),
         ] {
             let (found, warned) = signals("OTEL_TRACES_EXPORTER", value);
-            assert_eq!(
-                (found.unwrap().traces, warned.len()),
-                (traces, warnings),
-                "{value:?}"
-            );
+            assert_eq!((found.unwrap().traces, warned.len()), (traces, warnings), "{value:?}");
         }
         let (found, _) = signals("OTEL_METRICS_EXPORTER", "none");
-        assert_eq!(
-            found.unwrap(),
-            Signals {
-                traces: true,
-                metrics: false,
-                logs: true
-            }
-        );
+        assert_eq!(found.unwrap(), Signals { traces: true, metrics: false, logs: true });
     }
 
     #[test]
     fn an_exporter_that_is_missing_is_an_error_saying_what_to_set() {
-        for (name, value) in [
-            ("OTEL_TRACES_EXPORTER", "otlp"),
-            ("OTEL_METRICS_EXPORTER", "console,Prometheus"),
-        ] {
+        for (name, value) in [("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "console,Prometheus")] {
             let error = signals(name, value).0.unwrap_err();
             assert_eq!(error.kind(), ExportErrorKind::UnsupportedExporter);
-            assert!(
-                error
-                    .to_string()
-                    .contains(&format!("set {name} to `console` or `none`")),
-                "{error}"
-            );
+            assert!(error.to_string().contains(&format!("set {name} to `console` or `none`")), "{error}");
         }
     }
 
     /// ENV-15.
     #[test]
     fn a_width_that_is_no_number_is_ignored_with_a_warning() {
-        for (value, columns, warnings) in [
-            ("80", Some(80), 0),
-            ("", None, 0),
-            ("wide", None, 1),
-            ("0", None, 1),
-        ] {
+        for (value, columns, warnings) in [("80", Some(80), 0), ("", None, 0), ("wide", None, 1), ("0", None, 1)] {
             let (found, warned) = with(&[("COLUMNS", value)], |environment| environment.columns());
             assert_eq!((found, warned.len()), (columns, warnings), "{value:?}");
         }

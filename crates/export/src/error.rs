@@ -61,22 +61,11 @@ pub enum ExportErrorKind {
 
 impl ExportError {
     pub(crate) fn new(kind: ExportErrorKind, message: String) -> Self {
-        Self {
-            kind,
-            message,
-            source: None,
-        }
+        Self { kind, message, source: None }
     }
 
-    pub(crate) fn caused_by(
-        kind: ExportErrorKind,
-        source: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Self {
-        Self {
-            kind,
-            message: kind.to_string(),
-            source: Some(source.into()),
-        }
+    pub(crate) fn caused_by(kind: ExportErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, message: kind.to_string(), source: Some(source.into()) }
     }
 
     /// Returns the kind, to match on.
@@ -103,9 +92,7 @@ impl fmt::Display for ExportError {
 
 impl Error for ExportError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn Error + 'static))
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }
 

@@ -90,15 +90,7 @@ pub struct ShutdownReport {
 impl Telemetry {
     pub(crate) fn new(pipeline: Pipeline, main: Providers, warnings: Vec<String>) -> Self {
         let (services, report) = (Mutex::default(), Mutex::default());
-        Self {
-            inner: Arc::new(Inner {
-                pipeline,
-                main,
-                services,
-                warnings,
-                report,
-            }),
-        }
+        Self { inner: Arc::new(Inner { pipeline, main, services, warnings, report }) }
     }
 
     /// Whether `OTEL_SDK_DISABLED` switched everything off.
@@ -167,16 +159,9 @@ impl Telemetry {
     /// ```
     pub fn service(&self, name: impl Into<String>) -> Providers {
         let name = name.into();
-        let mut services = self
-            .inner
-            .services
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut services = self.inner.services.lock().unwrap_or_else(PoisonError::into_inner);
         let make = |name: &String| self.inner.pipeline.providers(resource(Some(name.clone())));
-        services
-            .entry(name.clone())
-            .or_insert_with(|| make(&name))
-            .clone()
+        services.entry(name.clone()).or_insert_with(|| make(&name)).clone()
     }
 
     /// Returns what was odd about the environment and therefore ignored; also emitted as `tracing` warnings.
@@ -237,10 +222,7 @@ impl Telemetry {
     }
 
     /// Runs `work` where it may block (TRAP-09).
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: fn(&Inner) -> Result<T, ExportError>,
-    ) -> Result<T, ExportError> {
+    async fn blocking<T: Send + 'static>(&self, work: fn(&Inner) -> Result<T, ExportError>) -> Result<T, ExportError> {
         let Ok(runtime) = Handle::try_current() else {
             return work(&self.inner);
         };
@@ -261,11 +243,7 @@ impl Drop for Telemetry {
 impl Inner {
     fn flush(&self) -> Result<(), ExportError> {
         let flushed = self.each(|providers| {
-            [
-                providers.tracer.force_flush(),
-                providers.meter.force_flush(),
-                providers.logger.force_flush(),
-            ]
+            [providers.tracer.force_flush(), providers.meter.force_flush(), providers.logger.force_flush()]
         });
         self.pipeline.draw().and(flushed)
     }
@@ -275,13 +253,8 @@ impl Inner {
         if let Some(report) = *report {
             return Ok(report);
         }
-        let down = self.each(|providers| {
-            [
-                providers.tracer.shutdown(),
-                providers.meter.shutdown(),
-                providers.logger.shutdown(),
-            ]
-        });
+        let down = self
+            .each(|providers| [providers.tracer.shutdown(), providers.meter.shutdown(), providers.logger.shutdown()]);
         let drawn = self.pipeline.draw();
         let done = *report.insert(self.pipeline.close());
         drawn.and(down).map(|()| done)
@@ -290,14 +263,8 @@ impl Inner {
     /// Does something to all providers and returns the first failure; being shut down already is none.
     fn each(&self, act: impl Fn(&Providers) -> [OTelSdkResult; 3]) -> Result<(), ExportError> {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let results: Vec<OTelSdkResult> = std::iter::once(&self.main)
-            .chain(services.values())
-            .flat_map(act)
-            .collect();
-        match results
-            .into_iter()
-            .filter_map(Result::err)
-            .find(|error| !matches!(error, OTelSdkError::AlreadyShutdown))
+        let results: Vec<OTelSdkResult> = std::iter::once(&self.main).chain(services.values()).flat_map(act).collect();
+        match results.into_iter().filter_map(Result::err).find(|error| !matches!(error, OTelSdkError::AlreadyShutdown))
         {
             Some(error) => Err(ExportError::caused_by(ExportErrorKind::Flush, error)),
             None => Ok(()),
@@ -348,15 +315,8 @@ impl Providers {
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            exported_spans,
-            dropped_spans,
-            unfinished_spans,
-        } = self;
-        write!(
-            f,
-            "{exported_spans} spans exported, {dropped_spans} dropped, {unfinished_spans} never ended"
-        )
+        let Self { exported_spans, dropped_spans, unfinished_spans } = self;
+        write!(f, "{exported_spans} spans exported, {dropped_spans} dropped, {unfinished_spans} never ended")
     }
 }
 

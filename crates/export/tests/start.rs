@@ -12,10 +12,7 @@ struct Paper(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Paper {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .map_err(|_| io::Error::other("poisoned"))?
-            .write(bytes)
+        self.0.lock().map_err(|_| io::Error::other("poisoned"))?.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -26,29 +23,12 @@ impl Write for Paper {
 #[tokio::test(flavor = "current_thread")]
 async fn the_global_providers_are_drawn() {
     let paper = Paper::default();
-    let telemetry = console()
-        .service_name("shop")
-        .writer(paper.clone())
-        .start()
-        .unwrap();
+    let telemetry = console().service_name("shop").writer(paper.clone()).start().unwrap();
     global::tracer("test").in_span("checkout", |_| ());
-    global::meter("test")
-        .u64_counter("orders")
-        .build()
-        .add(7, &[]);
+    global::meter("test").u64_counter("orders").build().add(7, &[]);
     let report = telemetry.shutdown().await.unwrap();
 
-    assert_eq!(
-        (
-            report.exported_spans,
-            report.dropped_spans,
-            report.unfinished_spans
-        ),
-        (1, 0, 0)
-    );
+    assert_eq!((report.exported_spans, report.dropped_spans, report.unfinished_spans), (1, 0, 0));
     let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
-    assert!(
-        text.contains("shop checkout") && text.contains("orders\n  shop") && text.contains("7\n"),
-        "{text}"
-    );
+    assert!(text.contains("shop checkout") && text.contains("orders\n  shop") && text.contains("7\n"), "{text}");
 }

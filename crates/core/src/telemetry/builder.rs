@@ -339,20 +339,6 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Records the partition on metrics (METR-16; default off: every partition is a time series of its own).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().partition_metrics(true).build();
-    /// # let _ = engine;
-    /// ```
-    #[must_use]
-    pub fn partition_metrics(mut self, on: bool) -> Self {
-        self.settings.partition_metrics = on;
-        self
-    }
-
     /// Puts the text of handler errors into the span status (STAT-03; default off, since the text may hold private data).
     ///
     /// # Examples

@@ -64,13 +64,7 @@ struct Opened {
 impl Collector {
     pub(super) fn new(screen: Screen, quiet: Duration) -> Arc<Self> {
         let (watched, alive) = (AtomicBool::new(false), Mutex::new(None));
-        Arc::new(Self {
-            screen,
-            state: Mutex::default(),
-            quiet,
-            watched,
-            alive,
-        })
+        Arc::new(Self { screen, state: Mutex::default(), quiet, watched, alive })
     }
 
     /// Takes note of a span that starts, with the baggage of its parent context.
@@ -78,10 +72,7 @@ impl Collector {
         let mut state = self.state();
         state.started += 1;
         let order = state.started;
-        state
-            .held(span.trace_id())
-            .open
-            .insert(span.span_id(), Opened { order, baggage });
+        state.held(span.trace_id()).open.insert(span.span_id(), Opened { order, baggage });
         drop(state);
         self.watch();
     }
@@ -101,12 +92,7 @@ impl Collector {
             state.report.dropped_spans += 1;
             return;
         }
-        held.finished.push(Finished {
-            order,
-            service,
-            baggage,
-            data,
-        });
+        held.finished.push(Finished { order, service, baggage, data });
         state.waiting += 1;
     }
 
@@ -141,15 +127,9 @@ impl Collector {
 
     /// Lets the thread that looks for quiet traces end, and says what became of the spans.
     pub(super) fn close(&self) -> ShutdownReport {
-        self.alive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
         let state = self.state();
-        ShutdownReport {
-            unfinished_spans: state.started.saturating_sub(state.ended),
-            ..state.report
-        }
+        ShutdownReport { unfinished_spans: state.started.saturating_sub(state.ended), ..state.report }
     }
 
     fn draw_quiet(&self) {
@@ -162,10 +142,7 @@ impl Collector {
         if taken.is_empty() {
             return;
         }
-        let pictures: String = in_order(taken)
-            .iter()
-            .map(|trace| waterfall::draw(trace, &self.screen))
-            .collect();
+        let pictures: String = in_order(taken).iter().map(|trace| waterfall::draw(trace, &self.screen)).collect();
         self.screen.write(&pictures);
     }
 
@@ -190,11 +167,7 @@ impl Collector {
 
 impl Held {
     fn has(&self, span: SpanId) -> bool {
-        let finished = || {
-            self.finished
-                .iter()
-                .any(|finished| finished.data.span_context.span_id() == span)
-        };
+        let finished = || self.finished.iter().any(|finished| finished.data.span_context.span_id() == span);
         self.open.contains_key(&span) || finished()
     }
 }
@@ -230,17 +203,10 @@ impl State {
             let finished = std::mem::take(&mut held.finished);
             self.waiting = self.waiting.saturating_sub(finished.len());
             self.report.exported_spans += finished.len() as u64;
-            taken.extend(Trace::new(
-                *id,
-                self.drawn.contains(id),
-                finished,
-                &held.remarks,
-            ));
-            held.remarks
-                .retain(|remark| held.open.contains_key(&remark.span));
+            taken.extend(Trace::new(*id, self.drawn.contains(id), finished, &held.remarks));
+            held.remarks.retain(|remark| held.open.contains_key(&remark.span));
         }
-        self.traces
-            .retain(|_, held| !held.open.is_empty() || !held.finished.is_empty());
+        self.traces.retain(|_, held| !held.open.is_empty() || !held.finished.is_empty());
         if self.drawn.len() + taken.len() > REMEMBERED {
             self.drawn.clear();
         }

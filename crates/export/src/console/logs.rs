@@ -36,10 +36,7 @@ impl LogProcessor for ConsoleLogs {
         };
         let remark = Remark {
             span: context.span_id,
-            time: record
-                .timestamp()
-                .or(record.observed_timestamp())
-                .unwrap_or_else(SystemTime::now),
+            time: record.timestamp().or(record.observed_timestamp()).unwrap_or_else(SystemTime::now),
             text,
             exception: attribute(record, "exception.type").is_some(),
         };
@@ -59,35 +56,17 @@ impl LogProcessor for ConsoleLogs {
 
 /// One line: severity, name of the event, body, or the exception it tells of.
 fn text(record: &SdkLogRecord) -> String {
-    let severity = record
-        .severity_text()
-        .or(record.severity_number().map(|severity| severity.name()));
+    let severity = record.severity_text().or(record.severity_number().map(|severity| severity.name()));
     let body = record.body().map(any);
-    let exception = [
-        attribute(record, "exception.type"),
-        attribute(record, "exception.message"),
-    ];
+    let exception = [attribute(record, "exception.type"), attribute(record, "exception.message")];
     let exception: Vec<String> = exception.into_iter().flatten().collect();
     let exception = (!exception.is_empty()).then(|| exception.join(": "));
-    let parts = [
-        severity.map(str::to_owned),
-        record.event_name().map(str::to_owned),
-        body,
-        exception,
-    ];
-    parts
-        .into_iter()
-        .flatten()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let parts = [severity.map(str::to_owned), record.event_name().map(str::to_owned), body, exception];
+    parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn attribute(record: &SdkLogRecord, key: &str) -> Option<String> {
-    record
-        .attributes_iter()
-        .find(|(name, _)| name.as_str() == key)
-        .map(|(_, value)| any(value))
+    record.attributes_iter().find(|(name, _)| name.as_str() == key).map(|(_, value)| any(value))
 }
 
 fn any(value: &AnyValue) -> String {

@@ -40,6 +40,9 @@ use crate::telemetry::{Providers, ShutdownReport, Telemetry, resource};
 /// The width of a picture when neither the code nor `COLUMNS` says.
 const DEFAULT_WIDTH: usize = 100;
 
+/// The most links of one span, so that a batch shows all its messages; the SDK keeps 128 by itself (LINK-17).
+const MAX_LINKS: u32 = 1024;
+
 /// How long a trace must be silent to be drawn. Longer than the first pauses of a retry, so that these are one picture.
 const DEFAULT_QUIET: Duration = Duration::from_secs(1);
 
@@ -55,13 +58,7 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # Ok::<(), throughline_export::ExportError>(())
 /// ```
 pub fn console() -> Console {
-    Console {
-        service_name: None,
-        color: ColorChoice::Auto,
-        width: None,
-        quiet: DEFAULT_QUIET,
-        writer: None,
-    }
+    Console { service_name: None, color: ColorChoice::Auto, width: None, quiet: DEFAULT_QUIET, writer: None }
 }
 
 /// The configuration of telemetry that is drawn on the terminal; made by [`console`].
@@ -226,31 +223,15 @@ impl Console {
     fn build_in(self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, ExportError> {
         let mut environment = Environment::new(lookup);
         let disabled = environment.disabled();
-        let signals = if disabled {
-            None
-        } else {
-            Some(environment.signals()?)
-        };
+        let signals = if disabled { None } else { Some(environment.signals()?) };
         let color = match self.color {
             ColorChoice::Always => true,
-            ColorChoice::Auto => {
-                self.writer.is_none() && stdout().is_terminal() && !environment.colorless()
-            }
+            ColorChoice::Auto => self.writer.is_none() && stdout().is_terminal() && !environment.colorless(),
             ColorChoice::Never => false,
         };
-        let width = self
-            .width
-            .or_else(|| environment.columns())
-            .unwrap_or(DEFAULT_WIDTH);
-        let screen = Screen::new(
-            self.writer.unwrap_or_else(|| Box::new(stdout())),
-            color,
-            width,
-        );
-        let pipeline = Pipeline {
-            collector: Collector::new(screen, self.quiet),
-            signals,
-        };
+        let width = self.width.or_else(|| environment.columns()).unwrap_or(DEFAULT_WIDTH);
+        let screen = Screen::new(self.writer.unwrap_or_else(|| Box::new(stdout())), color, width);
+        let pipeline = Pipeline { collector: Collector::new(screen, self.quiet), signals };
         let main = pipeline.providers(resource(self.service_name));
         let warnings = environment.into_warnings();
         for warning in &warnings {
@@ -286,6 +267,10 @@ impl Pipeline {
     pub(crate) fn providers(&self, resource: Resource) -> Providers {
         let name = service_name(&resource);
         let mut tracer = SdkTracerProvider::builder().with_resource(resource.clone());
+        // An empty variable counts as unset (ENV-14).
+        if process_variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none_or(|value| value.is_empty()) {
+            tracer = tracer.with_max_links_per_span(MAX_LINKS);
+        }
         let mut meter = SdkMeterProvider::builder().with_resource(resource.clone());
         let mut logger = SdkLoggerProvider::builder().with_resource(resource);
         let Some(signals) = self.signals else {
@@ -298,20 +283,12 @@ impl Pipeline {
         }
         if signals.metrics {
             let exporter = ConsoleMetrics::new(self.collector.clone());
-            meter = meter.with_reader(
-                PeriodicReader::builder(exporter)
-                    .with_interval(NEVER)
-                    .build(),
-            );
+            meter = meter.with_reader(PeriodicReader::builder(exporter).with_interval(NEVER).build());
         }
         if signals.logs {
             logger = logger.with_log_processor(ConsoleLogs::new(self.collector.clone()));
         }
-        Providers {
-            tracer: tracer.build(),
-            meter: meter.build(),
-            logger: logger.build(),
-        }
+        Providers { tracer: tracer.build(), meter: meter.build(), logger: logger.build() }
     }
 
     /// Draws all traces that have finished spans, quiet or not.
@@ -332,15 +309,7 @@ impl Pipeline {
 }
 
 /// Providers that are shut down hand out tracers, meters and loggers that do nothing.
-fn switched_off(
-    tracer: SdkTracerProvider,
-    meter: SdkMeterProvider,
-    logger: SdkLoggerProvider,
-) -> Providers {
+fn switched_off(tracer: SdkTracerProvider, meter: SdkMeterProvider, logger: SdkLoggerProvider) -> Providers {
     let _ = (tracer.shutdown(), meter.shutdown(), logger.shutdown());
-    Providers {
-        tracer,
-        meter,
-        logger,
-    }
+    Providers { tracer, meter, logger }
 }

@@ -23,19 +23,14 @@ pub(super) struct ConsoleSpans {
 
 impl ConsoleSpans {
     pub(super) fn new(collector: Arc<Collector>) -> Self {
-        Self {
-            collector,
-            service: Arc::from(""),
-        }
+        Self { collector, service: Arc::from("") }
     }
 }
 
 impl SpanProcessor for ConsoleSpans {
     fn on_start(&self, span: &mut Span, context: &Context) {
         let baggage = context.baggage().iter();
-        let baggage = baggage
-            .map(|(key, (value, _))| (key.to_string(), value.to_string()))
-            .collect();
+        let baggage = baggage.map(|(key, (value, _))| (key.to_string(), value.to_string())).collect();
         self.collector.started(span.span_context(), baggage);
     }
 
@@ -60,10 +55,6 @@ impl SpanProcessor for ConsoleSpans {
 
 /// The name under which a service is drawn.
 pub(super) fn service_name(resource: &Resource) -> Arc<str> {
-    let name = resource
-        .get_ref(&Key::from_static_str("service.name"))
-        .map(|name| name.as_str().into_owned());
-    Arc::from(super::style::clean(
-        name.as_deref().unwrap_or("unknown_service"),
-    ))
+    let name = resource.get_ref(&Key::from_static_str("service.name")).map(|name| name.as_str().into_owned());
+    Arc::from(super::style::clean(name.as_deref().unwrap_or("unknown_service")))
 }

@@ -42,10 +42,7 @@ pub(super) fn marks(total: Duration, columns: usize) -> Vec<(usize, String)> {
     let decimals = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
     for place in 1_u32.. {
         let value = f64::from(place) * step;
-        let (column, label) = (
-            (value / span * columns as f64) as usize,
-            format!("{value:.decimals$}"),
-        );
+        let (column, label) = ((value / span * columns as f64) as usize, format!("{value:.decimals$}"));
         if column + label.len() > columns {
             break;
         }
@@ -60,11 +57,7 @@ fn nice(value: f64) -> f64 {
         return 0.0;
     }
     let power = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0]
-        .into_iter()
-        .map(|digit| digit * power)
-        .find(|step| *step >= value)
-        .unwrap_or(10.0 * power)
+    [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power).find(|step| *step >= value).unwrap_or(10.0 * power)
 }
 
 #[cfg(test)]

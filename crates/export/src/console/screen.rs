@@ -24,24 +24,14 @@ struct Output {
 
 impl Screen {
     pub(super) fn new(writer: Box<dyn Write + Send>, color: bool, width: usize) -> Self {
-        let output = Mutex::new(Output {
-            writer,
-            failure: None,
-        });
-        Self {
-            style: Style::new(color),
-            width: width.max(MIN_WIDTH),
-            output,
-        }
+        let output = Mutex::new(Output { writer, failure: None });
+        Self { style: Style::new(color), width: width.max(MIN_WIDTH), output }
     }
 
     /// Writes a whole picture at once; a failure is kept for [`outcome`](Self::outcome).
     pub(super) fn write(&self, picture: &str) {
         let mut output = self.output();
-        let written = output
-            .writer
-            .write_all(picture.as_bytes())
-            .and_then(|()| output.writer.flush());
+        let written = output.writer.write_all(picture.as_bytes()).and_then(|()| output.writer.flush());
         if let Err(error) = written {
             output.failure.get_or_insert(error);
         }
@@ -62,8 +52,6 @@ impl Screen {
 
 impl fmt::Debug for Screen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Screen")
-            .field("width", &self.width)
-            .finish_non_exhaustive()
+        f.debug_struct("Screen").field("width", &self.width).finish_non_exhaustive()
     }
 }

@@ -27,22 +27,16 @@ pub(super) struct Style {
 
 impl Style {
     pub(super) fn new(color: bool) -> Self {
-        Self {
-            color,
-            services: Mutex::default(),
-        }
+        Self { color, services: Mutex::default() }
     }
 
     /// Returns the ink of a service; a new one takes the next colour.
     pub(super) fn service(&self, name: &Arc<str>) -> Ink {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = services
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                services.push(name.clone());
-                services.len() - 1
-            });
+        let place = services.iter().position(|known| known == name).unwrap_or_else(|| {
+            services.push(name.clone());
+            services.len() - 1
+        });
         Ink::Service(place % SERVICES.len())
     }
 
@@ -76,12 +70,7 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub(super) fn new(style: &'a Style, limit: usize) -> Self {
-        Self {
-            style,
-            limit,
-            width: 0,
-            text: String::new(),
-        }
+        Self { style, limit, width: 0, text: String::new() }
     }
 
     /// Appends text, shortened with an ellipsis if it would pass the limit.
@@ -104,8 +93,7 @@ impl<'a> Line<'a> {
 
     /// Appends text so that it ends just before `column`.
     pub(super) fn push_right(self, column: usize, ink: Ink, text: &str) -> Self {
-        self.move_to(column.saturating_sub(text.width()))
-            .push(ink, text)
+        self.move_to(column.saturating_sub(text.width())).push(ink, text)
     }
 
     /// Fills with spaces up to `column`.
@@ -157,9 +145,7 @@ pub(super) fn clean(text: &str) -> String {
         character.is_control()
             || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
-    text.chars()
-        .map(|character| if harmful(character) { '·' } else { character })
-        .collect()
+    text.chars().map(|character| if harmful(character) { '·' } else { character }).collect()
 }
 
 #[cfg(test)]
@@ -174,48 +160,27 @@ mod tests {
         let line = || Line::new(&style, 10);
         assert_eq!(line().push(Ink::Plain, "0123456789").end(), "0123456789\n");
         assert_eq!(line().push(Ink::Plain, "0123456789a").end(), "012345678…\n");
-        assert_eq!(
-            line()
-                .push(Ink::Plain, "0123456789")
-                .push(Ink::Plain, "a")
-                .end(),
-            "0123456789\n"
-        );
-        assert_eq!(
-            line()
-                .push(Ink::Plain, "ab")
-                .move_to(20)
-                .push(Ink::Plain, "c")
-                .end(),
-            "ab\n"
-        );
+        assert_eq!(line().push(Ink::Plain, "0123456789").push(Ink::Plain, "a").end(), "0123456789\n");
+        assert_eq!(line().push(Ink::Plain, "ab").move_to(20).push(Ink::Plain, "c").end(), "ab\n");
     }
 
     #[test]
     fn wide_characters_count_twice() {
         let style = Style::new(false);
-        assert_eq!(
-            Line::new(&style, 6).push(Ink::Plain, "注文注文").end(),
-            "注文…\n"
-        );
+        assert_eq!(Line::new(&style, 6).push(Ink::Plain, "注文注文").end(), "注文…\n");
     }
 
     #[test]
     fn columns_line_up() {
         let style = Style::new(false);
-        let line = Line::new(&style, 20)
-            .push_until(6, Ink::Plain, "abcdefgh")
-            .push_right(12, Ink::Plain, "42");
+        let line = Line::new(&style, 20).push_until(6, Ink::Plain, "abcdefgh").push_right(12, Ink::Plain, "42");
         assert_eq!(line.end(), "abcde…    42\n");
     }
 
     #[test]
     fn colours_do_not_count_as_width() {
         let style = Style::new(true);
-        let line = Line::new(&style, 4)
-            .push(Ink::Error, "ab")
-            .push(Ink::Dim, "cd")
-            .push(Ink::Dim, "e");
+        let line = Line::new(&style, 4).push(Ink::Error, "ab").push(Ink::Dim, "cd").push(Ink::Dim, "e");
         assert_eq!(line.end(), "\x1b[31mab\x1b[0m\x1b[2mcd\x1b[0m\n");
     }
 

@@ -16,10 +16,7 @@ pub(super) fn draw(metrics: &BTreeMap<Arc<str>, Vec<Series>>, screen: &Screen) -
     let mut by_metric: BTreeMap<&str, Vec<(&Arc<str>, &Series)>> = BTreeMap::new();
     for (service, series) in metrics {
         for series in series {
-            by_metric
-                .entry(&series.metric)
-                .or_default()
-                .push((service, series));
+            by_metric.entry(&series.metric).or_default().push((service, series));
         }
     }
     if by_metric.is_empty() {
@@ -28,12 +25,8 @@ pub(super) fn draw(metrics: &BTreeMap<Arc<str>, Vec<Series>>, screen: &Screen) -
     let line = || Line::new(&screen.style, screen.width);
     let label = 2 + screen.style.widest_service().min(screen.width / 5) + 1;
     let numbers = screen.width - NUMBERS.iter().map(|(_, width)| width).sum::<usize>();
-    let mut table = numbered(
-        line().push(Ink::Bold, "metrics"),
-        numbers,
-        &NUMBERS.map(|(title, _)| title.to_owned()),
-    )
-    .end();
+    let mut table =
+        numbered(line().push(Ink::Bold, "metrics"), numbers, &NUMBERS.map(|(title, _)| title.to_owned())).end();
     for (metric, rows) in by_metric {
         table += &line().push(Ink::Plain, metric).end();
         for (service, series) in rows {
@@ -68,35 +61,16 @@ fn values(series: &Series) -> [String; 4] {
     match series.value {
         Measured::Number(value) => [write(value), String::new(), String::new(), String::new()],
         // Without an estimate the mean is the next best.
-        Measured::Spread {
-            count,
-            p50: None,
-            p95: None,
-            mean,
-            max,
-        } => [
-            count.to_string(),
-            format!("⌀ {}", write(mean)),
-            "-".to_owned(),
-            maybe(max),
-        ],
-        Measured::Spread {
-            count,
-            p50,
-            p95,
-            max,
-            ..
-        } => [count.to_string(), maybe(p50), maybe(p95), maybe(max)],
+        Measured::Spread { count, p50: None, p95: None, mean, max } => {
+            [count.to_string(), format!("⌀ {}", write(mean)), "-".to_owned(), maybe(max)]
+        }
+        Measured::Spread { count, p50, p95, max, .. } => [count.to_string(), maybe(p50), maybe(p95), maybe(max)],
     }
 }
 
 /// Writes a value in its unit; a unit in braces only says what is counted.
 fn written(value: f64, unit: &str) -> String {
-    let number = if value.fract() == 0.0 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.2}")
-    };
+    let number = if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") };
     match unit {
         "s" if value >= 0.0 => seconds(value),
         "ms" if value >= 0.0 => seconds(value / 1e3),

@@ -54,11 +54,7 @@ fn telemetry(width: usize) -> (Telemetry, Paper) {
 }
 
 fn quiet_console(paper: Paper) -> Console {
-    console()
-        .service_name("shop")
-        .color(ColorChoice::Never)
-        .quiet(Duration::from_secs(3600))
-        .writer(paper)
+    console().service_name("shop").color(ColorChoice::Never).quiet(Duration::from_secs(3600)).writer(paper)
 }
 
 fn at(micros: u64) -> SystemTime {
@@ -80,22 +76,12 @@ struct Draft {
 }
 
 fn draft(name: &'static str, from: u64, to: u64) -> Draft {
-    Draft {
-        name,
-        from,
-        to,
-        links: Vec::new(),
-        attributes: Vec::new(),
-        status: Status::Unset,
-    }
+    Draft { name, from, to, links: Vec::new(), attributes: Vec::new(), status: Status::Unset }
 }
 
 impl Draft {
     fn links(mut self, to: &[&Context]) -> Self {
-        self.links = to
-            .iter()
-            .map(|context| Link::with_context(context.span().span_context().clone()))
-            .collect();
+        self.links = to.iter().map(|context| Link::with_context(context.span().span_context().clone())).collect();
         self
     }
 
@@ -111,14 +97,8 @@ impl Draft {
 
     /// Starts the span and leaves it open.
     fn start(self, tracer: &SdkTracer, parent: &Context) -> Context {
-        let builder = tracer
-            .span_builder(self.name)
-            .with_kind(SpanKind::Internal)
-            .with_start_time(at(self.from));
-        let span = builder
-            .with_links(self.links)
-            .with_attributes(self.attributes)
-            .start_with_context(tracer, parent);
+        let builder = tracer.span_builder(self.name).with_kind(SpanKind::Internal).with_start_time(at(self.from));
+        let span = builder.with_links(self.links).with_attributes(self.attributes).start_with_context(tracer, parent);
         let context = parent.with_span(span);
         context.span().set_status(self.status);
         context

@@ -80,12 +80,7 @@ pub(super) struct Row {
 
 impl Trace {
     /// Works out the picture of `spans`, which belong to one trace; `None` if there are none.
-    pub(super) fn new(
-        id: TraceId,
-        continued: bool,
-        mut spans: Vec<Finished>,
-        remarks: &[Remark],
-    ) -> Option<Self> {
+    pub(super) fn new(id: TraceId, continued: bool, mut spans: Vec<Finished>, remarks: &[Remark]) -> Option<Self> {
         spans.sort_by_key(|span| (span.data.start_time, span.order));
         let start = spans.first()?.data.start_time;
         let end = spans.iter().map(|span| span.data.end_time).max()?;
@@ -109,11 +104,7 @@ impl Trace {
 
     /// How many services took part.
     pub(super) fn services(&self) -> usize {
-        self.rows
-            .iter()
-            .map(|row| &row.service)
-            .collect::<BTreeSet<_>>()
-            .len()
+        self.rows.iter().map(|row| &row.service).collect::<BTreeSet<_>>().len()
     }
 
     /// How many spans failed.
@@ -145,19 +136,8 @@ impl Trace {
             length: since(span.data.start_time, span.data.end_time),
         });
         for (position, &child) in children.iter().enumerate() {
-            let (corner, line) = if position + 1 == children.len() {
-                ("└─ ", "   ")
-            } else {
-                ("├─ ", "│  ")
-            };
-            self.push(
-                spans,
-                family,
-                remarks,
-                child,
-                format!("{indent}{corner}"),
-                &format!("{indent}{line}"),
-            );
+            let (corner, line) = if position + 1 == children.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            self.push(spans, family, remarks, child, format!("{indent}{corner}"), &format!("{indent}{line}"));
         }
     }
 }
@@ -170,15 +150,9 @@ struct Family {
 
 impl Family {
     fn new(spans: &[Finished]) -> Self {
-        let known: HashMap<SpanId, usize> = spans
-            .iter()
-            .enumerate()
-            .map(|(index, span)| (span.data.span_context.span_id(), index))
-            .collect();
-        let mut family = Self {
-            roots: Vec::new(),
-            children: vec![Vec::new(); spans.len()],
-        };
+        let known: HashMap<SpanId, usize> =
+            spans.iter().enumerate().map(|(index, span)| (span.data.span_context.span_id(), index)).collect();
+        let mut family = Self { roots: Vec::new(), children: vec![Vec::new(); spans.len()] };
         for (index, span) in spans.iter().enumerate() {
             match known.get(&span.data.parent_span_id) {
                 Some(&parent) => family.children[parent].push(index),
@@ -227,52 +201,27 @@ fn baggage(spans: &[Finished]) -> Vec<(String, String)> {
             known.push(value);
         }
     }
-    values
-        .into_iter()
-        .map(|(key, values)| (clean(key), clean(&values.join("|"))))
-        .collect()
+    values.into_iter().map(|(key, values)| (clean(key), clean(&values.join("|")))).collect()
 }
 
 /// The size of a batch, then the attributes of the user.
 fn notes(span: &SpanData) -> Vec<String> {
-    let batch = span
-        .attributes
-        .iter()
-        .filter(|attribute| attribute.key.as_str() == "messaging.batch.message_count");
-    let own = span
-        .attributes
-        .iter()
-        .filter(|attribute| !is_plumbing(attribute.key.as_str()));
+    let batch = span.attributes.iter().filter(|attribute| attribute.key.as_str() == "messaging.batch.message_count");
+    let own = span.attributes.iter().filter(|attribute| !is_plumbing(attribute.key.as_str()));
     let own = own.map(|attribute| {
         let key = attribute.key.as_str();
-        clean(&format!(
-            "{}={}",
-            key.strip_prefix("throughline.").unwrap_or(key),
-            attribute.value
-        ))
+        clean(&format!("{}={}", key.strip_prefix("throughline.").unwrap_or(key), attribute.value))
     });
-    batch
-        .map(|attribute| format!("batch of {}", attribute.value))
-        .chain(own)
-        .collect()
+    batch.map(|attribute| format!("batch of {}", attribute.value)).chain(own).collect()
 }
 
 fn is_plumbing(key: &str) -> bool {
-    PLUMBING.iter().any(|plumbing| {
-        if plumbing.ends_with('.') {
-            key.starts_with(plumbing)
-        } else {
-            key == *plumbing
-        }
-    })
+    PLUMBING.iter().any(|plumbing| if plumbing.ends_with('.') { key.starts_with(plumbing) } else { key == *plumbing })
 }
 
 /// What went wrong: the type, the description, or both.
 fn error(span: &SpanData) -> Option<String> {
-    let kind = span
-        .attributes
-        .iter()
-        .find(|attribute| attribute.key.as_str() == "error.type");
+    let kind = span.attributes.iter().find(|attribute| attribute.key.as_str() == "error.type");
     let kind = kind.map(|attribute| attribute.value.to_string());
     let description = match &span.status {
         Status::Error { description } => Some(description.as_ref()),
@@ -282,9 +231,7 @@ fn error(span: &SpanData) -> Option<String> {
         (None, None) => return None,
         (None, Some("")) => "error".to_owned(),
         (None, Some(description)) => description.to_owned(),
-        (Some(kind), Some(description))
-            if !description.is_empty() && !description.starts_with(&kind) =>
-        {
+        (Some(kind), Some(description)) if !description.is_empty() && !description.starts_with(&kind) => {
             format!("{kind}: {description}")
         }
         (Some(_), Some(description)) if !description.is_empty() => description.to_owned(),
@@ -298,19 +245,9 @@ fn told(span: &SpanData, remarks: &[Remark], failed: bool) -> Vec<String> {
     let id = span.span_context.span_id();
     let events = span.events.iter().map(|event| {
         let exception = event.name == "exception";
-        Remark {
-            span: id,
-            time: event.timestamp,
-            text: event.name.to_string(),
-            exception,
-        }
+        Remark { span: id, time: event.timestamp, text: event.name.to_string(), exception }
     });
-    let mut told: Vec<Remark> = remarks
-        .iter()
-        .filter(|remark| remark.span == id)
-        .cloned()
-        .chain(events)
-        .collect();
+    let mut told: Vec<Remark> = remarks.iter().filter(|remark| remark.span == id).cloned().chain(events).collect();
     told.retain(|remark| !(failed && remark.exception));
     told.sort_by_key(|remark| remark.time);
     told.into_iter().map(|remark| clean(&remark.text)).collect()

@@ -31,19 +31,9 @@ struct Columns {
 impl Columns {
     fn new(screen: &Screen) -> Self {
         let width = screen.width;
-        let tree = screen
-            .style
-            .widest_service()
-            .min(MAX_SERVICE)
-            .min(width / 5)
-            + 1;
+        let tree = screen.style.widest_service().min(MAX_SERVICE).min(width / 5) + 1;
         let bars = width - width * 3 / 10;
-        Self {
-            tree,
-            durations: bars - GAP - DURATION,
-            bars,
-            end: width,
-        }
+        Self { tree, durations: bars - GAP - DURATION, bars, end: width }
     }
 }
 
@@ -53,11 +43,7 @@ pub(super) fn draw(trace: &Trace, screen: &Screen) -> String {
     let line = || Line::new(&screen.style, screen.width);
     let mut picture = header(trace, &columns, line());
     if !trace.linked.is_empty() {
-        let linked: Vec<String> = trace
-            .linked
-            .iter()
-            .map(|id| short(&id.to_string()))
-            .collect();
+        let linked: Vec<String> = trace.linked.iter().map(|id| short(&id.to_string())).collect();
         picture += &listed(line().push(Ink::Dim, "linked from"), &linked, ", ").end();
     }
     for row in &trace.rows {
@@ -65,11 +51,7 @@ pub(super) fn draw(trace: &Trace, screen: &Screen) -> String {
         picture += &draw_row(row, trace.length, &columns, service, line);
     }
     if !trace.baggage.is_empty() {
-        let entries: Vec<String> = trace
-            .baggage
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
+        let entries: Vec<String> = trace.baggage.iter().map(|(key, value)| format!("{key}={value}")).collect();
         picture += &listed(line().push(Ink::Dim, "baggage"), &entries, " ").end();
     }
     picture.push('\n');
@@ -80,19 +62,10 @@ fn header(trace: &Trace, columns: &Columns, line: Line<'_>) -> String {
     let length = duration(trace.length);
     let what = format!("trace {}", short(&trace.id.to_string()));
     let continued = if trace.continued { " (continued)" } else { "" };
-    let counts = format!(
-        "  {}  {}  {length}",
-        counted(trace.rows.len(), "span"),
-        counted(trace.services(), "service")
-    );
-    let mut line = line
-        .push(Ink::Bold, &what)
-        .push(Ink::Dim, continued)
-        .push(Ink::Plain, &counts);
+    let counts = format!("  {}  {}  {length}", counted(trace.rows.len(), "span"), counted(trace.services(), "service"));
+    let mut line = line.push(Ink::Bold, &what).push(Ink::Dim, continued).push(Ink::Plain, &counts);
     if trace.errors() > 0 {
-        line = line
-            .push(Ink::Plain, "  ")
-            .push(Ink::Error, &counted(trace.errors(), "error"));
+        line = line.push(Ink::Plain, "  ").push(Ink::Error, &counted(trace.errors(), "error"));
     }
     if line.room(columns.bars) < GAP {
         return line.end();
@@ -103,26 +76,12 @@ fn header(trace: &Trace, columns: &Columns, line: Line<'_>) -> String {
     line.end()
 }
 
-fn draw_row<'a>(
-    row: &Row,
-    total: Duration,
-    columns: &Columns,
-    service: Ink,
-    line: impl Fn() -> Line<'a>,
-) -> String {
+fn draw_row<'a>(row: &Row, total: Duration, columns: &Columns, service: Ink, line: impl Fn() -> Line<'a>) -> String {
     let notes = row.notes.join(" ");
     let width = row.branch.width() + row.name.width() + 2 + notes.width();
     let beside = !notes.is_empty() && columns.tree + width <= columns.durations;
-    let (label, notes) = if beside {
-        (format!("  {notes}"), String::new())
-    } else {
-        (String::new(), notes)
-    };
-    let (name, ink) = if row.error.is_some() {
-        (Ink::Error, Ink::Error)
-    } else {
-        (Ink::Plain, service)
-    };
+    let (label, notes) = if beside { (format!("  {notes}"), String::new()) } else { (String::new(), notes) };
+    let (name, ink) = if row.error.is_some() { (Ink::Error, Ink::Error) } else { (Ink::Plain, service) };
     let (offset, bar) = bar(row, total, columns.end - columns.bars);
     let first = line()
         .push_until(columns.tree - 1, service, &row.service)
@@ -130,35 +89,20 @@ fn draw_row<'a>(
         .push(Ink::Dim, &row.branch)
         .push_until(columns.durations - label.width(), name, &row.name)
         .push(Ink::Dim, &label)
-        .push_right(
-            columns.durations + DURATION,
-            Ink::Plain,
-            &duration(row.length),
-        )
+        .push_right(columns.durations + DURATION, Ink::Plain, &duration(row.length))
         .move_to(columns.bars + offset)
         .push(ink, &"█".repeat(bar))
         .end();
-    let below = |(ink, text): (Ink, String)| {
-        line()
-            .move_to(columns.tree)
-            .push(Ink::Dim, &row.below)
-            .push(ink, &text)
-            .end()
-    };
+    let below =
+        |(ink, text): (Ink, String)| line().move_to(columns.tree).push(Ink::Dim, &row.below).push(ink, &text).end();
     first + &under(row, notes).into_iter().map(below).collect::<String>()
 }
 
 /// What stands below a span: notes that did not fit beside its name, its error, its events and log records.
 fn under(row: &Row, notes: String) -> Vec<(Ink, String)> {
     let notes = (!notes.is_empty()).then_some((Ink::Dim, notes));
-    let error = row
-        .error
-        .iter()
-        .map(|error| (Ink::Error, format!("✗ {error}")));
-    let remarks = row
-        .remarks
-        .iter()
-        .map(|remark| (Ink::Dim, format!("· {remark}")));
+    let error = row.error.iter().map(|error| (Ink::Error, format!("✗ {error}")));
+    let remarks = row.remarks.iter().map(|remark| (Ink::Dim, format!("· {remark}")));
     notes.into_iter().chain(error).chain(remarks).collect()
 }
 

@@ -21,13 +21,8 @@ fn order(telemetry: &Telemetry) -> Vec<Context> {
         .attribute(KeyValue::new("messaging.system", "memory"))
         .links(&[&publish])
         .start(&stock, &publish);
-    draft("reserve", 3_000, 15_000)
-        .attribute(KeyValue::new("items", 3))
-        .done(&stock, &process);
-    let north = process.with_baggage([
-        KeyValue::new("tenant", "acme"),
-        KeyValue::new("warehouse", "north"),
-    ]);
+    draft("reserve", 3_000, 15_000).attribute(KeyValue::new("items", 3)).done(&stock, &process);
+    let north = process.with_baggage([KeyValue::new("tenant", "acme"), KeyValue::new("warehouse", "north")]);
     draft("publish stock.reserved", 16_000, 17_100).done(&stock, &north);
     process.span().end_with_timestamp(at(20_300));
     draft("process stock.reserved", 21_000, 41_800)
@@ -68,35 +63,18 @@ async fn a_narrow_terminal_gets_narrow_pictures() {
 #[tokio::test]
 async fn colours_are_per_service_and_red_for_errors() {
     let paper = Paper::default();
-    let telemetry = quiet_console(paper.clone())
-        .color(ColorChoice::Always)
-        .width(80)
-        .build_in(&|_| None)
-        .unwrap();
+    let telemetry = quiet_console(paper.clone()).color(ColorChoice::Always).width(80).build_in(&|_| None).unwrap();
     let shop = tracer(&telemetry.tracer_provider());
     let root = draft("publish", 0, 1_000).done(&shop, &Context::new());
-    draft("process", 0, 1_000).fails("no").done(
-        &tracer(&telemetry.service("stock").tracer_provider()),
-        &root,
-    );
+    draft("process", 0, 1_000).fails("no").done(&tracer(&telemetry.service("stock").tracer_provider()), &root);
     telemetry.shutdown().await.unwrap();
 
     let picture = paper.picture(&[&root]);
     let lines: Vec<&str> = picture.lines().collect();
-    assert!(lines[0].starts_with(
-        "\x1b[1mtrace trace-01\x1b[0m  2 spans  2 services  1.0 ms  \x1b[31m1 error\x1b[0m"
-    ));
-    assert!(
-        lines[1].starts_with("\x1b[36mshop\x1b[0m  publish"),
-        "{:?}",
-        lines[1]
-    );
+    assert!(lines[0].starts_with("\x1b[1mtrace trace-01\x1b[0m  2 spans  2 services  1.0 ms  \x1b[31m1 error\x1b[0m"));
+    assert!(lines[1].starts_with("\x1b[36mshop\x1b[0m  publish"), "{:?}", lines[1]);
     assert!(lines[1].ends_with("\x1b[36m████████████████████████\x1b[0m"));
-    assert!(
-        lines[2].starts_with("\x1b[33mstock\x1b[0m \x1b[2m└─ \x1b[0m\x1b[31mprocess\x1b[0m"),
-        "{:?}",
-        lines[2]
-    );
+    assert!(lines[2].starts_with("\x1b[33mstock\x1b[0m \x1b[2m└─ \x1b[0m\x1b[31mprocess\x1b[0m"), "{:?}", lines[2]);
     assert!(lines[2].ends_with("\x1b[31m████████████████████████\x1b[0m"));
     assert!(lines[3].ends_with("\x1b[31m✗ no\x1b[0m"), "{:?}", lines[3]);
 }
@@ -104,13 +82,7 @@ async fn colours_are_per_service_and_red_for_errors() {
 #[tokio::test]
 async fn a_parent_that_is_elsewhere_is_hinted_at() {
     let (telemetry, paper) = telemetry(80);
-    let remote = SpanContext::new(
-        TraceId::from(7),
-        SpanId::from(8),
-        TraceFlags::SAMPLED,
-        true,
-        Default::default(),
-    );
+    let remote = SpanContext::new(TraceId::from(7), SpanId::from(8), TraceFlags::SAMPLED, true, Default::default());
     let parent = Context::new().with_remote_span_context(remote);
     let shop = tracer(&telemetry.tracer_provider());
     let first = draft("process a", 0, 1_000).done(&shop, &parent);
@@ -140,12 +112,7 @@ async fn the_shortest_span_has_a_bar() {
     telemetry.flush().await.unwrap();
 
     let text = paper.text();
-    let bars: Vec<&str> = text
-        .lines()
-        .skip(2)
-        .take(2)
-        .map(|line| line.split("0 µs  ").last().unwrap())
-        .collect();
+    let bars: Vec<&str> = text.lines().skip(2).take(2).map(|line| line.split("0 µs  ").last().unwrap()).collect();
     assert_eq!(bars, ["█".to_owned(), format!("{}█", " ".repeat(23))]);
 }
 
@@ -154,21 +121,15 @@ async fn spans_that_start_together_keep_the_order_of_their_start() {
     let (telemetry, paper) = telemetry(80);
     let shop = tracer(&telemetry.tracer_provider());
     let root = draft("root", 0, 10).start(&shop, &Context::new());
-    let open: Vec<Context> = ["a", "b", "c", "d"]
-        .map(|name| draft(name, 0, 10).start(&shop, &root))
-        .into_iter()
-        .collect();
+    let open: Vec<Context> =
+        ["a", "b", "c", "d"].map(|name| draft(name, 0, 10).start(&shop, &root)).into_iter().collect();
     for context in open.iter().rev().chain([&root]) {
         context.span().end_with_timestamp(at(10));
     }
     telemetry.flush().await.unwrap();
 
     let text = paper.text();
-    let names: Vec<&str> = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().nth(2))
-        .collect();
+    let names: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).collect();
     assert_eq!(names, ["10", "a", "b", "c", "d"]);
 }
 
@@ -177,21 +138,12 @@ async fn a_trace_comes_after_those_it_is_linked_from() {
     let (telemetry, paper) = telemetry(80);
     let shop = tracer(&telemetry.tracer_provider());
     let late = draft("late", 500, 600).done(&shop, &Context::new());
-    let early = draft("early", 0, 100)
-        .links(&[&late])
-        .done(&shop, &Context::new());
+    let early = draft("early", 0, 100).links(&[&late]).done(&shop, &Context::new());
     telemetry.flush().await.unwrap();
 
     let picture = paper.picture(&[&late, &early]);
-    let headers: Vec<&str> = picture
-        .lines()
-        .filter(|line| line.contains("trace-0"))
-        .map(|line| &line[..14])
-        .collect();
-    assert_eq!(
-        headers,
-        ["trace trace-01", "trace trace-02", "linked from tr"]
-    );
+    let headers: Vec<&str> = picture.lines().filter(|line| line.contains("trace-0")).map(|line| &line[..14]).collect();
+    assert_eq!(headers, ["trace trace-01", "trace trace-02", "linked from tr"]);
 }
 
 #[tokio::test]
@@ -220,12 +172,7 @@ async fn an_open_span_waits_for_its_end() {
     assert!(paper.text().contains("process"));
 }
 
-fn emit(
-    logger: &SdkLogger,
-    name: &'static str,
-    body: &'static str,
-    exception: Option<&'static str>,
-) {
+fn emit(logger: &SdkLogger, name: &'static str, body: &'static str, exception: Option<&'static str>) {
     let mut record = logger.create_log_record();
     record.set_event_name(name);
     record.set_severity_number(Severity::Warn);
@@ -241,9 +188,7 @@ async fn log_records_stand_under_their_span() {
     let (telemetry, paper) = telemetry(80);
     let shop = tracer(&telemetry.tracer_provider());
     let logger = telemetry.logger_provider().logger("test");
-    let root = draft("process", 0, 1_000)
-        .fails("out of stock")
-        .start(&shop, &Context::new());
+    let root = draft("process", 0, 1_000).fails("out of stock").start(&shop, &Context::new());
     {
         let _current = root.clone().attach();
         emit(&logger, "stock.low", "3 left", None);
@@ -278,11 +223,7 @@ async fn text_from_messages_cannot_steer_the_terminal() {
     telemetry.flush().await.unwrap();
 
     let text = paper.text();
-    assert!(
-        text.chars()
-            .all(|character| character == '\n' || !character.is_control()),
-        "{text:?}"
-    );
+    assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
     assert!(!text.contains('\u{202e}'));
     assert_eq!(text.lines().count(), 5, "{text}");
 }
@@ -291,19 +232,14 @@ async fn text_from_messages_cannot_steer_the_terminal() {
 async fn what_does_not_fit_goes_below_or_is_counted() {
     let (telemetry, paper) = telemetry(60);
     let shop = tracer(&telemetry.tracer_provider());
-    let linked: Vec<Context> = (0..8)
-        .map(|at| draft("publish", at, at + 1).done(&shop, &Context::new()))
-        .collect();
+    let linked: Vec<Context> = (0..8).map(|at| draft("publish", at, at + 1).done(&shop, &Context::new())).collect();
     telemetry.flush().await.unwrap();
     let before = paper.text().len();
     let batch = draft("process a.destination.with.a.very.long.name", 0, 3_000_000)
         .attribute(KeyValue::new("order.id", 42))
         .attribute(KeyValue::new("throughline.attempt", 2))
         .links(&linked.iter().collect::<Vec<_>>())
-        .done(
-            &shop,
-            &Context::new().with_baggage([KeyValue::new("tenant", "x".repeat(80))]),
-        );
+        .done(&shop, &Context::new().with_baggage([KeyValue::new("tenant", "x".repeat(80))]));
     telemetry.flush().await.unwrap();
 
     let traces: Vec<&Context> = linked.iter().chain([&batch]).collect();

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::{
-    Link, Span, SpanKind, TraceContextExt, TraceId, TraceState, Tracer, TracerProvider,
+    Link, Span, SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample};
@@ -19,18 +19,11 @@ use crate::telemetry::{ShutdownReport, Telemetry};
 fn with_variable(name: &'static str, value: &'static str) -> (Telemetry, Paper) {
     let paper = Paper::default();
     let lookup = move |asked: &str| (asked == name).then(|| value.to_owned());
-    (
-        quiet_console(paper.clone()).build_in(&lookup).unwrap(),
-        paper,
-    )
+    (quiet_console(paper.clone()).build_in(&lookup).unwrap(), paper)
 }
 
 fn works(provider: &SdkTracerProvider) -> bool {
-    provider
-        .tracer("test")
-        .start_with_context("probe", &Context::new())
-        .span_context()
-        .is_valid()
+    provider.tracer("test").start_with_context("probe", &Context::new()).span_context().is_valid()
 }
 
 /// ENV-02.
@@ -40,16 +33,8 @@ async fn a_disabled_sdk_makes_no_spans_and_draws_nothing() {
     assert!(telemetry.is_disabled());
     assert!(!works(&telemetry.tracer_provider()));
     assert!(!works(&telemetry.service("stock").tracer_provider()));
-    telemetry
-        .meter_provider()
-        .meter("test")
-        .u64_counter("sent")
-        .build()
-        .add(1, &[]);
-    assert_eq!(
-        telemetry.shutdown().await.unwrap(),
-        ShutdownReport::default()
-    );
+    telemetry.meter_provider().meter("test").u64_counter("sent").build().add(1, &[]);
+    assert_eq!(telemetry.shutdown().await.unwrap(), ShutdownReport::default());
     assert_eq!(paper.text(), "");
 }
 
@@ -65,16 +50,8 @@ fn an_odd_value_leaves_telemetry_on_and_is_reported() {
 #[tokio::test]
 async fn traces_can_be_switched_off_alone() {
     let (telemetry, paper) = with_variable("OTEL_TRACES_EXPORTER", "none");
-    telemetry
-        .tracer_provider()
-        .tracer("test")
-        .in_span("publish", |_| ());
-    telemetry
-        .meter_provider()
-        .meter("test")
-        .u64_counter("sent")
-        .build()
-        .add(1, &[]);
+    telemetry.tracer_provider().tracer("test").in_span("publish", |_| ());
+    telemetry.meter_provider().meter("test").u64_counter("sent").build().add(1, &[]);
     telemetry.shutdown().await.unwrap();
     assert!(paper.text().starts_with("metrics"), "{}", paper.text());
     assert!(paper.text().contains("  shop"), "{}", paper.text());
@@ -84,22 +61,10 @@ async fn traces_can_be_switched_off_alone() {
 #[tokio::test]
 async fn metrics_can_be_switched_off_alone() {
     let (telemetry, paper) = with_variable("OTEL_METRICS_EXPORTER", "none");
-    telemetry
-        .tracer_provider()
-        .tracer("test")
-        .in_span("publish", |_| ());
-    telemetry
-        .meter_provider()
-        .meter("test")
-        .u64_counter("sent")
-        .build()
-        .add(1, &[]);
+    telemetry.tracer_provider().tracer("test").in_span("publish", |_| ());
+    telemetry.meter_provider().meter("test").u64_counter("sent").build().add(1, &[]);
     telemetry.shutdown().await.unwrap();
-    assert!(
-        paper.text().starts_with("trace ") && !paper.text().contains("metrics"),
-        "{}",
-        paper.text()
-    );
+    assert!(paper.text().starts_with("trace ") && !paper.text().contains("metrics"), "{}", paper.text());
 }
 
 #[test]
@@ -115,11 +80,7 @@ fn the_width_comes_from_the_code_else_from_the_environment() {
     let widest = |width: Option<usize>| {
         let paper = Paper::default();
         let console = quiet_console(paper.clone());
-        let console = if let Some(width) = width {
-            console.width(width)
-        } else {
-            console
-        };
+        let console = if let Some(width) = width { console.width(width) } else { console };
         let telemetry = console.build_in(&columns).unwrap();
         draft("work", 0, 10).done(&tracer(&telemetry.tracer_provider()), &Context::new());
         drop(telemetry);
@@ -131,13 +92,8 @@ fn the_width_comes_from_the_code_else_from_the_environment() {
 #[test]
 fn a_writer_that_is_no_terminal_gets_no_colours() {
     let paper = Paper::default();
-    let telemetry = quiet_console(paper.clone())
-        .color(ColorChoice::Auto)
-        .build_in(&|_| None)
-        .unwrap();
-    draft("work", 0, 10)
-        .fails("no")
-        .done(&tracer(&telemetry.tracer_provider()), &Context::new());
+    let telemetry = quiet_console(paper.clone()).color(ColorChoice::Auto).build_in(&|_| None).unwrap();
+    draft("work", 0, 10).fails("no").done(&tracer(&telemetry.tracer_provider()), &Context::new());
     drop(telemetry);
     assert!(!paper.text().contains('\x1b') && paper.text().contains("✗ no"));
 }
@@ -179,14 +135,7 @@ async fn a_second_shutdown_succeeds_with_the_same_report() {
     telemetry.tracer_provider().shutdown().unwrap();
 
     let report = telemetry.shutdown().await.unwrap();
-    assert_eq!(
-        (
-            report.exported_spans,
-            report.dropped_spans,
-            report.unfinished_spans
-        ),
-        (1, 0, 1)
-    );
+    assert_eq!((report.exported_spans, report.dropped_spans, report.unfinished_spans), (1, 0, 1));
     assert_eq!(telemetry.shutdown().await.unwrap(), report);
     assert_eq!(paper.text().matches("done").count(), 1);
 }
@@ -211,18 +160,8 @@ async fn what_does_not_fit_in_memory_is_dropped_and_counted() {
         draft("work", 0, 10).done(&shop, &root);
     }
     let report = telemetry.shutdown().await.unwrap();
-    assert_eq!(
-        (
-            report.exported_spans,
-            report.dropped_spans,
-            report.unfinished_spans
-        ),
-        (10_000, 5, 1)
-    );
-    assert_eq!(
-        report.to_string(),
-        "10000 spans exported, 5 dropped, 1 never ended"
-    );
+    assert_eq!((report.exported_spans, report.dropped_spans, report.unfinished_spans), (10_000, 5, 1));
+    assert_eq!(report.to_string(), "10000 spans exported, 5 dropped, 1 never ended");
 }
 
 /// A terminal that went away.
@@ -244,8 +183,7 @@ async fn a_console_that_cannot_be_written_is_an_error_with_its_cause() {
     draft("work", 0, 10).done(&tracer(&telemetry.tracer_provider()), &Context::new());
     let error = telemetry.shutdown().await.unwrap_err();
     assert_eq!(error.kind(), ExportErrorKind::Write);
-    let source =
-        std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
     assert_eq!(source.map(io::Error::kind), Some(ErrorKind::BrokenPipe));
 }
 
@@ -256,40 +194,39 @@ fn the_code_names_the_service() {
     assert_eq!(named.get(&Key::new("service.name")), Some("shop".into()));
 }
 
+/// LINK-17.
+#[test]
+fn a_batch_of_several_hundred_messages_keeps_all_its_links() {
+    let (telemetry, _paper) = telemetry(80);
+    let links: Vec<Link> = (1..=300).map(|id| Link::new(draft_context(id), Vec::new(), 0)).collect();
+    let tracer = telemetry.tracer_provider().tracer("test");
+    let builder = tracer.span_builder("process orders").with_links(links);
+    let span = tracer.build_with_context(builder, &Context::new());
+    assert_eq!(span.exported_data().unwrap().links.len(), 300);
+}
+
+fn draft_context(id: u64) -> SpanContext {
+    SpanContext::new(TraceId::from(u128::from(id)), SpanId::from(id), TraceFlags::SAMPLED, true, TraceState::default())
+}
+
 #[tokio::test]
 async fn a_service_is_made_once() {
     let (telemetry, paper) = telemetry(80);
     for _ in 0..2 {
-        telemetry
-            .service("stock")
-            .meter_provider()
-            .meter("test")
-            .u64_counter("sent")
-            .build()
-            .add(1, &[]);
+        telemetry.service("stock").meter_provider().meter("test").u64_counter("sent").build().add(1, &[]);
     }
     telemetry.flush().await.unwrap();
     assert_eq!(
         paper.text().split_whitespace().collect::<Vec<_>>()[..8],
-        [
-            "metrics", "count", "~p50", "~p95", "max", "sent", "stock", "2"
-        ]
+        ["metrics", "count", "~p50", "~p95", "max", "sent", "stock", "2"]
     );
 }
 
 #[tokio::test]
 async fn nothing_is_drawn_again_after_shutdown() {
     let (telemetry, paper) = telemetry(80);
-    telemetry
-        .tracer_provider()
-        .tracer("test")
-        .in_span("publish", |_| ());
-    telemetry
-        .meter_provider()
-        .meter("test")
-        .u64_counter("sent")
-        .build()
-        .add(1, &[]);
+    telemetry.tracer_provider().tracer("test").in_span("publish", |_| ());
+    telemetry.meter_provider().meter("test").u64_counter("sent").build().add(1, &[]);
     telemetry.shutdown().await.unwrap();
     let text = paper.text();
     telemetry.flush().await.unwrap();
@@ -325,14 +262,8 @@ fn a_span_that_is_not_sampled_is_not_drawn() {
     let screen = Screen::new(Box::new(paper.clone()), false, 80);
     let collector = Collector::new(screen, Duration::from_secs(3600));
     let processor = ConsoleSpans::new(collector.clone());
-    let provider = SdkTracerProvider::builder()
-        .with_sampler(RecordOnly)
-        .with_span_processor(processor)
-        .build();
+    let provider = SdkTracerProvider::builder().with_sampler(RecordOnly).with_span_processor(processor).build();
     provider.tracer("test").in_span("unseen", |_| ());
     collector.draw_all();
-    assert_eq!(
-        (paper.text().as_str(), collector.close()),
-        ("", ShutdownReport::default())
-    );
+    assert_eq!((paper.text().as_str(), collector.close()), ("", ShutdownReport::default()));
 }
