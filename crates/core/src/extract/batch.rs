@@ -227,7 +227,6 @@ impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
     const SHAPE: Shape = Shape::Batch;
 
     async fn from_delivery(delivery: &Delivery, _state: &S) -> Result<Self, Rejection> {
-        let scope = delivery.telemetry_scope();
         let verdicts = delivery.extension::<Verdicts>().cloned().unwrap_or_default();
         let mut messages = Vec::with_capacity(delivery.messages().len());
         for (index, message) in delivery.messages().iter().enumerate() {
@@ -236,7 +235,7 @@ impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
                     index,
                     body,
                     delivery: message.clone(),
-                    scope: scope.messages().get(index).cloned().unwrap_or_else(Scope::detached),
+                    scope: message.telemetry_scope().into_owned(),
                     verdicts: verdicts.clone(),
                 }),
                 Err(error) => verdicts.set(index, Outcome::failed(Rejection::malformed(error).into_failure())),

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 
 use super::{Backoff, Middleware, Next};
@@ -50,19 +52,21 @@ impl DeadLetter {
     }
 }
 
-/// Dead-lettered: counted by the settling stage.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Buried;
+/// Dead-lettered, with the reason: counted by the settling stage, shown by telemetry.
+#[derive(Clone, Debug)]
+pub(crate) struct Buried(pub(crate) Cow<'static, str>);
 
 #[async_trait]
 impl Middleware for DeadLetter {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         let outcome = next.run(delivery.clone()).await;
         let count = if delivery.is_batch() { delivery.messages().len() } else { 0 };
-        let mut buried: Vec<Option<Result<(), Failure>>> = Vec::with_capacity(count.max(1));
+        let mut buried: Vec<Option<Result<Buried, Failure>>> = Vec::with_capacity(count.max(1));
         for (index, message) in delivery.messages().iter().enumerate() {
             buried.push(match outcome.settlement_of(index) {
-                Settlement::Reject { reason } => Some(self.bury(message, reason, next).await),
+                Settlement::Reject { reason } => {
+                    Some(self.bury(message, reason, next).await.map(|()| Buried(reason.clone())))
+                }
                 _ => None,
             });
         }
@@ -71,9 +75,9 @@ impl Middleware for DeadLetter {
         }
         outcome.map_each(count, |index, own| match buried.get_mut(index).and_then(Option::take) {
             None => own,
-            Some(Ok(())) => {
+            Some(Ok(buried)) => {
                 let mut done = own.with_settlement(Settlement::Ack);
-                done.insert_extension(Buried);
+                done.insert_extension(buried);
                 done
             }
             // Decided here, not by the failure rule, which would give up a message that is out of attempts.

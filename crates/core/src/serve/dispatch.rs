@@ -13,7 +13,7 @@ use crate::broker::{BrokerError, Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Settlement, Source};
-use crate::middleware::{Endpoint, Middleware, Next, Settler, panicked, process_with};
+use crate::middleware::{Endpoint, Middleware, Next, Overrides, Settler, panicked, process_with};
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation};
 
@@ -23,6 +23,8 @@ pub(super) struct Dispatcher {
     chain: Vec<Arc<dyn Middleware>>,
     concurrency: usize,
     consumer: Option<Consumer>,
+    /// For telemetry that is placed as ordinary middleware.
+    overrides: Option<Overrides>,
     receive_spans: bool,
     source: Arc<Source>,
     redelivers: bool,
@@ -39,22 +41,17 @@ impl Dispatcher {
         instrumentation: Option<&Instrumentation>,
     ) -> Self {
         let source = subscriber.source();
-        let consumer = instrumentation.map(|instrumentation| {
-            let mut consumer = instrumentation.consumer(Arc::clone(&source));
-            if let Some(mode) = options.parent {
-                consumer = consumer.with_parent_mode(mode);
-            }
-            if let Some(trust) = options.trust {
-                consumer = consumer.with_trust(trust);
-            }
-            consumer
-        });
+        let overrides = Overrides { parent: options.parent, trust: options.trust };
+        let consumer =
+            instrumentation.map(|instrumentation| overrides.apply(instrumentation.consumer(Arc::clone(&source))));
+        let is_overridden = overrides.parent.is_some() || overrides.trust.is_some();
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
         let replies: Arc<dyn Middleware> = Arc::new(Replies::new(publisher.clone(), options.replies));
         Self {
             handler,
             chain: options.dead_letter.into_iter().chain([replies]).chain(options.middleware).collect(),
             concurrency: options.concurrency,
+            overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
             source,
@@ -113,9 +110,14 @@ impl Dispatcher {
     }
 
     async fn process(&self, delivery: Delivery) -> Outcome {
-        match &self.consumer {
-            Some(consumer) => process_with(consumer, delivery, |delivery| self.handle(delivery)).await,
-            None => self.handle(delivery).await,
+        match (&self.consumer, self.overrides) {
+            (Some(consumer), _) => process_with(consumer, delivery, |delivery| self.handle(delivery)).await,
+            (None, Some(overrides)) => {
+                let mut delivery = delivery;
+                delivery.insert_extension(overrides);
+                self.handle(delivery).await
+            }
+            (None, None) => self.handle(delivery).await,
         }
     }
 

@@ -5,7 +5,7 @@ use tracing::debug;
 
 use crate::broker::PublishError;
 use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
-use crate::middleware::{Middleware, Next};
+use crate::middleware::{Middleware, Next, Settler};
 use crate::publish::Publisher;
 use crate::telemetry::Scope;
 
@@ -21,14 +21,21 @@ impl Middleware for Replies {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         let asked = delivery.clone();
         let outcome = next.run(delivery).await;
+        // Where telemetry is ordinary middleware, its span has ended by now and is the parent all the same (SPAN-38).
+        let inner = outcome.extension::<Settler>().map(|settler| settler.scope.clone());
+        let context = inner.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
+        let scope = inner.unwrap_or_else(|| asked.telemetry_scope().into_owned());
         let (outcome, each) = outcome.take_each();
-        let outcome = self.settle_replies(outcome, &asked).await;
-        let scope = asked.telemetry_scope();
+        let was_acked = *outcome.settlement() == Settlement::Ack;
+        let outcome = self.settle_replies(outcome, &asked).with_context(context.clone()).await;
+        let has_failed = was_acked && *outcome.settlement() != Settlement::Ack;
         let mut settled = Vec::with_capacity(each.len());
         for (index, own) in each.into_iter().enumerate() {
             let message = asked.messages().get(index).unwrap_or(&asked);
-            let context = scope.messages().get(index).map_or_else(Context::current, |own| Scope::context(own).clone());
+            let context = scope.messages().get(index).map_or(&context, Scope::context).clone();
             settled.push(match own {
+                // The reply of the whole batch is lost with them, so they do not stay acknowledged.
+                Some(own) if has_failed && *own.settlement() == Settlement::Ack => None,
                 Some(own) => Some(self.settle_replies(own, message).with_context(context).await),
                 None => None,
             });

@@ -44,11 +44,25 @@ impl AttemptSpan<'_> {
         self.context.clone()
     }
 
-    pub(crate) fn finish(self, failure: Option<&Failure>) {
-        let (Some(context), Some(instrumentation)) = (&self.context, self.scope.instrumentation()) else { return };
-        if let Some(failure) = failure {
-            ErrorReport::of_failure(failure, &instrumentation.engine).mark(&context.span());
+    pub(crate) fn finish(mut self, failure: Option<&Failure>) {
+        let instrumentation = self.scope.instrumentation();
+        let report = failure.zip(instrumentation).map(|(failure, with)| ErrorReport::of_failure(failure, &with.engine));
+        self.end(report.as_ref());
+    }
+
+    fn end(&mut self, error: Option<&ErrorReport>) {
+        if let Some(context) = self.context.take() {
+            if let Some(error) = error {
+                error.mark(&context.span());
+            }
+            context.span().end();
         }
-        context.span().end();
+    }
+}
+
+/// An attempt that is cut off, by a timeout or at shutdown, must not end as if nothing had happened (TRAP-04).
+impl Drop for AttemptSpan<'_> {
+    fn drop(&mut self) {
+        self.end(Some(&ErrorReport::named("cancelled")));
     }
 }

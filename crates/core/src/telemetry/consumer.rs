@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt};
@@ -52,6 +53,8 @@ struct Shared {
     process_attributes: Vec<KeyValue>,
     process_name: Cow<'static, str>,
     process_metrics: Arc<[KeyValue]>,
+    /// Whether messages are counted when they are received, and not again when they are processed (METR-14).
+    counts_at_receive: AtomicBool,
 }
 
 /// What the headers of a message said.
@@ -74,6 +77,7 @@ impl Consumer {
             process_attributes: source_attributes(&source, OperationType::Process, verb),
             process_name: span_name(verb, &place),
             process_metrics: consumer_metric_attributes(&source, verb, &place).into(),
+            counts_at_receive: AtomicBool::new(instrumentation.engine.settings.receive_spans),
             source,
         };
         let settings = &instrumentation.engine.settings;
@@ -148,9 +152,11 @@ impl Consumer {
             let mut attributes = self.shared.process_attributes.clone();
             place.push(&mut attributes);
             self.push_message(OperationType::Process, message, &mut attributes);
-            self.push_captured(message, &parent, &mut attributes);
+            self.push_headers(message, &mut attributes);
+            self.push_baggage(&parent, &mut attributes);
             let name = self.process_name(&place);
-            self.start(OperationType::Process, name, &place, attributes, links, clock, &parent)
+            let verb = self.verb(OperationType::Process);
+            self.start(OperationType::Process, verb, name, &place, attributes, links, clock, &parent)
         } else {
             None
         };
@@ -192,7 +198,9 @@ impl Consumer {
         self.processing(scope, span, clock)
     }
 
-    /// Starts a pull by the application; finish it when the messages are there (SPAN-30, -31).
+    /// Starts a pull by the application under the current context; finish it when the messages are there (SPAN-30, -31).
+    ///
+    /// From then on this consumer and its clones count messages when they are received, not when they are processed (METR-14).
     ///
     /// # Examples
     ///
@@ -208,7 +216,8 @@ impl Consumer {
     /// ```
     #[must_use]
     pub fn receive(&self) -> Receiving {
-        Receiving { consumer: self.clone(), clock: Clock::start() }
+        self.shared.counts_at_receive.store(true, Ordering::Relaxed);
+        Receiving { consumer: self.clone(), clock: Clock::start(), ambient: Context::current() }
     }
 
     /// Starts a settlement; finish it when the broker has been told. `parent` is the context of the process span (LINK-12).
@@ -238,12 +247,18 @@ impl Consumer {
         }
     }
 
-    pub(super) fn received(&self, messages: &[Incoming<'_>], batch: bool, clock: Clock, error: Option<&ErrorReport>) {
+    pub(super) fn received(
+        &self,
+        messages: &[Incoming<'_>],
+        batch: bool,
+        receiving: &Receiving,
+        error: Option<&ErrorReport>,
+    ) {
         let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
-        let ambient = Context::current();
+        let (clock, ambient) = (receiving.clock, &receiving.ambient);
         let span = match messages {
-            [message] if !batch => self.single_span(OperationType::Receive, message, &origins, clock, &ambient),
-            _ => self.batch_span(OperationType::Receive, messages, &origins, clock, &ambient),
+            [message] if !batch => self.single_span(OperationType::Receive, message, &origins, clock, ambient),
+            _ => self.batch_span(OperationType::Receive, messages, &origins, clock, ambient),
         };
         let verb = self.verb(OperationType::Receive);
         if !messages.is_empty() {
@@ -300,7 +315,7 @@ impl Consumer {
             [message] if !batch => self.push_message(OperationType::Settle, message, &mut attributes),
             _ => attributes.push(batch_count(messages)),
         }
-        self.start(OperationType::Settle, span_name(verb, &place), &place, attributes, Vec::new(), clock, parent)
+        self.start(OperationType::Settle, verb, span_name(verb, &place), &place, attributes, Vec::new(), clock, parent)
     }
 
     fn single_span(
@@ -317,7 +332,7 @@ impl Consumer {
         place.push(&mut attributes);
         self.push_message(operation, message, &mut attributes);
         let links = origins.iter().filter_map(|origin| origin.link.clone()).map(link).collect();
-        self.start(operation, span_name(verb, &place), &place, attributes, links, clock, parent)
+        self.start(operation, verb, span_name(verb, &place), &place, attributes, links, clock, parent)
     }
 
     fn batch_span(
@@ -336,18 +351,22 @@ impl Consumer {
         let mut attributes = source_attributes(&self.shared.source, operation, verb);
         place.push(&mut attributes);
         attributes.push(batch_count(messages));
+        if operation == OperationType::Process {
+            self.push_baggage(parent, &mut attributes);
+        }
         let mut own: Vec<Vec<KeyValue>> =
             messages.iter().map(|message| self.message_attributes(operation, message)).collect();
         attributes.extend(split_shared(&mut own));
         let links =
             origins.iter().zip(own).filter_map(|(origin, own)| Some(Link::new(origin.link.clone()?, own, 0))).collect();
-        self.start(operation, span_name(verb, &place), &place, attributes, links, clock, parent)
+        self.start(operation, verb, span_name(verb, &place), &place, attributes, links, clock, parent)
     }
 
     #[allow(clippy::too_many_arguments)] // one call for the four kinds of consumer spans; a struct would only rename the arguments
     fn start(
         &self,
         operation: OperationType,
+        verb: &'static str,
         name: Cow<'static, str>,
         place: &Place<'_>,
         attributes: Vec<KeyValue>,
@@ -357,7 +376,7 @@ impl Consumer {
     ) -> Option<Context> {
         let info = OperationInfo {
             operation_type: operation,
-            operation_name: self.verb(operation),
+            operation_name: verb,
             system: self.shared.source.system.name(),
             destination: place.name.unwrap_or_default(),
             template: place.template,
@@ -413,8 +432,7 @@ impl Consumer {
 
     fn count_arrival(&self, messages: usize, sent_at: Option<SystemTime>) {
         let metrics = &self.engine().metrics;
-        // With receive spans the messages were counted when they were received (METR-14).
-        if !self.engine().settings.receive_spans {
+        if !self.shared.counts_at_receive.load(Ordering::Relaxed) {
             metrics.consumed(messages, &self.shared.process_metrics);
         }
         if let Some(waited) = sent_at.and_then(|sent| SystemTime::now().duration_since(sent).ok()) {
@@ -522,7 +540,10 @@ impl Consumer {
     fn message_attributes(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
         let mut attributes = Vec::new();
         self.push_identity(message, &mut attributes);
-        self.push_native(operation, message, &mut attributes);
+        message.native_attributes(operation, &mut attributes);
+        if operation == OperationType::Process {
+            self.push_headers(message, &mut attributes);
+        }
         attributes
     }
 
@@ -533,7 +554,7 @@ impl Consumer {
             let size = i64::try_from(message.body_size).unwrap_or(i64::MAX);
             attributes.push(KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, size));
         }
-        self.push_native(operation, message, attributes);
+        message.native_attributes(operation, attributes);
     }
 
     fn push_identity(&self, message: &Incoming<'_>, attributes: &mut Vec<KeyValue>) {
@@ -546,28 +567,18 @@ impl Consumer {
         }
     }
 
-    fn push_native(&self, operation: OperationType, message: &Incoming<'_>, attributes: &mut Vec<KeyValue>) {
-        let from = attributes.len();
-        message.native_attributes(operation, attributes);
-        let hidden = &self.engine().settings.hidden_attributes;
-        if !hidden.is_empty() {
-            let mut index = 0;
-            attributes.retain(|attribute| {
-                index += 1;
-                index <= from || !hidden.contains(&attribute.key.as_str())
-            });
-        }
-    }
-
-    /// Headers and baggage entries the user listed (ATTR-C-24, BAGG-13).
-    fn push_captured(&self, message: &Incoming<'_>, context: &Context, attributes: &mut Vec<KeyValue>) {
-        let settings = &self.engine().settings;
-        for (name, attribute) in &settings.captured_headers {
+    /// Headers the user listed (ATTR-C-24).
+    fn push_headers(&self, message: &Incoming<'_>, attributes: &mut Vec<KeyValue>) {
+        for (name, attribute) in &self.engine().settings.captured_headers {
             if let Some(value) = message.headers.get(name) {
                 attributes.push(KeyValue::new(attribute.clone(), value.to_owned()));
             }
         }
-        baggage_attributes(context.baggage(), &settings.baggage_attributes, attributes);
+    }
+
+    /// Baggage entries the user listed (BAGG-13).
+    fn push_baggage(&self, context: &Context, attributes: &mut Vec<KeyValue>) {
+        baggage_attributes(context.baggage(), &self.engine().settings.baggage_attributes, attributes);
     }
 }
 

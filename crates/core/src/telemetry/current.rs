@@ -436,15 +436,7 @@ impl Baggage {
     /// # }
     /// ```
     pub async fn scope<F: IntoFuture>(&self, future: F) -> F::Output {
-        let mut context = self.0.context_with_baggage();
-        if !context.has_active_span() {
-            let current = Context::current();
-            if current.has_active_span() {
-                let baggage = self.0.baggage();
-                context = Scope::new(&with_baggage(&current, &baggage), None, Vec::new()).context().clone();
-            }
-        }
-        future.into_future().with_context(context).await
+        future.into_future().with_context(self.0.context_with_baggage()).await
     }
 }
 

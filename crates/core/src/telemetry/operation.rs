@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::trace::{Link, SpanBuilder, SpanKind, SpanRef, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
@@ -78,11 +78,21 @@ pub(crate) struct Start<'a> {
 pub(crate) struct Clock {
     started: Instant,
     start_time: SystemTime,
+    ended: Option<Instant>,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { started: Instant::now(), start_time: SystemTime::now() }
+        Self { started: Instant::now(), start_time: SystemTime::now(), ended: None }
+    }
+
+    /// Sets when the operation ended, where that is before it is recorded.
+    pub(crate) fn end_at(&mut self, ended: Instant) {
+        self.ended = Some(ended);
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.started)
     }
 }
 
@@ -96,7 +106,8 @@ impl Engine {
             hook(&start.info, &mut start.attributes);
         }
         let name = self.settings.span_name.as_ref().and_then(|hook| hook(&start.info)).unwrap_or(start.name);
-        self.cut_values(&mut start.attributes);
+        self.limit(&mut start.attributes);
+        start.links.iter_mut().for_each(|link| self.limit(&mut link.attributes));
         let builder = SpanBuilder::from_name(name)
             .with_kind(start.kind)
             .with_start_time(start.clock.start_time)
@@ -106,8 +117,12 @@ impl Engine {
         self.note_sdk(&context, parent).then_some(context)
     }
 
-    /// Cuts strings that came from messages to the configured length; the SDK never does (ENV-10).
-    fn cut_values(&self, attributes: &mut [KeyValue]) {
+    /// Takes out hidden attributes (ATTR-C-23) and cuts strings to the configured length; the SDK never does (ENV-10).
+    fn limit(&self, attributes: &mut Vec<KeyValue>) {
+        let hidden = &self.settings.hidden_attributes;
+        if !hidden.is_empty() {
+            attributes.retain(|attribute| !hidden.contains(&attribute.key.as_str()));
+        }
         let limit = self.settings.max_value_length;
         for attribute in attributes {
             if let opentelemetry::Value::String(text) = &attribute.value {
@@ -140,13 +155,14 @@ impl Operation {
         self.end(late, error);
     }
 
-    fn end(&mut self, late: Vec<KeyValue>, error: Option<&ErrorReport>) {
+    fn end(&mut self, mut late: Vec<KeyValue>, error: Option<&ErrorReport>) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let elapsed = self.clock.started.elapsed();
+        let elapsed = self.clock.elapsed();
         if let Some(context) = &self.span {
             let span = context.span();
+            self.engine.limit(&mut late);
             span.set_attributes(late);
             if let Some(error) = error {
                 error.mark(&span);

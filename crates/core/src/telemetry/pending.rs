@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use opentelemetry::Context;
 
 use super::consumer::Consumer;
@@ -11,9 +13,32 @@ use crate::message::Settlement;
 pub struct Receiving {
     pub(super) consumer: Consumer,
     pub(super) clock: Clock,
+    pub(super) ambient: Context,
 }
 
 impl Receiving {
+    /// Sets when the pull ended, where that is known only later: a stream of messages that is read while they are handled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::Instrumentation;
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// use std::time::Instant;
+    /// let receiving = consumer.receive();
+    /// let last_arrival = Instant::now();
+    /// // … handle the message …
+    /// receiving.ended_at(last_arrival).finish_batch(&[]);
+    /// ```
+    #[must_use]
+    pub fn ended_at(mut self, ended: Instant) -> Self {
+        self.clock.end_at(ended);
+        self
+    }
+
     /// Ends a pull that yields one message at most.
     ///
     /// # Examples
@@ -28,7 +53,7 @@ impl Receiving {
     /// consumer.receive().finish(&Incoming::new("orders", &headers));
     /// ```
     pub fn finish(self, message: &Incoming<'_>) {
-        self.consumer.received(std::slice::from_ref(message), false, self.clock, None);
+        self.consumer.received(std::slice::from_ref(message), false, &self, None);
     }
 
     /// Ends a pull that may yield several messages, also when it yielded none (SPAN-31).
@@ -44,7 +69,7 @@ impl Receiving {
     /// consumer.receive().finish_batch(&[]);
     /// ```
     pub fn finish_batch(self, messages: &[Incoming<'_>]) {
-        self.consumer.received(messages, true, self.clock, None);
+        self.consumer.received(messages, true, &self, None);
     }
 
     /// Ends a pull that failed.
@@ -61,7 +86,26 @@ impl Receiving {
     /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
     /// ```
     pub fn fail(self, error: &BrokerError) {
-        self.consumer.received(&[], true, self.clock, Some(&ErrorReport::of_broker(error)));
+        self.fail_after(&[], error);
+    }
+
+    /// Ends a pull that failed after it had yielded some messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{collections::HashMap, sync::Arc};
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// let error = BrokerError::new(BrokerErrorKind::Ended, "_OTHER", "the consumer was deleted");
+    /// consumer.receive().fail_after(&[Incoming::new("orders", &headers)], &error);
+    /// ```
+    pub fn fail_after(self, messages: &[Incoming<'_>], error: &BrokerError) {
+        self.consumer.received(messages, true, &self, Some(&ErrorReport::of_broker(error)));
     }
 }
 

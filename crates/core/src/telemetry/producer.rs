@@ -268,8 +268,7 @@ impl Producer {
         if let Some(id) = message.correlation_id.filter(|_| settings.conversation_ids) {
             attributes.push(KeyValue::new(MESSAGING_MESSAGE_CONVERSATION_ID, id.to_owned()));
         }
-        let hidden = &settings.hidden_attributes;
-        attributes.extend(message.attributes.iter().filter(|own| !hidden.contains(&own.key.as_str())).cloned());
+        attributes.extend_from_slice(&message.attributes);
         attributes
     }
 

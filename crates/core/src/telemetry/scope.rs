@@ -101,8 +101,16 @@ impl Scope {
 
     /// The context with the changed baggage in it, for code that reads baggage from the context itself.
     pub(crate) fn context_with_baggage(&self) -> Context {
-        let current = self.nearest_context();
-        changed_baggage(&current).map_or_else(|| current.clone(), |baggage| with_baggage(&current, &baggage))
+        let mut context = self.nearest_context();
+        if !context.has_active_span() && Context::current().has_active_span() {
+            // Baggage that belongs to no message: the current span stays the parent, and changes made meanwhile count.
+            let changes = context.get::<Changes>().cloned().unwrap_or_default();
+            context = with_baggage(&Context::current(), context.baggage()).with_value(changes);
+        }
+        match changed_baggage(&context) {
+            Some(baggage) => with_baggage(&context, &baggage),
+            None => context,
+        }
     }
 
     /// The current context when it lies within this scope (an inner span, say), else the scope's own.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use opentelemetry::Context;
 
-pub(crate) use self::process::{Settler, process_with};
+pub(crate) use self::process::{Overrides, Settler, process_with};
 pub(crate) use self::publish::{deliver_with, outgoing};
 use super::{Middleware, Next, NextPublish};
 use crate::broker::PublishError;
@@ -55,13 +55,17 @@ impl TelemetryMiddleware {
         &self.instrumentation
     }
 
-    fn consumer(&self, source: &Arc<Source>) -> Consumer {
+    fn consumer(&self, source: &Arc<Source>, delivery: &Delivery) -> Consumer {
         let known = self.consumers.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, consumer)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, source)) {
             return consumer.clone();
         }
         drop(known);
         let consumer = self.instrumentation.consumer(Arc::clone(source));
+        let consumer = match delivery.extension::<Overrides>() {
+            Some(overrides) => overrides.apply(consumer),
+            None => consumer,
+        };
         self.consumers.write().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(source), consumer.clone()));
         consumer
     }
@@ -78,7 +82,7 @@ impl Middleware for TelemetryMiddleware {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         match delivery.source() {
             Some(source) => {
-                let consumer = self.consumer(source);
+                let consumer = self.consumer(source, &delivery);
                 process_with(&consumer, delivery, |delivery| next.run(delivery)).await
             }
             None => next.run(delivery).await,

@@ -32,15 +32,15 @@ where
     let result = run(envelope).with_context(sending.context_or(parent)).await;
     match &result {
         Ok(receipt) => sending.finish(receipt.attributes().to_vec(), None),
-        Err(error) if is_batch => sending.finish_batch(total, &failures(error)),
+        Err(error) if is_batch => sending.finish_batch(total, &failures(error, total)),
         Err(error) => sending.finish(Vec::new(), Some(error)),
     }
     result
 }
 
-/// The failed messages of a batch; an error without parts stands for all of them, and is then counted once for each.
-fn failures(error: &PublishError) -> Vec<&PublishError> {
-    if error.failed().is_empty() { vec![error] } else { error.failed().iter().map(|(_, error)| error).collect() }
+/// The errors of a batch's messages; an error without parts stands for all of them (METR-13).
+fn failures(error: &PublishError, total: usize) -> Vec<&PublishError> {
+    if error.failed().is_empty() { vec![error; total] } else { error.failed().iter().map(|(_, error)| error).collect() }
 }
 
 /// Describes a message to the engine. The parts are copied out first: the headers are borrowed for writing.
