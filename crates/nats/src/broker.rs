@@ -6,9 +6,11 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, ServerAddr, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use throughline_core::Publisher;
 use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
 use tokio::time::{sleep, timeout};
 
+use crate::denied::Denied;
 use crate::jetstream::StreamSubscriber;
 use crate::publisher::NatsPublisher;
 use crate::semconv::{SYSTEM, Systems};
@@ -57,6 +59,8 @@ pub(crate) struct Connection {
     pub(crate) systems: Systems,
     pub(crate) inbox_prefix: Arc<str>,
     pub(crate) records_position: bool,
+    /// Stays empty for a client whose events are the user's.
+    pub(crate) denied: Arc<Denied>,
     server: Option<(String, u16)>,
     is_owned: bool,
 }
@@ -69,7 +73,8 @@ impl Nats {
     ///
     /// # Errors
     ///
-    /// Fails when the address is wrong, no server answers, or the server refuses the credentials.
+    /// Fails when the address is wrong, no server answers, or the server refuses the credentials. A subscription that the
+    /// server's permissions do not allow ends with an error of the kind `Unauthorized`.
     ///
     /// # Examples
     ///
@@ -81,10 +86,17 @@ impl Nats {
     /// # }
     /// ```
     pub async fn connect(server: impl ToServerAddrs) -> Result<Self, BrokerError> {
-        Self::connect_with(server, ConnectOptions::new().connection_timeout(CONNECT_WAIT)).await
+        let denied = Arc::new(Denied::default());
+        let options = denied.watch(ConnectOptions::new().connection_timeout(CONNECT_WAIT));
+        let nats = Self::connect_with(server, options).await?;
+        Ok(nats.changed(|connection| connection.denied = denied))
     }
 
     /// Connects with the client's own options: TLS, credentials, name, reconnects and all else are passed through.
+    ///
+    /// The options' callback for events is the caller's, and the only one the client tells that the server refused a
+    /// subscription: to the subscription itself it looks as if no message came. Log the events where permissions are used;
+    /// [`connect`](Self::connect) makes an error of them.
     ///
     /// # Errors
     ///
@@ -119,6 +131,9 @@ impl Nats {
 
     /// Uses a connection of the service's own. [`shutdown`](Broker::shutdown) flushes it and leaves it open.
     ///
+    /// A subscription that the server refuses is reported to the client's own callback for events alone, as with
+    /// [`connect_with`](Self::connect_with).
+    ///
     /// The client does not tell which address and name it was given: say so with [`with_server`](Self::with_server) and
     /// [`with_client_id`](Self::with_client_id), else telemetry goes without the address and has the number the server assigned.
     ///
@@ -146,6 +161,7 @@ impl Nats {
             systems: Systems::new(server.as_ref().map(|(host, port)| (host.as_str(), *port)), id.as_deref()),
             inbox_prefix: semconv::inbox_prefix(&client).into(),
             records_position: false,
+            denied: Arc::default(),
             client,
             server,
             is_owned,
@@ -240,6 +256,22 @@ impl Nats {
     fn changed(mut self, change: impl FnOnce(&mut Connection)) -> Self {
         change(Arc::make_mut(&mut self.connection));
         self
+    }
+
+    /// Returns what publishes on this connection, for code outside of handlers.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let nats = throughline_nats::Nats::connect("localhost:4222").await?;
+    /// nats.publisher().publish("orders.placed", "{}").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self)
     }
 
     /// Returns the client, for whatever is not offered here.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use opentelemetry::propagation::{Extractor, Injector};
 use throughline_core::broker::{PublishError, PublishErrorKind};
 use throughline_core::message::Headers;
-use throughline_core::propagation::admit;
+use throughline_core::propagation::{Carrier, admit};
 
 use crate::error::OTHER;
 
@@ -59,6 +59,30 @@ impl Injector for HeaderInjector<'_> {
     }
 }
 
+impl Extractor for HeaderInjector<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        first(self.0, key)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| text(name)).collect()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        all(self.0, key)
+    }
+}
+
+impl Carrier for HeaderInjector<'_> {
+    fn as_extractor(&self) -> &dyn Extractor {
+        self
+    }
+
+    fn remove(&mut self, name: &str) {
+        remove(self.0, name);
+    }
+}
+
 /// Reads propagation headers from the client's header map.
 ///
 /// Names are compared without regard to ASCII case, an exact match wins (PROP-03, PROP-N-01); an empty value is treated as
@@ -83,7 +107,7 @@ pub struct HeaderExtractor<'a>(pub &'a HeaderMap);
 
 impl Extractor for HeaderExtractor<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        values(self.0, key).next()
+        first(self.0, key)
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -91,9 +115,18 @@ impl Extractor for HeaderExtractor<'_> {
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        let found: Vec<&str> = values(self.0, key).collect();
-        (!found.is_empty()).then_some(found)
+        all(self.0, key)
     }
+}
+
+/// Returns the first value of a name that is not empty.
+pub(crate) fn first<'a>(headers: &'a HeaderMap, key: &str) -> Option<&'a str> {
+    values(headers, key).next()
+}
+
+fn all<'a>(headers: &'a HeaderMap, key: &str) -> Option<Vec<&'a str>> {
+    let found: Vec<&str> = values(headers, key).collect();
+    (!found.is_empty()).then_some(found)
 }
 
 /// Iterates over the values of a name that are not empty: those of the exact spelling, else those of the others.

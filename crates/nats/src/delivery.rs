@@ -108,9 +108,9 @@ impl NativeMessage {
 impl Native for NativeMessage {
     /// Adds nothing unless switched on (ATTR-J-08).
     fn attributes(&self, _operation: OperationType, attributes: &mut Vec<KeyValue>) {
-        let Some(position) = self.position.as_ref().filter(|_| self.recorded) else { return };
-        attributes.push(KeyValue::new(NATS_STREAM, Arc::clone(&position.stream)));
-        attributes.push(KeyValue::new(NATS_SEQUENCE, i64::try_from(position.stream_sequence).unwrap_or(i64::MAX)));
+        if let Some(position) = self.position.as_ref().filter(|_| self.recorded) {
+            position.push(attributes);
+        }
     }
 }
 
@@ -155,26 +155,63 @@ impl StreamPosition {
         }
     }
 
-    /// Reads the subject on which a delivery is acknowledged: `$JS.ACK.` and seven tokens, or nine or more since a domain and an
-    /// account come first.
+    /// Adds the opt-in attributes (ATTR-J-08).
+    pub(crate) fn push(&self, attributes: &mut Vec<KeyValue>) {
+        attributes.push(KeyValue::new(NATS_STREAM, Arc::clone(&self.stream)));
+        attributes.push(KeyValue::new(NATS_SEQUENCE, i64::try_from(self.stream_sequence).unwrap_or(i64::MAX)));
+    }
+
+    /// Reads the subject on which a delivery is acknowledged, where the names are known already.
     pub(crate) fn parse(ack: &str, stream: &Arc<str>, consumer: &Arc<str>) -> Option<Self> {
+        Some(AckSubject::parse(ack)?.to_position(Arc::clone(stream), Arc::clone(consumer)))
+    }
+}
+
+/// Is the subject on which a delivery is acknowledged, taken apart: `$JS.ACK.` and seven tokens, or nine or more since a domain
+/// and an account come first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AckSubject<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) consumer: &'a str,
+    delivered: u64,
+    stream_sequence: u64,
+    consumer_sequence: u64,
+    pub(crate) published: SystemTime,
+    pending: u64,
+}
+
+impl<'a> AckSubject<'a> {
+    pub(crate) fn parse(ack: &'a str) -> Option<Self> {
         let tokens = ack.strip_prefix(ACK_PREFIX)?;
-        let skipped = match tokens.split('.').count() {
-            7 => 2,
-            count if count >= 9 => 4,
+        let before = match tokens.split('.').count() {
+            7 => 0,
+            count if count >= 9 => 2,
             _ => return None,
         };
-        let mut numbers = tokens.split('.').skip(skipped).map(|token| token.parse::<u64>().ok());
-        let mut next = || numbers.next().flatten();
+        let mut tokens = tokens.split('.').skip(before);
+        let (stream, consumer) = (tokens.next()?, tokens.next()?);
+        let mut number = || tokens.next()?.parse::<u64>().ok();
         Some(Self {
-            delivered: next()?,
-            stream_sequence: next()?,
-            consumer_sequence: next()?,
-            published: SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(next()?))?,
-            pending: next()?,
-            stream: Arc::clone(stream),
-            consumer: Arc::clone(consumer),
+            stream,
+            consumer,
+            delivered: number()?,
+            stream_sequence: number()?,
+            consumer_sequence: number()?,
+            published: SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(number()?))?,
+            pending: number()?,
         })
+    }
+
+    pub(crate) fn to_position(self, stream: Arc<str>, consumer: Arc<str>) -> StreamPosition {
+        StreamPosition {
+            stream,
+            consumer,
+            stream_sequence: self.stream_sequence,
+            consumer_sequence: self.consumer_sequence,
+            delivered: self.delivered,
+            published: self.published,
+            pending: self.pending,
+        }
     }
 }
 

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::pull::{self, BatchErrorKind};
 use async_nats::jetstream::context::{
     ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind, PublishError as StreamPublishError,
     PublishErrorKind as StreamPublishErrorKind,
@@ -104,36 +105,73 @@ pub(crate) fn connection_ended(subject: &str) -> BrokerError {
     )
 }
 
+/// Says that the server does not allow a subscription.
+pub(crate) fn denied(subject: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::Unauthorized,
+        OTHER,
+        format!(
+            "the server does not allow this user to subscribe to `{subject}`: \
+             add the subject to `permissions.subscribe` of the user, or connect as another one"
+        ),
+    )
+}
+
 /// Says why a settlement did not reach the server.
 pub(crate) fn settle(error: impl Into<BoxError>) -> BrokerError {
-    let message = "the server could not be told how the message is settled: it will be delivered again";
-    BrokerError::new(BrokerErrorKind::Disconnected, SEND_FAILED, message).with_source(error)
+    untold(BrokerErrorKind::Disconnected, SEND_FAILED).with_source(error)
 }
 
 /// Says that the server did not answer a settlement in time.
 pub(crate) fn settle_unconfirmed(error: async_nats::RequestError) -> BrokerError {
-    let message = "the server did not confirm the settlement: the message may be delivered again";
     let (kind, error_type) = match error.kind() {
         RequestErrorKind::TimedOut => (BrokerErrorKind::Timeout, TIMEOUT),
         RequestErrorKind::NoResponders => (BrokerErrorKind::NotFound, NO_RESPONDERS),
         _ => (BrokerErrorKind::Disconnected, SEND_FAILED),
     };
-    BrokerError::new(kind, error_type, message).with_source(error)
+    unconfirmed(kind, error_type).with_source(error)
 }
 
-/// Says why the client did not take a message.
-pub(crate) fn publish(error: async_nats::PublishError, subject: &str) -> PublishError {
-    match error.kind() {
-        ClientErrorKind::MaxPayloadExceeded => too_large(subject).with_source(error),
-        ClientErrorKind::InvalidSubject => {
-            invalid_subject(subject, "it is empty or has white space").with_source(error)
-        }
-        ClientErrorKind::Send => disconnected(subject).with_source(error),
+/// Says why a settlement by a raw client failed; the error itself goes back to the caller.
+pub(crate) fn raw_settle(error: &async_nats::Error) -> BrokerError {
+    match error.downcast_ref::<io::Error>() {
+        Some(failed) if failed.kind() == io::ErrorKind::TimedOut => unconfirmed(BrokerErrorKind::Timeout, TIMEOUT),
+        Some(_) => untold(BrokerErrorKind::Other, OTHER),
+        None => untold(BrokerErrorKind::Disconnected, SEND_FAILED),
     }
 }
 
-/// Says why a stream did not take a message.
-pub(crate) fn stream_publish(error: StreamPublishError, subject: &str) -> PublishError {
+fn untold(kind: BrokerErrorKind, error_type: &'static str) -> BrokerError {
+    let message = "the server could not be told how the message is settled: it will be delivered again";
+    BrokerError::new(kind, error_type, message)
+}
+
+fn unconfirmed(kind: BrokerErrorKind, error_type: &'static str) -> BrokerError {
+    let message = "the server did not confirm the settlement: the message may be delivered again";
+    BrokerError::new(kind, error_type, message)
+}
+
+/// Says why a pull by a raw client failed; the error itself goes back to the caller.
+pub(crate) fn raw_pull(error: &(dyn Error + 'static)) -> BrokerError {
+    let is_unsent = error
+        .downcast_ref::<pull::BatchError>()
+        .is_some_and(|failed| matches!(failed.kind(), BatchErrorKind::Subscribe | BatchErrorKind::Flush));
+    let (kind, error_type) =
+        if is_unsent { (BrokerErrorKind::Disconnected, SEND_FAILED) } else { (BrokerErrorKind::Other, OTHER) };
+    BrokerError::new(kind, error_type, "no messages could be pulled from the stream")
+}
+
+/// Says why the client did not take a message. The caller adds the source, or returns it to a raw client.
+pub(crate) fn publish(error: &async_nats::PublishError, subject: &str) -> PublishError {
+    match error.kind() {
+        ClientErrorKind::MaxPayloadExceeded => too_large(subject),
+        ClientErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space"),
+        ClientErrorKind::Send => disconnected(subject),
+    }
+}
+
+/// Says why a stream did not take a message. The caller adds the source, or returns it to a raw client.
+pub(crate) fn stream_publish(error: &StreamPublishError, subject: &str) -> PublishError {
     let (kind, error_type, message) = match error.kind() {
         StreamPublishErrorKind::StreamNotFound => (
             PublishErrorKind::NotFound,
@@ -160,48 +198,45 @@ pub(crate) fn stream_publish(error: StreamPublishError, subject: &str) -> Publis
             MAX_ACK_PENDING,
             format!("too many messages await the confirmation of their stream (`{subject}`)"),
         ),
-        StreamPublishErrorKind::MaxPayloadExceeded => return too_large(subject).with_source(error),
-        StreamPublishErrorKind::BrokenPipe => return disconnected(subject).with_source(error),
+        StreamPublishErrorKind::MaxPayloadExceeded => return too_large(subject),
+        StreamPublishErrorKind::BrokenPipe => return disconnected(subject),
         StreamPublishErrorKind::Other => return stream_refused(error, subject),
     };
-    PublishError::new(kind, error_type, message).with_source(error)
+    PublishError::new(kind, error_type, message)
 }
 
 /// Looks into what the server said, where the client has no kind of its own for it.
-fn stream_refused(error: StreamPublishError, subject: &str) -> PublishError {
-    let server = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
-    match server.map(async_nats::jetstream::Error::error_code) {
-        Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => too_large(subject).with_source(error),
+fn stream_refused(error: &StreamPublishError, subject: &str) -> PublishError {
+    let Some(source) = error.source() else { return disconnected(subject) };
+    if source.is::<async_nats::SubjectError>() {
+        return invalid_subject(subject, "it is empty or has white space");
+    }
+    match source.downcast_ref().map(async_nats::jetstream::Error::error_code) {
+        Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => too_large(subject),
         Some(_) => PublishError::new(
             PublishErrorKind::Refused,
             OTHER,
             format!("the stream of `{subject}` refused the message"),
-        )
-        .with_source(error),
-        None => disconnected(subject).with_source(error),
+        ),
+        None => disconnected(subject),
     }
 }
 
-/// Says why a request got no reply.
-pub(crate) fn request(error: async_nats::RequestError, subject: &str, timeout: Duration) -> PublishError {
+/// Says why a request got no reply. The caller adds the source, or returns it to a raw client.
+pub(crate) fn request(error: &async_nats::RequestError, subject: &str, wait: Option<Duration>) -> PublishError {
     match error.kind() {
-        RequestErrorKind::TimedOut => PublishError::new(
-            PublishErrorKind::Timeout,
-            TIMEOUT,
-            format!("no reply from `{subject}` within {timeout:?}"),
-        )
-        .with_source(error),
+        RequestErrorKind::TimedOut => {
+            let within = wait.map_or_else(|| "in time".to_owned(), |wait| format!("within {wait:?}"));
+            PublishError::new(PublishErrorKind::Timeout, TIMEOUT, format!("no reply from `{subject}` {within}"))
+        }
         RequestErrorKind::NoResponders => PublishError::new(
             PublishErrorKind::NotFound,
             NO_RESPONDERS,
             format!("nobody subscribes to `{subject}`: start the service that answers it or correct the subject"),
-        )
-        .with_source(error),
-        RequestErrorKind::InvalidSubject => {
-            invalid_subject(subject, "it is empty or has white space").with_source(error)
-        }
-        RequestErrorKind::MaxPayloadExceeded => too_large(subject).with_source(error),
-        RequestErrorKind::Other => disconnected(subject).with_source(error),
+        ),
+        RequestErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space"),
+        RequestErrorKind::MaxPayloadExceeded => too_large(subject),
+        RequestErrorKind::Other => disconnected(subject),
     }
 }
 
@@ -378,9 +413,8 @@ mod tests {
             (ClientErrorKind::InvalidSubject, (PublishErrorKind::InvalidDestination, "invalid_subject")),
             (ClientErrorKind::Send, (PublishErrorKind::Disconnected, "send_failed")),
         ] {
-            let error = publish(async_nats::PublishError::new(kind), "orders");
+            let error = publish(&async_nats::PublishError::new(kind), "orders");
             assert_eq!((error.kind(), error.error_type()), expected);
-            assert!(error.source().is_some());
         }
     }
 
@@ -393,7 +427,7 @@ mod tests {
             (RequestErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
             (RequestErrorKind::Other, (PublishErrorKind::Disconnected, "send_failed")),
         ] {
-            let error = request(async_nats::RequestError::new(kind), "svc", Duration::from_secs(1));
+            let error = request(&async_nats::RequestError::new(kind), "svc", Some(Duration::from_secs(1)));
             assert_eq!((error.kind(), error.error_type()), expected);
         }
     }
@@ -409,7 +443,7 @@ mod tests {
             (StreamPublishErrorKind::MaxAckPending, (PublishErrorKind::Refused, "max_ack_pending")),
             (StreamPublishErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
         ] {
-            let error = stream_publish(StreamPublishError::new(kind), "orders");
+            let error = stream_publish(&StreamPublishError::new(kind), "orders");
             assert_eq!((error.kind(), error.error_type()), expected);
         }
     }

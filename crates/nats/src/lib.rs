@@ -1,7 +1,6 @@
 //! NATS for Throughline: core NATS and JetStream, on the client `async-nats`.
 //!
 //! ```no_run
-//! use throughline_core::Envelope;
 //! use throughline_core::broker::Broker;
 //! use throughline_nats::{Nats, Stream, StreamSubject};
 //!
@@ -9,11 +8,13 @@
 //! let nats = Nats::connect("localhost:4222").await?;
 //! let stream = Stream::new("ORDERS").subjects(["orders.>"]).durable("stock").filter("orders.placed");
 //! let mut orders = nats.subscribe(&stream.into()).await?;
-//! nats.transport().publish(Envelope::new(StreamSubject::new("orders.placed"), "{}")).await?;
+//! nats.publisher().publish(StreamSubject::new("orders.placed"), "{}").await?;
 //! let received = orders.receive().await?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A service that keeps its own client uses [`Instrumentation`] instead: the client's own calls, with the same telemetry.
 //!
 //! # Core NATS or JetStream
 //!
@@ -32,14 +33,18 @@
 //!
 //! # Features
 //!
-//! The client's own, passed on: `ring` (default), `aws-lc-rs` and `fips` choose the cryptography, `nkeys` (default) is needed for
-//! credentials files, `websockets` for `ws://`.
+//! The client's own, passed on: `ring` (default) and `aws-lc-rs` choose the cryptography, `nkeys` (default) is needed for
+//! credentials files, `websockets` for `ws://`. A feature of the client that is not here, such as `fips`, is switched on by a
+//! dependency of one's own on the same version of `async-nats`, which cargo unites with this one.
 
 mod broker;
 mod carrier;
 mod delivery;
+mod denied;
 mod destination;
 mod error;
+mod extract;
+mod instrument;
 mod jetstream;
 mod publisher;
 mod semconv;
@@ -50,4 +55,8 @@ pub use self::broker::Nats;
 pub use self::carrier::{HeaderExtractor, HeaderInjector};
 pub use self::delivery::{NativeMessage, StreamPosition};
 pub use self::destination::{CoreSubject, StreamSubject};
+pub use self::extract::{StreamSequence, SubjectName};
+pub use self::instrument::{
+    ClientMessage, ClientPublisher, Fetched, Instrumentation, PublishAckFuture, Pulled, SubscriptionTelemetry,
+};
 pub use self::subscription::{StartPosition, Stream, Subject};

@@ -60,7 +60,8 @@ impl NatsPublisher {
             payload,
             headers: (!headers.is_empty()).then_some(headers),
         };
-        self.connection.client.publish_message(message).await.map_err(|failed| error::publish(failed, &subject))?;
+        let published = self.connection.client.publish_message(message).await;
+        published.map_err(|failed| error::publish(&failed, &subject).with_source(failed))?;
         Ok(Receipt::new())
     }
 
@@ -78,7 +79,7 @@ impl NatsPublisher {
             put(&mut headers, name, &value)?;
         }
         let mut ack = self.store(envelope, &subject, headers.clone()).await?;
-        if let Some(id) = envelope.id().filter(|id| ack.duplicate && is_forwarded(envelope, id)) {
+        if let Some(id) = envelope.id().filter(|_| ack.duplicate && envelope.is_forwarded()) {
             // The stream has the id from the message this one was made of, and drops it: a dead letter in the same stream.
             put(&mut headers, MESSAGE_ID, &format!("{id}@{subject}"))?;
             ack = self.store(envelope, &subject, headers).await?;
@@ -92,7 +93,7 @@ impl NatsPublisher {
         subject: &async_nats::Subject,
         headers: HeaderMap,
     ) -> Result<PublishAck, PublishError> {
-        let failed = |failed| error::stream_publish(failed, subject);
+        let failed = |failed| error::stream_publish(&failed, subject).with_source(failed);
         let sent =
             self.connection.jetstream.publish_with_headers(subject.clone(), headers, envelope.payload().clone()).await;
         sent.map_err(failed)?.await.map_err(failed)
@@ -162,7 +163,7 @@ impl Publish for NatsPublisher {
             request = request.headers(headers);
         }
         let reply = self.connection.client.send_request(subject.clone(), request).await;
-        reply.map(from_core).map_err(|failed| error::request(failed, &subject, wait))
+        reply.map(from_core).map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))
     }
 }
 
@@ -196,11 +197,6 @@ fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError> {
         }
     }
     Ok(headers)
-}
-
-/// Tells whether the id is that of a received message whose headers the envelope has.
-fn is_forwarded(envelope: &Envelope, id: &str) -> bool {
-    envelope.headers().get(MESSAGE_ID) == Some(id)
 }
 
 fn no_reply_to(subject: &str) -> PublishError {
@@ -247,22 +243,6 @@ mod tests {
         assert_eq!(headers.get("Nats-Msg-Id").unwrap().as_str(), "m1", "ATTR-N-06");
         assert_eq!(headers.get("correlation-id").unwrap().as_str(), "c1", "ATTR-N-08");
         assert_eq!(headers.get("content-type").unwrap().as_str(), "application/json");
-    }
-
-    #[test]
-    fn a_forwarded_message_is_known_by_its_copied_id() {
-        let delivery = from_core(async_nats::Message {
-            subject: "orders".into(),
-            reply: None,
-            payload: "x".into(),
-            headers: Some(HeaderMap::from_iter([("Nats-Msg-Id".parse().unwrap(), "m1".parse().unwrap())])),
-            status: None,
-            description: None,
-            length: 1,
-        });
-        let forwarded = Envelope::forward(&delivery, "orders.dead");
-        assert!(is_forwarded(&forwarded, "m1"));
-        assert!(!is_forwarded(&Envelope::new("orders", "x").with_id("m1"), "m1"));
     }
 
     proptest! {

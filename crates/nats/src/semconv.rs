@@ -18,7 +18,7 @@ pub(crate) const NATS_SEQUENCE: &str = "messaging.nats.sequence";
 pub(crate) const WILDCARDS: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
 
 /// The inbox prefix of a client that sets none.
-const DEFAULT_INBOX: &str = "_INBOX";
+pub(crate) const DEFAULT_INBOX: &str = "_INBOX";
 
 /// SPAN-09; core NATS does not settle (ATTR-N-09).
 const CORE: Operations = Operations::DEFAULT;
@@ -58,19 +58,28 @@ pub(crate) fn server(configured: &[ServerAddr]) -> Option<(&str, u16)> {
     same.then_some(server)
 }
 
-/// Describes what a core subscription reads from (ATTR-N-02, ATTR-N-05).
-pub(crate) fn core_source(system: &Arc<System>, subscription: &Subscription) -> Source {
-    let source = subjects(Source::new(Arc::clone(system)), subscription.patterns());
+/// Describes what a core subscription reads from (ATTR-N-02, ATTR-N-05), an inbox by its prefix (ATTR-N-04).
+pub(crate) fn core_source(system: &Arc<System>, subscription: &Subscription, inbox_prefix: &str) -> Source {
+    let source = match inbox_template(subscription.destination(), inbox_prefix) {
+        Some(prefix) => inbox_source(system, prefix),
+        None => subjects(Source::new(Arc::clone(system)), subscription.patterns()),
+    };
     match subscription.group() {
         Some(group) => source.with_group(group),
         None => source,
     }
 }
 
+/// Describes an inbox that is read from: by its prefix (ATTR-N-04).
+pub(crate) fn inbox_source(system: &Arc<System>, prefix: &str) -> Source {
+    Source { temporary: true, anonymous: true, ..Source::new(Arc::clone(system)).with_template(prefix) }
+}
+
 /// Describes what a consumer of a stream reads from: its subjects and name, and the group of a push consumer
 /// (ATTR-J-02, ATTR-J-03).
 pub(crate) fn stream_source(system: &Arc<System>, filters: &[Pattern], consumer: &str, group: Option<&str>) -> Source {
-    let source = subjects(Source::new(Arc::clone(system)), filters).with_subscription(consumer);
+    let source = subjects(Source::new(Arc::clone(system)), filters);
+    let source = if consumer.is_empty() { source } else { source.with_subscription(consumer) };
     match group {
         Some(group) => source.with_group(group),
         None => source,
@@ -89,12 +98,16 @@ fn subjects(source: Source, patterns: &[Pattern]) -> Source {
 /// Describes where a message goes: an inbox by its prefix, anything else by its name and the template the user gave
 /// (ATTR-N-01 to -04).
 pub(crate) fn target<'a>(destination: &'a Destination, inbox_prefix: &str) -> Target<'a> {
-    let name = destination.name();
-    match inbox_template(name, inbox_prefix) {
+    subject_target(destination.name(), destination.template(), inbox_prefix)
+}
+
+/// Describes where a message goes, by its subject and the template it was given.
+pub(crate) fn subject_target<'a>(subject: &'a str, template: Option<&'a str>, inbox_prefix: &str) -> Target<'a> {
+    match inbox_template(subject, inbox_prefix) {
         Some(prefix) => {
-            Target { template: Some(Cow::Borrowed(prefix)), temporary: true, anonymous: true, ..Target::new(name) }
+            Target { template: Some(Cow::Borrowed(prefix)), temporary: true, anonymous: true, ..Target::new(subject) }
         }
-        None => Target { template: destination.template().map(Cow::Borrowed), ..Target::new(name) },
+        None => Target { template: template.map(Cow::Borrowed), ..Target::new(subject) },
     }
 }
 
@@ -164,11 +177,18 @@ mod tests {
     #[test]
     fn a_wildcard_subscription_has_a_template() {
         let subscription = Subject::new("orders.{id}").queue_group("g").into();
-        let source = core_source(&systems().core, &subscription);
+        let source = core_source(&systems().core, &subscription, "_INBOX");
         assert_eq!(source.template.as_deref(), Some("orders.{id}"), "ATTR-N-02");
         assert_eq!(source.group.as_deref(), Some("g"), "ATTR-N-05");
-        let exact = core_source(&systems().core, &Subject::new("orders").into());
+        let exact = core_source(&systems().core, &Subject::new("orders").into(), "_INBOX");
         assert_eq!((exact.destination.as_deref(), exact.template), (Some("orders"), None));
+    }
+
+    #[test]
+    fn an_inbox_that_is_read_from_is_shown_by_its_prefix() {
+        let source = core_source(&systems().core, &Subject::new("_INBOX.a.*").into(), "svc.inbox");
+        assert_eq!(source.template.as_deref(), Some("_INBOX"), "ATTR-N-04");
+        assert!(source.temporary && source.anonymous && source.destination.is_none(), "ATTR-N-04, SPAN-19");
     }
 
     #[test]

@@ -1,17 +1,23 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
+use tokio::time::timeout;
 
 use crate::broker::Connection;
 use crate::delivery::from_core;
 use crate::{error, semconv};
 
+/// How long a closing subscription waits for the client when nothing more comes.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
+
 /// Receives from core NATS. The client subscribes again after a reconnect by itself.
 #[derive(Debug)]
 pub(crate) struct CoreSubscriber {
+    connection: Arc<Connection>,
     subscriber: async_nats::Subscriber,
     source: Arc<Source>,
     subject: Arc<str>,
@@ -19,7 +25,7 @@ pub(crate) struct CoreSubscriber {
 
 impl CoreSubscriber {
     /// Subscribes, and waits until the server knows: what is published from now on arrives.
-    pub(crate) async fn open(connection: &Connection, subscription: &Subscription) -> Result<Self, BrokerError> {
+    pub(crate) async fn open(connection: &Arc<Connection>, subscription: &Subscription) -> Result<Self, BrokerError> {
         let [pattern] = subscription.patterns() else {
             return Err(BrokerError::configuration(format!(
                 "`{}` and other subjects in one subscription: subscribe to each of them",
@@ -29,13 +35,15 @@ impl CoreSubscriber {
         let subject = wire_subject(pattern)?;
         let refused = |failed| error::subscribe(failed, &subject);
         let client = &connection.client;
+        connection.denied.forget(&subject);
         let subscriber = match subscription.group() {
             Some(group) => client.queue_subscribe(subject.clone(), group.to_owned()).await.map_err(refused)?,
             None => client.subscribe(subject.clone()).await.map_err(refused)?,
         };
         connection.round_trip().await?;
-        let source = Arc::new(semconv::core_source(&connection.systems.core, subscription));
-        Ok(Self { subscriber, source, subject: subject.into() })
+        connection.denied.check(&subject)?;
+        let source = Arc::new(semconv::core_source(&connection.systems.core, subscription, &connection.inbox_prefix));
+        Ok(Self { connection: Arc::clone(connection), subscriber, source, subject: subject.into() })
     }
 }
 
@@ -46,15 +54,28 @@ impl Subscriber for CoreSubscriber {
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
-        match self.subscriber.next().await {
-            Some(message) => Ok(Received::new(from_core(message))),
-            None => Err(error::connection_ended(&self.subject)),
+        tokio::select! {
+            biased;
+            arrived = self.subscriber.next() => match arrived {
+                Some(message) => Ok(Received::new(from_core(message))),
+                None => Err(error::connection_ended(&self.subject)),
+            },
+            denied = self.connection.denied.wait(&self.subject) => Err(denied),
         }
     }
 
     async fn close(&mut self) {
+        // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the subscription.
+        if self.connection.is_connected() {
+            let _ = self.connection.round_trip().await;
+        }
         // Fails only when the connection is gone, and the subscription with it.
-        let _ = self.subscriber.unsubscribe().await;
+        let _ = self.subscriber.drain().await;
+    }
+
+    async fn drain(&mut self) -> Option<Received> {
+        let next = timeout(DRAIN_WAIT, self.subscriber.next()).await.ok()?;
+        next.map(|message| Received::new(from_core(message)))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{Stream, error};
 /// Returns the subjects the consumer is limited to; none when it takes all of its stream.
 ///
 /// The patterns of the subscription count, not those of the builder: a router may have put a prefix before them.
-pub(super) fn filters(subscription: &Subscription, stream: &Stream) -> Vec<Pattern> {
+pub(crate) fn filters(subscription: &Subscription, stream: &Stream) -> Vec<Pattern> {
     let declared = stream.declared.iter().flat_map(|config| &config.subjects);
     let known_only_by_declaration =
         declared.map(String::as_str).eq(subscription.patterns().iter().map(Pattern::as_str));

@@ -33,6 +33,8 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// would have to wait until the server delivers again.
 pub(super) struct Inflow {
     connection: Arc<Connection>,
+    /// Where the server delivers.
+    subject: Subject,
     subscriber: async_nats::Subscriber,
     /// The side of a pull consumer; a push consumer has none.
     pull: Option<Pull>,
@@ -55,13 +57,15 @@ impl Inflow {
     pub(super) async fn open(connection: &Arc<Connection>, info: Info, prefetch: usize) -> Result<Self, BrokerError> {
         let client = &connection.client;
         let refused = |failed| error::subscribe(failed, &info.name);
-        let (subscriber, pull) = match info.config.deliver_subject.clone() {
+        let (subject, subscriber, pull) = match info.config.deliver_subject.clone() {
             Some(subject) => {
+                let subject = Subject::from(subject);
+                connection.denied.forget(&subject);
                 let subscriber = match info.config.deliver_group.clone() {
-                    Some(group) => client.queue_subscribe(subject, group).await,
-                    None => client.subscribe(subject).await,
+                    Some(group) => client.queue_subscribe(subject.clone(), group).await,
+                    None => client.subscribe(subject.clone()).await,
                 };
-                (subscriber.map_err(refused)?, None)
+                (subject, subscriber.map_err(refused)?, None)
             }
             None => {
                 let inbox = Subject::from(client.new_inbox());
@@ -71,7 +75,7 @@ impl Inflow {
                 let subscriber = client.subscribe(inbox.clone()).await.map_err(refused)?;
                 let prefetch = bounded(prefetch, info.config.max_batch);
                 let consumer = Consumer::new(config, info.clone(), connection.jetstream.clone());
-                (subscriber, Some(Pull { consumer, inbox, prefetch, outstanding: 0 }))
+                (inbox.clone(), subscriber, Some(Pull { consumer, inbox, prefetch, outstanding: 0 }))
             }
         };
         let heartbeat = if pull.is_some() { IDLE_HEARTBEAT } else { info.config.idle_heartbeat };
@@ -81,6 +85,7 @@ impl Inflow {
         Ok(Self {
             supervision: Supervision::new(connection, &info, heartbeat),
             connection: Arc::clone(connection),
+            subject,
             subscriber,
             pull,
             ready: VecDeque::new(),
@@ -172,6 +177,7 @@ impl Inflow {
 
     /// Looks whether the consumer is still there and whether what was asked for is still known to the server.
     async fn supervise(&mut self) -> Result<(), BrokerError> {
+        self.connection.denied.check(&self.subject)?;
         let is_forgotten = self.supervision.look(&self.connection).await?;
         if let Some(pull) = self.pull.as_mut().filter(|_| is_forgotten) {
             pull.outstanding = 0;

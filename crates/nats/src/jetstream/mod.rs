@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+pub(crate) use self::consumer::filters;
 use self::inflow::Inflow;
 use crate::broker::Connection;
 use crate::delivery::{Acks, StreamPosition, StreamSettle, from_stream};

@@ -1,0 +1,116 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_nats::{ConnectOptions, Event, ServerError};
+use throughline_core::broker::BrokerError;
+use tokio::sync::Notify;
+
+use crate::error;
+
+/// How the server begins to say that a subscription is not allowed.
+const DENIED: &str = "permissions violation for subscription to \"";
+
+/// The most denials that are remembered; a service that asks for more has been told often enough.
+const KEPT: usize = 1024;
+
+/// What the server has refused to let this connection subscribe to. The client tells nobody but the callback for events: to a
+/// subscription it looks as if no message came.
+#[derive(Debug, Default)]
+pub(crate) struct Denied {
+    subjects: Mutex<Vec<String>>,
+    changed: Notify,
+}
+
+impl Denied {
+    /// Makes the client report what is refused.
+    pub(crate) fn watch(self: &Arc<Self>, options: ConnectOptions) -> ConnectOptions {
+        let denied = Arc::clone(self);
+        options.event_callback(move |event| {
+            denied.note(&event);
+            std::future::ready(())
+        })
+    }
+
+    fn note(&self, event: &Event) {
+        let Event::ServerError(ServerError::Other(text)) = event else { return };
+        let Some(subject) = denied_subject(text) else { return };
+        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        if subjects.len() < KEPT && !subjects.iter().any(|known| known == subject) {
+            subjects.push(subject.to_owned());
+        }
+        drop(subjects);
+        self.changed.notify_waiters();
+    }
+
+    /// Says that a subject was refused, if it was.
+    pub(crate) fn check(&self, subject: &str) -> Result<(), BrokerError> {
+        let subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        if subjects.iter().any(|denied| denied == subject) { Err(error::denied(subject)) } else { Ok(()) }
+    }
+
+    /// Waits until a subject is refused.
+    pub(crate) async fn wait(&self, subject: &str) -> BrokerError {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Before the look, so that nothing is missed between the two.
+            changed.as_mut().enable();
+            if let Err(denied) = self.check(subject) {
+                return denied;
+            }
+            changed.await;
+        }
+    }
+
+    /// Forgets a subject, before it is subscribed to again: the permissions may have been changed.
+    pub(crate) fn forget(&self, subject: &str) {
+        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        subjects.retain(|denied| denied != subject);
+    }
+}
+
+/// Reads the subject in `Permissions Violation for Subscription to "orders.>" using queue "stock"`.
+fn denied_subject(text: &str) -> Option<&str> {
+    let start = text.get(..DENIED.len())?;
+    if !start.eq_ignore_ascii_case(DENIED) {
+        return None;
+    }
+    text.get(DENIED.len()..)?.split('"').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_core::broker::BrokerErrorKind;
+
+    use super::*;
+
+    fn refused(text: &str) -> Event {
+        Event::ServerError(ServerError::Other(text.to_owned()))
+    }
+
+    #[test]
+    fn the_subject_is_read_from_what_the_server_says() {
+        for text in [
+            "Permissions Violation for Subscription to \"orders.>\"",
+            "permissions violation for subscription to \"orders.>\" using queue \"stock\"",
+        ] {
+            assert_eq!(denied_subject(text), Some("orders.>"));
+        }
+        for text in ["Permissions Violation for Publish to \"orders\"", "Stale Connection", "", "größe"] {
+            assert_eq!(denied_subject(text), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_subscription_is_an_error_that_says_what_to_change() {
+        let denied = Denied::default();
+        assert!(denied.check("orders").is_ok());
+        let (error, ()) = tokio::join!(denied.wait("orders"), async {
+            denied.note(&refused("Permissions Violation for Subscription to \"bills\""));
+            denied.note(&refused("Permissions Violation for Subscription to \"orders\""));
+        });
+        assert_eq!(error.kind(), BrokerErrorKind::Unauthorized);
+        assert!(error.to_string().contains("`orders`"));
+        denied.forget("orders");
+        assert!(denied.check("orders").is_ok() && denied.check("bills").is_err());
+    }
+}

@@ -1,0 +1,415 @@
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{PublishAckFuture as NativeAckFuture, PublishError as StreamPublishError};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::{Client, HeaderMap, Message, PublishError, Request, RequestError, Subject, ToSubject};
+use bytes::Bytes;
+use throughline_core::telemetry::Sending;
+
+use super::Instrumentation;
+use super::outlet::Verb;
+use crate::error;
+
+/// Is what the client publishes with: `async_nats::Client` to core NATS, `async_nats::jetstream::Context` to a stream.
+pub trait ClientPublisher: sealed::Sealed + Sync {
+    /// What the client returns when it has taken the message: nothing, or the stream's answer to come.
+    type Published: Send;
+
+    /// The client's own error.
+    type Error: Send;
+
+    #[doc(hidden)]
+    fn to_client(&self) -> Cow<'_, Client>;
+
+    #[doc(hidden)]
+    fn send(
+        &self,
+        sending: Sending,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<Self::Published, Self::Error>> + Send;
+}
+
+impl ClientPublisher for Client {
+    type Published = ();
+    type Error = PublishError;
+
+    fn to_client(&self) -> Cow<'_, Client> {
+        Cow::Borrowed(self)
+    }
+
+    async fn send(
+        &self,
+        sending: Sending,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let result = if headers.is_empty() {
+            self.publish(subject.clone(), payload).await
+        } else {
+            self.publish_with_headers(subject.clone(), headers, payload).await
+        };
+        finish_core(sending, result, &subject)
+    }
+}
+
+impl ClientPublisher for Context {
+    type Published = PublishAckFuture;
+    type Error = StreamPublishError;
+
+    fn to_client(&self) -> Cow<'_, Client> {
+        Cow::Owned(self.client())
+    }
+
+    async fn send(
+        &self,
+        sending: Sending,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<PublishAckFuture, StreamPublishError> {
+        let mut message = PublishMessage::build().payload(payload);
+        if !headers.is_empty() {
+            message = message.headers(headers);
+        }
+        match self.send_publish(subject.clone(), message).await {
+            Ok(ack) => Ok(PublishAckFuture { under_way: Some((ack, sending)), subject }),
+            Err(failed) => {
+                sending.finish(Vec::new(), Some(&error::stream_publish(&failed, &subject)));
+                Err(failed)
+            }
+        }
+    }
+}
+
+/// Publishing.
+impl Instrumentation {
+    /// Publishes a message, with a client to core NATS or with a JetStream context to a stream.
+    ///
+    /// To core NATS the span ends when the client has taken the message. To a stream it ends when the server has stored it,
+    /// which is when the [`PublishAckFuture`] is done (SPAN-35).
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client,
+    /// #     jetstream: async_nats::jetstream::Context,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// otel.publish(&client, "prices", "{}".into()).await?;
+    /// let ack = otel.publish(&jetstream, "orders", "{}".into()).await?.await?;
+    /// println!("message {} of stream {}", ack.sequence, ack.stream);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish<C: ClientPublisher, S: ToSubject>(
+        &self,
+        client: &C,
+        subject: S,
+        payload: Bytes,
+    ) -> Result<C::Published, C::Error> {
+        self.publish_with_headers(client, subject, HeaderMap::new(), payload).await
+    }
+
+    /// Publishes a message with headers, as [`publish`](Self::publish). Propagation headers among them are replaced (PROP-05).
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut headers = async_nats::HeaderMap::new();
+    /// headers.insert("tenant", "acme");
+    /// otel.publish_with_headers(&client, "orders", headers, "{}".into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish_with_headers<C: ClientPublisher, S: ToSubject>(
+        &self,
+        client: &C,
+        subject: S,
+        mut headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<C::Published, C::Error> {
+        let subject = subject.to_subject();
+        let find = || Found(client.to_client());
+        let sending = self.start_send(find, Verb::Publish, &subject, &mut headers, payload.len());
+        client.send(sending, subject, headers, payload).await
+    }
+
+    /// Publishes a message that names where an answer is to go, without waiting for one.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// otel.publish_with_reply(&client, "prices.get", "prices.answers", "{}".into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish_with_reply<S: ToSubject, R: ToSubject>(
+        &self,
+        client: &Client,
+        subject: S,
+        reply: R,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        self.publish_with_reply_and_headers(client, subject, reply, HeaderMap::new(), payload).await
+    }
+
+    /// Publishes a message with headers that names where an answer is to go, without waiting for one.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client, headers: async_nats::HeaderMap,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// otel.publish_with_reply_and_headers(&client, "prices.get", "prices.answers", headers, "{}".into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish_with_reply_and_headers<S: ToSubject, R: ToSubject>(
+        &self,
+        client: &Client,
+        subject: S,
+        reply: R,
+        mut headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let subject = subject.to_subject();
+        let sending =
+            self.start_send(|| Found(Cow::Borrowed(client)), Verb::Publish, &subject, &mut headers, payload.len());
+        let result = if headers.is_empty() {
+            client.publish_with_reply(subject.clone(), reply, payload).await
+        } else {
+            client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await
+        };
+        finish_core(sending, result, &subject)
+    }
+
+    /// Sends a request and waits for the reply. The span lasts until it is there (SPAN-36).
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let price = otel.request(&client, "prices.get", "apple".into()).await?;
+    /// println!("{} bytes", price.length);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn request<S: ToSubject>(
+        &self,
+        client: &Client,
+        subject: S,
+        payload: Bytes,
+    ) -> Result<Message, RequestError> {
+        self.send_request(client, subject, Request::new().payload(payload)).await
+    }
+
+    /// Sends a request with headers and waits for the reply.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client, headers: async_nats::HeaderMap,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let price = otel.request_with_headers(&client, "prices.get", headers, "apple".into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn request_with_headers<S: ToSubject>(
+        &self,
+        client: &Client,
+        subject: S,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Message, RequestError> {
+        self.send_request(client, subject, Request::new().headers(headers).payload(payload)).await
+    }
+
+    /// Sends a request built by the client's `Request` and waits for the reply.
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use async_nats::Request;
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// let request = Request::new().payload("apple".into()).timeout(Some(Duration::from_secs(1)));
+    /// let price = otel.send_request(&client, "prices.get", request).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_request<S: ToSubject>(
+        &self,
+        client: &Client,
+        subject: S,
+        mut request: Request,
+    ) -> Result<Message, RequestError> {
+        let subject = subject.to_subject();
+        let mut headers = request.headers.take().unwrap_or_default();
+        let size = request.payload.as_ref().map_or(0, Bytes::len);
+        let wait = request.timeout.unwrap_or_else(|| client.timeout());
+        let sending = self.start_send(|| Found(Cow::Borrowed(client)), Verb::Request, &subject, &mut headers, size);
+        request.headers = (!headers.is_empty()).then_some(headers);
+        let reply = client.send_request(subject.clone(), request).await;
+        let failed = reply.as_ref().err().map(|failed| error::request(failed, &subject, wait));
+        sending.finish(Vec::new(), failed.as_ref());
+        reply
+    }
+
+    /// Publishes a message built by the client's `PublishMessage` to a stream, as [`publish`](Self::publish).
+    ///
+    /// # Errors
+    ///
+    /// Fails as the client does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use async_nats::jetstream::message::PublishMessage;
+    /// # async fn example(
+    /// #     otel: throughline_nats::Instrumentation, jetstream: async_nats::jetstream::Context,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// let message = PublishMessage::build().payload("{}".into()).message_id("order-42");
+    /// otel.send_publish(&jetstream, "orders", message).await?.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_publish<S: ToSubject>(
+        &self,
+        context: &Context,
+        subject: S,
+        publish: PublishMessage,
+    ) -> Result<PublishAckFuture, StreamPublishError> {
+        let message = publish.outbound_message(subject);
+        let headers = message.headers.unwrap_or_default();
+        self.publish_with_headers(context, message.subject, headers, message.payload).await
+    }
+}
+
+fn finish_core(sending: Sending, result: Result<(), PublishError>, subject: &str) -> Result<(), PublishError> {
+    let failed = result.as_ref().err().map(|failed| error::publish(failed, subject));
+    sending.finish(Vec::new(), failed.as_ref());
+    result
+}
+
+/// A client, at hand or taken out of a context.
+struct Found<'a>(Cow<'a, Client>);
+
+impl AsRef<Client> for Found<'_> {
+    fn as_ref(&self) -> &Client {
+        self.0.borrow()
+    }
+}
+
+/// Is the answer of a stream to a published message that is to come, as the client's own type of this name: await it.
+///
+/// Its span ends with the answer. Where it is dropped instead, the span ends there without an error: the client has sent the
+/// message, and nobody asked whether it was stored.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(
+/// #     otel: throughline_nats::Instrumentation, jetstream: async_nats::jetstream::Context,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let first = otel.publish(&jetstream, "orders", "1".into()).await?;
+/// let second = otel.publish(&jetstream, "orders", "2".into()).await?;
+/// let (first, second) = (first.await?, second.await?);
+/// # Ok(())
+/// # }
+/// ```
+pub struct PublishAckFuture {
+    under_way: Option<(NativeAckFuture, Sending)>,
+    subject: Subject,
+}
+
+impl IntoFuture for PublishAckFuture {
+    type Output = Result<PublishAck, StreamPublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(mut self) -> Self::IntoFuture {
+        let under_way = self.under_way.take();
+        let subject = self.subject.clone();
+        Box::pin(async move {
+            // It is there: only this and the drop take it, and both happen once.
+            let Some((ack, sending)) = under_way else {
+                return Err(StreamPublishError::new(async_nats::jetstream::context::PublishErrorKind::Other));
+            };
+            let result = ack.await;
+            let failed = result.as_ref().err().map(|failed| error::stream_publish(failed, &subject));
+            sending.finish(Vec::new(), failed.as_ref());
+            result
+        })
+    }
+}
+
+impl Drop for PublishAckFuture {
+    fn drop(&mut self) {
+        if let Some((_, sending)) = self.under_way.take() {
+            sending.finish(Vec::new(), None);
+        }
+    }
+}
+
+impl fmt::Debug for PublishAckFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishAckFuture").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+mod sealed {
+    /// Keeps the trait to the client's own types.
+    pub trait Sealed {}
+
+    impl Sealed for async_nats::Client {}
+    impl Sealed for async_nats::jetstream::Context {}
+}
