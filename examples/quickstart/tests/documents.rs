@@ -1,0 +1,106 @@
+//! What the documents say of the tree: the file map, the links, the compiler. Their programs are doc tests of the library.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Has folders that its row stands for.
+const WHOLE: &str = "crates/testing/src/conformance";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn the_file_map_has_every_room_and_every_file() {
+    let design = fs::read_to_string(root().join("DESIGN.md")).unwrap();
+    let map = design.split("## File map").nth(1).unwrap();
+    let mut said: BTreeSet<String> = BTreeSet::new();
+    for row in map.lines().filter(|line| line.starts_with("| `")) {
+        let mut names = row.split('`').skip(1).step_by(2);
+        let room = names.next().unwrap();
+        said.insert(room.to_owned());
+        said.extend(names.filter(|name| name.chars().all(is_of_a_name)).map(|name| format!("{room}/{name}.rs")));
+    }
+    let mut there = BTreeSet::new();
+    for sources in
+        ["core", "memory", "nats", "export", "testing", "throughline"].map(|name| format!("crates/{name}/src"))
+    {
+        collect(&sources, &mut there).unwrap();
+    }
+    collect("examples/quickstart/src", &mut there).unwrap();
+    collect("xtask/src", &mut there).unwrap();
+    let missing: Vec<_> = there.difference(&said).collect();
+    let gone: Vec<_> = said.difference(&there).collect();
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "not in the file map of DESIGN.md: {missing:?}; in it but gone: {gone:?}"
+    );
+}
+
+fn is_of_a_name(sign: char) -> bool {
+    sign.is_ascii_lowercase() || sign.is_ascii_digit() || sign == '_'
+}
+
+/// Collects the folders with files that the map must have, and these files.
+fn collect(folder: &str, there: &mut BTreeSet<String>) -> io::Result<()> {
+    for entry in fs::read_dir(root().join(folder))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = format!("{folder}/{name}");
+        if folder == WHOLE {
+            there.insert(folder.to_owned());
+        } else if entry.file_type()?.is_dir() {
+            collect(&path, there)?;
+        } else if name.ends_with(".rs") && !folder.ends_with("/tests") && name != "tests.rs" && name != "testing.rs" {
+            there.insert(folder.to_owned());
+            if !["lib.rs", "main.rs", "mod.rs"].contains(&name.as_str()) {
+                there.insert(path);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_files_that_the_life_of_a_message_names_are_there() {
+    let design = fs::read_to_string(root().join("DESIGN.md")).unwrap();
+    for name in design.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") && name.contains('/')) {
+        let in_core = root().join("crates/core/src").join(name);
+        assert!(root().join(name).exists() || in_core.exists(), "DESIGN.md names {name}, which is gone");
+    }
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let guides = fs::read_dir(root().join("docs/src")).unwrap().map(|entry| entry.unwrap().path());
+    let others = ["README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name));
+    for document in guides.chain(others) {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            if path.contains("://") {
+                continue;
+            }
+            let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            assert!(target.exists(), "{} links to {link}, which is not there", document.display());
+            let text = if heading.is_empty() { String::new() } else { fs::read_to_string(target).unwrap() };
+            let has_heading = text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+            assert!(heading.is_empty() || has_heading, "{} links to {link}: no such heading", document.display());
+        }
+    }
+}
+
+/// The name of a heading in a link, as GitHub and mdBook make it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    text.chars().filter(|sign| sign.is_alphanumeric() || "-_".contains(*sign)).collect()
+}
+
+#[test]
+fn the_readme_names_the_oldest_compiler() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let oldest = format!("The oldest supported compiler is Rust {}.", env!("CARGO_PKG_RUST_VERSION"));
+    assert!(readme.contains(&oldest), "`{oldest}` is not in README.md");
+}

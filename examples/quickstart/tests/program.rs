@@ -1,0 +1,49 @@
+//! What the program says, and how it ends.
+
+use std::process::{Command, Output};
+
+fn quickstart(arguments: &[&str]) -> std::io::Result<Output> {
+    Command::new(env!("CARGO_BIN_EXE_quickstart"))
+        .args(arguments)
+        .env_remove("OTEL_SDK_DISABLED")
+        .env_remove("OTEL_TRACES_EXPORTER")
+        .env_remove("OTEL_METRICS_EXPORTER")
+        .env_remove("COLUMNS")
+        .output()
+}
+
+#[test]
+fn the_terminal_shows_the_traces_and_the_metrics() {
+    let output = quickstart(&[]).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    for line in [
+        "order 44: in the dead letter",
+        "6 spans  3 services",
+        "stock      ├─ retry  attempt=2",
+        "✗ quickstart::orders::NotReserved: no warehouse has a unicorn",
+        "billing process stock.reserved",
+        "baggage tenant=acme warehouse=north",
+        "messaging.process.duration",
+        "0 dropped, 0 never ended",
+    ] {
+        assert!(said.contains(line), "`{line}` is not in\n{said}");
+    }
+}
+
+#[test]
+fn an_unknown_argument_is_answered_with_the_usage() {
+    let output = quickstart(&["--broker", "pigeon"]).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("`--broker pigeon` is not understood") && said.contains("usage:"), "{said}");
+}
+
+#[test]
+fn a_nats_server_that_does_not_answer_is_named() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quickstart"));
+    let output = command.args(["--broker", "nats"]).env("THROUGHLINE_NATS_URL", "nats://127.0.0.1:1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("THROUGHLINE_NATS_URL names a server that does not answer"), "{said}");
+}
