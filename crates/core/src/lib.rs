@@ -45,6 +45,7 @@ pub mod publish;
 pub mod serve;
 pub mod telemetry;
 
+pub use async_trait::async_trait;
 pub use opentelemetry;
 
 pub use self::app::{App, Router};

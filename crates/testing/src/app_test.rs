@@ -101,7 +101,34 @@ pub async fn start(app: App) -> AppTest {
 /// # }
 /// ```
 pub async fn start_with(app: App, settings: impl Fn(Builder<Instrumentation>) -> Builder<Instrumentation>) -> AppTest {
-    let capture = Capture::new();
+    start_in(Capture::new(), app, settings).await
+}
+
+/// Starts an app as [`start_with`] does, with a capture made before: handlers that make spans of their own can be given its
+/// tracer provider, and their spans are in the same tree.
+///
+/// # Panics
+///
+/// Panics as [`start`] does.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_core::App;
+/// use throughline_testing::Capture;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let capture = Capture::new();
+/// let app = App::new(); // with handlers that make spans on `capture.tracer_provider()`
+/// let test = throughline_testing::start_in(capture, app, |telemetry| telemetry).await;
+/// # let _ = test;
+/// # }
+/// ```
+pub async fn start_in(
+    capture: Capture,
+    app: App,
+    settings: impl Fn(Builder<Instrumentation>) -> Builder<Instrumentation>,
+) -> AppTest {
     let engine = settings(capture.instrumentation()).build();
     let broker = Memory::recording();
     let subscriber = match broker.subscribe(&Channel::new(">").into()).await {

@@ -28,6 +28,6 @@ pub mod conformance;
 mod snapshot;
 mod tree;
 
-pub use self::app_test::{AppTest, start, start_with};
+pub use self::app_test::{AppTest, start, start_in, start_with};
 pub use self::capture::{Bucket, Capture, CapturedLog, MetricKind, MetricPoint, SamplerCall};
 pub use self::tree::{TraceTree, attribute, attributes};

@@ -175,6 +175,13 @@ impl<E: Into<BoxError>> IntoFailure for E {
     }
 }
 
+/// A failure as it is, such as one marked [`permanent`](Failure::permanent).
+impl IntoFailure for Failure {
+    fn into_failure(self) -> Outcome {
+        Outcome::failed(self)
+    }
+}
+
 impl IntoFailure for Settlement {
     fn into_failure(self) -> Outcome {
         Outcome::settle(self)

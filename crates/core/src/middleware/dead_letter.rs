@@ -7,13 +7,15 @@ use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settleme
 
 /// The header that says why a message is a dead letter.
 const REASON: &str = "dead-letter-reason";
+/// The header that holds the `error.type` of a dead letter that failed; never the error's text, which may be private.
+const ERROR: &str = "dead-letter-error";
 /// The header that says where a dead letter came from.
 const ORIGIN: &str = "dead-letter-origin";
 
 /// Forwards messages that were given up (rejected, or out of attempts) to another destination, and then acknowledges them.
 ///
-/// The body and the headers stay as they are, with the context of the producer (SPAN-37); `dead-letter-reason` and
-/// `dead-letter-origin` are set, not added, so they never pile up. A message that cannot be forwarded is not settled but retried.
+/// The body and the headers stay as they are, with the context of the producer (SPAN-37); `dead-letter-reason`,
+/// `dead-letter-error` (the `error.type`) and `dead-letter-origin` are set, not added, so they never pile up. A message that cannot be forwarded is not settled but retried.
 ///
 /// # Examples
 ///
@@ -41,9 +43,19 @@ impl DeadLetter {
         Self { destination: destination.into() }
     }
 
-    async fn bury(&self, message: &Delivery, reason: &str, next: Next<'_>) -> Result<(), Failure> {
+    async fn bury(
+        &self,
+        message: &Delivery,
+        reason: &str,
+        failure: Option<&Failure>,
+        next: Next<'_>,
+    ) -> Result<(), Failure> {
         let mut envelope = Envelope::forward(message, self.destination.clone());
         envelope.headers_mut().insert(REASON, header_text(reason));
+        envelope.headers_mut().remove(ERROR);
+        if let Some(failure) = failure {
+            envelope.headers_mut().insert(ERROR, header_text(failure.error_type()));
+        }
         envelope.headers_mut().insert(ORIGIN, header_text(message.destination()));
         match next.publish(envelope).await {
             Ok(_) => Ok(()),
@@ -64,9 +76,9 @@ impl Middleware for DeadLetter {
         let mut buried: Vec<Option<Result<Buried, Failure>>> = Vec::with_capacity(count.max(1));
         for (index, message) in delivery.messages().iter().enumerate() {
             buried.push(match outcome.settlement_of(index) {
-                Settlement::Reject { reason } => {
-                    Some(self.bury(message, reason, next).await.map(|()| Buried(reason.clone())))
-                }
+                Settlement::Reject { reason } => Some(
+                    self.bury(message, reason, outcome.failure_of(index), next).await.map(|()| Buried(reason.clone())),
+                ),
                 _ => None,
             });
         }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use opentelemetry::context::FutureExt;
 
 use super::{Middleware, Next};
-use crate::message::{Delivery, Outcome, Settlement};
+use crate::message::{Delivery, Failure, Outcome, Settlement};
 
 /// How often a failing message is tried by default, the first attempt included.
 pub(crate) const DEFAULT_ATTEMPTS: u32 = 10;
@@ -155,11 +155,12 @@ impl Middleware for Retry {
         let mut attempt = delivery.attempt();
         let mut outcome = next.run(delivery.clone()).await;
         loop {
-            if !outcome.own_failure().is_some_and(|failure| failure.is_retryable()) {
+            if !outcome.own_failure().is_some_and(Failure::is_retryable) {
                 return outcome;
             }
             if attempt >= self.attempts {
-                return outcome.with_settlement(Settlement::reject(format!("failed {attempt} times")));
+                let messages = if delivery.is_batch() { delivery.messages().len() } else { 0 };
+                return outcome.map_each(messages, |_, own| give_up(own, attempt));
             }
             tokio::time::sleep(self.backoff.delay(attempt)).await;
             attempt += 1;
@@ -173,4 +174,12 @@ impl Middleware for Retry {
             span.finish(outcome.own_failure());
         }
     }
+}
+
+/// Of a batch, those of its messages that were dealt with stay so.
+fn give_up(outcome: Outcome, attempt: u32) -> Outcome {
+    if outcome.own_failure().is_some_and(Failure::is_retryable) {
+        return outcome.with_settlement(Settlement::reject(format!("failed {attempt} times")));
+    }
+    outcome
 }

@@ -15,7 +15,7 @@ use super::metrics::with_operation_type;
 use super::operation::{Clock, ErrorReport, Operation, Start};
 use super::pending::{Receiving, Settling};
 use super::processing::Processing;
-use super::scope::{Scope, admitted, baggage_attributes, with_baggage};
+use super::scope::{Scope, UserAttributes, admitted, baggage_attributes, with_baggage};
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
@@ -165,9 +165,8 @@ impl Consumer {
             Some(remote) if !ambient.has_active_span() => parent.with_remote_span_context(remote.clone()),
             _ => parent,
         });
-        let scope = Scope::new(&context, Some(self.instrumentation.clone()), Vec::new());
         self.count_arrival(1, message.sent_at);
-        self.processing(scope, span, clock)
+        self.processing(&context, Vec::new(), span, clock)
     }
 
     /// Starts processing a batch: one span with a link to each message, none of them its parent (LINK-05), and their baggage merged.
@@ -192,10 +191,9 @@ impl Consumer {
         let span = self.batch_span(OperationType::Process, messages, &origins, clock, &parent);
         let context = span.as_ref().unwrap_or(&parent);
         let members = origins.iter().map(|origin| self.member_scope(context, &ambient, origin)).collect();
-        let scope = Scope::new(context, Some(self.instrumentation.clone()), members);
         let oldest = messages.iter().filter_map(|message| message.sent_at).min();
         self.count_arrival(messages.len(), oldest);
-        self.processing(scope, span, clock)
+        self.processing(context, members, span.clone(), clock)
     }
 
     /// Starts a pull by the application under the current context; finish it when the messages are there (SPAN-30, -31).
@@ -393,7 +391,10 @@ impl Consumer {
         }
     }
 
-    fn processing(&self, scope: Scope, span: Option<Context>, clock: Clock) -> Processing {
+    fn processing(&self, context: &Context, members: Vec<Scope>, span: Option<Context>, clock: Clock) -> Processing {
+        let attributes = span.as_ref().map(|_| UserAttributes::default());
+        let instrumentation = Some(self.instrumentation.clone());
+        let scope = Scope::with_attributes(context, instrumentation, members, attributes.clone());
         let metrics = Arc::clone(&self.shared.process_metrics);
         self.engine().metrics.in_flight(1, &metrics);
         let operation = Operation {
@@ -402,6 +403,7 @@ impl Consumer {
             span,
             clock,
             metric_attributes: metrics,
+            user_attributes: attributes,
             in_flight: true,
             finished: false,
         };
@@ -421,6 +423,7 @@ impl Consumer {
             span,
             clock,
             metric_attributes: with_operation_type(&self.client_metrics(verb), operation).into(),
+            user_attributes: None,
             in_flight: false,
             finished: false,
         }

@@ -81,7 +81,7 @@ pub trait CurrentSpan {
         f(self.scope().context().span())
     }
 
-    /// Sets an attribute. Set each key once: the SDK exports a second value beside the first (GEN-06).
+    /// Sets an attribute of the process span; it is written when the span ends, the last value of a key winning (GEN-06).
     ///
     /// # Examples
     ///
@@ -96,7 +96,7 @@ pub trait CurrentSpan {
     where
         Self: Sized,
     {
-        self.with_span(|span| span.set_attribute(KeyValue::new(key, value)));
+        self.scope().set_attribute(KeyValue::new(key, value));
     }
 
     /// Adds an event with attributes.

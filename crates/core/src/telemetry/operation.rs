@@ -6,6 +6,7 @@ use opentelemetry::trace::{Link, SpanBuilder, SpanKind, SpanRef, Status, TraceCo
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use super::instrumentation::Engine;
+use super::scope::UserAttributes;
 use super::semconv::ERROR_TYPE;
 use super::settings::OperationInfo;
 use crate::broker::{BrokerError, PublishError};
@@ -144,6 +145,8 @@ pub(crate) struct Operation {
     pub(crate) span: Option<Context>,
     pub(crate) clock: Clock,
     pub(crate) metric_attributes: Arc<[KeyValue]>,
+    /// What the handler set on the span.
+    pub(crate) user_attributes: Option<UserAttributes>,
     /// Whether the operation is counted as in flight until it ends.
     pub(crate) in_flight: bool,
     pub(crate) finished: bool,
@@ -162,6 +165,7 @@ impl Operation {
         let elapsed = self.clock.elapsed();
         if let Some(context) = &self.span {
             let span = context.span();
+            late.extend(self.user_attributes.as_ref().map(UserAttributes::take).unwrap_or_default());
             self.engine.limit(&mut late);
             span.set_attributes(late);
             if let Some(error) = error {

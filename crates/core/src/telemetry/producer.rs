@@ -331,6 +331,7 @@ impl Producer {
             span,
             clock,
             metric_attributes: with_operation_type(&attributes, operation).into(),
+            user_attributes: None,
             in_flight: false,
             finished: false,
         }

@@ -37,6 +37,27 @@ struct Inner {
     context: Context,
     instrumentation: Option<Instrumentation>,
     members: Vec<Scope>,
+    /// The attributes a handler sets on a process span, for its end; `None` where there is no span to end.
+    attributes: Option<UserAttributes>,
+}
+
+/// Attributes set by a handler, the last value of a key winning: the SDK would export both, as when a retry sets them again (GEN-06).
+#[derive(Clone, Default)]
+pub(crate) struct UserAttributes(Arc<Mutex<Vec<KeyValue>>>);
+
+impl UserAttributes {
+    fn set(&self, attribute: KeyValue) {
+        // A poisoned lock only means that another thread panicked between two complete changes.
+        let mut attributes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match attributes.iter_mut().find(|set| set.key == attribute.key) {
+            Some(set) => *set = attribute,
+            None => attributes.push(attribute),
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<KeyValue> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Scope {
@@ -54,8 +75,24 @@ impl Scope {
     }
 
     pub(crate) fn new(context: &Context, instrumentation: Option<Instrumentation>, members: Vec<Self>) -> Self {
+        Self::with_attributes(context, instrumentation, members, None)
+    }
+
+    pub(crate) fn with_attributes(
+        context: &Context,
+        instrumentation: Option<Instrumentation>,
+        members: Vec<Self>,
+        attributes: Option<UserAttributes>,
+    ) -> Self {
         let context = context.with_value(Changes::default());
-        Self { inner: Arc::new(Inner { context, instrumentation, members }) }
+        Self { inner: Arc::new(Inner { context, instrumentation, members, attributes }) }
+    }
+
+    pub(crate) fn set_attribute(&self, attribute: KeyValue) {
+        match &self.inner.attributes {
+            Some(attributes) => attributes.set(attribute),
+            None => self.inner.context.span().set_attribute(attribute),
+        }
     }
 
     /// Returns the OpenTelemetry context: the span, the baggage as it arrived, and the changes made to it.
