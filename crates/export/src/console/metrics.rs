@@ -171,9 +171,14 @@ fn other(attribute: &KeyValue) -> Option<String> {
     if plumbing || shown.contains(&key) {
         return None;
     }
-    let key = key.strip_prefix("messaging.").unwrap_or(key);
-    let key = if key == "consumer.group.name" { "group" } else { key };
-    Some(clean(&format!("{key}={}", attribute.value)))
+    let value = clean(&attribute.value.to_string());
+    Some(match key {
+        // What became of a message says enough by itself.
+        "throughline.settlement" => value,
+        "messaging.consumer.group.name" => format!("group={value}"),
+        "messaging.destination.subscription.name" => format!("sub={value}"),
+        _ => format!("{}={value}", key.strip_prefix("messaging.").unwrap_or(key)),
+    })
 }
 
 #[cfg(test)]
