@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, ServerAddr, ToServerAddrs, jetstream};
+use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use throughline_core::Publisher;
@@ -15,7 +15,7 @@ use crate::jetstream::StreamSubscriber;
 use crate::publisher::NatsPublisher;
 use crate::semconv::{SYSTEM, Systems};
 use crate::subscriber::CoreSubscriber;
-use crate::{Stream, error, semconv};
+use crate::{Stream, address, error, semconv};
 
 /// How long [`Nats::connect`] waits for each address of the server.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
@@ -28,8 +28,9 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// Is a connection to NATS: to core NATS, and to JetStream where the server has it.
 ///
-/// Cloning is cheap, clones share the connection. Reconnecting is the client's: it tries for ever unless its options say
-/// otherwise, and subscriptions survive. A connection that does not come back ends every subscription with an error.
+/// Cloning is cheap, clones share the connection. Reconnecting is the client's: it tries for ever unless its options
+/// say otherwise, and subscriptions survive. A connection that does not come back ends every subscription with an
+/// error.
 ///
 /// # Examples
 ///
@@ -68,13 +69,13 @@ pub(crate) struct Connection {
 impl Nats {
     /// Connects with the client's default options and fails within seconds when no server answers.
     ///
-    /// The address is `host`, `host:port` or a URL (`nats://`, `tls://`, also with user and password), or a list of them for a
-    /// cluster. The port is 4222 when none is given.
+    /// The address is `host`, `host:port` or a URL (`nats://`, `tls://`, also with `user:password@` or `token@`), or a
+    /// list of them for a cluster. The port is 4222 when none is given.
     ///
     /// # Errors
     ///
-    /// Fails when the address is wrong, no server answers, or the server refuses the credentials. A subscription that the
-    /// server's permissions do not allow ends with an error of the kind `Unauthorized`.
+    /// Fails when the address is wrong, no server answers, or the server refuses the credentials. A subscription that
+    /// the server's permissions do not allow ends with an error of the kind `Unauthorized`.
     ///
     /// # Examples
     ///
@@ -92,11 +93,12 @@ impl Nats {
         Ok(nats.changed(|connection| connection.denied = denied))
     }
 
-    /// Connects with the client's own options: TLS, credentials, name, reconnects and all else are passed through.
+    /// Connects with the client's own options: TLS, credentials, name, reconnects and all else are passed through. User
+    /// and password in a URL, which the client itself does not use, are added to them.
     ///
     /// The options' callback for events is the caller's, and the only one the client tells that the server refused a
-    /// subscription: to the subscription itself it looks as if no message came. Log the events where permissions are used;
-    /// [`connect`](Self::connect) makes an error of them.
+    /// subscription: to the subscription itself it looks as if no message came. Log the events where permissions are
+    /// used; [`connect`](Self::connect) makes an error of them.
     ///
     /// # Errors
     ///
@@ -116,14 +118,11 @@ impl Nats {
     /// # }
     /// ```
     pub async fn connect_with(server: impl ToServerAddrs, options: ConnectOptions) -> Result<Self, BrokerError> {
-        let addresses: Vec<ServerAddr> = match server.to_server_addrs() {
-            Ok(addresses) => addresses.collect(),
-            Err(failed) => return Err(unreadable_address().with_source(failed)),
-        };
-        let name = configured_name(&options);
-        let client = match options.connect(addresses.as_slice()).await {
+        let addresses = address::read(&server)?;
+        let name = address::configured_name(&options);
+        let client = match address::with_credentials(options, &addresses).connect(addresses.as_slice()).await {
             Ok(client) => client,
-            Err(failed) => return Err(error::connect(failed, &shown(&addresses))),
+            Err(failed) => return Err(error::connect(failed, &address::shown(&addresses))),
         };
         let server = semconv::server(&addresses).map(|(host, port)| (host.to_owned(), port));
         Ok(Self::new(client, server, name, true))
@@ -135,7 +134,8 @@ impl Nats {
     /// [`connect_with`](Self::connect_with).
     ///
     /// The client does not tell which address and name it was given: say so with [`with_server`](Self::with_server) and
-    /// [`with_client_id`](Self::with_client_id), else telemetry goes without the address and has the number the server assigned.
+    /// [`with_client_id`](Self::with_client_id), else telemetry goes without the address and has the number the server
+    /// assigned.
     ///
     /// # Examples
     ///
@@ -169,8 +169,8 @@ impl Nats {
         Self { connection: Arc::new(connection), to_streams: false }
     }
 
-    /// Makes plain destinations subjects of streams: publishing returns when the server has stored the message. Replies to a
-    /// request and [`CoreSubject`](crate::CoreSubject) still go to core NATS.
+    /// Makes plain destinations subjects of streams: publishing returns when the server has stored the message. Replies
+    /// to a request and [`CoreSubject`](crate::CoreSubject) still go to core NATS.
     ///
     /// The default is core NATS, as in every NATS client; a single destination is a stream's with
     /// [`StreamSubject`](crate::StreamSubject).
@@ -223,7 +223,8 @@ impl Nats {
         })
     }
 
-    /// Sets `messaging.client.id`; the default is the name in the options, else the number the server assigned (ATTR-N-07).
+    /// Sets `messaging.client.id`; the default is the name in the options, else the number the server assigned
+    /// (ATTR-N-07).
     ///
     /// # Examples
     ///
@@ -237,8 +238,8 @@ impl Nats {
         self.changed(|connection| connection.describe(Some(&id.into())))
     }
 
-    /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the conventions
-    /// do not have these names yet (ATTR-J-08).
+    /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the
+    /// conventions do not have these names yet (ATTR-J-08).
     ///
     /// # Examples
     ///
@@ -373,7 +374,8 @@ impl Connection {
         self.client.connection_state() == State::Connected
     }
 
-    /// Waits until the server has seen all that was sent before: it answers a request to an inbox that nobody has at once.
+    /// Waits until the server has seen all that was sent before: it answers a request to an inbox that nobody has at
+    /// once.
     ///
     /// A server that does not answer, because the credentials do not allow it, is not waited for any longer.
     pub(crate) async fn round_trip(&self) -> Result<(), BrokerError> {
@@ -391,41 +393,9 @@ impl Connection {
     }
 }
 
-fn unreadable_address() -> BrokerError {
-    BrokerError::configuration(
-        "the address of the NATS server cannot be read: write it as host:port or nats://host:port",
-    )
-}
-
-/// Returns the addresses as an error shows them: without user and password.
-fn shown(addresses: &[ServerAddr]) -> String {
-    addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect::<Vec<_>>().join(", ")
-}
-
-/// Returns the connection name in the options (ATTR-N-07). The client shows it nowhere but in the `Debug` form of its options.
-fn configured_name(options: &ConnectOptions) -> Option<String> {
-    let shown = format!("{options:?}");
-    let (_, rest) = shown.split_once("\"name\": Some(\"")?;
-    let (name, _) = rest.split_once("\")")?;
-    (!name.is_empty() && !name.contains(['\\', '"'])).then(|| name.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_name_in_the_options_is_the_client_id() {
-        assert_eq!(configured_name(&ConnectOptions::new().name("stock-1")), Some("stock-1".to_owned()), "ATTR-N-07");
-        assert_eq!(configured_name(&ConnectOptions::new()), None);
-        assert_eq!(configured_name(&ConnectOptions::new().name("a\"b")), None);
-    }
-
-    #[test]
-    fn an_error_shows_no_password() {
-        let addresses: Vec<ServerAddr> = vec!["nats://user:secret@localhost:4333".parse().unwrap()];
-        assert_eq!(shown(&addresses), "localhost:4333");
-    }
 
     #[tokio::test]
     async fn a_bad_address_is_a_configuration_error() {

@@ -26,10 +26,10 @@ const KNOWN: [&str; 10] = [
 
 /// Writes propagation headers into the client's header map.
 ///
-/// A name is written as the propagator gives it (PROP-02) and replaces all headers of that name in any spelling (PROP-04). An
-/// empty value removes the header and writes none (PROP-06). A header that no broker carries is dropped and counted in
-/// [`refused_headers`](throughline_core::propagation::refused_headers) (PROP-07); the client would panic on some of them
-/// (PROP-N-03).
+/// A name is written as the propagator gives it (PROP-02) and replaces all headers of that name in any spelling
+/// (PROP-04). An empty value removes the header and writes none (PROP-06). A header that no broker carries is dropped
+/// and counted in [`refused_headers`](throughline_core::propagation::refused_headers) (PROP-07); the client would panic
+/// on some of them (PROP-N-03).
 ///
 /// # Examples
 ///
@@ -85,9 +85,9 @@ impl Carrier for HeaderInjector<'_> {
 
 /// Reads propagation headers from the client's header map.
 ///
-/// Names are compared without regard to ASCII case, an exact match wins (PROP-03, PROP-N-01); an empty value is treated as
-/// absent. Of a repeated name [`get`](Extractor::get) gives the first value and [`get_all`](Extractor::get_all) gives all of them
-/// in their order, for the headers that are joined (PROP-12, PROP-N-02).
+/// Names are compared without regard to ASCII case, an exact match wins (PROP-03, PROP-N-01); an empty value is treated
+/// as absent. Of a repeated name [`get`](Extractor::get) gives the first value and [`get_all`](Extractor::get_all)
+/// gives all of them in their order, for the headers that are joined (PROP-12, PROP-N-02).
 ///
 /// # Examples
 ///
@@ -165,9 +165,11 @@ pub(crate) fn server_header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> O
     values.first().map(HeaderValue::as_str)
 }
 
-/// Copies the client's headers into portable ones. Values of one name keep their order; the client keeps none between names.
+/// Copies the client's headers into portable ones. Values of one name keep their order; the client keeps none between
+/// names.
 ///
-/// Of a propagation header that holds one context only the first value is taken (PROP-N-02): a portable reader takes the last.
+/// Of a propagation header that holds one context only the first value is taken (PROP-N-02): a portable reader takes
+/// the last.
 pub(crate) fn to_headers(native: &HeaderMap) -> Headers {
     let mut headers = Headers::with_capacity(native.len());
     for (name, values) in native.iter() {
@@ -193,8 +195,8 @@ fn known(name: &str) -> Cow<'static, str> {
 
 /// Copies portable headers into the client's.
 ///
-/// Server headers are left out: they belong to the message they came with (PROP-N-04). Of what NATS cannot carry, a propagation
-/// header is dropped and counted, any other is an error.
+/// Server headers are left out: they belong to the message they came with (PROP-N-04). Of what NATS cannot carry, a
+/// propagation header is dropped and counted, any other is an error.
 pub(crate) fn to_native(headers: &Headers) -> Result<HeaderMap, PublishError> {
     let mut native = HeaderMap::new();
     for (name, value) in headers.iter().filter(|(name, _)| !is_server_header(name)) {
@@ -240,7 +242,8 @@ fn refused(name: &str) -> PublishError {
         PublishErrorKind::Encode,
         OTHER,
         format!(
-            "NATS cannot carry the header `{}`: its name must be visible ASCII without `:`, its value UTF-8 without line breaks",
+            "NATS cannot carry the header `{}`: \
+             its name must be visible ASCII without `:`, its value UTF-8 without line breaks",
             name.escape_debug()
         ),
     )
@@ -390,7 +393,10 @@ mod tests {
         }
 
         #[test]
-        fn what_is_sent_is_what_the_protocol_can_carry(name in ".{0,8}", value in prop::collection::vec(any::<u8>(), 0..8)) {
+        fn what_is_sent_is_what_the_protocol_can_carry(
+            name in ".{0,8}",
+            value in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
             let mut headers = Headers::new();
             headers.append(name, value);
             if let Ok(native) = to_native(&headers) {

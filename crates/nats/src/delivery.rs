@@ -22,7 +22,8 @@ pub(crate) const CORRELATION_ID: &str = "correlation-id";
 /// The header of the content type; NATS has none of its own.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 
-/// Is what only NATS knows about a received message: the client's own message and, from JetStream, its place in the stream.
+/// Is what only NATS knows about a received message: the client's own message and, from JetStream, its place in the
+/// stream.
 ///
 /// # Examples
 ///
@@ -34,8 +35,8 @@ pub(crate) const CONTENT_TYPE: &str = "content-type";
 /// // What a test gives to a handler that asks for the place in the stream.
 /// let position = StreamPosition::new("ORDERS", "stock", 42);
 /// let delivery = Delivery::new("orders.placed", "{}").with_native(Arc::new(NativeMessage::at(position)));
-/// let sequence = delivery.native::<NativeMessage>().and_then(NativeMessage::position).map(|position| position.stream_sequence);
-/// assert_eq!(sequence, Some(42));
+/// let position = delivery.native::<NativeMessage>().and_then(NativeMessage::position);
+/// assert_eq!(position.map(|position| position.stream_sequence), Some(42));
 /// ```
 #[derive(Clone, Debug)]
 pub struct NativeMessage {
@@ -167,8 +168,8 @@ impl StreamPosition {
     }
 }
 
-/// Is the subject on which a delivery is acknowledged, taken apart: `$JS.ACK.` and seven tokens, or nine or more since a domain
-/// and an account come first.
+/// Is the subject on which a delivery is acknowledged, taken apart: `$JS.ACK.` and seven tokens, or nine or more since
+/// a domain and an account come first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AckSubject<'a> {
     pub(crate) stream: &'a str,
@@ -232,7 +233,8 @@ pub(crate) fn from_core(message: async_nats::Message) -> Delivery {
     }
 }
 
-/// Turns a message of a stream into a delivery. The reply subject is where it is acknowledged, never an address for an answer.
+/// Turns a message of a stream into a delivery. The reply subject is where it is acknowledged, never an address for an
+/// answer.
 pub(crate) fn from_stream(message: async_nats::Message, position: Option<StreamPosition>, recorded: bool) -> Delivery {
     let mut delivery = portable(&message);
     if let Some(position) = &position {

@@ -12,8 +12,8 @@ const DENIED: &str = "permissions violation for subscription to \"";
 /// The most denials that are remembered; a service that asks for more has been told often enough.
 const KEPT: usize = 1024;
 
-/// What the server has refused to let this connection subscribe to. The client tells nobody but the callback for events: to a
-/// subscription it looks as if no message came.
+/// What the server has refused to let this connection subscribe to. The client tells nobody but the callback for
+/// events: to a subscription it looks as if no message came.
 #[derive(Debug, Default)]
 pub(crate) struct Denied {
     subjects: Mutex<Vec<String>>,
@@ -45,6 +45,13 @@ impl Denied {
     pub(crate) fn check(&self, subject: &str) -> Result<(), BrokerError> {
         let subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
         if subjects.iter().any(|denied| denied == subject) { Err(error::denied(subject)) } else { Ok(()) }
+    }
+
+    /// Says that the inboxes of this connection were refused, without which no answer of the server arrives.
+    pub(crate) fn check_inbox(&self, prefix: &str) -> Result<(), BrokerError> {
+        let subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_inbox = |denied: &String| denied.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
+        if subjects.iter().any(is_inbox) { Err(error::denied(&format!("{prefix}.>"))) } else { Ok(()) }
     }
 
     /// Waits until a subject is refused.
@@ -110,6 +117,9 @@ mod tests {
         });
         assert_eq!(error.kind(), BrokerErrorKind::Unauthorized);
         assert!(error.to_string().contains("`orders`"));
+        assert!(denied.check_inbox("_INBOX").is_ok());
+        denied.note(&refused("Permissions Violation for Subscription to \"_INBOX.a.*\""));
+        assert!(denied.check_inbox("_INBOX").unwrap_err().to_string().contains("`_INBOX.>`"));
         denied.forget("orders");
         assert!(denied.check("orders").is_ok() && denied.check("bills").is_err());
     }

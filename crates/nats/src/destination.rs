@@ -97,7 +97,8 @@ impl StreamSubject {
         self
     }
 
-    /// Lets the server refuse the message when the last one of its subject has another sequence; 0 says that there is none.
+    /// Lets the server refuse the message when the last one of its subject has another sequence; 0 says that there is
+    /// none.
     ///
     /// # Examples
     ///

@@ -37,7 +37,8 @@ pub(crate) fn connect(error: ConnectError, server: &str) -> BrokerError {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => (
             BrokerErrorKind::Unauthorized,
             format!(
-                "the NATS server at {server} refused the credentials: correct those given to `ConnectOptions` or in the URL"
+                "the NATS server at {server} refused the credentials: \
+                 correct those given to `ConnectOptions` or in the URL"
             ),
         ),
         ConnectErrorKind::Tls => (
@@ -274,7 +275,8 @@ fn too_large(subject: &str) -> PublishError {
         PublishErrorKind::TooLarge,
         MAX_PAYLOAD,
         format!(
-            "the message to `{subject}` with its headers is larger than the server takes: raise `max_payload` or send less"
+            "the message to `{subject}` with its headers is larger than the server takes: \
+             raise `max_payload` or send less"
         ),
     )
 }

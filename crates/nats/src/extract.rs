@@ -29,8 +29,8 @@ impl<S: Sync> FromDelivery<S> for SubjectName {
     }
 }
 
-/// Is the sequence of a message in its stream, counted from 1. It grows with every message of the stream and never changes, also
-/// when the message is delivered again.
+/// Is the sequence of a message in its stream, counted from 1. It grows with every message of the stream and never
+/// changes, also when the message is delivered again.
 ///
 /// # Examples
 ///

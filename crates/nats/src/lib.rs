@@ -14,29 +14,33 @@
 //! # }
 //! ```
 //!
-//! A service that keeps its own client uses [`Instrumentation`] instead: the client's own calls, with the same telemetry.
+//! A service that keeps its own client uses [`Instrumentation`] instead: the client's own calls, with the same
+//! telemetry.
 //!
 //! # Core NATS or JetStream
 //!
-//! | | consume | publish | promises |
-//! | --- | --- | --- | --- |
-//! | core NATS | [`Subject`] | a plain destination, [`CoreSubject`] | at most once: what nobody takes in time is gone; a queue group shares the work; request and reply |
-//! | JetStream | [`Stream`] | [`StreamSubject`], or all with [`Nats::publish_to_streams`] | at least once: stored and confirmed, acknowledged, delivered again |
+//! | | core NATS | JetStream |
+//! | --- | --- | --- |
+//! | consume | [`Subject`] | [`Stream`] |
+//! | publish | a plain destination, [`CoreSubject`] | [`StreamSubject`], or all with [`Nats::publish_to_streams`] |
+//! | promises | at most once: what nobody takes in time is gone | at least once: stored, confirmed, acknowledged |
+//! | offers | queue groups, request and reply | delivery again, a place in the stream |
 //!
-//! A message id travels as `Nats-Msg-Id`, by which a stream drops what it already has (for two minutes unless the stream says
-//! otherwise); the correlation id as `correlation-id`, the content type as `content-type`. Headers that start with `Nats-` are
-//! never copied to an outgoing message (PROP-N-04).
+//! A message id travels as `Nats-Msg-Id`, by which a stream drops what it already has (for two minutes unless the
+//! stream says otherwise); the correlation id as `correlation-id`, the content type as `content-type`. Headers that
+//! start with `Nats-` are never copied to an outgoing message (PROP-N-04).
 //!
-//! A sampled `traceparent` switches the server's own message tracing on where its account is configured for it, from server 2.11
-//! on (PROP-N-06). A header value with a bare carriage return, which other clients can send, ends the connection of the client
-//! for good; subscriptions then end with an error (PROP-N-07).
+//! A sampled `traceparent` switches the server's own message tracing on where its account is configured for it, from
+//! server 2.11 on (PROP-N-06). A header value with a bare carriage return, which other clients can send, ends the
+//! connection of the client for good; subscriptions then end with an error (PROP-N-07).
 //!
 //! # Features
 //!
-//! The client's own, passed on: `ring` (default) and `aws-lc-rs` choose the cryptography, `nkeys` (default) is needed for
-//! credentials files, `websockets` for `ws://`. A feature of the client that is not here, such as `fips`, is switched on by a
-//! dependency of one's own on the same version of `async-nats`, which cargo unites with this one.
+//! The client's own, passed on: `ring` (default) and `aws-lc-rs` choose the cryptography, `nkeys` (default) is needed
+//! for credentials files, `websockets` for `ws://`. A feature of the client that is not here, such as `fips`, is
+//! switched on by a dependency of one's own on the same version of `async-nats`, which cargo unites with this one.
 
+mod address;
 mod broker;
 mod carrier;
 mod delivery;

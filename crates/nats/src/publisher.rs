@@ -80,7 +80,8 @@ impl NatsPublisher {
         }
         let mut ack = self.store(envelope, &subject, headers.clone()).await?;
         if let Some(id) = envelope.id().filter(|_| ack.duplicate && envelope.is_forwarded()) {
-            // The stream has the id from the message this one was made of, and drops it: a dead letter in the same stream.
+            // The stream has the id from the message this one was made of, and drops it: a dead letter in the same
+            // stream.
             put(&mut headers, MESSAGE_ID, &format!("{id}@{subject}"))?;
             ack = self.store(envelope, &subject, headers).await?;
         }
@@ -204,7 +205,8 @@ fn no_reply_to(subject: &str) -> PublishError {
         PublishErrorKind::Unsupported,
         error::OTHER,
         format!(
-            "a stream answers a message to `{subject}` itself, there is no reply: use core NATS, or name the address in a header"
+            "a stream answers a message to `{subject}` itself, there is no reply: \
+             use core NATS, or name the address in a header"
         ),
     )
 }

@@ -111,7 +111,8 @@ pub(crate) fn subject_target<'a>(subject: &'a str, template: Option<&'a str>, in
     }
 }
 
-/// Returns the prefix of an inbox: that of this client, or `_INBOX` or `_INBOX_…` of another one. Any other subject has none.
+/// Returns the prefix of an inbox: that of this client, or `_INBOX` or `_INBOX_…` of another one. Any other subject has
+/// none.
 pub(crate) fn inbox_template<'a>(subject: &'a str, own_prefix: &str) -> Option<&'a str> {
     if subject.strip_prefix(own_prefix).is_some_and(|rest| rest.starts_with('.')) {
         return subject.get(..own_prefix.len());

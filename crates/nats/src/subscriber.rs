@@ -65,7 +65,8 @@ impl Subscriber for CoreSubscriber {
     }
 
     async fn close(&mut self) {
-        // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the subscription.
+        // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the
+        // subscription.
         if self.connection.is_connected() {
             let _ = self.connection.round_trip().await;
         }

@@ -1,18 +1,14 @@
 use std::borrow::{Borrow, Cow};
-use std::fmt;
-use std::future::{Future, IntoFuture};
-use std::pin::Pin;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{PublishAckFuture as NativeAckFuture, PublishError as StreamPublishError};
+use async_nats::jetstream::context::PublishError as StreamPublishError;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::publish::PublishAck;
 use async_nats::{Client, HeaderMap, Message, PublishError, Request, RequestError, Subject, ToSubject};
 use bytes::Bytes;
 use throughline_core::telemetry::Sending;
 
-use super::Instrumentation;
 use super::outlet::Verb;
+use super::{Instrumentation, PublishAckFuture};
 use crate::error;
 
 /// Is what the client publishes with: `async_nats::Client` to core NATS, `async_nats::jetstream::Context` to a stream.
@@ -80,7 +76,7 @@ impl ClientPublisher for Context {
             message = message.headers(headers);
         }
         match self.send_publish(subject.clone(), message).await {
-            Ok(ack) => Ok(PublishAckFuture { under_way: Some((ack, sending)), subject }),
+            Ok(ack) => Ok(PublishAckFuture::new(ack, sending, subject)),
             Err(failed) => {
                 sending.finish(Vec::new(), Some(&error::stream_publish(&failed, &subject)));
                 Err(failed)
@@ -93,8 +89,8 @@ impl ClientPublisher for Context {
 impl Instrumentation {
     /// Publishes a message, with a client to core NATS or with a JetStream context to a stream.
     ///
-    /// To core NATS the span ends when the client has taken the message. To a stream it ends when the server has stored it,
-    /// which is when the [`PublishAckFuture`] is done (SPAN-35).
+    /// To core NATS the span ends when the client has taken the message. To a stream it ends when the server has stored
+    /// it, which is when the [`PublishAckFuture`] is done (SPAN-35).
     ///
     /// # Errors
     ///
@@ -122,7 +118,8 @@ impl Instrumentation {
         self.publish_with_headers(client, subject, HeaderMap::new(), payload).await
     }
 
-    /// Publishes a message with headers, as [`publish`](Self::publish). Propagation headers among them are replaced (PROP-05).
+    /// Publishes a message with headers, as [`publish`](Self::publish). Propagation headers among them are replaced
+    /// (PROP-05).
     ///
     /// # Errors
     ///
@@ -347,62 +344,6 @@ struct Found<'a>(Cow<'a, Client>);
 impl AsRef<Client> for Found<'_> {
     fn as_ref(&self) -> &Client {
         self.0.borrow()
-    }
-}
-
-/// Is the answer of a stream to a published message that is to come, as the client's own type of this name: await it.
-///
-/// Its span ends with the answer. Where it is dropped instead, the span ends there without an error: the client has sent the
-/// message, and nobody asked whether it was stored.
-///
-/// # Examples
-///
-/// ```no_run
-/// # async fn example(
-/// #     otel: throughline_nats::Instrumentation, jetstream: async_nats::jetstream::Context,
-/// # ) -> Result<(), Box<dyn std::error::Error>> {
-/// let first = otel.publish(&jetstream, "orders", "1".into()).await?;
-/// let second = otel.publish(&jetstream, "orders", "2".into()).await?;
-/// let (first, second) = (first.await?, second.await?);
-/// # Ok(())
-/// # }
-/// ```
-pub struct PublishAckFuture {
-    under_way: Option<(NativeAckFuture, Sending)>,
-    subject: Subject,
-}
-
-impl IntoFuture for PublishAckFuture {
-    type Output = Result<PublishAck, StreamPublishError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(mut self) -> Self::IntoFuture {
-        let under_way = self.under_way.take();
-        let subject = self.subject.clone();
-        Box::pin(async move {
-            // It is there: only this and the drop take it, and both happen once.
-            let Some((ack, sending)) = under_way else {
-                return Err(StreamPublishError::new(async_nats::jetstream::context::PublishErrorKind::Other));
-            };
-            let result = ack.await;
-            let failed = result.as_ref().err().map(|failed| error::stream_publish(failed, &subject));
-            sending.finish(Vec::new(), failed.as_ref());
-            result
-        })
-    }
-}
-
-impl Drop for PublishAckFuture {
-    fn drop(&mut self) {
-        if let Some((_, sending)) = self.under_way.take() {
-            sending.finish(Vec::new(), None);
-        }
-    }
-}
-
-impl fmt::Debug for PublishAckFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishAckFuture").field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 

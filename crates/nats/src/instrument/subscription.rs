@@ -1,11 +1,7 @@
 use std::fmt;
 
-use async_nats::jetstream::Message as StreamMessage;
 use async_nats::jetstream::consumer::pull::{Batch, BatchError};
-use async_nats::jetstream::message::AckKind;
 use futures_util::{Stream, StreamExt};
-use opentelemetry::Context;
-use throughline_core::Settlement;
 use throughline_core::message::Source;
 use throughline_core::telemetry::{Consumer, Incoming, Instrumentation as Engine, ParentMode, Processing, Trust};
 
@@ -30,7 +26,7 @@ use crate::error;
 /// ```
 #[derive(Clone)]
 pub struct SubscriptionTelemetry {
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
     names_consumer: bool,
     records_position: bool,
 }
@@ -88,8 +84,8 @@ impl SubscriptionTelemetry {
         self.start(message).run(future).await
     }
 
-    /// Runs a future as the processing of a message, as [`process`](Self::process); an error makes the span a failed one, with
-    /// the error's type as `error.type`.
+    /// Runs a future as the processing of a message, as [`process`](Self::process); an error makes the span a failed
+    /// one, with the error's type as `error.type`.
     ///
     /// # Errors
     ///
@@ -114,7 +110,8 @@ impl SubscriptionTelemetry {
         self.start(message).try_run(future).await
     }
 
-    /// Runs a future as the processing of several messages at once: in one span with a link to each, their baggage merged.
+    /// Runs a future as the processing of several messages at once: in one span with a link to each, their baggage
+    /// merged.
     ///
     /// # Examples
     ///
@@ -128,8 +125,8 @@ impl SubscriptionTelemetry {
         self.start_batch(messages).run(future).await
     }
 
-    /// Runs a future as the processing of several messages, as [`process_batch`](Self::process_batch); an error makes the span
-    /// a failed one.
+    /// Runs a future as the processing of several messages, as [`process_batch`](Self::process_batch); an error makes
+    /// the span a failed one.
     ///
     /// # Errors
     ///
@@ -194,10 +191,11 @@ impl SubscriptionTelemetry {
         self.look_at(messages, |messages| self.consumer.process_batch(messages))
     }
 
-    /// Awaits a pull of the client and returns its messages, of the client's own type, with a receive span around the pull that
-    /// links to each of them.
+    /// Awaits a pull of the client and returns its messages, of the client's own type, with a receive span around the
+    /// pull that links to each of them.
     ///
-    /// The span is recorded when the last message was taken, and ends with its arrival however long the messages are handled.
+    /// The span is recorded when the last message was taken, and ends with its arrival however long the messages are
+    /// handled.
     ///
     /// # Errors
     ///
@@ -271,123 +269,7 @@ impl SubscriptionTelemetry {
         next
     }
 
-    /// Acknowledges a message of a stream, as the client does.
-    ///
-    /// A settle span is a child of the current span: settle inside the processed future, or under the context of
-    /// [`start`](Self::start), and it is part of the message's trace. By default only other settlements and failures have one
-    /// (SPAN-32).
-    ///
-    /// # Errors
-    ///
-    /// Fails as the client does.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn handle(_message: &async_nats::Message) {}
-    /// # async fn example(
-    /// #     orders: throughline_nats::SubscriptionTelemetry, message: async_nats::jetstream::Message,
-    /// # ) -> Result<(), async_nats::Error> {
-    /// let settled = orders.process(&message, async {
-    ///     handle(&message).await;
-    ///     orders.ack(&message).await
-    /// });
-    /// settled.await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn ack(&self, message: &StreamMessage) -> Result<(), async_nats::Error> {
-        self.settle(message, &Settlement::Ack, message.ack()).await
-    }
-
-    /// Settles a message of a stream, as the client does: `ack`, `nak` or `term`. Progress is no settlement and has no span
-    /// (SPAN-34).
-    ///
-    /// # Errors
-    ///
-    /// Fails as the client does.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use std::time::Duration;
-    /// use async_nats::jetstream::AckKind;
-    /// # async fn example(
-    /// #     orders: throughline_nats::SubscriptionTelemetry, message: async_nats::jetstream::Message,
-    /// # ) -> Result<(), async_nats::Error> {
-    /// orders.ack_with(&message, AckKind::Nak(Some(Duration::from_secs(5)))).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn ack_with(&self, message: &StreamMessage, kind: AckKind) -> Result<(), async_nats::Error> {
-        match settlement(kind) {
-            Some(settlement) => self.settle(message, &settlement, message.ack_with(kind)).await,
-            None => message.ack_with(kind).await,
-        }
-    }
-
-    /// Acknowledges a message of a stream and waits until the server has confirmed it, as the client does. The operation is
-    /// `ack` and ends with the server's answer (ATTR-J-06).
-    ///
-    /// # Errors
-    ///
-    /// Fails as the client does.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example(
-    /// #     orders: throughline_nats::SubscriptionTelemetry, message: async_nats::jetstream::Message,
-    /// # ) -> Result<(), async_nats::Error> {
-    /// orders.double_ack(&message).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn double_ack(&self, message: &StreamMessage) -> Result<(), async_nats::Error> {
-        self.settle(message, &Settlement::Ack, message.double_ack()).await
-    }
-
-    /// Settles a message of a stream and waits until the server has confirmed it, as the client does.
-    ///
-    /// # Errors
-    ///
-    /// Fails as the client does.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use async_nats::jetstream::AckKind;
-    /// # async fn example(
-    /// #     orders: throughline_nats::SubscriptionTelemetry, message: async_nats::jetstream::Message,
-    /// # ) -> Result<(), async_nats::Error> {
-    /// orders.double_ack_with(&message, AckKind::Term).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn double_ack_with(&self, message: &StreamMessage, kind: AckKind) -> Result<(), async_nats::Error> {
-        match settlement(kind) {
-            Some(settlement) => self.settle(message, &settlement, message.double_ack_with(kind)).await,
-            None => message.double_ack_with(kind).await,
-        }
-    }
-
-    async fn settle<F>(
-        &self,
-        message: &StreamMessage,
-        settlement: &Settlement,
-        told: F,
-    ) -> Result<(), async_nats::Error>
-    where
-        F: Future<Output = Result<(), async_nats::Error>>,
-    {
-        let settling = self.consumer.settle(settlement, &Context::current());
-        let result = told.await;
-        let failed = result.as_ref().err().map(error::raw_settle);
-        settling.finish(&[self.seen(message).incoming()], failed.as_ref());
-        result
-    }
-
-    fn seen<'a>(&self, message: &'a impl ClientMessage) -> Seen<'a> {
+    pub(super) fn seen<'a>(&self, message: &'a impl ClientMessage) -> Seen<'a> {
         Seen::new(message.as_message(), self.names_consumer, self.records_position)
     }
 
@@ -395,16 +277,6 @@ impl SubscriptionTelemetry {
         let seen: Vec<Seen<'_>> = messages.iter().map(|message| self.seen(message)).collect();
         let incoming: Vec<Incoming<'_>> = seen.iter().map(Seen::incoming).collect();
         tell(&incoming)
-    }
-}
-
-/// Returns what a kind of acknowledgement means; `None` where it settles nothing.
-fn settlement(kind: AckKind) -> Option<Settlement> {
-    match kind {
-        AckKind::Ack | AckKind::Next => Some(Settlement::Ack),
-        AckKind::Nak(after) => Some(Settlement::Retry { after }),
-        AckKind::Term => Some(Settlement::reject("terminated")),
-        AckKind::Progress => None,
     }
 }
 

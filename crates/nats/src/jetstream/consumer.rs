@@ -85,13 +85,15 @@ fn checked(found: NativeStream, stream: &Stream) -> Result<NativeStream, BrokerE
     match lacking {
         None => Ok(found),
         Some(subject) => Err(BrokerError::configuration(format!(
-            "stream {} exists with the subjects {has:?} and lacks `{subject}`: add it to the stream, or declare what it has",
+            "stream {} exists with the subjects {has:?} and lacks `{subject}`: \
+             add it to the stream, or declare what it has",
             stream.name,
         ))),
     }
 }
 
-/// Refuses a filter that no subject of the stream matches: the consumer would wait for ever, and newer servers do not object.
+/// Refuses a filter that no subject of the stream matches: the consumer would wait for ever, and newer servers do not
+/// object.
 pub(super) fn check_filters(found: &NativeStream, wanted: &Config) -> Result<(), BrokerError> {
     let stream = &found.cached_info().config;
     // What comes from other streams has other subjects.
@@ -102,7 +104,8 @@ pub(super) fn check_filters(found: &NativeStream, wanted: &Config) -> Result<(),
     match filters.find(|filter| !stream.subjects.iter().any(|subject| overlap(subject, filter))) {
         None => Ok(()),
         Some(filter) => Err(BrokerError::configuration(format!(
-            "stream {} has the subjects {:?} and none of them matches the filter `{filter}`: correct the filter or add the subject",
+            "stream {} has the subjects {:?} and none of them matches the filter `{filter}`: \
+             correct the filter or add the subject",
             stream.name, stream.subjects,
         ))),
     }

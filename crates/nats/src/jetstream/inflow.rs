@@ -29,8 +29,8 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
 /// The messages of a consumer on their way from the server to `receive`.
 ///
-/// The client's own stream of messages is not used: it drops what it buffered when it is recreated or closed, so that a restart
-/// would have to wait until the server delivers again.
+/// The client's own stream of messages is not used: it drops what it buffered when it is recreated or closed, so that a
+/// restart would have to wait until the server delivers again.
 pub(super) struct Inflow {
     connection: Arc<Connection>,
     /// Where the server delivers.
@@ -199,7 +199,8 @@ impl Inflow {
 
     /// Stops receiving and returns what arrived and was not handed out.
     pub(super) async fn drain(&mut self) -> VecDeque<Message> {
-        // What the server has sent is here after a round trip, what it sends before it knows of the end after another one.
+        // What the server has sent is here after a round trip, what it sends before it knows of the end after another
+        // one.
         let _ = self.connection.round_trip().await;
         self.take_arrived();
         if self.subscriber.drain().await.is_ok() {

@@ -26,9 +26,9 @@ const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// Receives from a stream through a durable consumer.
 ///
-/// Messages that arrived and were not handed out are in the inflow, which two parties look into: `receive`, which holds it only
-/// while it waits for a message that is not there yet, and the keeper, which tells the server that those that are there are
-/// still wanted, however long the handlers take.
+/// Messages that arrived and were not handed out are in the inflow, which two parties look into: `receive`, which holds
+/// it only while it waits for a message that is not there yet, and the keeper, which tells the server that those that
+/// are there are still wanted, however long the handlers take.
 pub(crate) struct StreamSubscriber {
     inflow: Arc<Mutex<Inflow>>,
     keeper: JoinHandle<()>,
@@ -47,6 +47,9 @@ impl StreamSubscriber {
         stream: &Stream,
     ) -> Result<Self, BrokerError> {
         let wanted = consumer::wanted(connection, subscription, stream)?;
+        // Without its inbox, none of the answers that are asked for below arrives.
+        connection.round_trip().await?;
+        connection.denied.check_inbox(&connection.inbox_prefix)?;
         let native = consumer::stream(connection, stream).await?;
         consumer::check_filters(&native, &wanted)?;
         let info = consumer::consumer(&native, stream, &wanted).await?;

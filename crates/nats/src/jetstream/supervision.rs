@@ -23,7 +23,8 @@ const PUSH_SILENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Watches over a consumer while no message comes: a server that went away and came back does not know what it was asked for.
+/// Watches over a consumer while no message comes: a server that went away and came back does not know what it was
+/// asked for.
 pub(super) struct Supervision {
     context: Context,
     stream: String,

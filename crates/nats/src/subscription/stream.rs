@@ -12,9 +12,9 @@ const PREFETCH: usize = 64;
 
 /// Says what to consume from a stream of JetStream: through a durable consumer, at least once.
 ///
-/// The consumer is created when it is missing and reused when it is there; a reused one that contradicts what is asked for here
-/// is an error that names the field. The stream must exist unless [`subjects`](Self::subjects) or [`declare`](Self::declare)
-/// says how to create it.
+/// The consumer is created when it is missing and reused when it is there; a reused one that contradicts what is asked
+/// for here is an error that names the field. The stream must exist unless [`subjects`](Self::subjects) or
+/// [`declare`](Self::declare) says how to create it.
 ///
 /// # Examples
 ///
@@ -72,7 +72,8 @@ impl Stream {
         }
     }
 
-    /// Sets the name under which the server keeps what was delivered and acknowledged. Services that share it share the messages.
+    /// Sets the name under which the server keeps what was delivered and acknowledged. Services that share it share the
+    /// messages.
     ///
     /// # Examples
     ///
@@ -87,7 +88,8 @@ impl Stream {
         self
     }
 
-    /// Takes only messages of a subject; without a filter, all of the stream. Several filters add up and need server 2.10.
+    /// Takes only messages of a subject; without a filter, all of the stream. Several filters add up and need server
+    /// 2.10.
     ///
     /// # Examples
     ///
@@ -103,8 +105,8 @@ impl Stream {
         self
     }
 
-    /// Creates the stream with these subjects when it is missing, otherwise with the server's defaults: stored in files, kept
-    /// without limit. A prefix of a router is put before filters, not before these.
+    /// Creates the stream with these subjects when it is missing, otherwise with the server's defaults: stored in
+    /// files, kept without limit. A prefix of a router is put before filters, not before these.
     ///
     /// # Examples
     ///
@@ -121,7 +123,8 @@ impl Stream {
         self.declare(Config { subjects: subjects.into_iter().map(Into::into).collect(), ..Config::default() })
     }
 
-    /// Creates the stream with the client's own configuration when it is missing. The name is that given to [`new`](Self::new).
+    /// Creates the stream with the client's own configuration when it is missing. The name is that given to
+    /// [`new`](Self::new).
     ///
     /// # Examples
     ///
@@ -129,7 +132,8 @@ impl Stream {
     /// use async_nats::jetstream::stream::{Config, StorageType};
     /// use throughline_nats::Stream;
     ///
-    /// let config = Config { subjects: vec!["orders.>".to_owned()], storage: StorageType::Memory, ..Config::default() };
+    /// let subjects = vec!["orders.>".to_owned()];
+    /// let config = Config { subjects, storage: StorageType::Memory, ..Config::default() };
     /// let stream = Stream::new("ORDERS").declare(config).durable("stock");
     /// ```
     #[must_use]
@@ -139,8 +143,8 @@ impl Stream {
         self
     }
 
-    /// Says with which message a new consumer starts; the default is the first. The in-memory broker stores nothing and refuses
-    /// any other.
+    /// Says with which message a new consumer starts; the default is the first. The in-memory broker stores nothing and
+    /// refuses any other.
     ///
     /// # Examples
     ///
@@ -156,8 +160,8 @@ impl Stream {
         self
     }
 
-    /// Sets how long the server waits for a settlement before it delivers again; the server's default is 30 s. While a handler
-    /// runs the server is told so in time, so that this need not be longer than the longest handler.
+    /// Sets how long the server waits for a settlement before it delivers again; the server's default is 30 s. While a
+    /// handler runs the server is told so in time, so that this need not be longer than the longest handler.
     ///
     /// # Examples
     ///
@@ -172,8 +176,8 @@ impl Stream {
         self
     }
 
-    /// Sets how many messages may be delivered and unsettled at a time, of all services that share the consumer; the server's
-    /// default is 1,000.
+    /// Sets how many messages may be delivered and unsettled at a time, of all services that share the consumer; the
+    /// server's default is 1,000.
     ///
     /// # Examples
     ///
@@ -187,8 +191,8 @@ impl Stream {
         self
     }
 
-    /// Sets after how many deliveries the server gives a message up. The default is never: attempts are counted and a message is
-    /// dead-lettered by the framework, while the server would drop it without a word.
+    /// Sets after how many deliveries the server gives a message up. The default is never: attempts are counted and a
+    /// message is dead-lettered by the framework, while the server would drop it without a word.
     ///
     /// # Examples
     ///
@@ -202,8 +206,8 @@ impl Stream {
         self
     }
 
-    /// Waits with every acknowledgement for the server's answer. The default is not to wait: an acknowledgement that is lost
-    /// leads to another delivery, never to a loss, and waiting costs one round trip per message.
+    /// Waits with every acknowledgement for the server's answer. The default is not to wait: an acknowledgement that is
+    /// lost leads to another delivery, never to a loss, and waiting costs one round trip per message.
     ///
     /// # Examples
     ///
@@ -217,8 +221,8 @@ impl Stream {
         self
     }
 
-    /// Sets how many messages a pull consumer holds ready; the default is 64, or the size of a batch where that is more. Held
-    /// messages are kept from being delivered again, and given back when the service stops.
+    /// Sets how many messages a pull consumer holds ready; the default is 64, or the size of a batch where that is
+    /// more. Held messages are kept from being delivered again, and given back when the service stops.
     ///
     /// # Examples
     ///
@@ -232,8 +236,8 @@ impl Stream {
         self
     }
 
-    /// Lets the server push messages instead of the service pulling them. The default is to pull: that is bounded by what the
-    /// service takes, and several services share a pull consumer without a group.
+    /// Lets the server push messages instead of the service pulling them. The default is to pull: that is bounded by
+    /// what the service takes, and several services share a pull consumer without a group.
     ///
     /// # Examples
     ///
@@ -264,7 +268,8 @@ impl Stream {
         self
     }
 
-    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for `max_wait`.
+    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for
+    /// `max_wait`.
     ///
     /// # Examples
     ///
@@ -286,7 +291,8 @@ impl Stream {
         self.prefetch.unwrap_or_else(|| self.batch.map_or(PREFETCH, |policy| policy.max_messages.max(PREFETCH))).max(1)
     }
 
-    /// Returns what the subscription says about its subjects: the filters, else all the stream has, as far as that is known here.
+    /// Returns what the subscription says about its subjects: the filters, else all the stream has, as far as that is
+    /// known here.
     fn known_subjects(&self) -> Vec<Arc<str>> {
         if !self.filters.is_empty() {
             return self.filters.clone();

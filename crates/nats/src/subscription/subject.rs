@@ -7,11 +7,12 @@ use crate::semconv::{SYSTEM, WILDCARDS};
 
 /// Says what to consume from core NATS: one subject, or those a pattern stands for.
 ///
-/// A subject consists of tokens with dots between them. `*` stands for one token, `>` for one or more at the end, and `{name}`
-/// for one token that telemetry shows by that name (ATTR-N-02).
+/// A subject consists of tokens with dots between them. `*` stands for one token, `>` for one or more at the end, and
+/// `{name}` for one token that telemetry shows by that name (ATTR-N-02).
 ///
-/// Core NATS delivers at most once: what nobody is subscribed to, what is buffered when the service stops and what a handler
-/// fails on is not delivered again. For at least once use [`Stream`](crate::Stream).
+/// Core NATS delivers at most once: what nobody is subscribed to and what a handler fails on is not delivered again. A
+/// service that shuts down handles what it has taken, within the drain timeout; one that is killed loses it. For at
+/// least once use [`Stream`](crate::Stream).
 ///
 /// # Examples
 ///
@@ -62,7 +63,8 @@ impl Subject {
         self
     }
 
-    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for `max_wait`.
+    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for
+    /// `max_wait`.
     ///
     /// # Examples
     ///

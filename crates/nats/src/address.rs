@@ -1,0 +1,102 @@
+use async_nats::{ConnectOptions, ServerAddr, ToServerAddrs};
+use throughline_core::broker::BrokerError;
+
+/// Reads the addresses of a server or a cluster.
+pub(crate) fn read(server: &impl ToServerAddrs) -> Result<Vec<ServerAddr>, BrokerError> {
+    match server.to_server_addrs() {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(failed) => Err(unreadable_address().with_source(failed)),
+    }
+}
+
+/// Adds the user and password, or the token, of the first address that has them: the client does not look at them.
+pub(crate) fn with_credentials(options: ConnectOptions, addresses: &[ServerAddr]) -> ConnectOptions {
+    match addresses.iter().find_map(credentials) {
+        Some((user, Some(password))) => options.user_and_password(user, password),
+        Some((token, None)) => options.token(token),
+        None => options,
+    }
+}
+
+/// Reads the user and password of a URL; one without a password is a token.
+fn credentials(address: &ServerAddr) -> Option<(String, Option<String>)> {
+    Some((decoded(address.username()?), address.password().map(decoded)))
+}
+
+/// Undoes the escapes that user and password have in a URL. What is no escape stays as it is.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let escape = after.split_at_checked(2).filter(|_| *byte == b'%');
+        let escaped = escape.and_then(|(digits, after)| Some((hex(digits)?, after)));
+        let (byte, after) = escaped.unwrap_or((*byte, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+    u8::from_str_radix(text, 16).ok()
+}
+
+fn unreadable_address() -> BrokerError {
+    BrokerError::configuration(
+        "the address of the NATS server cannot be read: write it as host:port or nats://host:port",
+    )
+}
+
+/// Returns the addresses as an error shows them: without user and password.
+pub(crate) fn shown(addresses: &[ServerAddr]) -> String {
+    addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the connection name in the options (ATTR-N-07). The client shows it nowhere but in the `Debug` form of its
+/// options.
+pub(crate) fn configured_name(options: &ConnectOptions) -> Option<String> {
+    let shown = format!("{options:?}");
+    let (_, rest) = shown.split_once("\"name\": Some(\"")?;
+    let (name, _) = rest.split_once("\")")?;
+    (!name.is_empty() && !name.contains(['\\', '"'])).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_and_password_of_a_url_are_what_they_were_before_the_escape() {
+        for (url, user, password) in [
+            ("nats://u:p@localhost", "u", Some("p")),
+            ("nats://u%40x:a%2Fb%25@localhost", "u@x", Some("a/b%")),
+            ("nats://secret@localhost", "secret", None),
+        ] {
+            let expected = (user.to_owned(), password.map(str::to_owned));
+            assert_eq!(credentials(&url.parse().unwrap()), Some(expected), "{url}");
+        }
+        assert_eq!(credentials(&"nats://localhost".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn what_is_no_escape_stays() {
+        for text in ["", "%", "%4", "%zz", "%+1", "a%", "ü"] {
+            assert_eq!(decoded(text), text);
+        }
+        assert_eq!(decoded("%C3%BC%41"), "üA");
+    }
+
+    #[test]
+    fn the_name_in_the_options_is_the_client_id() {
+        assert_eq!(configured_name(&ConnectOptions::new().name("stock-1")), Some("stock-1".to_owned()), "ATTR-N-07");
+        assert_eq!(configured_name(&ConnectOptions::new()), None);
+        assert_eq!(configured_name(&ConnectOptions::new().name("a\"b")), None);
+    }
+
+    #[test]
+    fn an_error_shows_no_password() {
+        let addresses: Vec<ServerAddr> = vec!["nats://user:secret@localhost:4333".parse().unwrap()];
+        assert_eq!(shown(&addresses), "localhost:4333");
+    }
+}

@@ -1,0 +1,191 @@
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{Context, KeyValue, Value};
+
+use super::row::{Act, At, Fault, Row, Val, Verb};
+use super::span::Span;
+use crate::conformance::bench::Bench;
+use crate::conformance::{DoorKind, GoldenError, Harness, Names, Refusal, Spec, Wildcard};
+
+/// What the words of a row mean in one run.
+pub(super) struct World {
+    pub(super) names: Names,
+    pub(super) door: DoorKind,
+    pub(super) orders: String,
+    pub(super) dead: String,
+    pub(super) wildcard: Wildcard,
+    pub(super) refusal: Option<Refusal>,
+    /// The subscription, and what telemetry says about it.
+    pub(super) spec: Spec,
+    pub(super) consumer: Vec<KeyValue>,
+    pub(super) ambient: Option<Context>,
+    ambient_span: SpanContext,
+    id: String,
+}
+
+impl World {
+    pub(super) fn new<H: Harness>(bench: &Bench<H>, row: &Row, door: DoorKind, ambient: Option<Context>) -> Self {
+        let wildcard = bench.wildcard("orders");
+        let (takes_all, grouped) = match row.act {
+            Act::Process(process) => (process.wildcard, process.group),
+            Act::Pull { wildcard, .. } => (wildcard, false),
+            _ => (false, false),
+        };
+        let mut spec = if takes_all { bench.spec_of(wildcard.pattern.clone()) } else { bench.spec("orders") };
+        if grouped {
+            spec = spec.with_group(bench.group("g"));
+        }
+        Self {
+            names: bench.harness.names(),
+            door,
+            orders: bench.name("orders"),
+            dead: bench.name("dead"),
+            wildcard,
+            refusal: bench.harness.refusal(),
+            consumer: bench.harness.consumer_attributes(&spec),
+            spec,
+            ambient_span: ambient.as_ref().map_or(SpanContext::NONE, |ambient| ambient.span().span_context().clone()),
+            ambient,
+            id: bench.id.clone(),
+        }
+    }
+
+    pub(super) const fn ambient_span(&self) -> &SpanContext {
+        &self.ambient_span
+    }
+
+    /// P#, the same in every run.
+    pub(super) fn given(number: usize) -> SpanContext {
+        let trace = TraceId::from(0x0af7_6519_16cd_43dd_8448_eb21_1c80_3100 + number as u128);
+        let span = SpanId::from(0xb7ad_6b71_6920_3300 + number as u64);
+        SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE)
+    }
+
+    pub(super) fn traceparent(context: &SpanContext) -> String {
+        format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
+    }
+
+    pub(super) fn message_id(&self, number: usize) -> String {
+        format!("{}-m{number}", self.id)
+    }
+
+    pub(super) fn conversation(&self) -> String {
+        format!("{}-conversation", self.id)
+    }
+
+    pub(super) fn is_shown(&self, span: &Span) -> bool {
+        span.only.is_none_or(|only| only == self.door)
+    }
+
+    /// The verb of the system; a system that does not settle has none for it.
+    pub(super) fn verb(&self, verb: Verb) -> Option<&'static str> {
+        let verbs = &self.names.operations;
+        match verb {
+            Verb::Ack => verbs.ack,
+            Verb::Attempt => Some("retry"),
+            Verb::Create => Some(verbs.create),
+            Verb::Process => Some(verbs.process),
+            Verb::Receive => Some(verbs.receive),
+            Verb::Reject => verbs.reject,
+            Verb::Request => Some(verbs.request),
+            Verb::Retry => verbs.retry,
+            Verb::Send => Some(verbs.send),
+        }
+    }
+
+    /// SPAN-13 to -20.
+    pub(super) fn span_name(&self, span: &Span) -> String {
+        let verb = self.verb(span.verb).unwrap_or("(no verb)");
+        match self.low_cardinality(span.at) {
+            Some((_, destination)) => format!("{verb} {destination}"),
+            None => verb.to_owned(),
+        }
+    }
+
+    /// The attribute and the text by which names and metrics call a destination.
+    pub(super) fn low_cardinality(&self, at: At) -> Option<(&'static str, String)> {
+        const NAME: &str = "messaging.destination.name";
+        const TEMPLATE: &str = "messaging.destination.template";
+        match at {
+            At::Dead => Some((NAME, self.dead.clone())),
+            At::Inbox => Some((TEMPLATE, self.names.inbox.to_owned())),
+            At::Nowhere if self.refusal.as_ref().is_some_and(|refusal| refusal.destination.is_none()) => {
+                Some((NAME, self.orders.clone()))
+            }
+            At::Absent | At::Nowhere => None,
+            At::Orders => Some((NAME, self.orders.clone())),
+            At::Wildcard => Some((TEMPLATE, self.wildcard.pattern.clone())),
+        }
+    }
+
+    /// Everything a span must carry, and nothing else; `None` stands for any value.
+    pub(super) fn attributes(&self, span: &Span) -> Vec<(String, Option<Value>)> {
+        let mut all: Vec<(String, Option<Value>)> = Vec::new();
+        let mut push = |key: &str, value: Option<Value>| all.push((key.to_owned(), value));
+        if span.verb != Verb::Attempt {
+            push("messaging.system", Some(self.names.system.into()));
+            push("messaging.operation.name", self.verb(span.verb).map(Value::from));
+            push("messaging.operation.type", Some(span.verb.operation_type().into()));
+            if let Some((address, port)) = &self.names.server {
+                push("server.address", Some(address.clone().into()));
+                push("server.port", Some(i64::from(*port).into()));
+            }
+            if let Some(id) = self.names.client_id.as_ref().filter(|_| span.verb != Verb::Create) {
+                push("messaging.client.id", Some(id.clone().into()));
+            }
+        }
+        if span.verb.is_consumer() {
+            for attribute in &self.consumer {
+                push(attribute.key.as_str(), Some(attribute.value.clone()));
+            }
+        }
+        if span.at == At::Nowhere && self.low_cardinality(At::Nowhere).is_some() && span.verb == Verb::Send {
+            push("messaging.destination.name", Some(self.orders.clone().into()));
+        }
+        for (key, value) in span.attributes {
+            push(key, self.value(*value, span.at));
+        }
+        if let Some(fault) = span.error {
+            push("error.type", Some(self.error_type(fault).into()));
+        }
+        all
+    }
+
+    pub(super) fn value(&self, value: Val, at: At) -> Option<Value> {
+        Some(match value {
+            Val::Any => return None,
+            Val::Conversation => self.conversation().into(),
+            Val::Destination if at == At::Wildcard => self.wildcard.name.clone().into(),
+            Val::Destination => self.low_cardinality(at).map(|(_, name)| name).unwrap_or_default().into(),
+            Val::Id(number) => self.message_id(number).into(),
+            Val::Int(number) => number.into(),
+            Val::Template => self.low_cardinality(at).map(|(_, name)| name).unwrap_or_default().into(),
+            Val::Text(text) => text.into(),
+            Val::True => true.into(),
+        })
+    }
+
+    pub(super) fn error_type(&self, fault: Fault) -> String {
+        match fault {
+            Fault::Own => std::any::type_name::<GoldenError>().to_owned(),
+            Fault::Refused => self.refusal.as_ref().map_or("(no refusal)", |refusal| refusal.error_type).to_owned(),
+            Fault::Type(name) => name.to_owned(),
+        }
+    }
+
+    /// The attributes of the metrics of a span's operation (METR-06 to -10), without the operation type.
+    pub(super) fn metric_attributes(&self, verb: Verb, at: At) -> Vec<(String, Value)> {
+        let mut all = vec![
+            ("messaging.system".to_owned(), Value::from(self.names.system)),
+            ("messaging.operation.name".to_owned(), self.verb(verb).unwrap_or("(no verb)").into()),
+        ];
+        all.extend(self.low_cardinality(at).map(|(key, name)| (key.to_owned(), name.into())));
+        if let Some((address, port)) = &self.names.server {
+            all.push(("server.address".to_owned(), address.clone().into()));
+            all.push(("server.port".to_owned(), i64::from(*port).into()));
+        }
+        if verb.is_consumer() {
+            all.extend(self.consumer.iter().map(|own| (own.key.to_string(), own.value.clone())));
+        }
+        all
+    }
+}

@@ -1,0 +1,30 @@
+//! The promises of the core that the golden table does not cover, each on exported telemetry or on what the broker was told.
+//!
+//! The apps run on the in-memory broker through [`throughline_testing::start`]; no test touches a global provider.
+
+// Helpers of tests may panic as tests do.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod support;
+
+mod baggage;
+mod batches;
+mod bridge;
+mod brokers;
+mod current_span;
+mod dead_letter;
+mod extractors;
+mod foreign;
+mod metrics;
+mod middleware;
+mod no_sdk;
+mod parents;
+mod policies;
+mod retry;
+mod returns;
+mod routers;
+mod settings;
+mod settling;
+mod status;
+mod tasks;
+mod trust;
