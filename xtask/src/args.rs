@@ -76,9 +76,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Reque
         Some("test") => return test(arguments).map(Request::Test),
         Some(other) => return Err(ArgumentError::UnknownCommand(other.to_owned())),
     };
-    arguments
-        .next()
-        .map_or(Ok(request), |extra| Err(ArgumentError::Unknown(extra)))
+    arguments.next().map_or(Ok(request), |extra| Err(ArgumentError::Unknown(extra)))
 }
 
 fn test(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, ArgumentError> {
@@ -135,14 +133,7 @@ mod tests {
     #[test]
     fn test_takes_brokers_and_arguments_for_cargo_and_for_the_tests() {
         let options = test_options("test --broker nats -- jetstream --release -- --nocapture");
-        assert_eq!(
-            options
-                .brokers
-                .iter()
-                .map(|broker| broker.name)
-                .collect::<Vec<_>>(),
-            ["nats"]
-        );
+        assert_eq!(options.brokers.iter().map(|broker| broker.name).collect::<Vec<_>>(), ["nats"]);
         assert_eq!(options.cargo, ["jetstream", "--release"]);
         assert_eq!(options.tests, ["--nocapture"]);
         assert_eq!(test_options("test --broker=nats").brokers.len(), 1);
@@ -152,19 +143,10 @@ mod tests {
     #[test]
     fn a_wrong_line_says_what_is_wrong() {
         for (line, expected) in [
-            (
-                "test --brokr nats",
-                ArgumentError::Unknown("--brokr".into()),
-            ),
-            (
-                "test --broker",
-                ArgumentError::Missing("the name of a broker"),
-            ),
+            ("test --brokr nats", ArgumentError::Unknown("--brokr".into())),
+            ("test --broker", ArgumentError::Missing("the name of a broker")),
             ("server", ArgumentError::Missing("the name of a broker")),
-            (
-                "server pigeon",
-                ArgumentError::UnknownBroker("pigeon".into()),
-            ),
+            ("server pigeon", ArgumentError::UnknownBroker("pigeon".into())),
             ("check all", ArgumentError::Unknown("all".into())),
             ("deploy", ArgumentError::UnknownCommand("deploy".into())),
         ] {

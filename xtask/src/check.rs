@@ -27,24 +27,13 @@ pub(crate) fn run() -> Result<End, Box<dyn Error>> {
         Check::cargo("format", &["fmt", "--all", "--check"]),
         Check::cargo(
             "lints",
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--all-features",
-                "--",
-                "--deny",
-                "warnings",
-            ],
+            &["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"],
         ),
     ];
     checks.extend(workspace.packages().iter().flat_map(feature_checks));
     checks.push(
-        Check::cargo(
-            "documentation",
-            &["doc", "--workspace", "--no-deps", "--all-features"],
-        )
-        .with("RUSTDOCFLAGS", "-D warnings"),
+        Check::cargo("documentation", &["doc", "--workspace", "--no-deps", "--all-features"])
+            .with("RUSTDOCFLAGS", "-D warnings"),
     );
     let mut report = Report::new();
     for mut check in checks {
@@ -57,16 +46,8 @@ pub(crate) fn run() -> Result<End, Box<dyn Error>> {
         return Ok(End::Interrupted);
     }
     report.summary();
-    say(format_args!(
-        "\ncheck: {} steps ok, {} failed",
-        report.passed(),
-        report.failed()
-    ));
-    Ok(if report.failed() == 0 {
-        End::Succeeded
-    } else {
-        End::Failed
-    })
+    say(format_args!("\ncheck: {} steps ok, {} failed", report.passed(), report.failed()));
+    Ok(if report.failed() == 0 { End::Succeeded } else { End::Failed })
 }
 
 enum Next {
@@ -78,10 +59,7 @@ impl Check {
     fn cargo(title: impl Into<String>, arguments: &[&str]) -> Self {
         let mut command = Command::new(cargo());
         command.args(arguments);
-        Self {
-            title: title.into(),
-            command,
-        }
+        Self { title: title.into(), command }
     }
 
     fn with(mut self, variable: &str, value: &str) -> Self {
@@ -93,9 +71,7 @@ impl Check {
         let started = report.start(&self.title);
         let result = match step::run(&mut self.command) {
             Ok(Finished::Ended(status, _)) if status.success() => StepResult::Passed(String::new()),
-            Ok(Finished::Ended(status, _)) => {
-                StepResult::Failed(format!("{status}; {}", shown(&self.command)))
-            }
+            Ok(Finished::Ended(status, _)) => StepResult::Failed(format!("{status}; {}", shown(&self.command))),
             Ok(Finished::Interrupted) => return Next::Stop,
             Err(error) => StepResult::Failed(error.to_string()),
         };
@@ -110,26 +86,12 @@ fn feature_checks(package: &Package) -> Vec<Check> {
     if package.features.is_empty() {
         return Vec::new();
     }
-    let what = if package.targets.iter().any(|target| target.kind == "lib") {
-        "--lib"
-    } else {
-        "--bins"
-    };
+    let what = if package.targets.iter().any(|target| target.kind == "lib") { "--lib" } else { "--bins" };
     feature_sets(&package.features)
         .into_iter()
         .map(|feature| {
-            let title = format!(
-                "{} with {}",
-                package.name,
-                feature.map_or("no feature", |name| name)
-            );
-            let mut arguments = vec![
-                "clippy",
-                "--package",
-                &package.name,
-                what,
-                "--no-default-features",
-            ];
+            let title = format!("{} with {}", package.name, feature.map_or("no feature", |name| name));
+            let mut arguments = vec!["clippy", "--package", &package.name, what, "--no-default-features"];
             arguments.extend(feature.iter().flat_map(|name| ["--features", name]));
             arguments.extend(["--", "--deny", "warnings"]);
             Check::cargo(title, &arguments)
@@ -139,9 +101,7 @@ fn feature_checks(package: &Package) -> Vec<Check> {
 
 /// None, and each alone.
 fn feature_sets(features: &[String]) -> Vec<Option<&str>> {
-    std::iter::once(None)
-        .chain(features.iter().map(|name| Some(name.as_str())))
-        .collect()
+    std::iter::once(None).chain(features.iter().map(|name| Some(name.as_str()))).collect()
 }
 
 fn dependencies(workspace: &Workspace, report: &mut Report) -> Next {
@@ -152,48 +112,22 @@ fn dependencies(workspace: &Workspace, report: &mut Report) -> Next {
     let mut command = Command::new(program);
     // A package may be allowed to use a client before it does.
     command
-        .args([
-            "--all-features",
-            "check",
-            "--hide-inclusion-graph",
-            "--allow",
-            "unused-wrapper",
-        ])
+        .args(["--all-features", "check", "--hide-inclusion-graph", "--allow", "unused-wrapper"])
         .args(["bans", "licenses", "sources"])
         .current_dir(workspace.root());
-    let mut check = Check {
-        title: "dependencies".to_owned(),
-        command,
-    };
+    let mut check = Check { title: "dependencies".to_owned(), command };
     check.run(report)
 }
 
 /// `cargo-deny` from the path or the tool folder, installed there when it is in neither.
 fn cargo_deny(workspace: &Workspace, report: &mut Report) -> Result<PathBuf, Next> {
-    let program = workspace
-        .tools()
-        .join("bin")
-        .join(format!("cargo-deny{}", std::env::consts::EXE_SUFFIX));
-    if let Some(program) =
-        tools::find_on_path("cargo-deny").or_else(|| program.is_file().then(|| program.clone()))
-    {
+    let program = workspace.tools().join("bin").join(format!("cargo-deny{}", std::env::consts::EXE_SUFFIX));
+    if let Some(program) = tools::find_on_path("cargo-deny").or_else(|| program.is_file().then(|| program.clone())) {
         return Ok(program);
     }
-    eprintln!(
-        "xtask: installing cargo-deny with `cargo install` into {} (some minutes)",
-        workspace.tools().display()
-    );
-    let mut install = Check::cargo(
-        "install cargo-deny",
-        &[
-            "install",
-            "cargo-deny",
-            "--locked",
-            "--version",
-            CARGO_DENY,
-            "--root",
-        ],
-    );
+    eprintln!("xtask: installing cargo-deny with `cargo install` into {} (some minutes)", workspace.tools().display());
+    let mut install =
+        Check::cargo("install cargo-deny", &["install", "cargo-deny", "--locked", "--version", CARGO_DENY, "--root"]);
     install.command.arg(workspace.tools());
     match install.run(report) {
         Next::GoOn if program.is_file() => Ok(program),
@@ -202,13 +136,8 @@ fn cargo_deny(workspace: &Workspace, report: &mut Report) -> Result<PathBuf, Nex
 }
 
 fn shown(command: &Command) -> String {
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy())
-        .collect();
-    let program = std::path::Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default();
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    let program = std::path::Path::new(command.get_program()).file_name().unwrap_or_default();
     format!("`{} {}`", program.to_string_lossy(), arguments.join(" "))
 }
 
@@ -222,11 +151,7 @@ mod tests {
             name: "throughline".into(),
             folder: PathBuf::new(),
             features: features.iter().map(|&name| name.into()).collect(),
-            targets: vec![Target {
-                name: "throughline".into(),
-                kind: kind.into(),
-                test: true,
-            }],
+            targets: vec![Target { name: "throughline".into(), kind: kind.into(), test: true }],
         }
     }
 
@@ -234,16 +159,14 @@ mod tests {
     fn every_feature_alone_and_none_is_checked() {
         let checks = feature_checks(&package(&["json", "nats"], "lib"));
         let titles: Vec<_> = checks.iter().map(|check| check.title.as_str()).collect();
-        assert_eq!(
-            titles,
-            [
-                "throughline with no feature",
-                "throughline with json",
-                "throughline with nats"
-            ]
-        );
+        assert_eq!(titles, ["throughline with no feature", "throughline with json", "throughline with nats"]);
         let command = shown(&checks.last().unwrap().command);
-        assert!(command.ends_with("clippy --package throughline --lib --no-default-features --features nats -- --deny warnings`"), "{command}");
+        assert!(
+            command.ends_with(
+                "clippy --package throughline --lib --no-default-features --features nats -- --deny warnings`"
+            ),
+            "{command}"
+        );
     }
 
     #[test]

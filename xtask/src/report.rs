@@ -30,27 +30,17 @@ pub(crate) enum StepResult {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            steps: Vec::new(),
-        }
+        Self { begun: Instant::now(), steps: Vec::new() }
     }
 
     /// Announces a step; the value returned is for [`Report::end`].
     pub(crate) fn start(&self, title: &str) -> Instant {
-        say(format_args!(
-            "\n==> {title} [{} since the start]",
-            Elapsed(self.begun.elapsed())
-        ));
+        say(format_args!("\n==> {title} [{} since the start]", Elapsed(self.begun.elapsed())));
         Instant::now()
     }
 
     pub(crate) fn end(&mut self, title: &str, started: Instant, result: StepResult) {
-        let step = Step {
-            title: title.to_owned(),
-            result,
-            elapsed: started.elapsed(),
-        };
+        let step = Step { title: title.to_owned(), result, elapsed: started.elapsed() };
         say(format_args!("==> {step}"));
         self.steps.push(step);
     }
@@ -65,20 +55,14 @@ impl Report {
 
     /// One line per step.
     pub(crate) fn summary(&self) {
-        say(format_args!(
-            "\nSummary, {}:",
-            Elapsed(self.begun.elapsed())
-        ));
+        say(format_args!("\nSummary, {}:", Elapsed(self.begun.elapsed())));
         for step in &self.steps {
             say(format_args!("  {step}"));
         }
     }
 
     fn count(&self, wanted: impl Fn(&StepResult) -> bool) -> u64 {
-        self.steps
-            .iter()
-            .map(|step| u64::from(wanted(&step.result)))
-            .sum()
+        self.steps.iter().map(|step| u64::from(wanted(&step.result))).sum()
     }
 }
 
@@ -90,11 +74,7 @@ impl fmt::Display for Step {
             StepResult::Passed(what) => ("ok", what),
         };
         write!(f, "{word:<8}  {} ({})", self.title, Elapsed(self.elapsed))?;
-        if detail.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {detail}")
-        }
+        if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
     }
 }
 
@@ -102,10 +82,7 @@ impl fmt::Display for Step {
 /// must never say that nothing failed when something did.
 pub(crate) fn last_line(tally: Tally, failed_without_a_test: u64) {
     let Tally { passed, failed, .. } = tally;
-    say(format_args!(
-        "{passed} passed, {} failed",
-        failed + failed_without_a_test
-    ));
+    say(format_args!("{passed} passed, {} failed", failed + failed_without_a_test));
 }
 
 /// Prints a line; a reader that went away is no reason to panic while servers run.
@@ -135,10 +112,7 @@ mod tests {
             result: StepResult::Passed("3 passed, 0 failed".into()),
             elapsed: Duration::from_millis(1250),
         };
-        assert_eq!(
-            step.to_string(),
-            "ok        nats (1.2 s): 3 passed, 0 failed"
-        );
+        assert_eq!(step.to_string(), "ok        nats (1.2 s): 3 passed, 0 failed");
     }
 
     #[test]
@@ -148,20 +122,10 @@ mod tests {
 
     #[test]
     fn steps_are_counted_by_result() {
-        let results = [
-            StepResult::Passed(String::new()),
-            StepResult::Failed(String::new()),
-            StepResult::LeftOut(String::new()),
-        ];
-        let step = |result| Step {
-            title: String::new(),
-            result,
-            elapsed: Duration::ZERO,
-        };
-        let report = Report {
-            begun: Instant::now(),
-            steps: results.map(step).into(),
-        };
+        let results =
+            [StepResult::Passed(String::new()), StepResult::Failed(String::new()), StepResult::LeftOut(String::new())];
+        let step = |result| Step { title: String::new(), result, elapsed: Duration::ZERO };
+        let report = Report { begun: Instant::now(), steps: results.map(step).into() };
         assert_eq!((report.passed(), report.failed()), (1, 1));
     }
 }

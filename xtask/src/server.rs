@@ -23,12 +23,7 @@ pub(crate) fn run(broker: &Broker) -> Result<End, Box<dyn Error>> {
     };
     say(format_args!("{server}\n"));
     say(format_args!("Use it from another terminal:"));
-    say(format_args!(
-        "  {}={} cargo run -p quickstart -- --broker {}",
-        broker.url_variable,
-        server.url(),
-        broker.name
-    ));
+    say(format_args!("  {}={} cargo run -p quickstart -- --broker {}", broker.url_variable, server.url(), broker.name));
     if server.origin() == Origin::Environment {
         say(format_args!("\nIt runs already, and is not ours to stop."));
         return Ok(End::Succeeded);

@@ -23,29 +23,18 @@ pub(crate) enum Finished {
 pub(crate) fn run(command: &mut Command) -> io::Result<Finished> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut group = Group::spawn(command)?;
-    let reader = group
-        .child
-        .stdout
-        .take()
-        .map(|stdout| thread::spawn(move || pass_on(BufReader::new(stdout), io::stdout())));
+    let reader =
+        group.child.stdout.take().map(|stdout| thread::spawn(move || pass_on(BufReader::new(stdout), io::stdout())));
     let status = group.wait()?;
     drop(group);
-    let tally = reader
-        .map(JoinHandle::join)
-        .and_then(Result::ok)
-        .unwrap_or_default();
-    Ok(status.map_or(Finished::Interrupted, |status| {
-        Finished::Ended(status, tally)
-    }))
+    let tally = reader.map(JoinHandle::join).and_then(Result::ok).unwrap_or_default();
+    Ok(status.map_or(Finished::Interrupted, |status| Finished::Ended(status, tally)))
 }
 
 /// Prints every line at once and counts.
 fn pass_on(mut output: impl BufRead, mut to: impl Write) -> Tally {
     let (mut tally, mut line) = (Tally::default(), Vec::new());
-    while output
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|length| length > 0)
-    {
+    while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
         let _ = to.write_all(&line);
         tally.read(&String::from_utf8_lossy(&line));
         line.clear();
@@ -64,9 +53,7 @@ impl Group {
     fn spawn(command: &mut Command) -> io::Result<Self> {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
-        Ok(Self {
-            child: command.spawn()?,
-        })
+        Ok(Self { child: command.spawn()? })
     }
 
     /// Waits for the end; `None` when the user pressed Ctrl-C.
@@ -118,18 +105,10 @@ mod tests {
 
     #[test]
     fn output_is_passed_on_unchanged_while_its_tests_are_counted() {
-        let output =
-            b"a\xff\ntest result: ok. 4 passed; 0 failed; 2 ignored; 0 measured\nno end of line";
+        let output = b"a\xff\ntest result: ok. 4 passed; 0 failed; 2 ignored; 0 measured\nno end of line";
         let mut seen = Vec::new();
         let tally = pass_on(&output[..], &mut seen);
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 4,
-                failed: 0,
-                ignored: 2
-            }
-        );
+        assert_eq!(tally, Tally { passed: 4, failed: 0, ignored: 2 });
         assert_eq!(seen, output);
     }
 

@@ -67,14 +67,7 @@ mod tests {
         ] {
             tally.read(line);
         }
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 7,
-                failed: 1,
-                ignored: 1
-            }
-        );
+        assert_eq!(tally, Tally { passed: 7, failed: 1, ignored: 1 });
         assert_eq!(tally.run(), 8);
         assert_eq!(tally.to_string(), "7 passed, 1 failed");
     }

@@ -80,10 +80,7 @@ impl Run<'_> {
         self.waiting = plain.ignored;
         BROKERS.iter().try_for_each(|broker| self.broker(broker))?;
         if self.waiting > 0 && !self.is_filtered() {
-            say(format_args!(
-                "note: {} ignored tests belong to no broker and were not run",
-                self.waiting
-            ));
+            say(format_args!("note: {} ignored tests belong to no broker and were not run", self.waiting));
         }
         Ok(())
     }
@@ -98,16 +95,14 @@ impl Run<'_> {
             let version = server.version();
             if versions.iter().any(|known| known == version) {
                 let why = StepResult::LeftOut(format!("the tests ran on {version} already"));
-                self.report
-                    .end(&format!("{} tests", pass.name), Instant::now(), why);
+                self.report.end(&format!("{} tests", pass.name), Instant::now(), why);
                 continue;
             }
             let given = Given::new(broker, pass, &server)?;
             let ran = self.cargo_test(&self.suite(pass, &given))?;
             if versions.is_empty() {
                 let examples = self.examples(pass, &given);
-                let ran_too =
-                    examples.map_or(Ok(Tally::default()), |tests| self.cargo_test(&tests))?;
+                let ran_too = examples.map_or(Ok(Tally::default()), |tests| self.cargo_test(&tests))?;
                 self.waiting = self.waiting.saturating_sub(ran.run() + ran_too.run());
             }
             versions.push(version.to_owned());
@@ -145,11 +140,7 @@ impl Run<'_> {
             select: vec!["--test".to_owned(), given.broker.name.to_owned()],
             filter: vec!["--ignored"],
             server: Some(given),
-            empty: if self.is_filtered() {
-                Empty::Allowed
-            } else {
-                Empty::Fails
-            },
+            empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
         }
     }
 
@@ -184,13 +175,8 @@ impl Run<'_> {
         let started = self.report.start(&tests.title);
         let (tally, judgement) = match step::run(&mut command) {
             Ok(Finished::Interrupted) => return Err(Interrupted),
-            Ok(Finished::Ended(status, tally)) => {
-                (tally, judge(status.success(), tally, tests.empty))
-            }
-            Err(error) => (
-                Tally::default(),
-                Err((format!("cargo cannot be run: {error}"), 1)),
-            ),
+            Ok(Finished::Ended(status, tally)) => (tally, judge(status.success(), tally, tests.empty)),
+            Err(error) => (Tally::default(), Err((format!("cargo cannot be run: {error}"), 1))),
         };
         self.tally += tally;
         let result = judgement.map_or_else(
@@ -216,11 +202,7 @@ impl Run<'_> {
         }
         self.report.summary();
         report::last_line(self.tally, self.failed_without_a_test);
-        if self.tally.failed == 0 && self.failed_without_a_test == 0 {
-            End::Succeeded
-        } else {
-            End::Failed
-        }
+        if self.tally.failed == 0 && self.failed_without_a_test == 0 { End::Succeeded } else { End::Failed }
     }
 }
 
@@ -235,20 +217,12 @@ impl<'a> Given<'a> {
                     return Err(Interrupted);
                 }
                 Err(error) => {
-                    eprintln!(
-                        "xtask: no {} program for tests that restart one: {}",
-                        broker.name,
-                        error.reason()
-                    );
+                    eprintln!("xtask: no {} program for tests that restart one: {}", broker.name, error.reason());
                     None
                 }
             };
         }
-        Ok(Self {
-            broker,
-            server,
-            program,
-        })
+        Ok(Self { broker, server, program })
     }
 
     fn to(&self, command: &mut Command) {
@@ -272,9 +246,7 @@ fn judge(success: bool, tally: Tally, empty: Empty) -> Result<String, (String, u
     match (success, empty) {
         (true, Empty::Fails) if tally.run() == 0 => Err(("no test ran".to_owned(), 1)),
         (true, _) => Ok(format!("{tally}, {} ignored", tally.ignored)),
-        (false, _) if tally.failed == 0 => {
-            Err((format!("{tally}, and cargo failed; see above"), 1))
-        }
+        (false, _) if tally.failed == 0 => Err((format!("{tally}, and cargo failed; see above"), 1)),
         (false, _) => Err((tally.to_string(), 0)),
     }
 }
@@ -283,10 +255,7 @@ fn judge(success: bool, tally: Tally, empty: Empty) -> Result<String, (String, u
 /// like the broker, which run as such.
 fn example_targets(workspace: &Workspace, broker: &Broker) -> Vec<String> {
     let folder = workspace.root().join("examples");
-    let packages = workspace
-        .packages()
-        .iter()
-        .filter(|package| package.folder.starts_with(&folder));
+    let packages = workspace.packages().iter().filter(|package| package.folder.starts_with(&folder));
     packages
         .flat_map(|package| &package.targets)
         .filter(|target| target.test && target.name != broker.name)
@@ -300,19 +269,12 @@ mod tests {
     use super::*;
 
     fn tally(passed: u64, failed: u64) -> Tally {
-        Tally {
-            passed,
-            failed,
-            ignored: 0,
-        }
+        Tally { passed, failed, ignored: 0 }
     }
 
     #[test]
     fn a_broker_run_without_a_test_fails() {
-        assert_eq!(
-            judge(true, tally(0, 0), Empty::Fails),
-            Err(("no test ran".into(), 1))
-        );
+        assert_eq!(judge(true, tally(0, 0), Empty::Fails), Err(("no test ran".into(), 1)));
         assert!(judge(true, tally(0, 0), Empty::Allowed).is_ok());
         assert!(judge(true, tally(1, 0), Empty::Fails).is_ok());
     }
@@ -327,11 +289,6 @@ mod tests {
     fn the_examples_are_selected_by_target() {
         let workspace = Workspace::load().unwrap();
         let targets = example_targets(&workspace, &BROKERS[0]);
-        assert!(
-            targets
-                .windows(2)
-                .any(|pair| pair == ["--bin", "quickstart"]),
-            "{targets:?}"
-        );
+        assert!(targets.windows(2).any(|pair| pair == ["--bin", "quickstart"]), "{targets:?}");
     }
 }

@@ -26,9 +26,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(25);
 pub fn find_on_path(program: &str) -> Option<PathBuf> {
     let file = format!("{program}{}", std::env::consts::EXE_SUFFIX);
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(&file))
-        .find(|candidate| is_program(candidate))
+    std::env::split_paths(&path).map(|folder| folder.join(&file)).find(|candidate| is_program(candidate))
 }
 
 /// Runs a program to its end; what it prints goes to standard error.
@@ -49,11 +47,7 @@ pub fn find_on_path(program: &str) -> Option<PathBuf> {
 pub fn run(command: &mut Command, limit: Duration) -> Result<(), ToolError> {
     command.stdin(Stdio::null()).stdout(io::stderr());
     let mut child = spawn(command)?;
-    check(
-        command,
-        wait(command, &mut child, limit, interrupt::requested)?,
-        "",
-    )
+    check(command, wait(command, &mut child, limit, interrupt::requested)?, "")
 }
 
 /// As [`run`], but Ctrl-C does not end it: for what has to be done after Ctrl-C.
@@ -80,10 +74,7 @@ pub(crate) fn run_to_the_end(command: &mut Command, limit: Duration) -> Result<(
 /// # Ok::<(), xtask::tools::ToolError>(())
 /// ```
 pub fn output(command: &mut Command, limit: Duration) -> Result<String, ToolError> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command)?;
     let stdout = child.stdout.take().map(read_in_background);
     let stderr = child.stderr.take().map(read_in_background);
@@ -130,20 +121,11 @@ pub enum ToolErrorKind {
 impl ToolError {
     fn new(command: &Command, kind: ToolErrorKind, detail: impl Into<String>) -> Self {
         let program = command.get_program().to_string_lossy().into_owned();
-        let first = command
-            .get_args()
-            .next()
-            .map(|argument| argument.to_string_lossy().into_owned());
-        let program = Path::new(&program)
-            .file_name()
-            .map_or(program.clone(), |name| name.to_string_lossy().into_owned());
+        let first = command.get_args().next().map(|argument| argument.to_string_lossy().into_owned());
+        let program =
+            Path::new(&program).file_name().map_or(program.clone(), |name| name.to_string_lossy().into_owned());
         let program = first.map_or(program.clone(), |argument| format!("{program} {argument}"));
-        Self {
-            program,
-            kind,
-            detail: detail.into(),
-            source: None,
-        }
+        Self { program, kind, detail: detail.into(), source: None }
     }
 
     fn with_source(mut self, source: io::Error) -> Self {
@@ -171,11 +153,7 @@ impl fmt::Display for ToolError {
             ToolErrorKind::NotStarted => write!(f, "`{program}` could not be started")?,
             ToolErrorKind::TimedOut => write!(f, "`{program}` took too long")?,
         }
-        if self.detail.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.detail)
-        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }
 }
 
@@ -199,9 +177,9 @@ fn is_program(path: &Path) -> bool {
 }
 
 fn spawn(command: &mut Command) -> Result<Child, ToolError> {
-    command.spawn().map_err(|error| {
-        ToolError::new(command, ToolErrorKind::NotStarted, error.to_string()).with_source(error)
-    })
+    command
+        .spawn()
+        .map_err(|error| ToolError::new(command, ToolErrorKind::NotStarted, error.to_string()).with_source(error))
 }
 
 fn wait(
@@ -216,10 +194,7 @@ fn wait(
             Ok(_) if interrupted() => break (ToolErrorKind::Interrupted, String::new()),
             Ok(Some(status)) => return Ok(status),
             Ok(None) if Instant::now() >= deadline => {
-                break (
-                    ToolErrorKind::TimedOut,
-                    format!("more than {} s", limit.as_secs()),
-                );
+                break (ToolErrorKind::TimedOut, format!("more than {} s", limit.as_secs()));
             }
             Ok(None) => thread::sleep(POLL),
             Err(error) => break (ToolErrorKind::Failed, error.to_string()),
@@ -233,11 +208,7 @@ fn check(command: &Command, status: ExitStatus, last_line: &str) -> Result<(), T
     if status.success() {
         return Ok(());
     }
-    let detail = if last_line.is_empty() {
-        status.to_string()
-    } else {
-        format!("{status}, {last_line}")
-    };
+    let detail = if last_line.is_empty() { status.to_string() } else { format!("{status}, {last_line}") };
     Err(ToolError::new(command, ToolErrorKind::Failed, detail))
 }
 
@@ -256,9 +227,7 @@ fn read_in_background(mut pipe: impl Read + Send + 'static) -> thread::JoinHandl
 }
 
 fn collect(reader: Option<thread::JoinHandle<Vec<u8>>>) -> String {
-    let bytes = reader
-        .and_then(|reader| reader.join().ok())
-        .unwrap_or_default();
+    let bytes = reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
     String::from_utf8_lossy(&bytes).trim_end().to_owned()
 }
 
@@ -282,11 +251,8 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_failure_keeps_the_last_line_of_standard_error() {
-        let error = output(
-            Command::new("sh").args(["-c", "echo why >&2; exit 3"]),
-            Duration::from_secs(10),
-        )
-        .unwrap_err();
+        let error =
+            output(Command::new("sh").args(["-c", "echo why >&2; exit 3"]), Duration::from_secs(10)).unwrap_err();
         assert_eq!(error.kind(), ToolErrorKind::Failed);
         assert!(error.to_string().ends_with("why"), "{error}");
     }

@@ -67,32 +67,22 @@ impl Workspace {
     /// ```
     pub fn load() -> Result<Self, WorkspaceError> {
         // The folder that cargo names at run time: two clones that share a target folder share programs.
-        let folder = std::env::var_os("CARGO_MANIFEST_DIR")
-            .unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let mut command = Command::new(cargo());
         command
-            .args([
-                "metadata",
-                "--no-deps",
-                "--format-version",
-                "1",
-                "--manifest-path",
-            ])
+            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
             .arg(Path::new(&folder).join("Cargo.toml"));
-        let json =
-            tools::output(&mut command, Duration::from_secs(60)).map_err(WorkspaceError::Cargo)?;
+        let json = tools::output(&mut command, Duration::from_secs(60)).map_err(WorkspaceError::Cargo)?;
         Self::parse(&json)
     }
 
     fn parse(json: &str) -> Result<Self, WorkspaceError> {
-        let metadata: Value = serde_json::from_str(json)
-            .map_err(|error| WorkspaceError::Metadata(error.to_string()))?;
+        let metadata: Value =
+            serde_json::from_str(json).map_err(|error| WorkspaceError::Metadata(error.to_string()))?;
         Ok(Self {
             root: text(&metadata, "workspace_root")?.into(),
             target: text(&metadata, "target_directory")?.into(),
-            packages: list(&metadata, "packages")
-                .map(package)
-                .collect::<Result<_, _>>()?,
+            packages: list(&metadata, "packages").map(package).collect::<Result<_, _>>()?,
         })
     }
 
@@ -159,10 +149,7 @@ pub enum WorkspaceError {
 impl fmt::Display for WorkspaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cargo(error) => write!(
-                f,
-                "the workspace cannot be read: {error}; run `cargo metadata` to see why"
-            ),
+            Self::Cargo(error) => write!(f, "the workspace cannot be read: {error}; run `cargo metadata` to see why"),
             Self::Metadata(what) => write!(f, "`cargo metadata` has an unknown form: {what}"),
         }
     }
@@ -180,49 +167,30 @@ impl Error for WorkspaceError {
 fn package(value: &Value) -> Result<Package, WorkspaceError> {
     let manifest = PathBuf::from(text(value, "manifest_path")?);
     let features = value.get("features").and_then(Value::as_object);
-    let mut features: Vec<String> = features
-        .into_iter()
-        .flat_map(|map| map.keys().cloned())
-        .collect();
+    let mut features: Vec<String> = features.into_iter().flat_map(|map| map.keys().cloned()).collect();
     features.sort();
     Ok(Package {
         name: text(value, "name")?.to_owned(),
         folder: manifest.parent().map(Path::to_owned).unwrap_or_default(),
         features,
-        targets: list(value, "targets")
-            .map(target)
-            .collect::<Result<_, _>>()?,
+        targets: list(value, "targets").map(target).collect::<Result<_, _>>()?,
     })
 }
 
 fn target(value: &Value) -> Result<Target, WorkspaceError> {
     Ok(Target {
         name: text(value, "name")?.to_owned(),
-        kind: list(value, "kind")
-            .next()
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned(),
-        test: value
-            .get("test")
-            .and_then(Value::as_bool)
-            .unwrap_or_default(),
+        kind: list(value, "kind").next().and_then(Value::as_str).unwrap_or_default().to_owned(),
+        test: value.get("test").and_then(Value::as_bool).unwrap_or_default(),
     })
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str, WorkspaceError> {
-    value
-        .get(key)
-        .and_then(Value::as_str)
-        .ok_or_else(|| WorkspaceError::Metadata(format!("no `{key}`")))
+    value.get(key).and_then(Value::as_str).ok_or_else(|| WorkspaceError::Metadata(format!("no `{key}`")))
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    value
-        .get(key)
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+    value.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -240,16 +208,8 @@ mod tests {
             folder: "/w/crates/a".into(),
             features: vec!["default".into(), "json".into()],
             targets: vec![
-                Target {
-                    name: "a".into(),
-                    kind: "lib".into(),
-                    test: true,
-                },
-                Target {
-                    name: "slow".into(),
-                    kind: "bench".into(),
-                    test: false,
-                },
+                Target { name: "a".into(), kind: "lib".into(), test: true },
+                Target { name: "slow".into(), kind: "bench".into(), test: false },
             ],
         };
         assert_eq!(workspace.packages(), [expected]);
@@ -259,8 +219,6 @@ mod tests {
     #[test]
     fn metadata_without_packages_names_what_is_missing() {
         let error = Workspace::parse(r#"{"workspace_root": "/w"}"#).unwrap_err();
-        assert!(
-            matches!(error, WorkspaceError::Metadata(what) if what.contains("target_directory"))
-        );
+        assert!(matches!(error, WorkspaceError::Metadata(what) if what.contains("target_directory")));
     }
 }

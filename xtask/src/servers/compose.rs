@@ -39,26 +39,11 @@ impl Project {
     ) -> Result<(Self, SocketAddr, T), ServerError> {
         engine_answers()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_address()?.port()));
-        let name = format!(
-            "throughline-{}-{}-{}",
-            service.replace('.', "-"),
-            id(),
-            address.port()
-        );
+        let name = format!("throughline-{}-{}-{}", service.replace('.', "-"), id(), address.port());
         // Made before `up`: what a failed or interrupted start leaves behind is taken down too.
-        let project = Self {
-            file: root.join("compose.yaml"),
-            name,
-            port_variable,
-            address,
-        };
+        let project = Self { file: root.join("compose.yaml"), name, port_variable, address };
         eprintln!("xtask: starting `{service}` with Docker Compose");
-        tools::run(
-            project
-                .command()
-                .args(["up", "--detach", "--quiet-pull", service]),
-            START_WITHIN,
-        )?;
+        tools::run(project.command().args(["up", "--detach", "--quiet-pull", service]), START_WITHIN)?;
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             match probe(address) {
@@ -70,9 +55,7 @@ impl Project {
                         "the service `{service}` did not answer at {address} within {} s",
                         READY_WITHIN.as_secs()
                     );
-                    return Err(
-                        ServerError::new(ServerErrorKind::NotReady, text).with_source(error)
-                    );
+                    return Err(ServerError::new(ServerErrorKind::NotReady, text).with_source(error));
                 }
             }
         }
@@ -96,10 +79,7 @@ impl Drop for Project {
         let mut command = self.command();
         command.args(["down", "--volumes", "--remove-orphans", "--timeout", "2"]);
         if let Err(error) = tools::run_to_the_end(&mut command, STOP_WITHIN) {
-            eprintln!(
-                "xtask: stop the Compose project `{}` yourself: {error}",
-                self.name
-            );
+            eprintln!("xtask: stop the Compose project `{}` yourself: {error}", self.name);
         }
     }
 }
@@ -107,15 +87,9 @@ impl Drop for Project {
 /// A client without an engine is common, so only an answer of the engine counts.
 fn engine_answers() -> Result<(), ServerError> {
     if tools::find_on_path("docker").is_none() {
-        return Err(ServerError::new(
-            ServerErrorKind::Unavailable,
-            "Docker Compose: `docker` is not on the path",
-        ));
+        return Err(ServerError::new(ServerErrorKind::Unavailable, "Docker Compose: `docker` is not on the path"));
     }
-    for arguments in [
-        &["info", "--format", "{{.ServerVersion}}"][..],
-        &["compose", "version"],
-    ] {
+    for arguments in [&["info", "--format", "{{.ServerVersion}}"][..], &["compose", "version"]] {
         if let Err(error) = tools::output(Command::new("docker").args(arguments), ANSWER_WITHIN) {
             let text = match ServerError::from(error) {
                 interrupted if interrupted.kind() == ServerErrorKind::Interrupted => {

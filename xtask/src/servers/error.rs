@@ -47,13 +47,7 @@ pub enum ServerErrorKind {
 
 impl ServerError {
     pub(super) fn new(kind: ServerErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            tried: Vec::new(),
-            help: "",
-            source: None,
-        }
+        Self { kind, message: message.into(), tried: Vec::new(), help: "", source: None }
     }
 
     pub(super) fn interrupted() -> Self {
@@ -110,11 +104,7 @@ impl fmt::Display for ServerError {
         for tried in &self.tried {
             write!(f, "\n  - {tried}")?;
         }
-        if self.help.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "\n{}", self.help)
-        }
+        if self.help.is_empty() { Ok(()) } else { write!(f, "\n{}", self.help) }
     }
 }
 
@@ -155,10 +145,7 @@ mod tests {
         let error = ServerError::new(ServerErrorKind::Unavailable, "no server")
             .with_tried(vec!["no docker".into(), "no go".into()])
             .with_help("start one");
-        assert_eq!(
-            error.to_string(),
-            "no server\n  - no docker\n  - no go\nstart one"
-        );
+        assert_eq!(error.to_string(), "no server\n  - no docker\n  - no go\nstart one");
         assert_eq!(error.reason(), "no server (no docker; no go)");
     }
 }

@@ -45,9 +45,7 @@ impl Process {
         let mut attempt = 1;
         loop {
             match Self::attempt(start, &probe) {
-                Err(error) if error.kind() == ServerErrorKind::NotReady && attempt < ATTEMPTS => {
-                    attempt += 1
-                }
+                Err(error) if error.kind() == ServerErrorKind::NotReady && attempt < ATTEMPTS => attempt += 1,
                 result => return result,
             }
         }
@@ -67,14 +65,8 @@ impl Process {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .map_err(|error| {
-                failed(start, &format!("cannot be started: {error}")).with_source(error)
-            })?;
-        let mut process = Self {
-            child: Running(child),
-            program: start.program.to_owned(),
-            _data: data,
-        };
+            .map_err(|error| failed(start, &format!("cannot be started: {error}")).with_source(error))?;
+        let mut process = Self { child: Running(child), program: start.program.to_owned(), _data: data };
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if interrupt::requested() {
@@ -82,10 +74,7 @@ impl Process {
             }
             let answer = probe(address);
             if !process.is_running() {
-                return Err(failed(
-                    start,
-                    &format!("ended at once; it said: {}", last_lines(&log)),
-                ));
+                return Err(failed(start, &format!("ended at once; it said: {}", last_lines(&log))));
             }
             match answer {
                 Ok(learned) => return Ok((process, address, learned)),
@@ -94,10 +83,7 @@ impl Process {
                     let seconds = READY_WITHIN.as_secs();
                     return Err(failed(
                         start,
-                        &format!(
-                            "was not ready after {seconds} s ({error}); it said: {}",
-                            last_lines(&log)
-                        ),
+                        &format!("was not ready after {seconds} s ({error}); it said: {}", last_lines(&log)),
                     ));
                 }
             }
@@ -131,12 +117,8 @@ impl Folder {
     fn create(name: &str) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let started = std::time::SystemTime::UNIX_EPOCH
-            .elapsed()
-            .unwrap_or_default()
-            .as_micros();
-        let path =
-            std::env::temp_dir().join(format!("throughline-{name}-{}-{started}-{number}", id()));
+        let started = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros();
+        let path = std::env::temp_dir().join(format!("throughline-{name}-{}-{started}-{number}", id()));
         fs::create_dir(&path)?;
         Ok(Self(path))
     }
@@ -149,10 +131,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!(
-                "xtask: the folder {} is left behind: {error}",
-                self.0.display()
-            );
+            eprintln!("xtask: the folder {} is left behind: {error}", self.0.display());
         }
     }
 }
@@ -163,21 +142,14 @@ pub(super) fn free_address() -> io::Result<SocketAddr> {
 }
 
 fn failed(start: &Start<'_>, why: &str) -> ServerError {
-    ServerError::new(
-        ServerErrorKind::NotReady,
-        format!("{} {why}", start.program.display()),
-    )
+    ServerError::new(ServerErrorKind::NotReady, format!("{} {why}", start.program.display()))
 }
 
 fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(5);
-    if lines.is_empty() {
-        "nothing".to_owned()
-    } else {
-        lines.get(from..).unwrap_or_default().join("\n    ")
-    }
+    if lines.is_empty() { "nothing".to_owned() } else { lines.get(from..).unwrap_or_default().join("\n    ") }
 }
 
 #[cfg(all(test, unix))]
@@ -186,14 +158,7 @@ mod tests {
 
     fn shell(script: &'static str) -> Result<(Process, SocketAddr, ()), ServerError> {
         let arguments = |_: SocketAddr, _: &Path| vec!["-c".into(), script.into()];
-        Process::start(
-            &Start {
-                name: "test",
-                program: Path::new("/bin/sh"),
-                arguments: &arguments,
-            },
-            |_| Ok(()),
-        )
+        Process::start(&Start { name: "test", program: Path::new("/bin/sh"), arguments: &arguments }, |_| Ok(()))
     }
 
     #[test]
@@ -207,17 +172,9 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_at_once_is_an_error_with_its_last_words() {
-        let arguments =
-            |_: SocketAddr, _: &Path| vec!["-c".into(), "echo the disk is full; exit 1".into()];
-        let start = Start {
-            name: "test",
-            program: Path::new("/bin/sh"),
-            arguments: &arguments,
-        };
-        let error = Process::start(&start, |_| {
-            Err::<(), _>(io::ErrorKind::ConnectionRefused.into())
-        })
-        .unwrap_err();
+        let arguments = |_: SocketAddr, _: &Path| vec!["-c".into(), "echo the disk is full; exit 1".into()];
+        let start = Start { name: "test", program: Path::new("/bin/sh"), arguments: &arguments };
+        let error = Process::start(&start, |_| Err::<(), _>(io::ErrorKind::ConnectionRefused.into())).unwrap_err();
         assert_eq!(error.kind(), ServerErrorKind::NotReady);
         assert!(error.to_string().contains("the disk is full"), "{error}");
     }

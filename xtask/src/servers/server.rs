@@ -45,40 +45,15 @@ enum Running {
 
 impl Server {
     pub(super) fn elsewhere(name: &'static str, url: String, version: String) -> Self {
-        Self {
-            name,
-            url,
-            version,
-            running: Running::Elsewhere,
-        }
+        Self { name, url, version, running: Running::Elsewhere }
     }
 
-    pub(super) fn compose(
-        name: &'static str,
-        url: String,
-        version: String,
-        project: Project,
-    ) -> Self {
-        Self {
-            name,
-            url,
-            version,
-            running: Running::Compose { _project: project },
-        }
+    pub(super) fn compose(name: &'static str, url: String, version: String, project: Project) -> Self {
+        Self { name, url, version, running: Running::Compose { _project: project } }
     }
 
-    pub(super) fn local(
-        name: &'static str,
-        url: String,
-        version: String,
-        process: Process,
-    ) -> Self {
-        Self {
-            name,
-            url,
-            version,
-            running: Running::Local(process),
-        }
+    pub(super) fn local(name: &'static str, url: String, version: String, process: Process) -> Self {
+        Self { name, url, version, running: Running::Local(process) }
     }
 
     /// The address for a client.
@@ -154,27 +129,15 @@ impl fmt::Display for Server {
             Origin::Environment => "from the environment",
             Origin::Local => "started here",
         };
-        write!(
-            f,
-            "{} {} at {} ({origin})",
-            self.name,
-            self.version,
-            without_credentials(&self.url)
-        )
+        write!(f, "{} {} at {} ({origin})", self.name, self.version, without_credentials(&self.url))
     }
 }
 
 /// An address as it may be printed: a password in it stays out of the log.
 fn without_credentials(url: &str) -> String {
-    let (scheme, rest) = url
-        .split_once("://")
-        .map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    if scheme.is_empty() {
-        host.to_owned()
-    } else {
-        format!("{scheme}://{host}")
-    }
+    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
 }
 
 #[cfg(test)]
@@ -183,15 +146,9 @@ mod tests {
 
     #[test]
     fn a_printed_address_has_no_password() {
-        assert_eq!(
-            without_credentials("nats://me:secret@host:4222"),
-            "nats://host:4222"
-        );
+        assert_eq!(without_credentials("nats://me:secret@host:4222"), "nats://host:4222");
         assert_eq!(without_credentials("host:4222"), "host:4222");
         let server = Server::elsewhere("nats", "nats://me:secret@host".into(), "2.15.2".into());
-        assert_eq!(
-            server.to_string(),
-            "nats 2.15.2 at nats://host (from the environment)"
-        );
+        assert_eq!(server.to_string(), "nats 2.15.2 at nats://host (from the environment)");
     }
 }

@@ -256,6 +256,7 @@ impl Consumer {
         let (clock, ambient) = (receiving.clock, &receiving.ambient);
         let span = match messages {
             [message] if !batch => self.single_span(OperationType::Receive, message, &origins, clock, ambient),
+            [] if !batch => self.empty_span(OperationType::Receive, clock, ambient),
             _ => self.batch_span(OperationType::Receive, messages, &origins, clock, ambient),
         };
         let verb = self.verb(OperationType::Receive);
@@ -331,6 +332,15 @@ impl Consumer {
         self.push_message(operation, message, &mut attributes);
         let links = origins.iter().filter_map(|origin| origin.link.clone()).map(link).collect();
         self.start(operation, verb, span_name(verb, &place), &place, attributes, links, clock, parent)
+    }
+
+    /// The span of a call for one message that got none: it counts no messages (ATTR-C-07).
+    fn empty_span(&self, operation: OperationType, clock: Clock, parent: &Context) -> Option<Context> {
+        let verb = self.verb(operation);
+        let place = self.shared_place(&[]);
+        let mut attributes = source_attributes(&self.shared.source, operation, verb);
+        place.push(&mut attributes);
+        self.start(operation, verb, span_name(verb, &place), &place, attributes, Vec::new(), clock, parent)
     }
 
     fn batch_span(

@@ -72,7 +72,7 @@ impl Receiving {
         self.consumer.received(messages, true, &self, None);
     }
 
-    /// Ends a pull that failed.
+    /// Ends a pull of one message that failed.
     ///
     /// # Examples
     ///
@@ -86,10 +86,10 @@ impl Receiving {
     /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
     /// ```
     pub fn fail(self, error: &BrokerError) {
-        self.fail_after(&[], error);
+        self.consumer.received(&[], false, &self, Some(&ErrorReport::of_broker(error)));
     }
 
-    /// Ends a pull that failed after it had yielded some messages.
+    /// Ends a pull of several messages that failed, with those it had yielded by then.
     ///
     /// # Examples
     ///

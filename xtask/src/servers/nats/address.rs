@@ -60,21 +60,14 @@ fn host_and_port(url: &str) -> io::Result<String> {
     };
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     let after_brackets = host.rsplit_once(']').map_or(host, |(_, after)| after);
-    Ok(if after_brackets.contains(':') {
-        host.to_owned()
-    } else {
-        format!("{host}:{DEFAULT_PORT}")
-    })
+    Ok(if after_brackets.contains(':') { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") })
 }
 
 fn parse(line: &str) -> Option<Info> {
     let info: Value = serde_json::from_str(line.strip_prefix("INFO ")?).ok()?;
     Some(Info {
         version: info.get("version")?.as_str()?.to_owned(),
-        jetstream: info
-            .get("jetstream")
-            .and_then(Value::as_bool)
-            .unwrap_or_default(),
+        jetstream: info.get("jetstream").and_then(Value::as_bool).unwrap_or_default(),
     })
 }
 
@@ -108,17 +101,8 @@ mod tests {
     #[test]
     fn the_greeting_is_read() {
         let line = "INFO {\"server_id\":\"N\",\"version\":\"2.15.2\",\"jetstream\":true} \r\n";
-        assert_eq!(
-            parse(line),
-            Some(Info {
-                version: "2.15.2".into(),
-                jetstream: true
-            })
-        );
-        assert_eq!(
-            parse("INFO {\"version\":\"2.9.10\"}").map(|info| info.jetstream),
-            Some(false)
-        );
+        assert_eq!(parse(line), Some(Info { version: "2.15.2".into(), jetstream: true }));
+        assert_eq!(parse("INFO {\"version\":\"2.9.10\"}").map(|info| info.jetstream), Some(false));
         assert_eq!(parse("HTTP/1.1 400 Bad Request"), None);
     }
 
@@ -126,20 +110,8 @@ mod tests {
     fn another_program_on_the_port_is_no_nats_server() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let other = thread::spawn(move || {
-            listener
-                .accept()
-                .unwrap()
-                .0
-                .write_all(b"220 mail\r\n")
-                .unwrap()
-        });
-        assert!(
-            probe(address)
-                .unwrap_err()
-                .to_string()
-                .contains("is not a NATS server")
-        );
+        let other = thread::spawn(move || listener.accept().unwrap().0.write_all(b"220 mail\r\n").unwrap());
+        assert!(probe(address).unwrap_err().to_string().contains("is not a NATS server"));
         other.join().unwrap();
     }
 }

@@ -23,10 +23,7 @@ const INSTALL_WITHIN: Duration = Duration::from_secs(900);
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// The current server; an old one only where no other can be had.
-pub(super) fn current(
-    workspace: &Workspace,
-    tried: &mut Vec<String>,
-) -> Result<Option<PathBuf>, ServerError> {
+pub(super) fn current(workspace: &Workspace, tried: &mut Vec<String>) -> Result<Option<PathBuf>, ServerError> {
     if let Some(program) = set_variable(PROGRAM_VARIABLE).map(PathBuf::from) {
         let version = version(&program)?;
         eprintln!("xtask: using the NATS server {version} that {PROGRAM_VARIABLE} names");
@@ -51,10 +48,7 @@ pub(super) fn current(
 }
 
 /// A server of the oldest line that is tested.
-pub(super) fn version_2_9(
-    workspace: &Workspace,
-    tried: &mut Vec<String>,
-) -> Result<Option<PathBuf>, ServerError> {
+pub(super) fn version_2_9(workspace: &Workspace, tried: &mut Vec<String>) -> Result<Option<PathBuf>, ServerError> {
     if let Some((program, version)) = on_path(tried)
         && version.starts_with(OLDEST_LINE)
     {
@@ -85,10 +79,7 @@ fn on_path(tried: &mut Vec<String>) -> Option<(PathBuf, String)> {
 }
 
 /// One way to install; a failure is noted and the next way is tried, except after Ctrl-C.
-fn attempt(
-    result: Result<PathBuf, ServerError>,
-    tried: &mut Vec<String>,
-) -> Result<Option<PathBuf>, ServerError> {
+fn attempt(result: Result<PathBuf, ServerError>, tried: &mut Vec<String>) -> Result<Option<PathBuf>, ServerError> {
     match result {
         Ok(program) => Ok(Some(program)),
         Err(error) if error.kind() == ServerErrorKind::Interrupted => Err(error),
@@ -110,15 +101,9 @@ fn go(workspace: &Workspace, version: &str) -> Result<PathBuf, ServerError> {
         return Ok(program);
     }
     let Some(go) = tools::find_on_path("go") else {
-        return Err(ServerError::new(
-            ServerErrorKind::Unavailable,
-            "go install: `go` is not on the path",
-        ));
+        return Err(ServerError::new(ServerErrorKind::Unavailable, "go install: `go` is not on the path"));
     };
-    eprintln!(
-        "xtask: installing {PROGRAM} {version} with `go install` into {} (a minute or two)",
-        folder.display()
-    );
+    eprintln!("xtask: installing {PROGRAM} {version} with `go install` into {} (a minute or two)", folder.display());
     into_folder(&folder, |partial| {
         let mut command = Command::new(go);
         command
@@ -139,24 +124,15 @@ fn debian(workspace: &Workspace) -> Result<PathBuf, ServerError> {
         return Ok(program);
     }
     if tools::find_on_path("apt-get").is_none() || tools::find_on_path("dpkg-deb").is_none() {
-        return Err(ServerError::new(
-            ServerErrorKind::Unavailable,
-            "apt-get: not a Debian machine",
-        ));
+        return Err(ServerError::new(ServerErrorKind::Unavailable, "apt-get: not a Debian machine"));
     }
-    eprintln!(
-        "xtask: fetching {PROGRAM} from Debian's packages with `apt-get download` into {}",
-        folder.display()
-    );
+    eprintln!("xtask: fetching {PROGRAM} from Debian's packages with `apt-get download` into {}", folder.display());
     into_folder(&folder, unpack_package)?;
     Ok(program)
 }
 
 /// Fills a folder under another name and renames it: what was interrupted is never taken for complete.
-fn into_folder(
-    folder: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), ServerError>,
-) -> Result<(), ServerError> {
+fn into_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<(), ServerError>) -> Result<(), ServerError> {
     let mut partial = folder.as_os_str().to_owned();
     partial.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(partial);
@@ -172,40 +148,23 @@ fn into_folder(
 
 fn unpack_package(folder: &Path) -> Result<(), ServerError> {
     let download = || {
-        tools::output(
-            Command::new("apt-get")
-                .args(["download", "-qq", PROGRAM])
-                .current_dir(folder),
-            INSTALL_WITHIN,
-        )
+        tools::output(Command::new("apt-get").args(["download", "-qq", PROGRAM]).current_dir(folder), INSTALL_WITHIN)
     };
     if let Err(error) = download().map_err(ServerError::from) {
         if error.kind() == ServerErrorKind::Interrupted {
             return Err(error);
         }
         eprintln!("xtask: reading the package lists with `apt-get update`");
-        tools::output(
-            Command::new("apt-get").args(["update", "-qq"]),
-            INSTALL_WITHIN,
-        )?;
+        tools::output(Command::new("apt-get").args(["update", "-qq"]), INSTALL_WITHIN)?;
         download()?;
     }
     let package = fs::read_dir(folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|end| end == "deb"));
     let Some(package) = package else {
-        return Err(ServerError::new(
-            ServerErrorKind::Unavailable,
-            "apt-get: no package came",
-        ));
+        return Err(ServerError::new(ServerErrorKind::Unavailable, "apt-get: no package came"));
     };
-    tools::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&package)
-            .arg(folder),
-        INSTALL_WITHIN,
-    )?;
+    tools::run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(folder), INSTALL_WITHIN)?;
     Ok(fs::remove_file(package)?)
 }
 
@@ -214,10 +173,7 @@ fn version(program: &Path) -> Result<String, ServerError> {
     parse_version(&said).map(str::to_owned).ok_or_else(|| {
         ServerError::new(
             ServerErrorKind::Unavailable,
-            format!(
-                "{} is not a NATS server: it says `{said}`",
-                program.display()
-            ),
+            format!("{} is not a NATS server: it says `{said}`", program.display()),
         )
     })
 }
@@ -244,10 +200,7 @@ mod tests {
         let folder = parent.join("server-v1.2");
         into_folder(&folder, |_| Err(ServerError::interrupted())).unwrap_err();
         assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
-        into_folder(&folder, |partial| {
-            Ok(fs::write(partial.join("program"), "")?)
-        })
-        .unwrap();
+        into_folder(&folder, |partial| Ok(fs::write(partial.join("program"), "")?)).unwrap();
         assert!(folder.join("program").is_file());
         assert_eq!(fs::read_dir(&parent).unwrap().count(), 1);
         fs::remove_dir_all(&parent).unwrap();

@@ -41,18 +41,8 @@ pub const BROKER: Broker = Broker {
     url_variable: URL_VARIABLE,
     program_variable: PROGRAM_VARIABLE,
     passes: &[
-        Pass {
-            name: "nats",
-            required: true,
-            start: find_or_start,
-            program,
-        },
-        Pass {
-            name: "nats-2.9",
-            required: false,
-            start: find_or_start_2_9,
-            program: program_2_9,
-        },
+        Pass { name: "nats", required: true, start: find_or_start, program },
+        Pass { name: "nats-2.9", required: false, start: find_or_start_2_9, program: program_2_9 },
     ],
 };
 
@@ -113,18 +103,10 @@ pub fn find_or_start_2_9() -> Result<Server, ServerError> {
     }
     let workspace = Workspace::load()?;
     let mut tried = Vec::new();
-    if let Some(server) = compose(
-        &workspace,
-        "nats-2.9",
-        "THROUGHLINE_NATS_2_9_PORT",
-        &mut tried,
-    )? {
+    if let Some(server) = compose(&workspace, "nats-2.9", "THROUGHLINE_NATS_2_9_PORT", &mut tried)? {
         return Ok(server);
     }
-    local(&found_2_9(
-        install::version_2_9(&workspace, &mut tried)?,
-        tried,
-    )?)
+    local(&found_2_9(install::version_2_9(&workspace, &mut tried)?, tried)?)
 }
 
 fn program() -> Result<PathBuf, ServerError> {
@@ -134,45 +116,39 @@ fn program() -> Result<PathBuf, ServerError> {
 
 fn program_2_9() -> Result<PathBuf, ServerError> {
     let mut tried = Vec::new();
-    found_2_9(
-        install::version_2_9(&Workspace::load()?, &mut tried)?,
-        tried,
-    )
+    found_2_9(install::version_2_9(&Workspace::load()?, &mut tried)?, tried)
 }
 
 fn found(program: Option<PathBuf>, tried: Vec<String>) -> Result<PathBuf, ServerError> {
     program.ok_or_else(|| {
-        ServerError::new(
-            ServerErrorKind::Unavailable,
-            "there is no NATS server and none could be started",
-        )
-        .with_tried(tried)
-        .with_help(HELP)
+        ServerError::new(ServerErrorKind::Unavailable, "there is no NATS server and none could be started")
+            .with_tried(tried)
+            .with_help(HELP)
     })
 }
 
 fn found_2_9(program: Option<PathBuf>, tried: Vec<String>) -> Result<PathBuf, ServerError> {
-    program.ok_or_else(|| {
-        ServerError::new(ServerErrorKind::Unavailable, "there is no NATS server 2.9")
-            .with_tried(tried)
-    })
+    program
+        .ok_or_else(|| ServerError::new(ServerErrorKind::Unavailable, "there is no NATS server 2.9").with_tried(tried))
 }
 
 fn elsewhere(url: String) -> Result<Server, ServerError> {
     let info = address::probe_url(&url).map_err(|error| {
         let (kind, text) = match error.kind() {
-            io::ErrorKind::InvalidInput => (ServerErrorKind::Configuration, format!("{URL_VARIABLE} is wrong: {error}")),
+            io::ErrorKind::InvalidInput => {
+                (ServerErrorKind::Configuration, format!("{URL_VARIABLE} is wrong: {error}"))
+            }
             _ => (
                 ServerErrorKind::NotReady,
-                format!("{URL_VARIABLE} names a server that does not answer ({error}); start it, or unset the variable"),
+                format!(
+                    "{URL_VARIABLE} names a server that does not answer ({error}); start it, or unset the variable"
+                ),
             ),
         };
         ServerError::new(kind, text).with_source(error)
     })?;
     if !info.jetstream {
-        let text = format!(
-            "the server that {URL_VARIABLE} names runs without JetStream; start it with `-js`"
-        );
+        let text = format!("the server that {URL_VARIABLE} names runs without JetStream; start it with `-js`");
         return Err(ServerError::new(ServerErrorKind::Configuration, text));
     }
     Ok(Server::elsewhere(BROKER.name, url, info.version))
@@ -186,12 +162,9 @@ fn compose(
     tried: &mut Vec<String>,
 ) -> Result<Option<Server>, ServerError> {
     match Project::start(workspace.root(), service, port, address::probe) {
-        Ok((project, address, Info { version, .. })) => Ok(Some(Server::compose(
-            BROKER.name,
-            url(address),
-            version,
-            project,
-        ))),
+        Ok((project, address, Info { version, .. })) => {
+            Ok(Some(Server::compose(BROKER.name, url(address), version, project)))
+        }
         Err(error) if error.kind() == ServerErrorKind::Interrupted => Err(error),
         Err(error) => {
             tried.push(error.reason());
@@ -201,31 +174,14 @@ fn compose(
 }
 
 fn local(program: &Path) -> Result<Server, ServerError> {
-    let start = Start {
-        name: BROKER.name,
-        program,
-        arguments: &arguments,
-    };
+    let start = Start { name: BROKER.name, program, arguments: &arguments };
     let (process, address, info) = Process::start(&start, address::probe)?;
-    Ok(Server::local(
-        BROKER.name,
-        url(address),
-        info.version,
-        process,
-    ))
+    Ok(Server::local(BROKER.name, url(address), info.version, process))
 }
 
 fn arguments(address: SocketAddr, data: &Path) -> Vec<OsString> {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
-    vec![
-        "-a".into(),
-        host.into(),
-        "-p".into(),
-        port.into(),
-        "-js".into(),
-        "-sd".into(),
-        data.into(),
-    ]
+    vec!["-a".into(), host.into(), "-p".into(), port.into(), "-js".into(), "-sd".into(), data.into()]
 }
 
 fn url(address: SocketAddr) -> String {
@@ -233,7 +189,5 @@ fn url(address: SocketAddr) -> String {
 }
 
 fn set_variable(name: &str) -> Option<String> {
-    std::env::var(name)
-        .ok()
-        .filter(|value| !value.trim().is_empty())
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
