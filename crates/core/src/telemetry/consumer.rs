@@ -17,7 +17,8 @@ use super::pending::{Receiving, Settling};
 use super::processing::Processing;
 use super::scope::{Scope, UserAttributes, admitted, baggage_attributes, with_baggage};
 use super::semconv::{
-    MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
+    MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE,
+    MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
 use super::settings::{BatchBaggage, OperationInfo, ParentMode, SettleSpans, Trust};
 use crate::broker::BrokerError;
@@ -365,6 +366,12 @@ impl Consumer {
         let mut own: Vec<Vec<KeyValue>> =
             messages.iter().map(|message| self.message_attributes(operation, message)).collect();
         attributes.extend(split_shared(&mut own));
+        if place.name.is_none() {
+            // Different destinations stand on the links, none on the span (ATTR-C-04, LINK-15).
+            for (message, own) in messages.iter().zip(&mut own) {
+                own.push(KeyValue::new(MESSAGING_DESTINATION_NAME, message.destination.to_owned()));
+            }
+        }
         let links =
             origins.iter().zip(own).filter_map(|(origin, own)| Some(Link::new(origin.link.clone()?, own, 0))).collect();
         self.start(operation, verb, span_name(verb, &place), &place, attributes, links, clock, parent)

@@ -228,7 +228,7 @@ impl SubscriptionTelemetry {
         match messages.await {
             Ok(messages) => Ok(Fetched::new(self.clone(), messages, receiving)),
             Err(failed) => {
-                receiving.fail(&error::raw_pull(&failed));
+                receiving.fail_after(&[], &error::raw_pull(&failed));
                 Err(failed)
             }
         }

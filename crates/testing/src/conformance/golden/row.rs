@@ -170,6 +170,8 @@ pub(super) enum Val {
     Conversation,
     /// The name of the span's destination.
     Destination,
+    /// The destination of message #, where each has its own.
+    DestinationOf(usize),
     /// The id of message #.
     Id(usize),
     Int(i64),

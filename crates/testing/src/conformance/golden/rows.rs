@@ -295,11 +295,14 @@ pub const METR_13: Row = Row::new("METR-13", Act::PartlyRefused).spans(&[
         .sent(1),
 ]);
 
-/// A batch from several destinations: none of them is on the span (SPAN-20, ATTR-C-04).
+/// A batch from several destinations: none of them is on the span, each is on its link (SPAN-20, ATTR-C-04, LINK-15).
 pub const ATTR_C_04: Row =
     Row::new("ATTR-C-04", Act::Process(Process { contexts: &[true, true], wildcard: true, spread: true, ..BATCH }))
         .spans(&[Span::process(At::Wildcard)
-            .links(&[(P1, &[]), (P2, &[])])
+            .links(&[
+                (P1, &[("messaging.destination.name", Val::DestinationOf(0))]),
+                (P2, &[("messaging.destination.name", Val::DestinationOf(1))]),
+            ])
             .attributes(&[TEMPLATE, (COUNT, Val::Int(2))])
             .messages(2)])
         .settled(&[Verb::Ack, Verb::Ack]);

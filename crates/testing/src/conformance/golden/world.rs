@@ -156,6 +156,7 @@ impl World {
             Val::Conversation => self.conversation().into(),
             Val::Destination if at == At::Wildcard => self.wildcard.name.clone().into(),
             Val::Destination => self.low_cardinality(at).map(|(_, name)| name).unwrap_or_default().into(),
+            Val::DestinationOf(number) => format!("{}{}", self.wildcard.name, number).into(),
             Val::Id(number) => self.message_id(number).into(),
             Val::Int(number) => number.into(),
             Val::Template => self.low_cardinality(at).map(|(_, name)| name).unwrap_or_default().into(),
