@@ -3,7 +3,7 @@
 //! The apps run on the in-memory broker through [`throughline_testing::start`]; no test touches a global provider.
 
 // Helpers of tests may panic as tests do.
-#![allow(clippy::expect_used, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "what cannot be done is a failure of the test")]
 
 mod support;
 
