@@ -163,7 +163,7 @@ impl<T> BatchMessage<T> {
         R: IntoOutcome,
     {
         let Self { index, body, scope, verdicts, .. } = self;
-        let context = scope.context().clone();
+        let context = scope.open().context().clone();
         let handled = AssertUnwindSafe(async move { handle(body).await }).catch_unwind().with_context(context).await;
         let outcome = match handled {
             Ok(result) => result.into_outcome(),
@@ -192,13 +192,13 @@ impl<T> BatchMessage<T> {
 
 impl<T> CurrentSpan for BatchMessage<T> {
     fn scope(&self) -> Cow<'_, Scope> {
-        Cow::Borrowed(&self.scope)
+        Cow::Borrowed(self.scope.open())
     }
 }
 
 impl<T> CurrentBaggage for BatchMessage<T> {
     fn baggage_scope(&self) -> Cow<'_, Scope> {
-        Cow::Borrowed(&self.scope)
+        Cow::Borrowed(self.scope.open())
     }
 }
 
@@ -235,7 +235,7 @@ impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
                     index,
                     body,
                     delivery: message.clone(),
-                    scope: message.telemetry_scope().into_owned(),
+                    scope: message.unopened_scope().into_owned(),
                     verdicts: verdicts.clone(),
                 }),
                 Err(error) => verdicts.set(index, Outcome::failed(Rejection::malformed(error).into_failure())),

@@ -206,6 +206,17 @@ impl Propagators {
     }
 }
 
+impl Propagators {
+    /// Returns the context with what the headers hold, or `None` when they hold nothing.
+    pub(crate) fn find(&self, cx: &Context, extractor: &dyn Extractor) -> Option<Context> {
+        let mut found = None;
+        for format in &self.inner.formats {
+            found = format.find(found.as_ref().unwrap_or(cx), extractor).or(found);
+        }
+        found
+    }
+}
+
 impl Default for Propagators {
     /// Returns trace context plus baggage; all defaults share one list.
     fn default() -> Self {
@@ -221,11 +232,7 @@ impl TextMapPropagator for Propagators {
     }
 
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
-        let mut found = None;
-        for format in &self.inner.formats {
-            found = format.find(found.as_ref().unwrap_or(cx), extractor).or(found);
-        }
-        found.unwrap_or_else(|| cx.clone())
+        self.find(cx, extractor).unwrap_or_else(|| cx.clone())
     }
 
     fn fields(&self) -> FieldIter<'_> {

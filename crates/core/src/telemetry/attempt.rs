@@ -31,9 +31,10 @@ impl Scope {
                     kind: SpanKind::Internal,
                     attributes,
                     links: Vec::new(),
-                    clock: Clock::start(),
+                    clock: Clock::default(),
                 };
-                instrumentation.engine.start_span(start, self.context())
+                let started = instrumentation.engine.start_span(start, &mut |_| {}, self.context());
+                started.map(|started| started.context)
             });
         AttemptSpan { scope: self, context }
     }

@@ -9,6 +9,7 @@ use super::semconv::{
     MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_OPERATION_NAME, MESSAGING_OPERATION_TYPE, MESSAGING_SYSTEM,
     SERVER_ADDRESS, SERVER_PORT,
 };
+use super::interned::interned;
 use crate::message::{OperationType, Source, System};
 
 /// How a destination stands in a span's name and attributes: what is known of it.
@@ -26,12 +27,10 @@ impl<'a> Place<'a> {
         self.template.or(self.name.filter(|name| !self.temporary && !self.anonymous && !name.is_empty()))
     }
 
-    pub(crate) fn push(&self, attributes: &mut Vec<KeyValue>) {
-        if let Some(name) = self.name.filter(|name| !name.is_empty()) {
-            attributes.push(KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
-        }
+    /// What of a destination is the same for all its messages: everything but the name.
+    pub(crate) fn push_constant(&self, attributes: &mut Vec<KeyValue>) {
         if let Some(template) = self.template {
-            attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, template.to_owned()));
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, constant(template)));
         }
         if self.temporary {
             attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPORARY, true));
@@ -44,16 +43,24 @@ impl<'a> Place<'a> {
     /// On metrics: the template, else the name where it is low in cardinality (METR-06, -09).
     fn push_metric(&self, attributes: &mut Vec<KeyValue>) {
         if let Some(template) = self.template {
-            attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, template.to_owned()));
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, constant(template)));
         } else if let Some(name) = self.low_cardinality() {
-            attributes.push(KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
+            attributes.push(KeyValue::new(MESSAGING_DESTINATION_NAME, constant(name)));
         }
     }
 }
 
 /// Builds a span's name: the operation, then the destination's low-cardinality part (SPAN-13 to -18).
 pub(crate) fn span_name(operation: &'static str, place: &Place<'_>) -> Cow<'static, str> {
-    place.low_cardinality().map_or(Cow::Borrowed(operation), |destination| format!("{operation} {destination}").into())
+    let Some(destination) = place.low_cardinality() else { return operation.into() };
+    let name = format!("{operation} {destination}");
+    interned(&name).map_or_else(|| Cow::Owned(name.clone()), Cow::Borrowed)
+}
+
+/// The value of an attribute that is built once and copied to many spans: copying it allocates nothing.
+pub(crate) fn constant(text: &str) -> Value {
+    let shared = || Value::String(Arc::<str>::from(text).into());
+    interned(text).map_or_else(shared, Value::from)
 }
 
 /// The attributes every span of a connection starts with.
@@ -64,13 +71,13 @@ pub(crate) fn system_attributes(
     room: usize,
 ) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(5 + system.attributes().len() + room);
-    attributes.push(KeyValue::new(MESSAGING_SYSTEM, system.name().to_owned()));
+    attributes.push(KeyValue::new(MESSAGING_SYSTEM, constant(system.name())));
     attributes.push(KeyValue::new(MESSAGING_OPERATION_NAME, verb));
     attributes.push(KeyValue::new(MESSAGING_OPERATION_TYPE, operation.as_str()));
     push_server(system, &mut attributes);
     if operation != OperationType::Create {
         if let Some(id) = system.client_id() {
-            attributes.push(KeyValue::new(MESSAGING_CLIENT_ID, id.to_owned()));
+            attributes.push(KeyValue::new(MESSAGING_CLIENT_ID, constant(id)));
         }
         attributes.extend_from_slice(system.attributes());
     }
@@ -94,7 +101,7 @@ pub(crate) fn consumer_metric_attributes(source: &Source, verb: &'static str, pl
 /// The attributes of a publisher's metrics (METR-06, -10).
 pub(crate) fn producer_metric_attributes(system: &System, verb: &'static str, place: &Place<'_>) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(8);
-    attributes.push(KeyValue::new(MESSAGING_SYSTEM, system.name().to_owned()));
+    attributes.push(KeyValue::new(MESSAGING_SYSTEM, constant(system.name())));
     attributes.push(KeyValue::new(MESSAGING_OPERATION_NAME, verb));
     place.push_metric(&mut attributes);
     push_server(system, &mut attributes);
@@ -103,7 +110,7 @@ pub(crate) fn producer_metric_attributes(system: &System, verb: &'static str, pl
 
 fn push_server(system: &System, attributes: &mut Vec<KeyValue>) {
     if let Some((address, port)) = system.server() {
-        attributes.push(KeyValue::new(SERVER_ADDRESS, address.to_owned()));
+        attributes.push(KeyValue::new(SERVER_ADDRESS, constant(address)));
         if let Some(port) = port {
             attributes.push(KeyValue::new(SERVER_PORT, i64::from(port)));
         }
@@ -112,15 +119,11 @@ fn push_server(system: &System, attributes: &mut Vec<KeyValue>) {
 
 fn push_consumer(source: &Source, attributes: &mut Vec<KeyValue>) {
     if let Some(group) = &source.group {
-        attributes.push(KeyValue::new(MESSAGING_CONSUMER_GROUP_NAME, shared(group)));
+        attributes.push(KeyValue::new(MESSAGING_CONSUMER_GROUP_NAME, constant(group)));
     }
     if let Some(subscription) = &source.subscription {
-        attributes.push(KeyValue::new(MESSAGING_DESTINATION_SUBSCRIPTION_NAME, shared(subscription)));
+        attributes.push(KeyValue::new(MESSAGING_DESTINATION_SUBSCRIPTION_NAME, constant(subscription)));
     }
-}
-
-fn shared(text: &Arc<str>) -> Value {
-    Value::String(Arc::clone(text).into())
 }
 
 /// Splits the attributes of a batch's messages: those that describe the destination or the conversation and are equal for all, and

@@ -7,10 +7,10 @@ use opentelemetry::logs::{Logger, LoggerProvider};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
-use opentelemetry::{KeyValue, global};
+use opentelemetry::KeyValue;
 
 use super::events::RecordException;
-use super::instrumentation::{Instrumentation, instrumentation_scope};
+use super::instrumentation::{Instrumentation, Propagator, instrumentation_scope};
 use super::metrics::Metrics;
 use super::semconv::{BAGGAGE_PREFIX, HEADER_PREFIX};
 use super::settings::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, Settings, SettleSpans, Trust};
@@ -36,7 +36,7 @@ pub struct Builder<T = Instrumentation> {
     tracer: Option<Box<dyn StartSpan>>,
     metrics: Option<Metrics>,
     events: Option<Box<dyn RecordException>>,
-    propagator: Option<Arc<dyn TextMapPropagator + Send + Sync>>,
+    propagator: Option<Propagator>,
     settings: Settings,
     target: PhantomData<fn() -> T>,
 }
@@ -133,7 +133,7 @@ impl<T: From<Instrumentation>> Builder<T> {
     /// ```
     #[must_use]
     pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
-        self.propagator = Some(Arc::new(propagator));
+        self.propagator = Some(Propagator::new(propagator));
         self
     }
 
@@ -444,10 +444,8 @@ impl<T: From<Instrumentation>> Builder<T> {
     /// ```
     #[must_use]
     pub fn build(self) -> T {
-        let metrics = self
-            .metrics
-            .unwrap_or_else(|| Metrics::new(&global::meter_provider().meter_with_scope(instrumentation_scope())));
-        let propagator = self.propagator.unwrap_or_else(|| Arc::new(Propagators::from_env()));
+        let metrics = self.metrics.unwrap_or_else(Metrics::from_globals);
+        let propagator = self.propagator.unwrap_or_else(|| Propagator::Own(Propagators::from_env()));
         T::from(Instrumentation::from_parts(self.tracer, metrics, self.events, propagator, self.settings))
     }
 }

@@ -1,26 +1,26 @@
-use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt};
 use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, consumer_metric_attributes, source_attributes, span_name, split_shared};
+use super::attributes::{Place, split_shared};
 use super::incoming::Incoming;
 use super::instrumentation::{Engine, Instrumentation};
-use super::metrics::with_operation_type;
-use super::operation::{Clock, ErrorReport, Operation, Start};
+use super::metrics::with_settlement;
+use super::operation::{Clock, ErrorReport, Started};
 use super::pending::{Receiving, Settling};
+use super::prepared::{Particular, Prepared};
 use super::processing::Processing;
-use super::scope::{Scope, UserAttributes, admitted, baggage_attributes, with_baggage};
+use super::scope::{Scope, admitted, baggage_attributes, with_baggage};
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE,
     MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
-use super::settings::{BatchBaggage, OperationInfo, ParentMode, SettleSpans, Trust};
+use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, SettleSpans, Trust};
 use crate::broker::BrokerError;
 use crate::message::{OperationType, Settlement, Source};
 
@@ -43,20 +43,25 @@ use crate::message::{OperationType, Settlement, Source};
 /// ```
 #[derive(Clone)]
 pub struct Consumer {
-    pub(super) instrumentation: Instrumentation,
     shared: Arc<Shared>,
     parent: ParentMode,
     trust: Trust,
 }
 
 struct Shared {
+    engine: Arc<Engine>,
     source: Arc<Source>,
-    process_attributes: Vec<KeyValue>,
-    process_name: Cow<'static, str>,
-    process_metrics: Arc<[KeyValue]>,
+    process: Arc<Prepared>,
+    /// The client's operations, prepared when the first of each is made.
+    receive: OnceLock<Arc<Prepared>>,
+    settle: [OnceLock<Arc<Prepared>>; 3],
+    settled: [OnceLock<Vec<KeyValue>>; SETTLEMENTS.len()],
     /// Whether messages are counted when they are received, and not again when they are processed (METR-14).
     counts_at_receive: AtomicBool,
 }
+
+/// What becomes of messages, as it is counted.
+const SETTLEMENTS: [&str; 4] = ["ack", "dead_letter", "reject", "retry"];
 
 /// What the headers of a message said.
 struct Origin {
@@ -65,25 +70,36 @@ struct Origin {
     baggage: Option<OtelBaggage>,
 }
 
+/// What a single message's span starts with.
+struct Relation {
+    parent: Context,
+    links: Vec<Link>,
+    /// The message's own context, where there is to be no span (PROP-20).
+    without_span: Option<Context>,
+}
+
 impl Consumer {
     pub(super) fn new(instrumentation: Instrumentation, source: Arc<Source>) -> Self {
-        let verb = source.system.operations().process;
+        let engine = instrumentation.engine;
         let place = Place {
             name: source.destination.as_deref(),
             template: source.template.as_deref(),
             temporary: source.temporary,
             anonymous: source.anonymous,
         };
+        let verb = source.system.operations().process;
+        let process = Arc::new(Prepared::for_source(&engine, &source, OperationType::Process, verb, &place));
+        let (parent, trust) = (engine.settings.parent, engine.settings.trust);
         let shared = Shared {
-            process_attributes: source_attributes(&source, OperationType::Process, verb),
-            process_name: span_name(verb, &place),
-            process_metrics: consumer_metric_attributes(&source, verb, &place).into(),
-            counts_at_receive: AtomicBool::new(instrumentation.engine.settings.receive_spans),
+            process,
+            receive: OnceLock::new(),
+            settle: Default::default(),
+            settled: Default::default(),
+            counts_at_receive: AtomicBool::new(engine.settings.receive_spans),
             source,
+            engine,
         };
-        let settings = &instrumentation.engine.settings;
-        let (parent, trust) = (settings.parent, settings.trust);
-        Self { instrumentation, shared: Arc::new(shared), parent, trust }
+        Self { shared: Arc::new(shared), parent, trust }
     }
 
     /// Sets the parent mode of this subscription alone (LINK-10).
@@ -123,7 +139,11 @@ impl Consumer {
     }
 
     fn engine(&self) -> &Arc<Engine> {
-        &self.instrumentation.engine
+        &self.shared.engine
+    }
+
+    fn instrumentation(&self) -> Instrumentation {
+        Instrumentation { engine: Arc::clone(self.engine()) }
     }
 
     /// Starts processing a single message: its span, with the message's context as parent and link, and its baggage current.
@@ -140,34 +160,40 @@ impl Consumer {
     /// consumer.process(&Incoming::new("orders", &headers)).succeed();
     /// ```
     pub fn process(&self, message: &Incoming<'_>) -> Processing {
-        let clock = Clock::start();
-        let ambient = Context::current();
-        let origin = self.read_origin(message);
-        let (parent, links) = self.relate(&ambient, &origin);
-        let parent = match origin.baggage {
-            Some(baggage) => with_baggage(&parent, &baggage),
-            None => parent,
+        let engine = self.engine();
+        let clock = engine.clock();
+        let Relation { parent, links, without_span } = self.relate(&Context::current(), message);
+        let span = self.process_span(message, clock, links, &parent);
+        let context = match (&span, without_span) {
+            (Some(span), _) => span.context.clone(),
+            (None, Some(own)) => own,
+            (None, None) => parent,
         };
-        let span = if self.engine().has_sdk() {
-            let place = self.place_of(message);
-            let mut attributes = self.shared.process_attributes.clone();
-            place.push(&mut attributes);
-            self.push_message(OperationType::Process, message, &mut attributes);
-            self.push_headers(message, &mut attributes);
-            self.push_baggage(&parent, &mut attributes);
-            let name = self.process_name(&place);
-            let verb = self.verb(OperationType::Process);
-            self.start(OperationType::Process, verb, name, &place, attributes, links, clock, &parent)
-        } else {
-            None
+        self.count_arrival(1, message.sent_at, clock);
+        self.processing(context, Vec::new(), span, clock)
+    }
+
+    fn process_span(
+        &self,
+        message: &Incoming<'_>,
+        clock: Clock,
+        links: Vec<Link>,
+        parent: &Context,
+    ) -> Option<Started> {
+        if !self.engine().has_sdk() {
+            return None;
+        }
+        let mut attributes = Vec::new();
+        message.native_attributes(OperationType::Process, &mut attributes);
+        let place = self.place_of(message);
+        let mut late = |set: &mut dyn FnMut(KeyValue)| {
+            self.identity(message, set);
+            self.body_size(message, set);
+            self.headers(message, set);
+            baggage_attributes(parent.baggage(), &self.engine().settings.baggage_attributes, set);
         };
-        // Without a span the message's own context is current in every parent mode, so that the trace is passed on (PROP-20).
-        let context = span.clone().unwrap_or_else(|| match &origin.parent {
-            Some(remote) if !ambient.has_active_span() => parent.with_remote_span_context(remote.clone()),
-            _ => parent,
-        });
-        self.count_arrival(1, message.sent_at);
-        self.processing(&context, Vec::new(), span, clock)
+        let particular = Particular { kind: SpanKind::Consumer, place, attributes, links, clock };
+        self.shared.process.start(particular, &mut late, parent)
     }
 
     /// Starts processing a batch: one span with a link to each message, none of them its parent (LINK-05), and their baggage merged.
@@ -185,16 +211,16 @@ impl Consumer {
     /// consumer.process_batch(&[message, message]).succeed();
     /// ```
     pub fn process_batch(&self, messages: &[Incoming<'_>]) -> Processing {
-        let clock = Clock::start();
+        let clock = self.engine().clock();
         let ambient = Context::current();
         let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
         let parent = self.merge_baggage(&ambient, &origins);
         let span = self.batch_span(OperationType::Process, messages, &origins, clock, &parent);
-        let context = span.as_ref().unwrap_or(&parent);
-        let members = origins.iter().map(|origin| self.member_scope(context, &ambient, origin)).collect();
+        let context = span.as_ref().map_or(&parent, |span| &span.context).clone();
+        let members = origins.iter().map(|origin| self.member_scope(&context, &ambient, origin)).collect();
         let oldest = messages.iter().filter_map(|message| message.sent_at).min();
-        self.count_arrival(messages.len(), oldest);
-        self.processing(context, members, span.clone(), clock)
+        self.count_arrival(messages.len(), oldest, clock);
+        self.processing(context, members, span, clock)
     }
 
     /// Starts a pull by the application under the current context; finish it when the messages are there (SPAN-30, -31).
@@ -256,15 +282,15 @@ impl Consumer {
         let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
         let (clock, ambient) = (receiving.clock, &receiving.ambient);
         let span = match messages {
-            [message] if !batch => self.single_span(OperationType::Receive, message, &origins, clock, ambient),
-            [] if !batch => self.empty_span(OperationType::Receive, clock, ambient),
+            [message] if !batch => self.single_span(message, &origins, clock, ambient),
+            [] if !batch => self.empty_span(clock, ambient),
             _ => self.batch_span(OperationType::Receive, messages, &origins, clock, ambient),
         };
-        let verb = self.verb(OperationType::Receive);
+        let prepared = self.receive_prepared();
         if !messages.is_empty() {
-            self.engine().metrics.consumed(messages.len(), &self.client_metrics(verb));
+            self.engine().metrics.consumed(messages.len(), &prepared.counts);
         }
-        self.client_operation(OperationType::Receive, verb, span, clock).finish(Vec::new(), error);
+        prepared.operation(span, clock, None).finish(Vec::new(), error);
     }
 
     pub(super) fn settled(
@@ -274,74 +300,105 @@ impl Consumer {
         settling: &Settling,
         error: Option<&BrokerError>,
     ) {
-        let Some(verb) = self.settle_verb(&settling.settlement) else { return };
+        let Some(prepared) = self.settle_prepared(&settling.settlement) else { return };
         let wanted = match self.engine().settings.settle_spans {
             SettleSpans::Always => true,
             SettleSpans::Exceptional => error.is_some() || settling.settlement != Settlement::Ack,
             SettleSpans::Never => false,
         };
         let clock = settling.clock;
-        let span = wanted.then(|| self.settle_span(verb, messages, batch, clock, &settling.parent)).flatten();
+        let span = wanted.then(|| self.settle_span(prepared, messages, batch, clock, &settling.parent)).flatten();
         let report = error.map(ErrorReport::of_broker);
-        self.client_operation(OperationType::Settle, verb, span, clock).finish(Vec::new(), report.as_ref());
+        prepared.operation(span, clock, None).finish(Vec::new(), report.as_ref());
     }
 
     /// Counts what became of a message, under the project's own name.
     pub(crate) fn count_settlement(&self, settlement: &'static str) {
-        self.engine().metrics.settled(settlement, &self.shared.process_metrics);
+        if !self.engine().metrics.is_enabled() {
+            return;
+        }
+        let counts = || with_settlement(&self.shared.process.counts, settlement);
+        let slot = SETTLEMENTS.iter().position(|known| *known == settlement).and_then(|index| self.shared.settled.get(index));
+        match slot {
+            Some(slot) => self.engine().metrics.settled(slot.get_or_init(counts)),
+            None => self.engine().metrics.settled(&counts()),
+        }
     }
 
-    fn settle_verb(&self, settlement: &Settlement) -> Option<&'static str> {
+    /// What is prepared for a settlement; `None` where the system has no operation for it.
+    fn settle_prepared(&self, settlement: &Settlement) -> Option<&Arc<Prepared>> {
         let operations = self.shared.source.system.operations();
-        match settlement {
-            Settlement::Ack => operations.ack,
-            Settlement::Reject { .. } => operations.reject,
-            Settlement::Retry { .. } => operations.retry,
-        }
+        let [ack, reject, retry] = &self.shared.settle;
+        let (slot, verb) = match settlement {
+            Settlement::Ack => (ack, operations.ack?),
+            Settlement::Reject { .. } => (reject, operations.reject?),
+            Settlement::Retry { .. } => (retry, operations.retry?),
+        };
+        Some(slot.get_or_init(|| self.client_prepared(OperationType::Settle, verb)))
+    }
+
+    fn receive_prepared(&self) -> &Arc<Prepared> {
+        let verb = self.shared.source.system.operations().receive;
+        self.shared.receive.get_or_init(|| self.client_prepared(OperationType::Receive, verb))
+    }
+
+    fn client_prepared(&self, operation: OperationType, verb: &'static str) -> Arc<Prepared> {
+        let Shared { engine, source, .. } = self.shared.as_ref();
+        Arc::new(Prepared::for_source(engine, source, operation, verb, &self.shared_place(&[])))
+    }
+
+    fn prepared(&self, operation: OperationType) -> &Arc<Prepared> {
+        if operation == OperationType::Receive { self.receive_prepared() } else { &self.shared.process }
     }
 
     fn settle_span(
         &self,
-        verb: &'static str,
+        prepared: &Prepared,
         messages: &[Incoming<'_>],
         batch: bool,
         clock: Clock,
         parent: &Context,
-    ) -> Option<Context> {
-        let place = self.shared_place(messages);
-        let mut attributes = source_attributes(&self.shared.source, OperationType::Settle, verb);
-        place.push(&mut attributes);
-        match messages {
-            [message] if !batch => self.push_message(OperationType::Settle, message, &mut attributes),
-            _ => attributes.push(batch_count(messages)),
+    ) -> Option<Started> {
+        let single = messages.first().filter(|_| messages.len() == 1 && !batch);
+        let mut attributes = Vec::new();
+        match single {
+            Some(message) => message.native_attributes(OperationType::Settle, &mut attributes),
+            None => attributes.push(batch_count(messages)),
         }
-        self.start(OperationType::Settle, verb, span_name(verb, &place), &place, attributes, Vec::new(), clock, parent)
+        let mut late = |set: &mut dyn FnMut(KeyValue)| {
+            if let Some(message) = single {
+                self.identity(message, set);
+            }
+        };
+        let place = self.shared_place(messages);
+        let particular = Particular { kind: SpanKind::Client, place, attributes, links: Vec::new(), clock };
+        prepared.start(particular, &mut late, parent)
     }
 
     fn single_span(
         &self,
-        operation: OperationType,
         message: &Incoming<'_>,
         origins: &[Origin],
         clock: Clock,
         parent: &Context,
-    ) -> Option<Context> {
-        let verb = self.verb(operation);
-        let place = self.place_of(message);
-        let mut attributes = source_attributes(&self.shared.source, operation, verb);
-        place.push(&mut attributes);
-        self.push_message(operation, message, &mut attributes);
+    ) -> Option<Started> {
+        let mut attributes = Vec::new();
+        message.native_attributes(OperationType::Receive, &mut attributes);
+        let mut late = |set: &mut dyn FnMut(KeyValue)| {
+            self.identity(message, set);
+            self.body_size(message, set);
+        };
         let links = origins.iter().filter_map(|origin| origin.link.clone()).map(link).collect();
-        self.start(operation, verb, span_name(verb, &place), &place, attributes, links, clock, parent)
+        let place = self.place_of(message);
+        let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock };
+        self.receive_prepared().start(particular, &mut late, parent)
     }
 
     /// The span of a call for one message that got none: it counts no messages (ATTR-C-07).
-    fn empty_span(&self, operation: OperationType, clock: Clock, parent: &Context) -> Option<Context> {
-        let verb = self.verb(operation);
-        let place = self.shared_place(&[]);
-        let mut attributes = source_attributes(&self.shared.source, operation, verb);
-        place.push(&mut attributes);
-        self.start(operation, verb, span_name(verb, &place), &place, attributes, Vec::new(), clock, parent)
+    fn empty_span(&self, clock: Clock, parent: &Context) -> Option<Started> {
+        let (place, attributes, links) = (self.shared_place(&[]), Vec::new(), Vec::new());
+        let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock };
+        self.receive_prepared().start(particular, &mut |_| {}, parent)
     }
 
     fn batch_span(
@@ -351,18 +408,12 @@ impl Consumer {
         origins: &[Origin],
         clock: Clock,
         parent: &Context,
-    ) -> Option<Context> {
+    ) -> Option<Started> {
         if !self.engine().has_sdk() {
             return None;
         }
-        let verb = self.verb(operation);
         let place = self.shared_place(messages);
-        let mut attributes = source_attributes(&self.shared.source, operation, verb);
-        place.push(&mut attributes);
-        attributes.push(batch_count(messages));
-        if operation == OperationType::Process {
-            self.push_baggage(parent, &mut attributes);
-        }
+        let mut attributes = vec![batch_count(messages)];
         let mut own: Vec<Vec<KeyValue>> =
             messages.iter().map(|message| self.message_attributes(operation, message)).collect();
         attributes.extend(split_shared(&mut own));
@@ -374,99 +425,50 @@ impl Consumer {
         }
         let links =
             origins.iter().zip(own).filter_map(|(origin, own)| Some(Link::new(origin.link.clone()?, own, 0))).collect();
-        self.start(operation, verb, span_name(verb, &place), &place, attributes, links, clock, parent)
-    }
-
-    #[allow(clippy::too_many_arguments)] // one call for the four kinds of consumer spans; a struct would only rename the arguments
-    fn start(
-        &self,
-        operation: OperationType,
-        verb: &'static str,
-        name: Cow<'static, str>,
-        place: &Place<'_>,
-        attributes: Vec<KeyValue>,
-        links: Vec<Link>,
-        clock: Clock,
-        parent: &Context,
-    ) -> Option<Context> {
-        let info = OperationInfo {
-            operation_type: operation,
-            operation_name: verb,
-            system: self.shared.source.system.name(),
-            destination: place.name.unwrap_or_default(),
-            template: place.template,
+        let is_process = operation == OperationType::Process;
+        let kind = if is_process { SpanKind::Consumer } else { SpanKind::Client };
+        let mut late = |set: &mut dyn FnMut(KeyValue)| {
+            if is_process {
+                baggage_attributes(parent.baggage(), &self.engine().settings.baggage_attributes, set);
+            }
         };
-        let kind = if operation == OperationType::Process { SpanKind::Consumer } else { SpanKind::Client };
-        self.engine().start_span(Start { info, name, kind, attributes, links, clock }, parent)
+        let particular = Particular { kind, place, attributes, links, clock };
+        self.prepared(operation).start(particular, &mut late, parent)
     }
 
-    fn verb(&self, operation: OperationType) -> &'static str {
-        let operations = self.shared.source.system.operations();
-        match operation {
-            OperationType::Receive => operations.receive,
-            _ => operations.process,
-        }
+    fn processing(&self, context: Context, members: Vec<Scope>, span: Option<Started>, clock: Clock) -> Processing {
+        let keeps_attributes = span.as_ref().is_some_and(|span| span.is_recording);
+        let scope = (keeps_attributes || !members.is_empty()).then(|| {
+            Scope::with_attributes(context.clone(), Some(self.instrumentation()), members, keeps_attributes)
+        });
+        let process = &self.shared.process;
+        self.engine().metrics.in_flight(1, &process.counts);
+        let mut operation = process.operation(span, clock, scope.clone());
+        operation.in_flight = true;
+        Processing { context, scope: scope.map(OnceLock::from).unwrap_or_default(), operation }
     }
 
-    fn processing(&self, context: &Context, members: Vec<Scope>, span: Option<Context>, clock: Clock) -> Processing {
-        let attributes = span.as_ref().map(|_| UserAttributes::default());
-        let instrumentation = Some(self.instrumentation.clone());
-        let scope = Scope::with_attributes(context, instrumentation, members, attributes.clone());
-        let metrics = Arc::clone(&self.shared.process_metrics);
-        self.engine().metrics.in_flight(1, &metrics);
-        let operation = Operation {
-            engine: Arc::clone(self.engine()),
-            operation: OperationType::Process,
-            span,
-            clock,
-            metric_attributes: metrics,
-            user_attributes: attributes,
-            in_flight: true,
-            finished: false,
-        };
-        Processing { scope, operation }
-    }
-
-    fn client_operation(
-        &self,
-        operation: OperationType,
-        verb: &'static str,
-        span: Option<Context>,
-        clock: Clock,
-    ) -> Operation {
-        Operation {
-            engine: Arc::clone(self.engine()),
-            operation,
-            span,
-            clock,
-            metric_attributes: with_operation_type(&self.client_metrics(verb), operation).into(),
-            user_attributes: None,
-            in_flight: false,
-            finished: false,
-        }
-    }
-
-    fn client_metrics(&self, verb: &'static str) -> Vec<KeyValue> {
-        consumer_metric_attributes(&self.shared.source, verb, &self.shared_place(&[]))
-    }
-
-    fn count_arrival(&self, messages: usize, sent_at: Option<SystemTime>) {
+    /// Counts messages that arrived, and how long the oldest waited.
+    fn count_arrival(&self, messages: usize, sent_at: Option<SystemTime>, clock: Clock) {
         let metrics = &self.engine().metrics;
+        let counts = &self.shared.process.counts;
         if !self.shared.counts_at_receive.load(Ordering::Relaxed) {
-            metrics.consumed(messages, &self.shared.process_metrics);
+            metrics.consumed(messages, counts);
         }
-        if let Some(waited) = sent_at.and_then(|sent| SystemTime::now().duration_since(sent).ok()) {
-            metrics.queued(waited, &self.shared.process_metrics);
+        let waited = sent_at.zip(clock.start_time()).and_then(|(sent, now)| now.duration_since(sent).ok());
+        if let Some(waited) = waited {
+            metrics.queued(waited, counts);
         }
     }
 
     /// Reads the headers as far as they are trusted (PROP-16, PROP-22, BAGG-15).
     fn read_origin(&self, message: &Incoming<'_>) -> Origin {
+        let nothing = Origin { link: None, parent: None, baggage: None };
         if self.trust == Trust::Ignore {
-            return Origin { link: None, parent: None, baggage: None };
+            return nothing;
         }
         let engine = self.engine();
-        let remote = engine.propagator.extract_with_context(&Context::new(), message.headers);
+        let Some(remote) = engine.extract(&Context::new(), message.headers) else { return nothing };
         let context = Some(remote.span().span_context().clone()).filter(SpanContext::is_valid);
         let trusted = self.trust == Trust::Continue;
         let baggage = (trusted && !remote.baggage().is_empty())
@@ -476,7 +478,24 @@ impl Consumer {
     }
 
     /// Chooses the parent and the links of a single message's span (LINK-01, -02, -06 to -09).
-    fn relate(&self, ambient: &Context, origin: &Origin) -> (Context, Vec<Link>) {
+    fn relate(&self, ambient: &Context, message: &Incoming<'_>) -> Relation {
+        let takes_all = self.trust == Trust::Continue
+            && self.parent != ParentMode::LinkOnly
+            && self.engine().settings.inbound_baggage == BaggagePolicy::All
+            && !ambient.has_active_span();
+        if takes_all {
+            // The usual case: what the headers say, put on top of what is current, is the parent as it is.
+            let Some(remote) = self.engine().extract(ambient, message.headers) else {
+                return Relation { parent: ambient.clone(), links: Vec::new(), without_span: None };
+            };
+            let creation = remote.span().span_context().clone();
+            let links = if creation.is_valid() { vec![link(creation)] } else { Vec::new() };
+            return Relation { parent: remote, links, without_span: None };
+        }
+        self.relate_by_choice(ambient, &self.read_origin(message))
+    }
+
+    fn relate_by_choice(&self, ambient: &Context, origin: &Origin) -> Relation {
         let ambient_span = ambient.span().span_context().clone();
         let mut links: Vec<Link> = origin.link.clone().map(link).into_iter().collect();
         let parent = match (self.parent, &origin.parent) {
@@ -491,7 +510,14 @@ impl Consumer {
             }
             _ => ambient.clone(),
         };
-        (parent, links)
+        let parent = match &origin.baggage {
+            Some(baggage) => with_baggage(&parent, baggage),
+            None => parent,
+        };
+        // Without a span the message's own context is current in every parent mode, so that the trace is passed on (PROP-20).
+        let without_span = origin.parent.clone().filter(|_| !ambient.has_active_span());
+        let without_span = without_span.map(|remote| parent.with_remote_span_context(remote));
+        Relation { parent, links, without_span }
     }
 
     /// The context of one message of a batch: its producer's span, or that of the batch where it has none to continue, and its own
@@ -506,7 +532,7 @@ impl Consumer {
             None if batch.baggage().is_empty() => context,
             None => with_baggage(&context, ambient.baggage()),
         };
-        Scope::new(&context, Some(self.instrumentation.clone()), Vec::new())
+        Scope::new(context, Some(self.instrumentation()), Vec::new())
     }
 
     /// Merges the baggage of a batch (BAGG-12).
@@ -548,57 +574,41 @@ impl Consumer {
         Place { name, template: source.template.as_deref(), temporary: source.temporary, anonymous: source.anonymous }
     }
 
-    fn process_name(&self, place: &Place<'_>) -> Cow<'static, str> {
-        let source = &self.shared.source;
-        if place.template.is_some() || place.name == source.destination.as_deref() {
-            self.shared.process_name.clone()
-        } else {
-            span_name(source.system.operations().process, place)
-        }
-    }
-
+    /// The attributes of one message of a batch: on its link, or on the span where all share them (LINK-15).
     fn message_attributes(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
         let mut attributes = Vec::new();
-        self.push_identity(message, &mut attributes);
+        self.identity(message, &mut |attribute| attributes.push(attribute));
         message.native_attributes(operation, &mut attributes);
         if operation == OperationType::Process {
-            self.push_headers(message, &mut attributes);
+            self.headers(message, &mut |attribute| attributes.push(attribute));
         }
         attributes
     }
 
-    /// The attributes of one message on its own span.
-    fn push_message(&self, operation: OperationType, message: &Incoming<'_>, attributes: &mut Vec<KeyValue>) {
-        self.push_identity(message, attributes);
-        if self.engine().settings.body_sizes && operation != OperationType::Settle {
-            let size = i64::try_from(message.body_size).unwrap_or(i64::MAX);
-            attributes.push(KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, size));
-        }
-        message.native_attributes(operation, attributes);
-    }
-
-    fn push_identity(&self, message: &Incoming<'_>, attributes: &mut Vec<KeyValue>) {
+    fn identity(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
         let settings = &self.engine().settings;
         if let Some(id) = message.id.filter(|_| settings.message_ids) {
-            attributes.push(KeyValue::new(MESSAGING_MESSAGE_ID, id.to_owned()));
+            set(KeyValue::new(MESSAGING_MESSAGE_ID, id.to_owned()));
         }
         if let Some(id) = message.correlation_id.filter(|_| settings.conversation_ids) {
-            attributes.push(KeyValue::new(MESSAGING_MESSAGE_CONVERSATION_ID, id.to_owned()));
+            set(KeyValue::new(MESSAGING_MESSAGE_CONVERSATION_ID, id.to_owned()));
+        }
+    }
+
+    fn body_size(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
+        if self.engine().settings.body_sizes {
+            let size = i64::try_from(message.body_size).unwrap_or(i64::MAX);
+            set(KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, size));
         }
     }
 
     /// Headers the user listed (ATTR-C-24).
-    fn push_headers(&self, message: &Incoming<'_>, attributes: &mut Vec<KeyValue>) {
+    fn headers(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
         for (name, attribute) in &self.engine().settings.captured_headers {
             if let Some(value) = message.headers.get(name) {
-                attributes.push(KeyValue::new(attribute.clone(), value.to_owned()));
+                set(KeyValue::new(attribute.clone(), value.to_owned()));
             }
         }
-    }
-
-    /// Baggage entries the user listed (BAGG-13).
-    fn push_baggage(&self, context: &Context, attributes: &mut Vec<KeyValue>) {
-        baggage_attributes(context.baggage(), &self.engine().settings.baggage_attributes, attributes);
     }
 }
 

@@ -346,7 +346,7 @@ pub trait CurrentBaggage {
     {
         let values: Vec<&str> =
             headers.get_all("baggage").filter_map(|value| std::str::from_utf8(value).ok()).collect();
-        Baggage(Scope::new(&with_baggage(&Context::new(), &baggage::parse_all(&values)), None, Vec::new()))
+        Baggage(Scope::new(with_baggage(&Context::new(), &baggage::parse_all(&values)), None, Vec::new()))
     }
 }
 
@@ -465,7 +465,14 @@ impl CurrentBaggage for Scope {
 }
 
 impl Delivery {
+    /// The scope for a handler or a middleware, in whose hands the baggage may change.
     pub(crate) fn telemetry_scope(&self) -> Cow<'_, Scope> {
+        let scope = self.unopened_scope();
+        scope.open();
+        scope
+    }
+
+    pub(crate) fn unopened_scope(&self) -> Cow<'_, Scope> {
         self.extension::<Scope>().map_or_else(|| Cow::Owned(Scope::detached()), Cow::Borrowed)
     }
 }

@@ -1,8 +1,9 @@
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use opentelemetry::propagation::{Injector, TextMapPropagator};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, global};
 
@@ -16,7 +17,7 @@ use super::semconv::{SCHEMA_URL, SCOPE_NAME};
 use super::settings::Settings;
 use super::tracer::StartSpan;
 use crate::message::{Source, System};
-use crate::propagation::{self, Carrier};
+use crate::propagation::{self, Carrier, Propagators};
 
 /// Is the telemetry engine: the one implementation of spans, metrics, events and propagation behind the framework and the raw-client functions.
 ///
@@ -43,9 +44,31 @@ pub(crate) struct Engine {
     pub(crate) tracer: Box<dyn StartSpan>,
     pub(crate) metrics: Metrics,
     pub(crate) events: Option<Box<dyn RecordException>>,
-    pub(crate) propagator: Arc<dyn TextMapPropagator + Send + Sync>,
+    pub(crate) propagator: Propagator,
     pub(crate) settings: Settings,
     sdk: AtomicU8,
+}
+
+/// The propagators in use: our own can say that the headers hold nothing, which costs no context.
+pub(crate) enum Propagator {
+    Own(Propagators),
+    Other(Box<dyn TextMapPropagator + Send + Sync>),
+}
+
+impl Propagator {
+    pub(super) fn new<P: TextMapPropagator + Send + Sync + 'static>(propagator: P) -> Self {
+        match (&propagator as &dyn Any).downcast_ref::<Propagators>() {
+            Some(own) => Self::Own(own.clone()),
+            None => Self::Other(Box::new(propagator)),
+        }
+    }
+
+    fn as_dyn(&self) -> &(dyn TextMapPropagator + Send + Sync) {
+        match self {
+            Self::Own(propagators) => propagators,
+            Self::Other(propagator) => propagator.as_ref(),
+        }
+    }
 }
 
 const SDK_UNKNOWN: u8 = 0;
@@ -86,7 +109,7 @@ impl Instrumentation {
         tracer: Option<Box<dyn StartSpan>>,
         metrics: Metrics,
         events: Option<Box<dyn RecordException>>,
-        propagator: Arc<dyn TextMapPropagator + Send + Sync>,
+        propagator: Propagator,
         settings: Settings,
     ) -> Self {
         let tracer =
@@ -140,13 +163,13 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn propagator(&self) -> &(dyn TextMapPropagator + Send + Sync) {
-        self.engine.propagator.as_ref()
+        self.engine.propagator.as_dyn()
     }
 }
 
 impl fmt::Debug for Instrumentation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instrumentation").field("propagator", &self.engine.propagator).finish_non_exhaustive()
+        f.debug_struct("Instrumentation").field("propagator", &self.propagator()).finish_non_exhaustive()
     }
 }
 
@@ -154,6 +177,11 @@ impl Engine {
     /// Tells whether spans can be made at all. Until the first span it is not known and assumed.
     pub(crate) fn has_sdk(&self) -> bool {
         self.sdk.load(Ordering::Relaxed) != SDK_NONE
+    }
+
+    /// Tells whether anything is recorded at all: spans, metrics or events.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.has_sdk() || self.metrics.is_enabled() || self.events.is_some()
     }
 
     /// Learns from the first span whether an SDK is installed: without one a span has its parent's context or none (PROP-20).
@@ -167,16 +195,24 @@ impl Engine {
         is_real
     }
 
+    /// Reads the headers into a copy of `base`; `None` when they hold nothing (PROP-08, PROP-16).
+    pub(crate) fn extract(&self, base: &Context, headers: &dyn Extractor) -> Option<Context> {
+        match &self.propagator {
+            Propagator::Own(propagators) => propagators.find(base, headers),
+            Propagator::Other(propagator) => Some(propagator.extract_with_context(base, headers)),
+        }
+    }
+
     /// Writes the context and the baggage that may leave (BAGG-15) into the headers of another call.
     pub(crate) fn inject_call(&self, context: &Context, injector: &mut dyn Injector) {
         let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
-        self.propagator.inject_context(&outgoing, injector);
+        self.propagator.as_dyn().inject_context(&outgoing, injector);
     }
 
     /// Writes the context and the baggage into the headers of a message, in place of whatever was there (PROP-04, -05).
     pub(crate) fn inject(&self, context: &Context, carrier: &mut dyn Carrier) {
         let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
-        propagation::inject(self.propagator.as_ref(), &outgoing, carrier);
+        propagation::inject(self.propagator.as_dyn(), &outgoing, carrier);
     }
 }
 

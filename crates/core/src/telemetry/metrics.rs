@@ -1,8 +1,9 @@
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use opentelemetry::{KeyValue, global};
 
+use super::instrumentation::instrumentation_scope;
 use super::semconv::{
     CLIENT_CONSUMED_MESSAGES, CLIENT_OPERATION_DURATION, CLIENT_SENT_MESSAGES, DURATION_BOUNDARIES, ERROR_TYPE,
     MESSAGING_OPERATION_TYPE, PROCESS_DURATION, PROCESS_IN_FLIGHT, QUEUE_DURATION, SETTLED_MESSAGES, SETTLEMENT,
@@ -11,6 +12,8 @@ use crate::message::OperationType;
 
 /// The instruments, created once for an instrumentation (METR-18).
 pub(crate) struct Metrics {
+    /// Whether anything is recorded. Without it neither is a clock read nor an attribute made.
+    is_enabled: bool,
     client_duration: Histogram<f64>,
     process_duration: Histogram<f64>,
     queue_duration: Histogram<f64>,
@@ -21,8 +24,16 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// Uses the global provider of now. The API's own, which records nothing, is told by its lack of any state.
+    pub(crate) fn from_globals() -> Self {
+        let provider = global::meter_provider();
+        let is_enabled = size_of_val(&*provider) > 0;
+        Self { is_enabled, ..Self::new(&provider.meter_with_scope(instrumentation_scope())) }
+    }
+
     pub(crate) fn new(meter: &Meter) -> Self {
         Self {
+            is_enabled: true,
             client_duration: duration(
                 meter,
                 CLIENT_OPERATION_DURATION,
@@ -46,6 +57,10 @@ impl Metrics {
     }
 
     /// Records the duration of a finished operation; a failed one carries `error.type` (METR-17).
+    pub(crate) const fn is_enabled(&self) -> bool {
+        self.is_enabled
+    }
+
     pub(crate) fn duration(
         &self,
         operation: OperationType,
@@ -61,27 +76,31 @@ impl Metrics {
     }
 
     pub(crate) fn sent(&self, messages: usize, attributes: &[KeyValue], error: Option<&str>) {
-        if messages > 0 {
+        if self.is_enabled && messages > 0 {
             with_error(attributes, error, |attributes| self.sent.add(messages as u64, attributes));
         }
     }
 
     pub(crate) fn consumed(&self, messages: usize, attributes: &[KeyValue]) {
-        self.consumed.add(messages as u64, attributes);
+        if self.is_enabled {
+            self.consumed.add(messages as u64, attributes);
+        }
     }
 
     pub(crate) fn queued(&self, waited: Duration, attributes: &[KeyValue]) {
         self.queue_duration.record(waited.as_secs_f64(), attributes);
     }
 
-    pub(crate) fn settled(&self, settlement: &'static str, attributes: &[KeyValue]) {
-        let mut attributes = attributes.to_vec();
-        attributes.push(KeyValue::new(SETTLEMENT, settlement));
-        self.settled.add(1, &attributes);
+    pub(crate) fn settled(&self, attributes: &[KeyValue]) {
+        if self.is_enabled {
+            self.settled.add(1, attributes);
+        }
     }
 
     pub(crate) fn in_flight(&self, change: i64, attributes: &[KeyValue]) {
-        self.in_flight.add(change, attributes);
+        if self.is_enabled {
+            self.in_flight.add(change, attributes);
+        }
     }
 }
 
@@ -110,6 +129,13 @@ fn counter(meter: &Meter, name: &'static str, description: &'static str) -> Coun
 }
 
 /// Adds `messaging.operation.type`, which only the client duration carries (METR-08).
+/// The attributes that count what became of messages, for one settlement.
+pub(crate) fn with_settlement(attributes: &[KeyValue], settlement: &'static str) -> Vec<KeyValue> {
+    let mut attributes = attributes.to_vec();
+    attributes.push(KeyValue::new(SETTLEMENT, settlement));
+    attributes
+}
+
 pub(crate) fn with_operation_type(attributes: &[KeyValue], operation: OperationType) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
     attributes.push(KeyValue::new(MESSAGING_OPERATION_TYPE, operation.as_str()));

@@ -1,16 +1,18 @@
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use opentelemetry::trace::{Link, SpanBuilder, SpanKind, SpanRef, Status, TraceContextExt};
+use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanKind, SpanRef, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use super::instrumentation::Engine;
-use super::scope::UserAttributes;
+use super::prepared::Prepared;
+use super::scope::Scope;
 use super::semconv::ERROR_TYPE;
 use super::settings::OperationInfo;
+use super::tracer::Late;
 use crate::broker::{BrokerError, PublishError};
-use crate::message::{Failure, OperationType};
+use crate::message::Failure;
 
 /// Says how a failed operation is shown: on the span, in the metrics, and as an event.
 #[derive(Clone, Debug)]
@@ -74,17 +76,27 @@ pub(crate) struct Start<'a> {
     pub(crate) clock: Clock,
 }
 
-/// When an operation began, on both clocks: the span ends at start time plus elapsed, and the metric is the same elapsed (METR-11).
-#[derive(Clone, Copy, Debug)]
+/// A span that was started.
+#[derive(Clone, Debug)]
+pub(crate) struct Started {
+    /// The parent's context with the span in it.
+    pub(crate) context: Context,
+    pub(crate) is_recording: bool,
+}
+
+/// When an operation began. Where durations are measured it is read from both clocks: the span ends at start time plus elapsed, and the
+/// metric is the same elapsed (METR-11). Where they are not, the SDK takes the times of its spans itself, and reads no clock for a span
+/// that is not sampled.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
-    started: Instant,
-    start_time: SystemTime,
+    started: Option<Instant>,
+    start_time: Option<SystemTime>,
     ended: Option<Instant>,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { started: Instant::now(), start_time: SystemTime::now(), ended: None }
+        Self { started: Some(Instant::now()), start_time: Some(SystemTime::now()), ended: None }
     }
 
     /// Sets when the operation ended, where that is before it is recorded.
@@ -92,46 +104,82 @@ impl Clock {
         self.ended = Some(ended);
     }
 
-    fn elapsed(&self) -> Duration {
-        self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.started)
+    /// The time of day when the operation began, if it was read.
+    pub(crate) const fn start_time(&self) -> Option<SystemTime> {
+        self.start_time
+    }
+
+    /// A clock that starts where this operation ended.
+    const fn followed_by(ended: Option<Instant>, end_time: Option<SystemTime>) -> Self {
+        Self { started: ended, start_time: end_time, ended: None }
     }
 }
 
 impl Engine {
-    /// Starts a span under `parent` and returns the context that holds it; `None` when there is to be no span.
-    pub(crate) fn start_span(&self, mut start: Start<'_>, parent: &Context) -> Option<Context> {
-        if !self.has_sdk() || self.settings.filter.as_ref().is_some_and(|filter| !filter(&start.info)) {
+    /// Starts a clock where something is measured by it.
+    pub(crate) fn clock(&self) -> Clock {
+        if self.metrics.is_enabled() { Clock::start() } else { Clock::default() }
+    }
+
+    /// Starts a span under `parent`; `None` when there is to be no span.
+    pub(crate) fn start_span(&self, mut start: Start<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
+        let settings = &self.settings;
+        if !self.has_sdk() || settings.filter.as_ref().is_some_and(|filter| !filter(&start.info)) {
             return None;
         }
-        if let Some(hook) = &self.settings.attributes {
+        let mut late_is_in = false;
+        if let Some(hook) = &settings.attributes {
+            // The user's function sees all attributes, so that it can replace each.
+            late(&mut |attribute| start.attributes.push(attribute));
+            late_is_in = true;
             hook(&start.info, &mut start.attributes);
+            self.limit(&mut start.attributes);
         }
-        let name = self.settings.span_name.as_ref().and_then(|hook| hook(&start.info)).unwrap_or(start.name);
-        self.limit(&mut start.attributes);
+        let name = settings.span_name.as_ref().and_then(|hook| hook(&start.info)).unwrap_or(start.name);
         start.links.iter_mut().for_each(|link| self.limit(&mut link.attributes));
-        let builder = SpanBuilder::from_name(name)
-            .with_kind(start.kind)
-            .with_start_time(start.clock.start_time)
-            .with_attributes(start.attributes)
-            .with_links(start.links);
-        let context = self.tracer.start(builder, parent);
-        self.note_sdk(&context, parent).then_some(context)
+        let mut builder = SpanBuilder::from_name(name).with_kind(start.kind).with_attributes(start.attributes);
+        if !start.links.is_empty() {
+            builder = builder.with_links(start.links);
+        }
+        if let Some(time) = start.clock.start_time {
+            builder = builder.with_start_time(time);
+        }
+        let started = self.tracer.start(builder, parent, &mut |set| {
+            if !late_is_in {
+                late(&mut |attribute| self.limited(attribute).into_iter().for_each(&mut *set));
+            }
+        });
+        self.note_sdk(&started.context, parent).then_some(started)
     }
 
     /// Takes out hidden attributes (ATTR-C-23) and cuts strings to the configured length; the SDK never does (ENV-10).
-    fn limit(&self, attributes: &mut Vec<KeyValue>) {
-        let hidden = &self.settings.hidden_attributes;
-        if !hidden.is_empty() {
-            attributes.retain(|attribute| !hidden.contains(&attribute.key.as_str()));
+    pub(crate) fn limit(&self, attributes: &mut Vec<KeyValue>) {
+        if !self.settings.hidden_attributes.is_empty() {
+            attributes.retain(|attribute| !self.is_hidden(attribute));
         }
+        attributes.iter_mut().for_each(|attribute| self.cut(attribute));
+    }
+
+    pub(crate) fn push_limited(&self, attributes: &mut Vec<KeyValue>, attribute: KeyValue) {
+        attributes.extend(self.limited(attribute));
+    }
+
+    fn limited(&self, mut attribute: KeyValue) -> Option<KeyValue> {
+        self.cut(&mut attribute);
+        Some(attribute).filter(|attribute| !self.is_hidden(attribute))
+    }
+
+    fn is_hidden(&self, attribute: &KeyValue) -> bool {
+        self.settings.hidden_attributes.contains(&attribute.key.as_str())
+    }
+
+    fn cut(&self, attribute: &mut KeyValue) {
         let limit = self.settings.max_value_length;
-        for attribute in attributes {
-            if let opentelemetry::Value::String(text) = &attribute.value {
-                let text = text.as_str();
-                if text.len() > limit && text.chars().count() > limit {
-                    let cut: String = text.chars().take(limit).collect();
-                    attribute.value = opentelemetry::Value::String(StringValue::from(cut));
-                }
+        if let opentelemetry::Value::String(text) = &attribute.value {
+            let text = text.as_str();
+            if text.len() > limit && text.chars().count() > limit {
+                let cut: String = text.chars().take(limit).collect();
+                attribute.value = opentelemetry::Value::String(StringValue::from(cut));
             }
         }
     }
@@ -139,49 +187,65 @@ impl Engine {
 
 /// An operation that is under way: it ends its span and records its duration once, also when it is dropped (TRAP-03, -04).
 pub(crate) struct Operation {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) operation: OperationType,
-    /// The context that holds the span, if there is one.
-    pub(crate) span: Option<Context>,
-    pub(crate) clock: Clock,
-    pub(crate) metric_attributes: Arc<[KeyValue]>,
-    /// What the handler set on the span.
-    pub(crate) user_attributes: Option<UserAttributes>,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) span: Option<Started>,
+    pub(super) clock: Clock,
+    /// Holds what the handler sets on the span.
+    pub(super) scope: Option<Scope>,
     /// Whether the operation is counted as in flight until it ends.
-    pub(crate) in_flight: bool,
-    pub(crate) finished: bool,
+    pub(super) in_flight: bool,
+    pub(super) finished: bool,
 }
 
 impl Operation {
-    /// Ends the operation. Attributes that became known meanwhile are added first.
-    pub(crate) fn finish(mut self, late: Vec<KeyValue>, error: Option<&ErrorReport>) {
-        self.end(late, error);
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.prepared.engine
     }
 
-    fn end(&mut self, mut late: Vec<KeyValue>, error: Option<&ErrorReport>) {
+    pub(crate) fn context(&self) -> Option<&Context> {
+        self.span.as_ref().map(|span| &span.context)
+    }
+
+    /// Ends the operation. Attributes that became known meanwhile are added first. Returns a clock that starts at the end.
+    pub(crate) fn finish(mut self, late: Vec<KeyValue>, error: Option<&ErrorReport>) -> Clock {
+        self.end(late, error)
+    }
+
+    fn end(&mut self, mut late: Vec<KeyValue>, error: Option<&ErrorReport>) -> Clock {
         if std::mem::replace(&mut self.finished, true) {
-            return;
+            return Clock::default();
         }
-        let elapsed = self.clock.elapsed();
-        if let Some(context) = &self.span {
-            let span = context.span();
-            late.extend(self.user_attributes.as_ref().map(UserAttributes::take).unwrap_or_default());
-            self.engine.limit(&mut late);
-            span.set_attributes(late);
+        let engine = &self.prepared.engine;
+        let ended = self.clock.started.map(|_| self.clock.ended.unwrap_or_else(Instant::now));
+        let elapsed = ended.zip(self.clock.started).map(|(ended, started)| ended.saturating_duration_since(started));
+        let mut end_time = elapsed.zip(self.clock.start_time).map(|(elapsed, started)| started + elapsed);
+        if let Some(span) = self.span.as_ref().filter(|span| span.is_recording) {
+            let span = span.context.span();
+            if let Some(scope) = &self.scope {
+                late.extend(scope.take_attributes());
+            }
+            if !late.is_empty() {
+                engine.limit(&mut late);
+                span.set_attributes(late);
+            }
             if let Some(error) = error {
                 error.mark(&span);
             }
-            span.end_with_timestamp(self.clock.start_time + elapsed);
+            span.end_with_timestamp(*end_time.get_or_insert_with(SystemTime::now));
         }
-        if let (Some(error), Some(events)) = (error, &self.engine.events) {
-            let span = self.span.as_ref().map(|context| context.span().span_context().clone());
-            events.record(self.operation, error, &span.unwrap_or(opentelemetry::trace::SpanContext::NONE));
+        if let (Some(error), Some(events)) = (error, &engine.events) {
+            let span = self.context().map(|context| context.span().span_context().clone());
+            events.record(self.prepared.operation, error, &span.unwrap_or(SpanContext::NONE));
         }
-        let error_type = error.map(|error| error.error_type.as_ref());
-        self.engine.metrics.duration(self.operation, elapsed, &self.metric_attributes, error_type);
-        if self.in_flight {
-            self.engine.metrics.in_flight(-1, &self.metric_attributes);
+        if engine.metrics.is_enabled() {
+            let error_type = error.map(|error| error.error_type.as_ref());
+            let durations = &self.prepared.durations;
+            engine.metrics.duration(self.prepared.operation, elapsed.unwrap_or_default(), durations, error_type);
+            if self.in_flight {
+                engine.metrics.in_flight(-1, &self.prepared.counts);
+            }
         }
+        Clock::followed_by(ended, end_time)
     }
 }
 

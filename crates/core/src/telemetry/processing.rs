@@ -1,12 +1,15 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 use opentelemetry::context::FutureExt as _;
+use opentelemetry::{Context, KeyValue};
 
 use super::current::{CurrentBaggage, CurrentSpan};
-use super::operation::{ErrorReport, Operation};
+use super::instrumentation::Instrumentation;
+use super::operation::{Clock, ErrorReport, Operation};
 use super::scope::Scope;
 use crate::message::Failure;
 
@@ -29,7 +32,10 @@ use crate::message::Failure;
 /// ```
 #[must_use = "dropped at once, the processing is recorded as cancelled"]
 pub struct Processing {
-    pub(super) scope: Scope,
+    /// What is current while the handler runs.
+    pub(super) context: Context,
+    /// Made when it is asked for, unless there is a span that records or a batch.
+    pub(super) scope: OnceLock<Scope>,
     pub(super) operation: Operation,
 }
 
@@ -50,8 +56,21 @@ impl Processing {
     /// processing.succeed();
     /// ```
     #[must_use]
-    pub const fn scope(&self) -> &Scope {
-        &self.scope
+    pub fn scope(&self) -> &Scope {
+        let engine = &self.operation.prepared.engine;
+        let instrumentation = || Instrumentation { engine: Arc::clone(engine) };
+        let scope = || Scope::new(self.context.clone(), Some(instrumentation()), Vec::new());
+        self.scope.get_or_init(scope).open()
+    }
+
+    /// The scope, if there is one already.
+    pub(crate) fn made_scope(&self) -> Option<&Scope> {
+        self.scope.get()
+    }
+
+    /// The context in which the handler is to run.
+    pub(crate) fn context(&self) -> &Context {
+        self.scope.get().map_or(&self.context, Scope::context)
     }
 
     /// Ends the processing as successful: the status stays unset (STAT-01).
@@ -86,13 +105,14 @@ impl Processing {
     /// consumer.process(&Incoming::new("orders", &headers)).fail(&Failure::new("out_of_stock", "no item left"));
     /// ```
     pub fn fail(self, failure: &Failure) {
-        let report = ErrorReport::of_failure(failure, &self.operation.engine);
+        let report = ErrorReport::of_failure(failure, self.operation.engine());
         self.operation.finish(Vec::new(), Some(&report));
     }
 
-    pub(crate) fn finish(self, failure: Option<&Failure>, late: Vec<opentelemetry::KeyValue>) {
-        let report = failure.map(|failure| ErrorReport::of_failure(failure, &self.operation.engine));
-        self.operation.finish(late, report.as_ref());
+    /// Ends the processing and returns a clock that starts at its end.
+    pub(crate) fn finish(self, failure: Option<&Failure>, late: Vec<KeyValue>) -> Clock {
+        let report = failure.map(|failure| ErrorReport::of_failure(failure, self.operation.engine()));
+        self.operation.finish(late, report.as_ref())
     }
 
     /// Runs a future in the scope and ends the processing with it. A panic is recorded and goes on (STAT-08).
@@ -152,7 +172,7 @@ impl Processing {
     }
 
     async fn guarded<F: Future>(self, future: F) -> (Self, F::Output) {
-        let context = self.scope.context().clone();
+        let context = self.context().clone();
         match AssertUnwindSafe(future).catch_unwind().with_context(context).await {
             Ok(output) => (self, output),
             Err(panic) => {
@@ -165,12 +185,12 @@ impl Processing {
 
 impl CurrentSpan for Processing {
     fn scope(&self) -> Cow<'_, Scope> {
-        Cow::Borrowed(&self.scope)
+        Cow::Borrowed(Self::scope(self))
     }
 }
 
 impl CurrentBaggage for Processing {
     fn baggage_scope(&self) -> Cow<'_, Scope> {
-        Cow::Borrowed(&self.scope)
+        Cow::Borrowed(Self::scope(self))
     }
 }

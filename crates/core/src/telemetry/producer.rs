@@ -1,16 +1,15 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, producer_metric_attributes, span_name, split_shared, system_attributes};
+use super::attributes::{Place, split_shared};
 use super::instrumentation::{Engine, Instrumentation};
-use super::metrics::with_operation_type;
-use super::operation::{Clock, ErrorReport, Operation, Start};
+use super::operation::{Clock, ErrorReport, Operation, Started};
+use super::prepared::{Particular, Prepared};
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
-use super::settings::OperationInfo;
 use crate::broker::PublishError;
 use crate::message::{CreationContext, OperationType, System, Target};
 use crate::propagation::Carrier;
@@ -72,17 +71,44 @@ impl<'a> Outgoing<'a> {
 /// ```
 #[derive(Clone)]
 pub struct Producer {
-    instrumentation: Instrumentation,
-    system: Arc<System>,
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    engine: Arc<Engine>,
+    system: Arc<System>,
+    /// What is prepared for the destinations seen so far. Filled once and never changed, so that reading it takes no lock.
+    prepared: [OnceLock<Arc<Prepared>>; REMEMBERED],
+}
+
+/// For how many destinations what is constant is remembered; for the others it is made for each message.
+const REMEMBERED: usize = 64;
+
+/// In how many places a destination may be remembered.
+const PLACES: usize = 4;
 
 impl Producer {
     pub(super) fn new(instrumentation: Instrumentation, system: Arc<System>) -> Self {
-        Self { instrumentation, system }
+        let prepared = [const { OnceLock::new() }; REMEMBERED];
+        Self { inner: Arc::new(Inner { engine: instrumentation.engine, system, prepared }) }
     }
 
     fn engine(&self) -> &Arc<Engine> {
-        &self.instrumentation.engine
+        &self.inner.engine
+    }
+
+    fn prepared(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> Arc<Prepared> {
+        let Inner { engine, system, prepared } = self.inner.as_ref();
+        let make = || Arc::new(Prepared::for_target(engine, system, operation, verb, place));
+        let first = place.low_cardinality().map_or(0, spread) + operation as usize;
+        for step in 0..PLACES {
+            let Some(slot) = prepared.get((first + step) % REMEMBERED) else { break };
+            let known = slot.get_or_init(make);
+            if known.fits(operation, verb, place) {
+                return Arc::clone(known);
+            }
+        }
+        make()
     }
 
     /// Starts sending one message under the current context: starts its send span and writes the context into its headers (SPAN-22).
@@ -120,30 +146,29 @@ impl Producer {
     }
 
     pub(crate) fn request_under(&self, parent: &Context, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.start_send(parent, target, message, self.system.operations().request)
+        self.start_send(parent, target, message, self.inner.system.operations().request)
     }
 
     pub(crate) fn send_under(&self, parent: &Context, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.start_send(parent, target, message, self.system.operations().send)
+        self.start_send(parent, target, message, self.inner.system.operations().send)
     }
 
     fn start_send(&self, parent: &Context, target: &Target<'_>, message: Outgoing<'_>, verb: &'static str) -> Sending {
-        let clock = Clock::start();
         let supplied = self.supplied(&message);
+        if !self.engine().is_recording() {
+            self.write_context(parent, parent, message, supplied);
+            return Sending { operation: None, messages: 1 };
+        }
+        let clock = self.engine().clock();
         let place = place(target);
-        let span = self.engine().has_sdk().then(|| {
-            let mut attributes =
-                self.target_attributes(OperationType::Send, verb, target, 4 + message.attributes.len());
-            self.push_message(&message, &mut attributes);
-            let (kind, links) = match &supplied {
-                Some(context) => (SpanKind::Client, vec![Link::new(context.clone(), Vec::new(), 0)]),
-                None => (SpanKind::Producer, Vec::new()),
-            };
-            self.start(OperationType::Send, verb, &place, kind, attributes, links, clock, parent)
-        });
-        let span = span.flatten();
-        self.write_context(span.as_ref().unwrap_or(parent), parent, message, supplied);
-        self.sending(span, clock, verb, &place, 1)
+        let prepared = self.prepared(OperationType::Send, verb, &place);
+        let (kind, links) = match &supplied {
+            Some(context) => (SpanKind::Client, vec![Link::new(context.clone(), Vec::new(), 0)]),
+            None => (SpanKind::Producer, Vec::new()),
+        };
+        let span = self.start(&prepared, kind, target, place, &message, links, clock, parent);
+        self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, supplied);
+        Sending { operation: Some(prepared.operation(span, clock, None)), messages: 1 }
     }
 
     /// Starts sending a batch under the current context: a create span for each message and one send span (SPAN-23, -24, -26).
@@ -170,9 +195,9 @@ impl Producer {
         target: &Target<'_>,
         messages: Vec<Outgoing<'_>>,
     ) -> Sending {
-        let clock = Clock::start();
+        let clock = self.engine().clock();
         let place = place(target);
-        let verb = self.system.operations().send;
+        let verb = self.inner.system.operations().send;
         let count = messages.len();
         let create = self.engine().settings.create_spans;
         let mut own: Vec<Vec<KeyValue>> = messages.iter().map(|message| self.message_attributes(message)).collect();
@@ -185,20 +210,21 @@ impl Producer {
                 waiting.push(message);
                 continue;
             }
-            let context = if supplied.is_some() { None } else { self.create(parent, target, &place, &message) };
+            let context = if supplied.is_some() { None } else { self.create(parent, target, place, &message) };
             let creation = context.as_ref().map(|context| context.span().span_context().clone()).or(supplied.clone());
             links.extend(creation.map(|creation| Link::new(creation, own, 0)));
             self.write_context(context.as_ref().unwrap_or(parent), parent, message, supplied);
         }
         let kind = if waiting.is_empty() { SpanKind::Client } else { SpanKind::Producer };
-        let mut attributes = self.target_attributes(OperationType::Send, verb, target, 1 + shared.len());
+        let mut attributes = target.attributes.clone();
         attributes.push(KeyValue::new(MESSAGING_BATCH_MESSAGE_COUNT, i64::try_from(count).unwrap_or(i64::MAX)));
         attributes.extend(shared);
-        let span = self.start(OperationType::Send, verb, &place, kind, attributes, links, clock, parent);
+        let prepared = self.prepared(OperationType::Send, verb, &place);
+        let span = prepared.start(Particular { kind, place, attributes, links, clock }, &mut |_| {}, parent);
         for message in waiting {
-            self.write_context(span.as_ref().unwrap_or(parent), parent, message, None);
+            self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, None);
         }
-        self.sending(span, clock, verb, &place, count)
+        Sending { operation: Some(prepared.operation(span, clock, None)), messages: count }
     }
 
     /// Makes one message of a batch: its create span, ended at once (SPAN-01, LINK-11).
@@ -206,17 +232,15 @@ impl Producer {
         &self,
         parent: &Context,
         target: &Target<'_>,
-        place: &Place<'_>,
+        place: Place<'_>,
         message: &Outgoing<'_>,
     ) -> Option<Context> {
-        let clock = Clock::start();
-        let verb = self.system.operations().create;
-        let mut attributes = self.target_attributes(OperationType::Create, verb, target, 4);
-        self.push_message(message, &mut attributes);
-        let span =
-            self.start(OperationType::Create, verb, place, SpanKind::Producer, attributes, Vec::new(), clock, parent);
-        self.operation(OperationType::Create, span.clone(), clock, verb, place).finish(Vec::new(), None);
-        span
+        let clock = self.engine().clock();
+        let prepared = self.prepared(OperationType::Create, self.inner.system.operations().create, &place);
+        let span = self.start(&prepared, SpanKind::Producer, target, place, message, Vec::new(), clock, parent);
+        let context = span.as_ref().map(|span| span.context.clone());
+        prepared.operation(span, clock, None).finish(Vec::new(), None);
+        context
     }
 
     /// The creation context a message already has, from the caller or in its headers.
@@ -226,8 +250,7 @@ impl Producer {
             CreationContext::Given(context) => context.clone(),
             CreationContext::Kept => {
                 let extractor = message.headers.as_extractor();
-                let remote = self.engine().propagator.extract_with_context(&Context::new(), extractor);
-                remote.span().span_context().clone()
+                self.engine().extract(&Context::new(), extractor)?.span().span_context().clone()
             }
         };
         Some(context).filter(SpanContext::is_valid)
@@ -246,96 +269,57 @@ impl Producer {
         }
     }
 
-    fn target_attributes(
-        &self,
-        operation: OperationType,
-        verb: &'static str,
-        target: &Target<'_>,
-        room: usize,
-    ) -> Vec<KeyValue> {
-        let mut attributes = system_attributes(&self.system, operation, verb, 4 + target.attributes.len() + room);
-        place(target).push(&mut attributes);
-        attributes.extend_from_slice(&target.attributes);
-        attributes
-    }
-
+    /// The attributes of one message, in the order of the specification.
     fn message_attributes(&self, message: &Outgoing<'_>) -> Vec<KeyValue> {
-        let settings = &self.engine().settings;
         let mut attributes = Vec::new();
-        if let Some(id) = message.id.filter(|_| settings.message_ids) {
-            attributes.push(KeyValue::new(MESSAGING_MESSAGE_ID, id.to_owned()));
-        }
-        if let Some(id) = message.correlation_id.filter(|_| settings.conversation_ids) {
-            attributes.push(KeyValue::new(MESSAGING_MESSAGE_CONVERSATION_ID, id.to_owned()));
-        }
+        self.late(message)(&mut |attribute| attributes.push(attribute));
         attributes.extend_from_slice(&message.attributes);
         attributes
     }
 
-    fn push_message(&self, message: &Outgoing<'_>, attributes: &mut Vec<KeyValue>) {
-        attributes.extend(self.message_attributes(message));
-        if self.engine().settings.body_sizes {
-            let size = i64::try_from(message.body_size).unwrap_or(i64::MAX);
-            attributes.push(KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, size));
+    /// The attributes of one message that samplers need not see: who it is.
+    fn late<'a>(&'a self, message: &'a Outgoing<'_>) -> impl FnMut(&mut dyn FnMut(KeyValue)) + 'a {
+        let settings = &self.engine().settings;
+        move |set| {
+            if let Some(id) = message.id.filter(|_| settings.message_ids) {
+                set(KeyValue::new(MESSAGING_MESSAGE_ID, id.to_owned()));
+            }
+            if let Some(id) = message.correlation_id.filter(|_| settings.conversation_ids) {
+                set(KeyValue::new(MESSAGING_MESSAGE_CONVERSATION_ID, id.to_owned()));
+            }
         }
     }
 
     #[allow(clippy::too_many_arguments)] // one call for the create and send spans; a struct would only rename the arguments
     fn start(
         &self,
-        operation: OperationType,
-        verb: &'static str,
-        place: &Place<'_>,
+        prepared: &Prepared,
         kind: SpanKind,
-        attributes: Vec<KeyValue>,
+        target: &Target<'_>,
+        place: Place<'_>,
+        message: &Outgoing<'_>,
         links: Vec<Link>,
         clock: Clock,
         parent: &Context,
-    ) -> Option<Context> {
-        let info = OperationInfo {
-            operation_type: operation,
-            operation_name: verb,
-            system: self.system.name(),
-            destination: place.name.unwrap_or_default(),
-            template: place.template,
+    ) -> Option<Started> {
+        let mut attributes = target.attributes.clone();
+        attributes.extend_from_slice(&message.attributes);
+        let mut identity = self.late(message);
+        let mut late = |set: &mut dyn FnMut(KeyValue)| {
+            identity(set);
+            if self.engine().settings.body_sizes {
+                let size = i64::try_from(message.body_size).unwrap_or(i64::MAX);
+                set(KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, size));
+            }
         };
-        let name = span_name(verb, place);
-        self.engine().start_span(Start { info, name, kind, attributes, links, clock }, parent)
+        prepared.start(Particular { kind, place, attributes, links, clock }, &mut late, parent)
     }
+}
 
-    fn sending(
-        &self,
-        span: Option<Context>,
-        clock: Clock,
-        verb: &'static str,
-        place: &Place<'_>,
-        messages: usize,
-    ) -> Sending {
-        let metric_attributes = producer_metric_attributes(&self.system, verb, place);
-        let operation = self.operation(OperationType::Send, span, clock, verb, place);
-        Sending { operation, metric_attributes, messages }
-    }
-
-    fn operation(
-        &self,
-        operation: OperationType,
-        span: Option<Context>,
-        clock: Clock,
-        verb: &'static str,
-        place: &Place<'_>,
-    ) -> Operation {
-        let attributes = producer_metric_attributes(&self.system, verb, place);
-        Operation {
-            engine: Arc::clone(self.engine()),
-            operation,
-            span,
-            clock,
-            metric_attributes: with_operation_type(&attributes, operation).into(),
-            user_attributes: None,
-            in_flight: false,
-            finished: false,
-        }
-    }
+/// Spreads destinations over the places in which they are remembered: FNV-1a, which is short and good enough for names.
+fn spread(name: &str) -> usize {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (hash ^ (hash >> 16)) as usize
 }
 
 fn place<'a>(target: &'a Target<'_>) -> Place<'a> {
@@ -350,8 +334,8 @@ fn place<'a>(target: &'a Target<'_>) -> Place<'a> {
 /// Is a publish that is under way; its span ends with the broker's confirmation (SPAN-35). Dropped without an end, it is recorded as cancelled.
 #[must_use = "dropped at once, the publish is recorded as cancelled"]
 pub struct Sending {
-    operation: Operation,
-    metric_attributes: Vec<KeyValue>,
+    /// Without an SDK there is nothing to record.
+    operation: Option<Operation>,
     messages: usize,
 }
 
@@ -378,7 +362,12 @@ impl Sending {
     }
 
     pub(crate) fn context_or(&self, parent: &Context) -> Context {
-        self.operation.span.as_ref().unwrap_or(parent).clone()
+        self.own_context().unwrap_or(parent).clone()
+    }
+
+    /// The context that holds the send span, if there is one.
+    pub(crate) fn own_context(&self) -> Option<&Context> {
+        self.operation.as_ref()?.context()
     }
 
     /// Ends the publish of one message; `late` are attributes that came with the broker's answer (ATTR-C-21).
@@ -395,10 +384,11 @@ impl Sending {
     /// producer.send(&Target::new("orders"), Outgoing::new(&mut headers)).finish(Vec::new(), None);
     /// ```
     pub fn finish(self, late: Vec<KeyValue>, error: Option<&PublishError>) {
+        let Some(operation) = self.operation else { return };
         let report = error.map(ErrorReport::of_publish);
         let failed = report.as_ref().map(|report| report.error_type.as_ref());
-        self.operation.engine.metrics.sent(self.messages, &self.metric_attributes, failed);
-        self.operation.finish(late, report.as_ref());
+        operation.engine().metrics.sent(self.messages, &operation.prepared.counts, failed);
+        operation.finish(late, report.as_ref());
     }
 
     /// Ends the publish of a batch; messages that failed are counted with their `error.type`, the others without (METR-13).
@@ -415,13 +405,14 @@ impl Sending {
     /// producer.send_batch(&Target::new("orders"), vec![Outgoing::new(&mut headers)]).finish_batch(1, &[]);
     /// ```
     pub fn finish_batch(self, total: usize, errors: &[&PublishError]) {
-        let metrics = &self.operation.engine.metrics;
-        metrics.sent(total.saturating_sub(errors.len()), &self.metric_attributes, None);
+        let Some(operation) = self.operation else { return };
+        let (metrics, counts) = (&operation.engine().metrics, &operation.prepared.counts);
+        metrics.sent(total.saturating_sub(errors.len()), counts, None);
         for error in errors {
-            metrics.sent(1, &self.metric_attributes, Some(error.error_type()));
+            metrics.sent(1, counts, Some(error.error_type()));
         }
         let report = errors.first().map(|first| ErrorReport::of_publish(first));
-        self.operation.finish(Vec::new(), report.as_ref());
+        operation.finish(Vec::new(), report.as_ref());
     }
 }
 

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt, KeyValueMetadata};
 use opentelemetry::propagation::Injector;
@@ -35,29 +35,14 @@ pub struct Scope {
 
 struct Inner {
     context: Context,
+    /// The context with a list of changes in it, once somebody may change the baggage: see [`Scope::open`].
+    opened: OnceLock<Context>,
     instrumentation: Option<Instrumentation>,
     members: Vec<Scope>,
-    /// The attributes a handler sets on a process span, for its end; `None` where there is no span to end.
-    attributes: Option<UserAttributes>,
-}
-
-/// Attributes set by a handler, the last value of a key winning: the SDK would export both, as when a retry sets them again (GEN-06).
-#[derive(Clone, Default)]
-pub(crate) struct UserAttributes(Arc<Mutex<Vec<KeyValue>>>);
-
-impl UserAttributes {
-    fn set(&self, attribute: KeyValue) {
-        // A poisoned lock only means that another thread panicked between two complete changes.
-        let mut attributes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match attributes.iter_mut().find(|set| set.key == attribute.key) {
-            Some(set) => *set = attribute,
-            None => attributes.push(attribute),
-        }
-    }
-
-    pub(crate) fn take(&self) -> Vec<KeyValue> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+    /// Whether attributes a handler sets are kept for the end of the process span.
+    keeps_attributes: bool,
+    /// Attributes set by a handler, the last value of a key winning: the SDK would export both, as when a retry sets them again (GEN-06).
+    attributes: Mutex<Vec<KeyValue>>,
 }
 
 impl Scope {
@@ -71,28 +56,49 @@ impl Scope {
     /// ```
     #[must_use]
     pub fn detached() -> Self {
-        Self::new(&Context::new(), None, Vec::new())
+        Self::new(Context::new(), None, Vec::new())
     }
 
-    pub(crate) fn new(context: &Context, instrumentation: Option<Instrumentation>, members: Vec<Self>) -> Self {
-        Self::with_attributes(context, instrumentation, members, None)
+    pub(crate) fn new(context: Context, instrumentation: Option<Instrumentation>, members: Vec<Self>) -> Self {
+        Self::with_attributes(context, instrumentation, members, false)
     }
 
+    /// A scope whose attributes are kept until the process span ends, if `keeps_attributes`.
     pub(crate) fn with_attributes(
-        context: &Context,
+        context: Context,
         instrumentation: Option<Instrumentation>,
         members: Vec<Self>,
-        attributes: Option<UserAttributes>,
+        keeps_attributes: bool,
     ) -> Self {
-        let context = context.with_value(Changes::default());
-        Self { inner: Arc::new(Inner { context, instrumentation, members, attributes }) }
+        let (opened, attributes) = (OnceLock::new(), Mutex::default());
+        Self { inner: Arc::new(Inner { context, opened, instrumentation, members, keeps_attributes, attributes }) }
+    }
+
+    /// Makes room for changes to the baggage. To be called before a handler or a middleware gets the scope into its hands, and before
+    /// its context becomes current: most handlers never ask, and pay nothing.
+    pub(crate) fn open(&self) -> &Self {
+        self.inner.opened.get_or_init(|| self.inner.context.with_value(Changes::default()));
+        self
     }
 
     pub(crate) fn set_attribute(&self, attribute: KeyValue) {
-        match &self.inner.attributes {
-            Some(attributes) => attributes.set(attribute),
-            None => self.inner.context.span().set_attribute(attribute),
+        if !self.inner.keeps_attributes {
+            return self.inner.context.span().set_attribute(attribute);
         }
+        let mut attributes = self.lock_attributes();
+        match attributes.iter_mut().find(|set| set.key == attribute.key) {
+            Some(set) => *set = attribute,
+            None => attributes.push(attribute),
+        }
+    }
+
+    pub(crate) fn take_attributes(&self) -> Vec<KeyValue> {
+        std::mem::take(&mut *self.lock_attributes())
+    }
+
+    /// A poisoned lock only means that another thread panicked between two complete changes.
+    fn lock_attributes(&self) -> MutexGuard<'_, Vec<KeyValue>> {
+        self.inner.attributes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the OpenTelemetry context: the span, the baggage as it arrived, and the changes made to it.
@@ -106,7 +112,15 @@ impl Scope {
     /// ```
     #[must_use]
     pub fn context(&self) -> &Context {
-        &self.inner.context
+        self.inner.opened.get().unwrap_or(&self.inner.context)
+    }
+
+    /// The context as far as it has a list of changes that is not current yet.
+    pub(crate) fn unattached(&self) -> Option<&Context> {
+        let opened = self.inner.opened.get()?;
+        let own = opened.get::<Changes>()?;
+        let is_current = Context::map_current(|current| current.get::<Changes>().is_some_and(|other| other.is_same(own)));
+        (!is_current).then_some(opened)
     }
 
     /// Returns the scopes of the messages of a batch, in message order; empty for a single message.
@@ -126,12 +140,12 @@ impl Scope {
     }
 
     pub(crate) fn baggage(&self) -> OtelBaggage {
-        let context = &self.inner.context;
+        let context = self.context();
         changed_baggage(context).unwrap_or_else(|| admitted(context.baggage(), &BaggagePolicy::All))
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut ChangeList)) {
-        if let Some(changes) = self.inner.context.get::<Changes>() {
+        if let Some(changes) = self.open().context().get::<Changes>() {
             change(&mut changes.lock());
         }
     }
@@ -152,12 +166,12 @@ impl Scope {
 
     /// The current context when it lies within this scope (an inner span, say), else the scope's own.
     fn nearest_context(&self) -> Context {
-        let own = self.inner.context.get::<Changes>();
+        let own = self.context().get::<Changes>();
         Context::map_current(|current| match (current.get::<Changes>(), own) {
             (Some(current_changes), Some(own)) if current_changes.is_same(own) => Some(current.clone()),
             _ => None,
         })
-        .unwrap_or_else(|| self.inner.context.clone())
+        .unwrap_or_else(|| self.context().clone())
     }
 
     pub(crate) fn record_error(&self, error_type: &'static str, message: String) {
@@ -297,10 +311,14 @@ pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
 }
 
 /// Attributes made of the listed baggage entries (BAGG-13).
-pub(crate) fn baggage_attributes(baggage: &OtelBaggage, listed: &[(String, String)], attributes: &mut Vec<KeyValue>) {
+pub(crate) fn baggage_attributes(
+    baggage: &OtelBaggage,
+    listed: &[(String, String)],
+    set: &mut dyn FnMut(KeyValue),
+) {
     for (key, attribute) in listed {
         if let Some(value) = baggage.get(key) {
-            attributes.push(KeyValue::new(attribute.clone(), value.clone()));
+            set(KeyValue::new(attribute.clone(), value.clone()));
         }
     }
 }

@@ -1,19 +1,30 @@
-use opentelemetry::Context;
 use opentelemetry::trace::{Span, SpanBuilder, TraceContextExt, Tracer};
+use opentelemetry::{Context, KeyValue};
+
+use super::operation::Started;
 
 /// Starts spans, whatever the tracer's type. A trait of our own so that the span is boxed once and not twice, as the global tracer would (TRAP-16).
 pub(crate) trait StartSpan: Send + Sync {
-    /// Starts a span and returns the parent context with that span in it (TRAP-07).
-    fn start(&self, builder: SpanBuilder, parent: &Context) -> Context;
+    /// Starts a span and puts it into the parent's context (TRAP-07). If it records, `late` sets further attributes on it.
+    fn start(&self, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> Started;
 }
+
+/// Hands over the attributes that samplers need not see, one by one; asked only for a span that records.
+pub(crate) type Late<'a> = dyn FnMut(&mut dyn FnMut(KeyValue)) + 'a;
 
 impl<T> StartSpan for T
 where
     T: Tracer + Send + Sync,
     T::Span: Span + Send + Sync + 'static,
 {
-    fn start(&self, builder: SpanBuilder, parent: &Context) -> Context {
-        let span = self.build_with_context(builder, parent);
-        parent.with_span(span)
+    fn start(&self, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> Started {
+        let mut span = self.build_with_context(builder, parent);
+        let is_recording = span.is_recording();
+        if is_recording {
+            late(&mut |attribute| span.set_attribute(attribute));
+            return Started { context: parent.with_span(span), is_recording };
+        }
+        // Of a span that records nothing only the context matters; the span itself is large and would be boxed.
+        Started { context: parent.with_remote_span_context(span.span_context().clone()), is_recording }
     }
 }

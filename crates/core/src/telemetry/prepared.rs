@@ -1,0 +1,188 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use opentelemetry::trace::{Link, SpanKind};
+use opentelemetry::{Context, KeyValue, Value};
+
+use super::attributes::{
+    Place, constant, consumer_metric_attributes, producer_metric_attributes, source_attributes, span_name,
+    system_attributes,
+};
+use super::instrumentation::Engine;
+use super::metrics::with_operation_type;
+use super::operation::{Clock, Operation, Start, Started};
+use super::scope::Scope;
+use super::semconv::MESSAGING_DESTINATION_NAME;
+use super::settings::OperationInfo;
+use super::tracer::Late;
+use crate::message::{OperationType, Source, System};
+
+/// What is the same for every span and every measurement of one operation at one place: built once, copied without an allocation.
+pub(super) struct Prepared {
+    pub(super) engine: Arc<Engine>,
+    pub(super) operation: OperationType,
+    pub(super) verb: &'static str,
+    system: Arc<System>,
+    place: OwnedPlace,
+    span_name: Cow<'static, str>,
+    /// Everything but the destination's name.
+    attributes: Vec<KeyValue>,
+    /// The destination's name, where it is the same for all messages.
+    destination: Option<KeyValue>,
+    /// Of what counts messages.
+    pub(super) counts: Vec<KeyValue>,
+    /// Of the operation's duration.
+    pub(super) durations: Vec<KeyValue>,
+}
+
+struct OwnedPlace {
+    name: Option<Box<str>>,
+    template: Option<Box<str>>,
+    temporary: bool,
+    anonymous: bool,
+}
+
+impl OwnedPlace {
+    fn borrowed(&self) -> Place<'_> {
+        Place {
+            name: self.name.as_deref(),
+            template: self.template.as_deref(),
+            temporary: self.temporary,
+            anonymous: self.anonymous,
+        }
+    }
+}
+
+/// What is particular to one span.
+pub(super) struct Particular<'a> {
+    pub(super) kind: SpanKind,
+    pub(super) place: Place<'a>,
+    /// Further attributes that samplers are to see.
+    pub(super) attributes: Vec<KeyValue>,
+    pub(super) links: Vec<Link>,
+    pub(super) clock: Clock,
+}
+
+impl Prepared {
+    pub(super) fn for_source(
+        engine: &Arc<Engine>,
+        source: &Source,
+        operation: OperationType,
+        verb: &'static str,
+        place: &Place<'_>,
+    ) -> Self {
+        let attributes = source_attributes(source, operation, verb);
+        let counts = consumer_metric_attributes(source, verb, place);
+        Self::new(engine, &source.system, operation, verb, place, attributes, counts)
+    }
+
+    pub(super) fn for_target(
+        engine: &Arc<Engine>,
+        system: &Arc<System>,
+        operation: OperationType,
+        verb: &'static str,
+        place: &Place<'_>,
+    ) -> Self {
+        let attributes = system_attributes(system, operation, verb, 4);
+        let counts = producer_metric_attributes(system, verb, place);
+        Self::new(engine, system, operation, verb, place, attributes, counts)
+    }
+
+    fn new(
+        engine: &Arc<Engine>,
+        system: &Arc<System>,
+        operation: OperationType,
+        verb: &'static str,
+        place: &Place<'_>,
+        mut attributes: Vec<KeyValue>,
+        counts: Vec<KeyValue>,
+    ) -> Self {
+        place.push_constant(&mut attributes);
+        engine.limit(&mut attributes);
+        let mut destination: Vec<_> = place.low_cardinality().filter(|_| place.template.is_none()).into_iter().map(destination_name).collect();
+        engine.limit(&mut destination);
+        let durations = match operation {
+            OperationType::Process => counts.clone(),
+            _ => with_operation_type(&counts, operation),
+        };
+        Self {
+            engine: Arc::clone(engine),
+            operation,
+            verb,
+            system: Arc::clone(system),
+            span_name: span_name(verb, place),
+            attributes: attributes.into_iter().map(cheap_to_clone).collect(),
+            destination: destination.pop().map(cheap_to_clone),
+            counts,
+            durations,
+            place: OwnedPlace {
+                name: place.name.map(Into::into),
+                template: place.template.map(Into::into),
+                temporary: place.temporary,
+                anonymous: place.anonymous,
+            },
+        }
+    }
+
+    /// Whether a message for this place has the same span name and the same metrics.
+    pub(super) fn fits(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> bool {
+        let own = self.place.borrowed();
+        self.operation == operation
+            && self.verb == verb
+            && own.temporary == place.temporary
+            && own.anonymous == place.anonymous
+            && own.template.is_some() == place.template.is_some()
+            && own.low_cardinality() == place.low_cardinality()
+    }
+
+    /// Starts the span of one operation under `parent`; `None` when there is to be no span. `late` gives the attributes that samplers
+    /// need not see, and is asked only if the span records.
+    pub(super) fn start(&self, particular: Particular<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
+        let engine = &self.engine;
+        if !engine.has_sdk() {
+            return None;
+        }
+        let Particular { kind, place, attributes: further, links, clock } = particular;
+        let own = self.place.borrowed();
+        // Room for a few late attributes, so that they do not move the others.
+        let mut attributes = Vec::with_capacity(self.attributes.len() + further.len() + 5);
+        attributes.extend_from_slice(&self.attributes);
+        match (&self.destination, place.name) {
+            (Some(destination), Some(name)) if own.name.is_some_and(|own| own == name) => {
+                attributes.push(destination.clone());
+            }
+            (_, Some(name)) if !name.is_empty() => {
+                engine.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
+            }
+            _ => {}
+        }
+        for attribute in further {
+            engine.push_limited(&mut attributes, attribute);
+        }
+        let is_same_place = own.low_cardinality() == place.low_cardinality();
+        let name = if is_same_place { self.span_name.clone() } else { span_name(self.verb, &place) };
+        let info = OperationInfo {
+            operation_type: self.operation,
+            operation_name: self.verb,
+            system: self.system.name(),
+            destination: place.name.unwrap_or_default(),
+            template: place.template,
+        };
+        engine.start_span(Start { info, name, kind, attributes, links, clock }, late, parent)
+    }
+
+    pub(super) fn operation(self: &Arc<Self>, span: Option<Started>, clock: Clock, scope: Option<Scope>) -> Operation {
+        Operation { prepared: Arc::clone(self), span, clock, scope, in_flight: false, finished: false }
+    }
+}
+
+fn destination_name(name: &str) -> KeyValue {
+    KeyValue::new(MESSAGING_DESTINATION_NAME, constant(name))
+}
+
+fn cheap_to_clone(attribute: KeyValue) -> KeyValue {
+    match &attribute.value {
+        Value::String(text) => KeyValue::new(attribute.key.clone(), constant(text.as_str())),
+        _ => attribute,
+    }
+}
