@@ -165,7 +165,7 @@ impl Headers {
     /// let (name, value) = headers.iter().next().unwrap();
     /// assert_eq!((name, value.as_ref()), ("tag", &b"a"[..]));
     /// ```
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &Bytes)> {
         self.entries.iter().map(|(name, value)| (name.as_ref(), value))
     }
 

@@ -39,6 +39,11 @@ const KNOWN: [&str; 10] = [
 /// assert!(carrier.as_extractor().keys().is_empty());
 /// ```
 pub trait Carrier: Injector {
+    /// Tells whether there is no header at all, so that none needs to be removed; `false` where that is not known.
+    fn is_empty(&self) -> bool {
+        false
+    }
+
     /// Returns the headers for reading.
     fn as_extractor(&self) -> &dyn Extractor;
 
@@ -47,6 +52,10 @@ pub trait Carrier: Injector {
 }
 
 impl Carrier for Headers {
+    fn is_empty(&self) -> bool {
+        Self::is_empty(self)
+    }
+
     fn as_extractor(&self) -> &dyn Extractor {
         self
     }
@@ -63,13 +72,13 @@ impl Carrier for Headers {
 /// dropped and counted in [`refused_headers`] (PROP-07).
 impl Injector for Headers {
     fn set(&mut self, key: &str, value: String) {
+        Self::remove(self, key);
         if value.is_empty() || !admit(key, &value) {
-            Self::remove(self, key);
             return;
         }
         let known = KNOWN.iter().find(|name| **name == key);
         let name = known.map_or_else(|| Cow::Owned(key.to_owned()), |name| Cow::Borrowed(*name));
-        self.insert(name, value);
+        self.append(name, value);
     }
 
     fn reserve(&mut self, additional: usize) {
@@ -85,8 +94,8 @@ impl Injector for Headers {
 impl Extractor for Headers {
     fn get(&self, key: &str) -> Option<&str> {
         // The last exact one, else the last one.
-        let better = |best: (bool, _), next: (bool, _)| if best.0 && !next.0 { best } else { next };
-        values(self, key).reduce(better).map(|(_, value)| value)
+        let exact = values(self, key, |name, key| name == key).next_back();
+        exact.or_else(|| values(self, key, str::eq_ignore_ascii_case).next_back())
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -94,18 +103,23 @@ impl Extractor for Headers {
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        let exact = values(self, key).map(|(exact, _)| exact).reduce(|a, b| a || b)?;
-        let wanted = values(self, key).filter(|value| value.0 == exact);
-        Some(wanted.map(|(_, value)| value).collect())
+        let mut wanted: Vec<&str> = values(self, key, |name, key| name == key).collect();
+        if wanted.is_empty() {
+            wanted.extend(values(self, key, str::eq_ignore_ascii_case));
+        }
+        Some(wanted).filter(|wanted| !wanted.is_empty())
     }
 }
 
-/// Iterates over the usable values of a name in any spelling, and tells for each whether the spelling is exact.
-fn values<'a>(headers: &'a Headers, key: &str) -> impl Iterator<Item = (bool, &'a str)> {
-    let named = headers.iter().filter(move |(name, _)| name.eq_ignore_ascii_case(key));
-    named.filter_map(move |(name, value)| {
+/// Iterates over the usable values of the headers whose name is `key`, as `is_name` compares them.
+fn values<'a>(
+    headers: &'a Headers,
+    key: &str,
+    is_name: impl Fn(&str, &str) -> bool,
+) -> impl DoubleEndedIterator<Item = &'a str> {
+    headers.iter().filter(move |(name, _)| is_name(name, key)).filter_map(|(_, value)| {
         let value = std::str::from_utf8(value).ok()?;
-        (!value.is_empty()).then_some((name == key, value))
+        (!value.is_empty()).then_some(value)
     })
 }
 
@@ -128,13 +142,21 @@ fn values<'a>(headers: &'a Headers, key: &str) -> impl Iterator<Item = (bool, &'
 /// assert!(headers.iter().map(|(name, _)| name).eq(["tenant"]));
 /// ```
 pub fn inject(propagator: &dyn TextMapPropagator, cx: &Context, carrier: &mut dyn Carrier) {
+    remove(propagator, carrier);
+    propagator.inject_context(cx, carrier);
+}
+
+/// Removes the propagation headers of these formats.
+pub(crate) fn remove(propagator: &dyn TextMapPropagator, carrier: &mut dyn Carrier) {
+    if carrier.is_empty() {
+        return;
+    }
     for field in propagator.fields() {
         carrier.remove(field);
         if field == jaeger::UBER_TRACE_ID {
             remove_jaeger_baggage(carrier);
         }
     }
-    propagator.inject_context(cx, carrier);
 }
 
 /// The names of these headers hold the baggage keys, so `fields()` cannot list them (PROP-B-07).
@@ -163,9 +185,10 @@ fn remove_jaeger_baggage(carrier: &mut dyn Carrier) {
 /// ```
 #[must_use]
 pub fn is_writable(key: &str, value: &str) -> bool {
-    let name = |byte: u8| byte.is_ascii_graphic() && byte != b':';
-    let text = |byte: u8| matches!(byte, 0x20..=0x7e);
-    !key.is_empty() && key.bytes().all(name) && value.bytes().all(text)
+    // Without an early end, so that the compiler can look at many bytes at once.
+    let all = |text: &str, fits: fn(u8) -> bool| text.bytes().fold(true, |all, byte| all & fits(byte));
+    let is_name = all(key, |byte| byte.is_ascii_graphic() && byte != b':');
+    !key.is_empty() && is_name && all(value, |byte| matches!(byte, 0x20..=0x7e))
 }
 
 /// Tells whether a header [`is_writable`], and counts and logs it when it is not; for the injectors of the adapters

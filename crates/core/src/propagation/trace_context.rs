@@ -126,7 +126,7 @@ fn format(span_context: &SpanContext) -> String {
     hex::put(&span_context.trace_id().to_bytes(), &mut text[3..35]);
     hex::put(&span_context.span_id().to_bytes(), &mut text[36..52]);
     hex::put(&[u8::from(span_context.is_sampled())], &mut text[53..55]);
-    String::from_utf8_lossy(&text).into_owned()
+    String::from_utf8(text.to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -441,11 +441,15 @@ impl Consumer {
         let scope = (keeps_attributes || !members.is_empty()).then(|| {
             Scope::with_attributes(context.clone(), Some(self.instrumentation()), members, keeps_attributes)
         });
-        let process = &self.shared.process;
-        self.engine().metrics.in_flight(1, &process.counts);
-        let mut operation = process.operation(span, clock, scope.clone());
-        operation.in_flight = true;
-        Processing { context, scope: scope.map(OnceLock::from).unwrap_or_default(), operation }
+        let operation = self.engine().is_recording().then(|| {
+            let process = &self.shared.process;
+            self.engine().metrics.in_flight(1, &process.counts);
+            let mut operation = process.operation(span, clock, scope.clone());
+            operation.in_flight = true;
+            operation
+        });
+        let scope = scope.map(OnceLock::from).unwrap_or_default();
+        Processing { context, scope, instrumentation: self.instrumentation(), operation }
     }
 
     /// Counts messages that arrived, and how long the oldest waited.

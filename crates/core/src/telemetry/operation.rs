@@ -137,13 +137,14 @@ impl Engine {
         }
         let name = settings.span_name.as_ref().and_then(|hook| hook(&start.info)).unwrap_or(start.name);
         start.links.iter_mut().for_each(|link| self.limit(&mut link.attributes));
-        let mut builder = SpanBuilder::from_name(name).with_kind(start.kind).with_attributes(start.attributes);
-        if !start.links.is_empty() {
-            builder = builder.with_links(start.links);
-        }
-        if let Some(time) = start.clock.start_time {
-            builder = builder.with_start_time(time);
-        }
+        let builder = SpanBuilder {
+            name,
+            span_kind: Some(start.kind),
+            attributes: Some(start.attributes),
+            links: Some(start.links).filter(|links| !links.is_empty()),
+            start_time: start.clock.start_time,
+            ..SpanBuilder::default()
+        };
         let started = self.tracer.start(builder, parent, &mut |set| {
             if !late_is_in {
                 late(&mut |attribute| self.limited(attribute).into_iter().for_each(&mut *set));

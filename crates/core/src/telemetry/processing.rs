@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use futures_util::FutureExt as _;
 use opentelemetry::context::FutureExt as _;
@@ -36,7 +36,9 @@ pub struct Processing {
     pub(super) context: Context,
     /// Made when it is asked for, unless there is a span that records or a batch.
     pub(super) scope: OnceLock<Scope>,
-    pub(super) operation: Operation,
+    pub(super) instrumentation: Instrumentation,
+    /// Without an SDK there is nothing to record.
+    pub(super) operation: Option<Operation>,
 }
 
 impl Processing {
@@ -57,9 +59,7 @@ impl Processing {
     /// ```
     #[must_use]
     pub fn scope(&self) -> &Scope {
-        let engine = &self.operation.prepared.engine;
-        let instrumentation = || Instrumentation { engine: Arc::clone(engine) };
-        let scope = || Scope::new(self.context.clone(), Some(instrumentation()), Vec::new());
+        let scope = || Scope::new(self.context.clone(), Some(self.instrumentation.clone()), Vec::new());
         self.scope.get_or_init(scope).open()
     }
 
@@ -87,7 +87,7 @@ impl Processing {
     /// consumer.process(&Incoming::new("orders", &headers)).succeed();
     /// ```
     pub fn succeed(self) {
-        self.operation.finish(Vec::new(), None);
+        self.finish(None, Vec::new());
     }
 
     /// Ends the processing as failed (STAT-02).
@@ -105,14 +105,14 @@ impl Processing {
     /// consumer.process(&Incoming::new("orders", &headers)).fail(&Failure::new("out_of_stock", "no item left"));
     /// ```
     pub fn fail(self, failure: &Failure) {
-        let report = ErrorReport::of_failure(failure, self.operation.engine());
-        self.operation.finish(Vec::new(), Some(&report));
+        self.finish(Some(failure), Vec::new());
     }
 
     /// Ends the processing and returns a clock that starts at its end.
     pub(crate) fn finish(self, failure: Option<&Failure>, late: Vec<KeyValue>) -> Clock {
-        let report = failure.map(|failure| ErrorReport::of_failure(failure, self.operation.engine()));
-        self.operation.finish(late, report.as_ref())
+        let Some(operation) = self.operation else { return Clock::default() };
+        let report = failure.map(|failure| ErrorReport::of_failure(failure, operation.engine()));
+        operation.finish(late, report.as_ref())
     }
 
     /// Runs a future in the scope and ends the processing with it. A panic is recorded and goes on (STAT-08).
@@ -176,7 +176,9 @@ impl Processing {
         match AssertUnwindSafe(future).catch_unwind().with_context(context).await {
             Ok(output) => (self, output),
             Err(panic) => {
-                self.operation.finish(Vec::new(), Some(&ErrorReport::named("panic")));
+                if let Some(operation) = self.operation {
+                    operation.finish(Vec::new(), Some(&ErrorReport::named("panic")));
+                }
                 resume_unwind(panic)
             }
         }

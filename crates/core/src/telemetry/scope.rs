@@ -296,6 +296,11 @@ pub(crate) fn with_baggage(context: &Context, baggage: &OtelBaggage) -> Context 
 
 /// The context under which a message is published: the current one where there is one, with the handler's scope filling what a
 /// spawned task lacks (TRAP-02).
+/// Whether a handler may have changed its baggage.
+pub(crate) fn has_changes(context: &Context) -> bool {
+    context.get::<Changes>().is_some()
+}
+
 pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
     let current = Context::current();
     let Some(scope) = scope else { return current };
