@@ -7,6 +7,7 @@ use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 
+use super::Carrier;
 use super::limits::{self, MAX_BYTES, MAX_MEMBERS};
 use super::percent;
 
@@ -75,6 +76,13 @@ impl BaggagePropagator {
     pub(super) fn find(&self, cx: &Context, extractor: &dyn Extractor) -> Option<Context> {
         let baggage = parse_all(&extractor.get_all(BAGGAGE)?);
         (!baggage.is_empty()).then(|| cx.with_baggage(baggage))
+    }
+
+    /// Writes the baggage into headers that hold none.
+    pub(super) fn put(&self, cx: &Context, carrier: &mut dyn Carrier) {
+        if let Some(text) = format(cx.baggage()) {
+            carrier.put(BAGGAGE, &text);
+        }
     }
 }
 
@@ -163,6 +171,9 @@ pub fn parse_all(headers: &[&str]) -> Baggage {
 /// ```
 #[must_use]
 pub fn format(baggage: &Baggage) -> Option<String> {
+    if baggage.is_empty() {
+        return None;
+    }
     let entries = sent_entries(baggage);
     let plain = entries.iter().map(|(key, value, properties)| key.len() + value.len() + properties.len() + 3);
     let mut text = String::with_capacity(plain.sum::<usize>().min(MAX_BYTES));

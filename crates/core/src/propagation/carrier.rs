@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use tracing::{debug, warn};
@@ -44,6 +45,12 @@ pub trait Carrier: Injector {
         false
     }
 
+    /// Writes a header whose value one of the project's own propagators made: it is [writable](is_writable), and no header of that name
+    /// is there. As [`Injector::set`] does by default.
+    fn put(&mut self, name: &'static str, value: &str) {
+        self.set(name, value.to_owned());
+    }
+
     /// Returns the headers for reading.
     fn as_extractor(&self) -> &dyn Extractor;
 
@@ -54,6 +61,10 @@ pub trait Carrier: Injector {
 impl Carrier for Headers {
     fn is_empty(&self) -> bool {
         Self::is_empty(self)
+    }
+
+    fn put(&mut self, name: &'static str, value: &str) {
+        self.append(name, Bytes::copy_from_slice(value.as_bytes()));
     }
 
     fn as_extractor(&self) -> &dyn Extractor {

@@ -8,6 +8,7 @@ use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use tracing::warn;
 
+use super::carrier::{self, Carrier};
 use super::{B3Propagator, BaggagePropagator, JaegerPropagator, TraceContextPropagator};
 
 const VARIABLE: &str = "OTEL_PROPAGATORS";
@@ -214,6 +215,20 @@ impl Propagators {
             found = format.find(found.as_ref().unwrap_or(cx), extractor).or(found);
         }
         found
+    }
+}
+
+impl Propagators {
+    /// Writes the context in place of what propagation headers of these formats are there (PROP-04, PROP-05).
+    pub(crate) fn replace(&self, cx: &Context, carrier: &mut dyn Carrier) {
+        carrier::remove(self, carrier);
+        for format in &self.inner.formats {
+            match format {
+                Format::Baggage(propagator) => propagator.put(cx, carrier),
+                Format::TraceContext(propagator) => propagator.put(cx, carrier),
+                other => other.inject(cx, carrier),
+            }
+        }
     }
 }
 

@@ -58,7 +58,6 @@ mod tests;
 
 pub use b3::B3Propagator;
 pub use baggage::BaggagePropagator;
-pub(crate) use carrier::remove;
 pub use carrier::{Carrier, admit, inject, is_writable, refused_headers};
 pub use composite::{Propagators, UnknownPropagator};
 pub use jaeger::JaegerPropagator;

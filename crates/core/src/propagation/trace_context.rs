@@ -5,7 +5,7 @@ use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 
-use super::{hex, trace_state};
+use super::{Carrier, hex, trace_state};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -78,6 +78,19 @@ impl TraceContextPropagator {
         };
         Some(cx.with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state)))
     }
+
+    /// Writes the context into headers that hold none of these names.
+    pub(super) fn put(&self, cx: &Context, carrier: &mut dyn Carrier) {
+        let span = cx.span();
+        let span_context = span.span_context();
+        if !span_context.is_valid() {
+            return;
+        }
+        carrier.put(TRACEPARENT, text(&format(span_context)));
+        if let Some(state) = trace_state::format(span_context.trace_state()) {
+            carrier.put(TRACESTATE, &state);
+        }
+    }
 }
 
 impl TextMapPropagator for TraceContextPropagator {
@@ -87,7 +100,7 @@ impl TextMapPropagator for TraceContextPropagator {
         if !span_context.is_valid() {
             return;
         }
-        injector.set(TRACEPARENT, format(span_context));
+        injector.set(TRACEPARENT, text(&format(span_context)).to_owned());
         if let Some(state) = trace_state::format(span_context.trace_state()) {
             injector.set(TRACESTATE, state);
         }
@@ -120,13 +133,18 @@ fn parse(value: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     valid.then(|| (trace_id, span_id, TraceFlags::new(flags) & TraceFlags::SAMPLED))
 }
 
-/// Writes a `traceparent` value of version 00; the text is the one allocation.
-fn format(span_context: &SpanContext) -> String {
+/// Writes a `traceparent` value of version 00.
+fn format(span_context: &SpanContext) -> [u8; 55] {
     let mut text = BLANK;
     hex::put(&span_context.trace_id().to_bytes(), &mut text[3..35]);
     hex::put(&span_context.span_id().to_bytes(), &mut text[36..52]);
     hex::put(&[u8::from(span_context.is_sampled())], &mut text[53..55]);
-    String::from_utf8(text.to_vec()).unwrap_or_default()
+    text
+}
+
+/// Digits and dashes are always text.
+fn text(value: &[u8; 55]) -> &str {
+    str::from_utf8(value).unwrap_or_default()
 }
 
 #[cfg(test)]

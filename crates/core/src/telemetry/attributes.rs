@@ -3,13 +3,13 @@ use std::sync::Arc;
 
 use opentelemetry::{Key, KeyValue, Value};
 
+use super::interned::interned;
 use super::semconv::{
     MESSAGING_CLIENT_ID, MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_ANONYMOUS, MESSAGING_DESTINATION_NAME,
     MESSAGING_DESTINATION_SUBSCRIPTION_NAME, MESSAGING_DESTINATION_TEMPLATE, MESSAGING_DESTINATION_TEMPORARY,
     MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_OPERATION_NAME, MESSAGING_OPERATION_TYPE, MESSAGING_SYSTEM,
     SERVER_ADDRESS, SERVER_PORT,
 };
-use super::interned::interned;
 use crate::message::{OperationType, Source, System};
 
 /// How a destination stands in a span's name and attributes: what is known of it.

@@ -3,11 +3,11 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use opentelemetry::KeyValue;
 use opentelemetry::logs::{Logger, LoggerProvider};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
-use opentelemetry::KeyValue;
 
 use super::events::RecordException;
 use super::instrumentation::{Instrumentation, Propagator, instrumentation_scope};

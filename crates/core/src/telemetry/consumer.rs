@@ -318,7 +318,8 @@ impl Consumer {
             return;
         }
         let counts = || with_settlement(&self.shared.process.counts, settlement);
-        let slot = SETTLEMENTS.iter().position(|known| *known == settlement).and_then(|index| self.shared.settled.get(index));
+        let slot =
+            SETTLEMENTS.iter().position(|known| *known == settlement).and_then(|index| self.shared.settled.get(index));
         match slot {
             Some(slot) => self.engine().metrics.settled(slot.get_or_init(counts)),
             None => self.engine().metrics.settled(&counts()),
@@ -438,9 +439,8 @@ impl Consumer {
 
     fn processing(&self, context: Context, members: Vec<Scope>, span: Option<Started>, clock: Clock) -> Processing {
         let keeps_attributes = span.as_ref().is_some_and(|span| span.is_recording);
-        let scope = (keeps_attributes || !members.is_empty()).then(|| {
-            Scope::with_attributes(context.clone(), Some(self.instrumentation()), members, keeps_attributes)
-        });
+        let scope = (keeps_attributes || !members.is_empty())
+            .then(|| Scope::with_attributes(context.clone(), Some(self.instrumentation()), members, keeps_attributes));
         let operation = self.engine().is_recording().then(|| {
             let process = &self.shared.process;
             self.engine().metrics.in_flight(1, &process.counts);

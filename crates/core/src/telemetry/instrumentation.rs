@@ -3,7 +3,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, global};
@@ -212,15 +211,11 @@ impl Engine {
 
     /// Writes the context and the baggage into the headers of a message, in place of whatever was there (PROP-04, -05).
     pub(crate) fn inject(&self, context: &Context, carrier: &mut dyn Carrier) {
-        if let Propagator::Own(propagators) = &self.propagator
-            && !context.has_active_span()
-            && context.baggage().is_empty()
-            && !scope::has_changes(context)
-        {
-            return propagation::remove(propagators, carrier);
-        }
         let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
-        propagation::inject(self.propagator.as_dyn(), &outgoing, carrier);
+        match &self.propagator {
+            Propagator::Own(propagators) => propagators.replace(&outgoing, carrier),
+            Propagator::Other(propagator) => propagation::inject(propagator.as_ref(), &outgoing, carrier),
+        }
     }
 }
 

@@ -25,10 +25,9 @@ pub(super) struct Prepared {
     system: Arc<System>,
     place: OwnedPlace,
     span_name: Cow<'static, str>,
-    /// Everything but the destination's name.
+    /// With the destination's name where it is the same for all messages; it is the last one.
     attributes: Vec<KeyValue>,
-    /// The destination's name, where it is the same for all messages.
-    destination: Option<KeyValue>,
+    names_destination: bool,
     /// Of what counts messages.
     pub(super) counts: Vec<KeyValue>,
     /// Of the operation's duration.
@@ -99,8 +98,11 @@ impl Prepared {
     ) -> Self {
         place.push_constant(&mut attributes);
         engine.limit(&mut attributes);
-        let mut destination: Vec<_> = place.low_cardinality().filter(|_| place.template.is_none()).into_iter().map(destination_name).collect();
+        let mut destination: Vec<_> =
+            place.low_cardinality().filter(|_| place.template.is_none()).into_iter().map(destination_name).collect();
         engine.limit(&mut destination);
+        let names_destination = !destination.is_empty();
+        attributes.append(&mut destination);
         let durations = match operation {
             OperationType::Process => counts.clone(),
             _ => with_operation_type(&counts, operation),
@@ -112,7 +114,7 @@ impl Prepared {
             system: Arc::clone(system),
             span_name: span_name(verb, place),
             attributes: attributes.into_iter().map(cheap_to_clone).collect(),
-            destination: destination.pop().map(cheap_to_clone),
+            names_destination,
             counts,
             durations,
             place: OwnedPlace {
@@ -144,17 +146,13 @@ impl Prepared {
         }
         let Particular { kind, place, attributes: further, links, clock } = particular;
         let own = self.place.borrowed();
-        // Room for a few late attributes, so that they do not move the others.
-        let mut attributes = Vec::with_capacity(self.attributes.len() + further.len() + 5);
-        attributes.extend_from_slice(&self.attributes);
-        match (&self.destination, place.name) {
-            (Some(destination), Some(name)) if own.name.is_some_and(|own| own == name) => {
-                attributes.push(destination.clone());
-            }
-            (_, Some(name)) if !name.is_empty() => {
-                engine.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
-            }
-            _ => {}
+        let is_own_name = self.names_destination && own.name == place.name;
+        let constant = if is_own_name || !self.names_destination { 0 } else { 1 };
+        let constant = self.attributes.get(..self.attributes.len() - constant).unwrap_or_default();
+        let mut attributes = Vec::with_capacity(constant.len() + further.len() + ROOM);
+        attributes.extend_from_slice(constant);
+        if let Some(name) = place.name.filter(|name| !is_own_name && !name.is_empty()) {
+            engine.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
         }
         for attribute in further {
             engine.push_limited(&mut attributes, attribute);
@@ -175,6 +173,9 @@ impl Prepared {
         Operation { prepared: Arc::clone(self), span, clock, scope, in_flight: false, finished: false }
     }
 }
+
+/// For the destination's name and a few late attributes, so that they do not move the others.
+const ROOM: usize = 3;
 
 fn destination_name(name: &str) -> KeyValue {
     KeyValue::new(MESSAGING_DESTINATION_NAME, constant(name))

@@ -119,7 +119,8 @@ impl Scope {
     pub(crate) fn unattached(&self) -> Option<&Context> {
         let opened = self.inner.opened.get()?;
         let own = opened.get::<Changes>()?;
-        let is_current = Context::map_current(|current| current.get::<Changes>().is_some_and(|other| other.is_same(own)));
+        let is_current =
+            Context::map_current(|current| current.get::<Changes>().is_some_and(|other| other.is_same(own)));
         (!is_current).then_some(opened)
     }
 
@@ -296,11 +297,6 @@ pub(crate) fn with_baggage(context: &Context, baggage: &OtelBaggage) -> Context 
 
 /// The context under which a message is published: the current one where there is one, with the handler's scope filling what a
 /// spawned task lacks (TRAP-02).
-/// Whether a handler may have changed its baggage.
-pub(crate) fn has_changes(context: &Context) -> bool {
-    context.get::<Changes>().is_some()
-}
-
 pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
     let current = Context::current();
     let Some(scope) = scope else { return current };
@@ -316,11 +312,7 @@ pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
 }
 
 /// Attributes made of the listed baggage entries (BAGG-13).
-pub(crate) fn baggage_attributes(
-    baggage: &OtelBaggage,
-    listed: &[(String, String)],
-    set: &mut dyn FnMut(KeyValue),
-) {
+pub(crate) fn baggage_attributes(baggage: &OtelBaggage, listed: &[(String, String)], set: &mut dyn FnMut(KeyValue)) {
     for (key, attribute) in listed {
         if let Some(value) = baggage.get(key) {
             set(KeyValue::new(attribute.clone(), value.clone()));
