@@ -466,7 +466,7 @@ impl CurrentBaggage for Scope {
 
 impl Delivery {
     pub(crate) fn telemetry_scope(&self) -> Cow<'_, Scope> {
-        self.extension::<Scope>().map_or_else(|| Cow::Owned(Scope::detached()), Cow::Borrowed)
+        self.scope().map_or_else(|| Cow::Owned(Scope::detached()), Cow::Borrowed)
     }
 }
 
