@@ -143,7 +143,7 @@ impl Memory {
     /// ```
     pub fn deliver(&self, delivery: Delivery) -> usize {
         let each = delivery.messages().iter();
-        each.map(|message| self.server.deliver(self.server.recipients(message.destination()), |_| message.clone()))
+        each.map(|message| self.server.deliver(self.server.recipients(message.destination()), || message.clone()))
             .sum()
     }
 

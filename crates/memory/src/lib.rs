@@ -14,11 +14,9 @@
 //! let mut stock = memory.subscribe(&Channel::new("orders.placed").group("stock").into()).await?;
 //! memory.publisher().publish("orders.placed", "{}").await?;
 //!
-//! let received = stock.receive().await?;
+//! let mut received = stock.receive().await?;
 //! assert_eq!(received.delivery.payload().as_ref(), b"{}");
-//! if let Some(settle) = received.settle {
-//!     settle.settle(&Settlement::Ack).await?;
-//! }
+//! received.settle(&Settlement::Ack).await?;
 //! memory.idle().await;
 //! # Ok(())
 //! # }
@@ -31,7 +29,7 @@
 //! - Every subscription without a group receives every message that matches it. Subscriptions of one group compete: one of them
 //!   receives each message, and one that was just served lets the others go first.
 //! - Messages of a subscription keep their order. One that comes back goes to the place it had, before all later ones.
-//! - `Retry` delivers again, after its delay, with the attempt counted up. `Reject` drops. A message whose handle is dropped
+//! - `Retry` delivers again, after its delay, with the attempt counted up. `Reject` drops. A message that is dropped
 //!   unsettled (an aborted handler, a shutdown) is delivered again at once.
 //! - What a subscription of a group leaves behind stays for the others, and for the next one when it was the last. What one without
 //!   a group leaves behind ends with it.

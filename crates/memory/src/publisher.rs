@@ -10,7 +10,7 @@ use throughline_core::message::{Destination, System, Target};
 use throughline_core::{Delivery, Envelope, Receipt};
 use tokio::time::timeout;
 
-use crate::delivery::from_envelope;
+use crate::delivery::arrive;
 use crate::done::Done;
 use crate::semconv::INBOX;
 use crate::server::{Server, is_inbox};
@@ -27,17 +27,16 @@ impl Transport {
     }
 
     /// Publishes a message, or each of a batch, and returns how many subscriptions, groups or requests it reached.
-    fn send(&self, envelope: &mut Envelope) -> Result<usize, PublishError> {
-        let mut reached = 0;
-        for message in envelope.messages_mut() {
-            let name = message.destination().name();
-            if name.is_empty() {
-                return Err(no_destination());
-            }
-            let recipients = self.server.recipients(name);
-            reached += self.server.deliver(recipients, |name| from_envelope(name, message));
+    fn send(&self, envelope: Envelope) -> Result<usize, PublishError> {
+        if envelope.is_batch() {
+            return envelope.messages().iter().map(|message| self.send(message.clone())).sum();
         }
-        Ok(reached)
+        let name = envelope.destination().name();
+        if name.is_empty() {
+            return Err(no_destination());
+        }
+        let recipients = self.server.recipients(name);
+        Ok(self.server.deliver(recipients, || arrive(envelope)))
     }
 }
 
@@ -58,12 +57,12 @@ impl Publish for Transport {
     // Written out instead of `async fn`: see `Done`.
     fn publish<'a, 'f>(
         &'a self,
-        mut envelope: Envelope,
+        envelope: Envelope,
     ) -> Pin<Box<dyn Future<Output = Result<Receipt, PublishError>> + Send + 'f>>
     where
         'a: 'f,
     {
-        match self.send(&mut envelope) {
+        match self.send(envelope) {
             Ok(_) => Box::pin(Done::new()),
             Err(error) => Box::pin(ready(Err(error))),
         }
@@ -73,7 +72,7 @@ impl Publish for Transport {
         let mut inbox = self.server.open_inbox();
         let destination = envelope.destination().clone();
         let reply_to = Destination::new(inbox.name()).with_template(INBOX);
-        if self.send(&mut envelope.with_reply_to(reply_to))? == 0 {
+        if self.send(envelope.with_reply_to(reply_to))? == 0 {
             return Err(no_responders(destination.name()));
         }
         match timeout(limit, inbox.reply()).await {
@@ -108,7 +107,7 @@ mod tests {
 
     /// Answers one request with its body behind `re: `, twice.
     async fn answer(memory: Memory, mut requests: Box<dyn Subscriber>) -> Destination {
-        let request = next(&mut requests).await.delivery;
+        let request = next(&mut requests).await.delivery.clone();
         let inbox = request.reply_to().unwrap().clone();
         let body = [b"re: ", request.payload().as_ref()].concat();
         for _ in 0..2 {
@@ -139,8 +138,9 @@ mod tests {
         let mut requests = subscribe(&memory, Channel::new("echo")).await;
         let transport = memory.transport();
         let answering = async {
-            let (one, two) = (next(&mut requests).await.delivery, next(&mut requests).await.delivery);
+            let (one, two) = (next(&mut requests).await, next(&mut requests).await);
             for request in [two, one] {
+                let request = &request.delivery;
                 let reply = Envelope::new(request.reply_to().unwrap().clone(), request.payload().clone());
                 transport.publish(reply).await.unwrap();
             }
@@ -202,7 +202,7 @@ mod tests {
         let memory = Memory::new();
         let mut orders = subscribe(&memory, Channel::new("orders.*")).await;
         for number in 0..3000 {
-            publish(&memory, &format!("orders.{number}"), "x").await;
+            publish(&memory, format!("orders.{number}"), "x").await;
             assert_eq!(next(&mut orders).await.delivery.destination(), format!("orders.{number}"));
             let _ = next_body(&mut orders).await;
         }

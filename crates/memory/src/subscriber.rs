@@ -6,7 +6,6 @@ use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Subscribe
 use throughline_core::message::Source;
 use tokio::task::yield_now;
 
-use crate::delivery::Held;
 use crate::server::{Member, Queue, Server, Taken, Turn};
 
 /// Takes the messages of one subscription out of its queue.
@@ -41,12 +40,12 @@ impl Receiver {
         }
     }
 
-    async fn wait(&self) -> Result<Box<Held>, BrokerError> {
+    async fn wait(&self) -> Result<Received, BrokerError> {
         let mut change = pin!(self.queue.change());
         loop {
             change.as_mut().enable();
             match self.take().await {
-                Taken::Message(held) => return Ok(held),
+                Taken::Message(received) => return Ok(received),
                 Taken::Ended => return Err(self.ended()),
                 Taken::Nothing(due) => Queue::wait(change.as_mut(), due).await,
                 Taken::OthersFirst => {}
@@ -75,12 +74,22 @@ impl Subscriber for Receiver {
         if self.left {
             return Err(self.ended());
         }
-        let held = match self.take().await {
-            Taken::Message(held) => held,
-            Taken::Ended => return Err(self.ended()),
-            Taken::Nothing(_) | Taken::OthersFirst => self.wait().await?,
-        };
-        Ok(held.into_received())
+        match self.take().await {
+            Taken::Message(received) => Ok(received),
+            Taken::Ended => Err(self.ended()),
+            Taken::Nothing(_) | Taken::OthersFirst => self.wait().await,
+        }
+    }
+
+    fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
+        if self.left {
+            return Some(Err(self.ended()));
+        }
+        match self.queue.take(self.member, Turn::First) {
+            Taken::Message(received) => Some(Ok(received)),
+            Taken::Ended => Some(Err(self.ended())),
+            Taken::Nothing(_) | Taken::OthersFirst => None,
+        }
     }
 
     async fn close(&mut self) {

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use throughline_core::broker::{Broker, Received, Subscriber, Subscription};
+use throughline_core::message::Destination;
 use throughline_core::{Envelope, Settlement};
 
 use crate::Memory;
@@ -12,7 +13,7 @@ pub(crate) async fn subscribe(memory: &Memory, to: impl Into<Subscription>) -> B
     memory.subscribe(&to.into()).await.unwrap()
 }
 
-pub(crate) async fn publish(memory: &Memory, destination: &str, body: &'static str) {
+pub(crate) async fn publish(memory: &Memory, destination: impl Into<Destination>, body: &'static str) {
     memory.transport().publish(Envelope::new(destination, body)).await.unwrap();
 }
 
@@ -32,8 +33,8 @@ pub(crate) fn body(received: &Received) -> String {
     String::from_utf8(received.delivery.payload().to_vec()).unwrap()
 }
 
-pub(crate) async fn settle(received: Received, settlement: Settlement) {
-    received.settle.unwrap().settle(&settlement).await.unwrap();
+pub(crate) async fn settle(mut received: Received, settlement: Settlement) {
+    received.settle(&settlement).await.unwrap();
 }
 
 /// Asserts that a subscription has no message now.

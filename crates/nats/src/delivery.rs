@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +5,7 @@ use async_nats::Client;
 use async_trait::async_trait;
 use bytes::Bytes;
 use opentelemetry::KeyValue;
-use throughline_core::broker::{BrokerError, Settle};
+use throughline_core::broker::{BrokerError, Received, Settle};
 use throughline_core::message::{Delivery, Native, OperationType, Settlement};
 
 use crate::carrier::to_headers;
@@ -297,48 +296,39 @@ impl Acks {
     }
 }
 
-/// Settles one message of a stream.
-pub(crate) struct StreamSettle {
-    acks: Arc<Acks>,
-    ack: async_nats::Subject,
-}
-
-impl StreamSettle {
-    pub(crate) const fn new(acks: Arc<Acks>, ack: async_nats::Subject) -> Self {
-        Self { acks, ack }
-    }
-}
-
+/// Settles the messages of one subscription; what is to be told goes to the address that came with the message.
 #[async_trait]
-impl Settle for StreamSettle {
-    async fn settle(&self, settlement: &Settlement) -> Result<(), BrokerError> {
+impl Settle for Acks {
+    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
+        let Some(ack) = ack_of(message) else { return Ok(()) };
         match settlement {
-            Settlement::Ack => self.acks.acknowledge(&self.ack).await,
-            Settlement::Reject { .. } => self.acks.tell(&self.ack, Bytes::from_static(b"+TERM")).await,
-            Settlement::Retry { after } => self.acks.tell(&self.ack, nak(*after)).await,
-            _ => self.acks.give_back(&self.ack).await,
+            Settlement::Ack => self.acknowledge(ack).await,
+            Settlement::Reject { .. } => self.tell(ack, Bytes::from_static(b"+TERM")).await,
+            Settlement::Retry { after } => self.tell(ack, nak(*after)).await,
+            _ => self.give_back(ack).await,
         }
     }
 
     fn heartbeat(&self) -> Option<Duration> {
-        Some(self.acks.heartbeat)
+        Some(self.heartbeat)
     }
 
-    async fn extend(&self) -> Result<(), BrokerError> {
-        self.acks.keep(&self.ack).await
+    async fn extend(&self, message: &Received) -> Result<(), BrokerError> {
+        match ack_of(message) {
+            Some(ack) => self.keep(ack).await,
+            None => Ok(()),
+        }
     }
+}
+
+fn ack_of(message: &Received) -> Option<&async_nats::Subject> {
+    message.delivery.native::<NativeMessage>()?.message.as_ref()?.reply.as_ref()
 }
 
 fn nak(after: Option<Duration>) -> Bytes {
     match after {
         Some(delay) if !delay.is_zero() => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
         _ => Bytes::from_static(b"-NAK"),
-    }
-}
-
-impl fmt::Debug for StreamSettle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamSettle").field("ack", &self.ack).finish_non_exhaustive()
     }
 }
 

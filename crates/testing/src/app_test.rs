@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use throughline_core::broker::{Broker, Received, Subscriber};
+use throughline_core::broker::{Broker, Subscriber};
 use throughline_core::codec::{Decode, Encode};
 use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::serve::Running;
@@ -53,12 +53,10 @@ struct Observer {
 impl Observer {
     async fn receive(&mut self) -> Delivery {
         match self.subscriber.receive().await {
-            Ok(Received { delivery, settle }) => {
-                if let Some(settle) = settle {
-                    // Acknowledging on the in-memory broker cannot fail.
-                    let _ = settle.settle(&Settlement::Ack).await;
-                }
-                delivery
+            Ok(mut received) => {
+                // Acknowledging on the in-memory broker cannot fail.
+                let _ = received.settle(&Settlement::Ack).await;
+                received.delivery.clone()
             }
             Err(error) => panic!("the in-memory broker stopped: {error}"),
         }

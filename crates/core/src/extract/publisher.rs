@@ -5,7 +5,7 @@ use crate::publish::Publisher;
 /// A publisher on the broker the message came from. What it publishes belongs to the message's trace, also from a spawned task.
 impl<S: Sync> FromDelivery<S> for Publisher {
     async fn from_delivery(delivery: &Delivery, _state: &S) -> Result<Self, Rejection> {
-        match delivery.runtime::<Self>() {
+        match delivery.service::<Self>() {
             Some(publisher) => Ok(publisher.within(delivery.telemetry_scope().into_owned())),
             None => Err(Rejection::new(Failure::new("no_publisher", "this delivery was not received by `serve`"))),
         }

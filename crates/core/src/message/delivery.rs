@@ -7,7 +7,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use opentelemetry::KeyValue;
 
-use super::{Destination, Extensions, Headers, OperationType, Source};
+use super::destination::Name;
+use super::properties::Properties;
+use super::{Destination, Envelope, Extensions, Headers, OperationType, Source};
+use crate::telemetry::Scope;
 
 /// Is what only the adapter knows about a received message; the broker's own extractors read it by downcast.
 ///
@@ -40,7 +43,7 @@ pub trait Native: Any + Send + Sync {
 /// Is a message that arrived, or a batch of them.
 ///
 /// A batch is a delivery whose [`messages`](Self::messages) are several; its own payload and headers are empty.
-/// Middleware treats both alike. Cloning is cheap: the payload is shared.
+/// Middleware treats both alike. Cloning is cheap: what arrived is shared, and copied where a clone is changed.
 ///
 /// # Examples
 ///
@@ -53,20 +56,30 @@ pub trait Native: Any + Send + Sync {
 /// ```
 #[derive(Clone)]
 pub struct Delivery {
-    destination: Arc<str>,
+    message: Arc<Message>,
+    runtime: Option<Arc<Runtime>>,
+    scope: Option<Scope>,
+    extensions: Extensions,
+    attempt: u32,
+}
+
+/// What arrived, which seldom changes afterwards.
+#[derive(Clone)]
+struct Message {
+    destination: Name,
     payload: Bytes,
     headers: Headers,
-    key: Option<Bytes>,
-    id: Option<Arc<str>>,
-    correlation_id: Option<Arc<str>>,
-    reply_to: Option<Destination>,
-    attempt: u32,
+    properties: Option<Box<Properties>>,
     sent_at: Option<SystemTime>,
     native: Option<Arc<dyn Native>>,
-    source: Option<Arc<Source>>,
-    runtime: Option<Arc<dyn Any + Send + Sync>>,
-    extensions: Extensions,
     batch: Option<Arc<[Delivery]>>,
+}
+
+/// What serves a subscription, the same for all of its deliveries.
+pub(crate) struct Runtime {
+    pub(crate) source: Arc<Source>,
+    /// For the extractors of the rooms above, which read it by downcast.
+    pub(crate) services: Box<dyn Any + Send + Sync>,
 }
 
 impl Delivery {
@@ -79,22 +92,61 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn new(destination: impl Into<Arc<str>>, payload: impl Into<Bytes>) -> Self {
-        Self {
-            destination: destination.into(),
+        Self::of(Message {
+            destination: Name::Shared(destination.into()),
             payload: payload.into(),
             headers: Headers::new(),
-            key: None,
-            id: None,
-            correlation_id: None,
-            reply_to: None,
-            attempt: 1,
+            properties: None,
             sent_at: None,
             native: None,
-            source: None,
-            runtime: None,
-            extensions: Extensions::default(),
             batch: None,
+        })
+    }
+
+    /// Creates a delivery of what somebody published, or of what an adapter gathered in an envelope, in one step and without a
+    /// copy. A content type becomes the header `content-type`, unless there is one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Envelope};
+    /// let delivery = Delivery::from_envelope(Envelope::new("orders", "x").with_id("m1"), None, None);
+    /// assert_eq!((delivery.destination(), delivery.id()), ("orders", Some("m1")));
+    /// ```
+    #[must_use]
+    pub fn from_envelope(envelope: Envelope, sent_at: Option<SystemTime>, native: Option<Arc<dyn Native>>) -> Self {
+        let (destination, payload, headers, properties) = envelope.into_arriving();
+        Self::of(Message {
+            destination: destination.into_name(),
+            payload,
+            headers,
+            properties,
+            sent_at,
+            native,
+            batch: None,
+        })
+    }
+
+    fn of(message: Message) -> Self {
+        Self {
+            message: Arc::new(message),
+            runtime: None,
+            scope: None,
+            extensions: Extensions::default(),
+            attempt: 1,
         }
+    }
+
+    fn message_mut(&mut self) -> &mut Message {
+        Arc::make_mut(&mut self.message)
+    }
+
+    fn properties_mut(&mut self) -> &mut Properties {
+        self.message_mut().properties.get_or_insert_default()
+    }
+
+    pub(super) fn properties(&self) -> Option<&Properties> {
+        self.message.properties.as_deref()
     }
 
     /// Creates a batch. Its destination is the one all messages share, else empty.
@@ -108,14 +160,21 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn batch(messages: Vec<Self>) -> Self {
-        let shared = messages.first().map(|first| Arc::clone(&first.destination));
-        let shared = shared.filter(|name| messages.iter().all(|message| message.destination == *name));
-        let mut whole = Self::new(shared.unwrap_or_else(|| Arc::from("")), Bytes::new());
-        whole.source = messages.first().and_then(|first| first.source.clone());
-        whole.runtime = messages.first().and_then(|first| first.runtime.clone());
-        whole.attempt = messages.iter().map(|message| message.attempt).max().unwrap_or(1);
-        whole.batch = Some(messages.into());
-        whole
+        let shared = messages.first().map(|first| &first.message.destination);
+        let shared = shared.filter(|name| messages.iter().all(|message| message.destination() == name.as_str()));
+        let destination = shared.cloned().unwrap_or(Name::Fixed(""));
+        let runtime = messages.first().and_then(|first| first.runtime.clone());
+        let attempt = messages.iter().map(|message| message.attempt).max().unwrap_or(1);
+        let batch = Message {
+            destination,
+            payload: Bytes::new(),
+            headers: Headers::new(),
+            properties: None,
+            sent_at: None,
+            native: None,
+            batch: Some(messages.into()),
+        };
+        Self { runtime, attempt, ..Self::of(batch) }
     }
 
     /// Sets the headers.
@@ -129,7 +188,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
-        self.headers = headers;
+        self.message_mut().headers = headers;
         self
     }
 
@@ -142,7 +201,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
-        self.key = Some(key.into());
+        self.properties_mut().key = Some(key.into());
         self
     }
 
@@ -155,7 +214,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Self {
-        self.id = Some(id.into());
+        self.properties_mut().id = Some(id.into());
         self
     }
 
@@ -168,7 +227,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_correlation_id(mut self, id: impl Into<Arc<str>>) -> Self {
-        self.correlation_id = Some(id.into());
+        self.properties_mut().correlation_id = Some(id.into());
         self
     }
 
@@ -182,7 +241,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_reply_to(mut self, destination: impl Into<Destination>) -> Self {
-        self.reply_to = Some(destination.into());
+        self.properties_mut().reply_to = Some(destination.into());
         self
     }
 
@@ -208,8 +267,8 @@ impl Delivery {
     /// assert!(throughline_core::Delivery::new("orders", "x").with_sent_at(SystemTime::now()).sent_at().is_some());
     /// ```
     #[must_use]
-    pub const fn with_sent_at(mut self, time: SystemTime) -> Self {
-        self.sent_at = Some(time);
+    pub fn with_sent_at(mut self, time: SystemTime) -> Self {
+        self.message_mut().sent_at = Some(time);
         self
     }
 
@@ -225,7 +284,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_native(mut self, native: Arc<dyn Native>) -> Self {
-        self.native = Some(native);
+        self.message_mut().native = Some(native);
         self
     }
 
@@ -238,7 +297,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
-        self.payload = payload.into();
+        self.message_mut().payload = payload.into();
         self
     }
 
@@ -253,19 +312,21 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn map_messages(mut self, mut change: impl FnMut(Self) -> Self) -> Self {
-        match self.batch.take() {
+        match &self.message.batch {
             None => change(self),
             Some(messages) => {
-                self.batch = Some(messages.iter().cloned().map(change).collect());
+                let messages = messages.iter().cloned().map(change).collect();
+                self.message_mut().batch = Some(messages);
                 self
             }
         }
     }
 
     pub(crate) fn retain_messages(mut self, wanted: &[bool]) -> Self {
-        if let Some(messages) = self.batch.take() {
+        if let Some(messages) = &self.message.batch {
             let kept = messages.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(message, _)| message.clone());
-            self.batch = Some(kept.collect());
+            let kept = kept.collect();
+            self.message_mut().batch = Some(kept);
         }
         self
     }
@@ -304,7 +365,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn destination(&self) -> &str {
-        &self.destination
+        self.message.destination.as_str()
     }
 
     /// Returns the body; empty for a batch.
@@ -315,8 +376,8 @@ impl Delivery {
     /// assert_eq!(throughline_core::Delivery::new("orders", "x").payload().len(), 1);
     /// ```
     #[must_use]
-    pub const fn payload(&self) -> &Bytes {
-        &self.payload
+    pub fn payload(&self) -> &Bytes {
+        &self.message.payload
     }
 
     /// Returns the headers; empty for a batch.
@@ -327,8 +388,8 @@ impl Delivery {
     /// assert!(throughline_core::Delivery::new("orders", "x").headers().is_empty());
     /// ```
     #[must_use]
-    pub const fn headers(&self) -> &Headers {
-        &self.headers
+    pub fn headers(&self) -> &Headers {
+        &self.message.headers
     }
 
     /// Returns the key.
@@ -339,8 +400,8 @@ impl Delivery {
     /// assert!(throughline_core::Delivery::new("orders", "x").key().is_none());
     /// ```
     #[must_use]
-    pub const fn key(&self) -> Option<&Bytes> {
-        self.key.as_ref()
+    pub fn key(&self) -> Option<&Bytes> {
+        self.properties()?.key.as_ref()
     }
 
     /// Returns the message id.
@@ -352,7 +413,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.properties()?.id.as_deref()
     }
 
     /// Returns the correlation id.
@@ -364,7 +425,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
-        self.correlation_id.as_deref()
+        self.properties()?.correlation_id.as_deref()
     }
 
     /// Returns where the sender expects an answer.
@@ -375,8 +436,8 @@ impl Delivery {
     /// assert!(throughline_core::Delivery::new("orders", "x").reply_to().is_none());
     /// ```
     #[must_use]
-    pub const fn reply_to(&self) -> Option<&Destination> {
-        self.reply_to.as_ref()
+    pub fn reply_to(&self) -> Option<&Destination> {
+        self.properties()?.reply_to.as_ref()
     }
 
     /// Returns which delivery of the message this is, counted from 1; of a batch, the highest of its messages.
@@ -399,8 +460,8 @@ impl Delivery {
     /// assert!(throughline_core::Delivery::new("orders", "x").sent_at().is_none());
     /// ```
     #[must_use]
-    pub const fn sent_at(&self) -> Option<SystemTime> {
-        self.sent_at
+    pub fn sent_at(&self) -> Option<SystemTime> {
+        self.message.sent_at
     }
 
     /// Returns what the adapter attached, if it is a `T`.
@@ -414,7 +475,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn native<T: Native>(&self) -> Option<&T> {
-        let native: &dyn Any = self.native.as_deref()?;
+        let native: &dyn Any = self.message.native.as_deref()?;
         native.downcast_ref()
     }
 
@@ -426,8 +487,8 @@ impl Delivery {
     /// assert!(!throughline_core::Delivery::new("orders", "x").is_batch());
     /// ```
     #[must_use]
-    pub const fn is_batch(&self) -> bool {
-        self.batch.is_some()
+    pub fn is_batch(&self) -> bool {
+        self.message.batch.is_some()
     }
 
     /// Returns the messages: those of the batch, or this one.
@@ -439,7 +500,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn messages(&self) -> &[Self] {
-        self.batch.as_deref().unwrap_or(std::slice::from_ref(self))
+        self.message.batch.as_deref().unwrap_or(std::slice::from_ref(self))
     }
 
     /// Returns the description of the subscription that received the message, for telemetry.
@@ -450,36 +511,45 @@ impl Delivery {
     /// assert!(throughline_core::Delivery::new("orders", "x").source().is_none());
     /// ```
     #[must_use]
-    pub const fn source(&self) -> Option<&Arc<Source>> {
-        self.source.as_ref()
+    pub fn source(&self) -> Option<&Arc<Source>> {
+        self.runtime.as_ref().map(|runtime| &runtime.source)
     }
 
-    pub(crate) fn set_source(&mut self, source: Arc<Source>) {
-        self.source = Some(source);
+    /// What serves the subscription.
+    pub(crate) fn service<T: Any>(&self) -> Option<&T> {
+        self.runtime.as_ref()?.services.downcast_ref()
     }
 
-    /// What serves the subscription; the extractors of the rooms above read it by downcast.
-    pub(crate) fn runtime<T: Any>(&self) -> Option<&T> {
-        self.runtime.as_deref()?.downcast_ref()
+    pub(crate) const fn count_attempt(&mut self) {
+        self.attempt = self.attempt.saturating_add(1);
     }
 
-    pub(crate) fn set_runtime(&mut self, runtime: Arc<dyn Any + Send + Sync>) {
+    pub(crate) fn set_runtime(&mut self, runtime: Arc<Runtime>) {
         self.runtime = Some(runtime);
     }
 
+    /// The context and baggage the message is handled under, once its process span has started.
+    pub(crate) const fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
+    }
+
+    pub(crate) fn set_scope(&mut self, scope: Scope) {
+        self.scope = Some(scope);
+    }
+
     pub(crate) fn native_dyn(&self) -> Option<&dyn Native> {
-        self.native.as_deref()
+        self.message.native.as_deref()
     }
 }
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("destination", &self.destination)
-            .field("payload", &format_args!("{} bytes", self.payload.len()))
-            .field("headers", &self.headers)
+            .field("destination", &self.destination())
+            .field("payload", &format_args!("{} bytes", self.payload().len()))
+            .field("headers", self.headers())
             .field("attempt", &self.attempt)
-            .field("batch", &self.batch.as_ref().map(|messages| messages.len()))
+            .field("batch", &self.message.batch.as_ref().map(|messages| messages.len()))
             .finish_non_exhaustive()
     }
 }

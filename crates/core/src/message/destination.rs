@@ -16,7 +16,20 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct Destination {
-    name: Arc<str>,
+    name: Name,
+    /// Rare, and one pointer where there is none.
+    details: Option<Arc<Details>>,
+}
+
+/// Is a name that stands in the program's text, or one that is shared; neither costs an allocation to pass on.
+#[derive(Clone)]
+pub(super) enum Name {
+    Fixed(&'static str),
+    Shared(Arc<str>),
+}
+
+#[derive(Clone, Default)]
+struct Details {
     template: Option<Arc<str>>,
     native: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -32,7 +45,7 @@ impl Destination {
     /// ```
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), template: None, native: None }
+        Self { name: Name::Shared(name.into()), details: None }
     }
 
     /// Registers the low-cardinality pattern of a computed name; it stands in span names and metrics instead of the name
@@ -46,7 +59,7 @@ impl Destination {
     /// ```
     #[must_use]
     pub fn with_template(mut self, template: impl Into<Arc<str>>) -> Self {
-        self.template = Some(template.into());
+        self.details_mut().template = Some(template.into());
         self
     }
 
@@ -60,7 +73,7 @@ impl Destination {
     /// ```
     #[must_use]
     pub fn with_native<T: Any + Send + Sync>(mut self, native: T) -> Self {
-        self.native = Some(Arc::new(native));
+        self.details_mut().native = Some(Arc::new(native));
         self
     }
 
@@ -73,7 +86,7 @@ impl Destination {
     /// ```
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_str()
     }
 
     /// Returns the registered pattern of a computed name.
@@ -85,7 +98,7 @@ impl Destination {
     /// ```
     #[must_use]
     pub fn template(&self) -> Option<&str> {
-        self.template.as_deref()
+        self.details.as_ref()?.template.as_deref()
     }
 
     /// Returns what the adapter attached, if it is a `T`.
@@ -97,26 +110,43 @@ impl Destination {
     /// ```
     #[must_use]
     pub fn native<T: Any>(&self) -> Option<&T> {
-        self.native.as_deref()?.downcast_ref()
+        self.details.as_ref()?.native.as_deref()?.downcast_ref()
     }
 
     pub(crate) fn is_native(&self) -> bool {
-        self.native.is_some()
+        self.details.as_ref().is_some_and(|details| details.native.is_some())
+    }
+
+    fn details_mut(&mut self) -> &mut Details {
+        Arc::make_mut(self.details.get_or_insert_default())
+    }
+
+    pub(super) fn into_name(self) -> Name {
+        self.name
     }
 }
 
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Destination")
-            .field("name", &self.name)
-            .field("template", &self.template)
+            .field("name", &self.name())
+            .field("template", &self.template())
             .finish_non_exhaustive()
     }
 }
 
-impl From<&str> for Destination {
-    fn from(name: &str) -> Self {
-        Self::new(name)
+impl Name {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Fixed(name) => name,
+            Self::Shared(name) => name,
+        }
+    }
+}
+
+impl From<&'static str> for Destination {
+    fn from(name: &'static str) -> Self {
+        Self { name: Name::Fixed(name), details: None }
     }
 }
 

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
 
+use super::properties::Properties;
 use super::{Delivery, Destination, Headers};
+
+/// The header under which the content type travels where the broker has no place of its own for it.
+const CONTENT_TYPE: &str = "content-type";
 
 /// Is a message on its way out, or a batch of them.
 ///
@@ -23,11 +27,13 @@ pub struct Envelope {
     destination: Destination,
     payload: Bytes,
     headers: Headers,
-    key: Option<Bytes>,
-    id: Option<Arc<str>>,
-    correlation_id: Option<Arc<str>>,
     content_type: Option<Cow<'static, str>>,
-    reply_to: Option<Destination>,
+    properties: Option<Box<Properties>>,
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Clone, Default)]
+struct Rare {
     creation: CreationContext,
     batch: Vec<Envelope>,
 }
@@ -68,13 +74,9 @@ impl Envelope {
             destination: destination.into(),
             payload: payload.into(),
             headers: Headers::new(),
-            key: None,
-            id: None,
-            correlation_id: None,
             content_type: None,
-            reply_to: None,
-            creation: CreationContext::New,
-            batch: Vec::new(),
+            properties: None,
+            rare: None,
         }
     }
 
@@ -102,9 +104,10 @@ impl Envelope {
     #[must_use]
     pub fn batch(destination: impl Into<Destination>, messages: impl IntoIterator<Item = Self>) -> Self {
         let mut whole = Self::new(destination, Bytes::new());
-        whole.batch = messages.into_iter().collect();
-        for message in &mut whole.batch {
-            message.destination = whole.destination.clone();
+        let mut batch: Vec<Self> = messages.into_iter().collect();
+        if !batch.is_empty() {
+            batch.iter_mut().for_each(|message| message.destination = whole.destination.clone());
+            whole.rare_mut().batch = batch;
         }
         whole
     }
@@ -122,10 +125,10 @@ impl Envelope {
     pub fn forward(delivery: &Delivery, destination: impl Into<Destination>) -> Self {
         let mut envelope = Self::new(destination, delivery.payload().clone());
         envelope.headers = delivery.headers().clone();
-        envelope.key = delivery.key().cloned();
-        envelope.id = delivery.id().map(Arc::from);
-        envelope.correlation_id = delivery.correlation_id().map(Arc::from);
-        envelope.creation = CreationContext::Kept;
+        envelope.properties = delivery
+            .properties()
+            .map(|properties| Box::new(Properties { reply_to: None, ..properties.clone() }));
+        envelope.rare_mut().creation = CreationContext::Kept;
         envelope
     }
 
@@ -140,8 +143,8 @@ impl Envelope {
     #[must_use]
     pub fn with_destination(mut self, destination: impl Into<Destination>) -> Self {
         self.destination = destination.into();
-        for message in &mut self.batch {
-            message.destination = self.destination.clone();
+        if let Some(rare) = &mut self.rare {
+            rare.batch.iter_mut().for_each(|message| message.destination = self.destination.clone());
         }
         self
     }
@@ -172,7 +175,7 @@ impl Envelope {
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         let key = key.into();
-        self.each_mut(|message| message.key = Some(key.clone()));
+        self.each_mut(|message| message.properties_mut().key = Some(key.clone()));
         self
     }
 
@@ -185,7 +188,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Self {
-        self.id = Some(id.into());
+        self.properties_mut().id = Some(id.into());
         self
     }
 
@@ -199,7 +202,7 @@ impl Envelope {
     #[must_use]
     pub fn with_correlation_id(mut self, id: impl Into<Arc<str>>) -> Self {
         let id = id.into();
-        self.each_mut(|message| message.correlation_id = Some(Arc::clone(&id)));
+        self.each_mut(|message| message.properties_mut().correlation_id = Some(Arc::clone(&id)));
         self
     }
 
@@ -227,7 +230,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn with_reply_to(mut self, destination: impl Into<Destination>) -> Self {
-        self.reply_to = Some(destination.into());
+        self.properties_mut().reply_to = Some(destination.into());
         self
     }
 
@@ -242,7 +245,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn with_creation_context(mut self, context: SpanContext) -> Self {
-        self.creation = CreationContext::Given(context);
+        self.rare_mut().creation = CreationContext::Given(context);
         self
     }
 
@@ -261,11 +264,22 @@ impl Envelope {
     }
 
     fn each_mut(&mut self, mut change: impl FnMut(&mut Self)) {
-        if self.batch.is_empty() {
-            change(self);
-        } else {
-            self.batch.iter_mut().for_each(change);
+        match self.batch_mut() {
+            Some(batch) => batch.iter_mut().for_each(change),
+            None => change(self),
         }
+    }
+
+    fn properties_mut(&mut self) -> &mut Properties {
+        self.properties.get_or_insert_default()
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn batch_mut(&mut self) -> Option<&mut Vec<Self>> {
+        self.rare.as_mut().map(|rare| &mut rare.batch).filter(|batch| !batch.is_empty())
     }
 
     /// Returns the destination.
@@ -336,8 +350,8 @@ impl Envelope {
     /// assert!(throughline_core::Envelope::new("orders", "x").key().is_none());
     /// ```
     #[must_use]
-    pub const fn key(&self) -> Option<&Bytes> {
-        self.key.as_ref()
+    pub fn key(&self) -> Option<&Bytes> {
+        self.properties.as_ref()?.key.as_ref()
     }
 
     /// Returns the message id.
@@ -349,7 +363,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.properties.as_ref()?.id.as_deref()
     }
 
     /// Returns the correlation id.
@@ -361,7 +375,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
-        self.correlation_id.as_deref()
+        self.properties.as_ref()?.correlation_id.as_deref()
     }
 
     /// Returns the media type of the body.
@@ -384,8 +398,8 @@ impl Envelope {
     /// assert!(throughline_core::Envelope::new("orders", "x").reply_to().is_none());
     /// ```
     #[must_use]
-    pub const fn reply_to(&self) -> Option<&Destination> {
-        self.reply_to.as_ref()
+    pub fn reply_to(&self) -> Option<&Destination> {
+        self.properties.as_ref()?.reply_to.as_ref()
     }
 
     /// Tells whether this is a batch.
@@ -397,7 +411,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn is_batch(&self) -> bool {
-        !self.batch.is_empty()
+        self.rare.as_ref().is_some_and(|rare| !rare.batch.is_empty())
     }
 
     /// Returns the messages: those of the batch, or this one.
@@ -409,7 +423,10 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn messages(&self) -> &[Self] {
-        if self.batch.is_empty() { std::slice::from_ref(self) } else { &self.batch }
+        match &self.rare {
+            Some(rare) if !rare.batch.is_empty() => &rare.batch,
+            _ => std::slice::from_ref(self),
+        }
     }
 
     /// Returns the messages for a change: those of the batch, or this one.
@@ -423,7 +440,10 @@ impl Envelope {
     /// }
     /// ```
     pub fn messages_mut(&mut self) -> &mut [Self] {
-        if self.batch.is_empty() { std::slice::from_mut(self) } else { &mut self.batch }
+        if self.is_batch() {
+            return self.batch_mut().map_or(&mut [], Vec::as_mut_slice);
+        }
+        std::slice::from_mut(self)
     }
 
     /// Tells whether this is a received message on its way to another destination, with its headers as they were (SPAN-37).
@@ -435,22 +455,39 @@ impl Envelope {
     /// assert!(Envelope::forward(&Delivery::new("orders", "x"), "orders.dead").is_forwarded());
     /// ```
     #[must_use]
-    pub const fn is_forwarded(&self) -> bool {
-        matches!(self.creation, CreationContext::Kept)
+    pub fn is_forwarded(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| matches!(rare.creation, CreationContext::Kept))
     }
 
-    pub(crate) fn into_messages(self) -> Vec<Self> {
-        if self.batch.is_empty() { vec![self] } else { self.batch }
+    pub(crate) fn into_messages(mut self) -> Vec<Self> {
+        match self.batch_mut().map(std::mem::take) {
+            Some(batch) => batch,
+            None => vec![self],
+        }
+    }
+
+    /// Takes apart what arrives as it left: name, body, headers with the content type among them, and properties.
+    pub(super) fn into_arriving(mut self) -> (Destination, Bytes, Headers, Option<Box<Properties>>) {
+        if let Some(content_type) = self.content_type
+            && !self.headers.contains(CONTENT_TYPE)
+        {
+            let content_type = match content_type {
+                Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+                Cow::Owned(text) => Bytes::from(text),
+            };
+            self.headers.append(CONTENT_TYPE, content_type);
+        }
+        (self.destination, self.payload, self.headers, self.properties)
     }
 
     /// The parts telemetry reads, with the headers for writing.
     pub(crate) fn telemetry_parts(&mut self) -> TelemetryParts<'_> {
         TelemetryParts {
             headers: &mut self.headers,
-            id: self.id.as_deref(),
-            correlation_id: self.correlation_id.as_deref(),
+            id: self.properties.as_ref().and_then(|properties| properties.id.as_deref()),
+            correlation_id: self.properties.as_ref().and_then(|properties| properties.correlation_id.as_deref()),
             body_size: self.payload.len(),
-            creation: self.creation.clone(),
+            creation: self.rare.as_ref().map_or(CreationContext::New, |rare| rare.creation.clone()),
         }
     }
 }
@@ -461,7 +498,7 @@ impl fmt::Debug for Envelope {
             .field("destination", &self.destination)
             .field("payload", &format_args!("{} bytes", self.payload.len()))
             .field("headers", &self.headers)
-            .field("batch", &self.batch.len())
+            .field("batch", &self.rare.as_ref().map_or(0, |rare| rare.batch.len()))
             .finish_non_exhaustive()
     }
 }

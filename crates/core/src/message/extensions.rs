@@ -2,6 +2,8 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
+type Entry = (TypeId, Arc<dyn Any + Send + Sync>);
+
 /// Carries values from middleware to later middleware and to handlers, one per type.
 ///
 /// # Examples
@@ -15,7 +17,8 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone, Default)]
 pub struct Extensions {
-    values: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
+    /// `None` while there is nothing, which is nearly always.
+    values: Option<Arc<Vec<Entry>>>,
 }
 
 impl Extensions {
@@ -31,8 +34,9 @@ impl Extensions {
     /// ```
     pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
         let id = TypeId::of::<T>();
-        self.values.retain(|(stored, _)| *stored != id);
-        self.values.push((id, Arc::new(value)));
+        let values = Arc::make_mut(self.values.get_or_insert_default());
+        values.retain(|(stored, _)| *stored != id);
+        values.push((id, Arc::new(value)));
     }
 
     /// Returns the value of that type, if one was stored.
@@ -45,13 +49,13 @@ impl Extensions {
     #[must_use]
     pub fn get<T: Any>(&self) -> Option<&T> {
         let id = TypeId::of::<T>();
-        let (_, value) = self.values.iter().find(|(stored, _)| *stored == id)?;
+        let (_, value) = self.values.as_ref()?.iter().find(|(stored, _)| *stored == id)?;
         value.downcast_ref()
     }
 }
 
 impl fmt::Debug for Extensions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Extensions({})", self.values.len())
+        write!(f, "Extensions({})", self.values.as_ref().map_or(0, |values| values.len()))
     }
 }

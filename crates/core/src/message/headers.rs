@@ -1,7 +1,14 @@
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
+
+type Entry = (Cow<'static, str>, Bytes);
+
+/// Holds so many headers in the one allocation that the list costs: content type, trace, baggage and one of the user's.
+type List = SmallVec<[Entry; 4]>;
 
 /// Holds the headers of one message: an ordered list of names and byte values in which a name may repeat.
 ///
@@ -17,9 +24,10 @@ use bytes::Bytes;
 /// headers.append("Tenant", "acme");
 /// assert_eq!(headers.get("tenant"), Some("acme"));
 /// ```
-#[derive(Clone, Default, Eq, PartialEq)]
+#[derive(Clone, Default)]
 pub struct Headers {
-    entries: Vec<(Cow<'static, str>, Bytes)>,
+    /// Shared by clones and copied when one of them is changed.
+    list: Option<Arc<List>>,
 }
 
 impl Headers {
@@ -32,7 +40,7 @@ impl Headers {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: Vec::new() }
+        Self { list: None }
     }
 
     /// Creates an empty list with room for `capacity` entries.
@@ -44,7 +52,7 @@ impl Headers {
     /// ```
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { entries: Vec::with_capacity(capacity) }
+        Self { list: (capacity > 0).then(|| Arc::new(List::with_capacity(capacity))) }
     }
 
     /// Sets a header: every entry of that name, in any spelling, is replaced (PROP-04).
@@ -61,7 +69,7 @@ impl Headers {
     pub fn insert(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         let name = name.into();
         self.remove(&name);
-        self.entries.push((name, value.into()));
+        self.list_mut().push((name, value.into()));
     }
 
     /// Adds a header after those that are there, also when the name is already present.
@@ -75,7 +83,7 @@ impl Headers {
     /// assert_eq!(headers.len(), 2);
     /// ```
     pub fn append(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
-        self.entries.push((name.into(), value.into()));
+        self.list_mut().push((name.into(), value.into()));
     }
 
     /// Removes every entry of that name, in any spelling, and tells whether there was one.
@@ -89,9 +97,12 @@ impl Headers {
     /// assert!(headers.is_empty());
     /// ```
     pub fn remove(&mut self, name: &str) -> bool {
-        let before = self.entries.len();
-        self.entries.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
-        before != self.entries.len()
+        // Asked first: what is not there needs no copy of a shared list.
+        if !self.contains(name) {
+            return false;
+        }
+        self.list_mut().retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+        true
     }
 
     /// Returns the first value of that name as text, or `None` when it is absent or not UTF-8.
@@ -136,8 +147,8 @@ impl Headers {
     /// assert_eq!(headers.get_all("TAG").count(), 2);
     /// ```
     pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let exact = self.entries.iter().any(|(key, _)| key == name);
-        self.entries
+        let exact = self.entries().iter().any(|(key, _)| key == name);
+        self.entries()
             .iter()
             .filter(move |(key, _)| if exact { key == name } else { key.eq_ignore_ascii_case(name) })
             .map(|(_, value)| value.as_ref())
@@ -152,7 +163,7 @@ impl Headers {
     /// ```
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.entries.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
+        self.entries().iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
     }
 
     /// Iterates over all entries in order.
@@ -166,7 +177,7 @@ impl Headers {
     /// assert_eq!((name, value.as_ref()), ("tag", &b"a"[..]));
     /// ```
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &Bytes)> {
-        self.entries.iter().map(|(name, value)| (name.as_ref(), value))
+        self.entries().iter().map(|(name, value)| (name.as_ref(), value))
     }
 
     /// Returns the number of entries.
@@ -178,7 +189,7 @@ impl Headers {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
 
     /// Tells whether there is no entry.
@@ -190,7 +201,7 @@ impl Headers {
     /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries().is_empty()
     }
 
     /// Makes room for `additional` more entries.
@@ -201,14 +212,30 @@ impl Headers {
     /// throughline_core::Headers::new().reserve(2);
     /// ```
     pub fn reserve(&mut self, additional: usize) {
-        self.entries.reserve(additional);
+        self.list_mut().reserve(additional);
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.list.as_deref().map_or(&[], |list| list.as_slice())
+    }
+
+    fn list_mut(&mut self) -> &mut List {
+        Arc::make_mut(self.list.get_or_insert_default())
     }
 }
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries() == other.entries()
+    }
+}
+
+impl Eq for Headers {}
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut map = f.debug_map();
-        for (name, value) in &self.entries {
+        for (name, value) in self.entries() {
             map.entry(name, &format_args!("{} bytes", value.len()));
         }
         map.finish()
@@ -217,6 +244,7 @@ impl fmt::Debug for Headers {
 
 impl<N: Into<Cow<'static, str>>, V: Into<Bytes>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
-        Self { entries: entries.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+        let list: List = entries.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { list: (!list.is_empty()).then(|| Arc::new(list)) }
     }
 }

@@ -11,9 +11,11 @@ mod extensions;
 mod failure;
 mod headers;
 mod outcome;
+mod properties;
 mod receipt;
 mod settlement;
 
+pub(crate) use self::delivery::Runtime;
 pub use self::delivery::{Delivery, Native};
 pub use self::description::{OperationType, Operations, Source, System, Target};
 pub use self::destination::Destination;

@@ -1,6 +1,7 @@
 use std::any::Any;
 
 use super::{Envelope, Extensions, Failure, Settlement};
+use crate::middleware::Settler;
 
 /// Is what came of handling a delivery: the settlement, the replies and, if it failed, why.
 ///
@@ -19,6 +20,7 @@ pub struct Outcome {
     failure: Option<Failure>,
     replies: Vec<Envelope>,
     each: Vec<Option<Outcome>>,
+    settler: Option<Settler>,
     extensions: Extensions,
 }
 
@@ -218,6 +220,19 @@ impl Outcome {
 
     pub(crate) fn insert_extension<T: Any + Send + Sync>(&mut self, value: T) {
         self.extensions.insert(value);
+    }
+
+    /// What records the settlement, where the delivery had a process span.
+    pub(crate) const fn settler(&self) -> Option<&Settler> {
+        self.settler.as_ref()
+    }
+
+    pub(crate) fn set_settler(&mut self, settler: Settler) {
+        self.settler = Some(settler);
+    }
+
+    pub(crate) fn has_replies(&self) -> bool {
+        !self.replies.is_empty() || self.each.iter().flatten().any(Self::has_replies)
     }
 
     pub(crate) fn take_replies(&mut self) -> Vec<Envelope> {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::failure_rule::{Attempts, decide, panicked};
 use crate::broker::{Publish, PublishError};
@@ -55,17 +56,15 @@ pub trait Middleware: Send + Sync + 'static {
 }
 
 /// What the chain of a delivery ends in: the handler, and the way out for what middleware publishes.
-#[async_trait]
 pub(crate) trait Endpoint: Send + Sync {
-    async fn call(&self, delivery: Delivery) -> Outcome;
+    fn call(&self, delivery: Delivery) -> BoxFuture<'_, Outcome>;
 
-    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError>;
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>>;
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
-#[async_trait]
 pub(crate) trait Outlet: Send + Sync {
-    async fn deliver(&self, envelope: Envelope) -> Result<Receipt, PublishError>;
+    fn deliver(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>>;
 
     fn transport(&self) -> &dyn Publish;
 }

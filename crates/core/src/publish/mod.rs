@@ -1,5 +1,6 @@
 //! Publishing, from a handler and from anywhere: [`Publisher`] and the calls it makes.
 
+mod hand_over;
 mod publisher;
 mod publishing;
 

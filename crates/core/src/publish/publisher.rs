@@ -2,14 +2,15 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use opentelemetry::context::FutureExt;
 
+use super::hand_over::HandOver;
 use super::publishing::{Publishing, Requesting};
 use crate::broker::{Broker, Publish, PublishError};
 use crate::codec::Encode;
 use crate::message::{Delivery, Destination, Envelope, Receipt};
-use crate::middleware::{Middleware, NextPublish, Outlet, deliver_with, outgoing};
+use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, outgoing};
 use crate::telemetry::{Instrumentation, Producer, Scope, publish_context};
 
 /// Publishes messages on one broker: in a handler as an argument, elsewhere as taken from the broker.
@@ -182,7 +183,7 @@ impl Publisher {
     /// # }
     /// ```
     pub fn publish(&self, destination: impl Into<Destination>, body: impl Encode) -> Publishing<'_> {
-        Publishing::new(self, encode(body).map(|envelope| Some(envelope.with_destination(destination))))
+        Publishing::new(self, encode(destination, body).map(Some))
     }
 
     /// Publishes several messages to one destination: a create span for each and one send span (SPAN-23). An empty batch does nothing.
@@ -205,7 +206,7 @@ impl Publisher {
         destination: impl Into<Destination>,
         bodies: impl IntoIterator<Item = B>,
     ) -> Publishing<'_> {
-        let messages: Result<Vec<Envelope>, PublishError> = bodies.into_iter().map(encode).collect();
+        let messages: Result<Vec<Envelope>, PublishError> = bodies.into_iter().map(|body| encode("", body)).collect();
         let batch = messages.map(|messages| (!messages.is_empty()).then(|| Envelope::batch(destination, messages)));
         Publishing::new(self, batch)
     }
@@ -246,18 +247,31 @@ impl Publisher {
     /// # }
     /// ```
     pub fn request<T>(&self, destination: impl Into<Destination>, body: impl Encode) -> Requesting<'_, T> {
-        Requesting::new(self, encode(body).map(|envelope| envelope.with_destination(destination)))
+        Requesting::new(self, encode(destination, body))
     }
 
+    /// Whether anything stands between a publish and the transport.
+    pub(super) fn has_middleware(&self) -> bool {
+        !self.inner.middleware.is_empty()
+    }
+
+    /// Publishes through the middleware.
     pub(super) async fn send(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
         let publishing = NextPublish::new(&self.inner.middleware, self).run(envelope);
         match &self.scope {
             // Middleware is to see the message's context too, also in a task that has none.
-            Some(scope) if !self.inner.middleware.is_empty() => {
-                publishing.with_context(publish_context(Some(scope))).await
-            }
-            _ => publishing.await,
+            Some(scope) => publishing.with_context(publish_context(Some(scope))).await,
+            None => publishing.await,
         }
+    }
+
+    /// Publishes without middleware.
+    pub(super) fn hand_over(&self, mut envelope: Envelope) -> HandOver<'_> {
+        let transport = self.inner.transport.as_ref();
+        let span = self.producer().map(|producer| {
+            SendSpan::start(producer, &publish_context(self.scope.as_ref()), transport, &mut envelope)
+        });
+        HandOver::start(transport, envelope, span)
     }
 
     /// Requests go through telemetry but not through middleware, whose `publish` knows no reply.
@@ -285,50 +299,25 @@ impl Publisher {
     }
 }
 
-fn encode(body: impl Encode) -> Result<Envelope, PublishError> {
+fn encode(destination: impl Into<Destination>, body: impl Encode) -> Result<Envelope, PublishError> {
     let body = body.encode().map_err(|error| {
         PublishError::new(crate::broker::PublishErrorKind::Encode, "encode_error", error.to_string()).with_source(error)
     })?;
-    let envelope = Envelope::unaddressed(body.bytes);
+    let envelope = Envelope::new(destination, body.bytes);
     Ok(match body.content_type {
         Some(content_type) => envelope.with_content_type(content_type),
         None => envelope,
     })
 }
 
-#[async_trait]
 impl Outlet for Publisher {
-    async fn deliver(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        let transport = self.inner.transport.as_ref();
-        match self.producer() {
-            None => hand_over(transport, envelope).await,
-            Some(producer) => {
-                let parent = publish_context(self.scope.as_ref());
-                deliver_with(producer, &parent, transport, envelope, |envelope| hand_over(transport, envelope)).await
-            }
-        }
+    fn deliver(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(self.hand_over(envelope))
     }
 
     fn transport(&self) -> &dyn Publish {
         self.inner.transport.as_ref()
     }
-}
-
-async fn hand_over(transport: &dyn Publish, envelope: Envelope) -> Result<Receipt, PublishError> {
-    if !envelope.is_batch() {
-        return transport.publish(envelope).await;
-    }
-    let messages = envelope.into_messages();
-    let total = messages.len();
-    let mut receipts = Vec::with_capacity(total);
-    let mut failed = Vec::new();
-    for (index, result) in transport.publish_batch(messages).await.into_iter().enumerate() {
-        match result {
-            Ok(receipt) => receipts.push(receipt),
-            Err(error) => failed.push((index, error)),
-        }
-    }
-    if failed.is_empty() { Ok(Receipt::batch(receipts)) } else { Err(PublishError::partial(failed, total)) }
 }
 
 impl fmt::Debug for Publisher {

@@ -3,17 +3,18 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use opentelemetry::trace::SpanContext;
 
 use super::Publisher;
+use super::hand_over::HandOver;
 use crate::broker::{PublishError, PublishErrorKind};
 use crate::codec::Decode;
 use crate::message::{Envelope, Receipt};
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// How long a request waits for its reply by default.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,13 +23,20 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 #[must_use = "nothing is published until this is awaited"]
 pub struct Publishing<'a> {
     publisher: &'a Publisher,
-    /// `None` for an empty batch.
-    envelope: Result<Option<Envelope>, PublishError>,
+    state: State<'a>,
+}
+
+enum State<'a> {
+    /// Without an envelope for an empty batch.
+    Prepared(Result<Option<Envelope>, PublishError>),
+    HandingOver(HandOver<'a>),
+    InMiddleware(BoxFuture<'a, Result<Receipt, PublishError>>),
+    Ended,
 }
 
 impl<'a> Publishing<'a> {
     pub(super) fn new(publisher: &'a Publisher, envelope: Result<Option<Envelope>, PublishError>) -> Self {
-        Self { publisher, envelope }
+        Self { publisher, state: State::Prepared(envelope) }
     }
 
     /// Sets the key; of a batch, on each message.
@@ -103,22 +111,37 @@ impl<'a> Publishing<'a> {
     }
 
     fn map(mut self, change: impl FnOnce(Envelope) -> Envelope) -> Self {
-        self.envelope = self.envelope.map(|envelope| envelope.map(change));
+        self.state = match self.state {
+            State::Prepared(envelope) => State::Prepared(envelope.map(|envelope| envelope.map(change))),
+            // Polled already: the message is on its way as it is.
+            state => state,
+        };
         self
     }
 }
 
-impl<'a> IntoFuture for Publishing<'a> {
+impl Future for Publishing<'_> {
     type Output = Result<Receipt, PublishError>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            match self.envelope? {
-                Some(envelope) => self.publisher.send(envelope).await,
-                None => Ok(Receipt::new()),
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Prepared(Err(error)) => return Poll::Ready(Err(error)),
+            State::Prepared(Ok(None)) => return Poll::Ready(Ok(Receipt::new())),
+            State::Prepared(Ok(Some(envelope))) if self.publisher.has_middleware() => {
+                State::InMiddleware(Box::pin(self.publisher.send(envelope)))
             }
-        })
+            State::Prepared(Ok(Some(envelope))) => State::HandingOver(self.publisher.hand_over(envelope)),
+            state => state,
+        };
+        let polled = match &mut state {
+            State::HandingOver(handing_over) => Pin::new(handing_over).poll(context),
+            State::InMiddleware(sending) => sending.as_mut().poll(context),
+            State::Prepared(_) | State::Ended => panic!("a publish was polled after its end"),
+        };
+        if polled.is_pending() {
+            self.state = state;
+        }
+        polled
     }
 }
 

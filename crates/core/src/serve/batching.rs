@@ -2,6 +2,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
 
+/// Is what a handler gets at once.
+pub(super) enum Work {
+    Single(Received),
+    Batch(Vec<Received>),
+}
+
+impl Work {
+    pub(super) fn messages(&self) -> &[Received] {
+        match self {
+            Self::Single(received) => std::slice::from_ref(received),
+            Self::Batch(received) => received,
+        }
+    }
+}
+
 /// Collects messages until a batch is full or its first message has waited long enough. Without a policy every message is one unit.
 pub(super) struct Batcher {
     policy: Option<BatchPolicy>,
@@ -14,36 +29,56 @@ impl Batcher {
         Self { policy, pending: Vec::new(), deadline: None }
     }
 
-    pub(super) const fn is_batch(&self) -> bool {
-        self.policy.is_some()
+    /// Returns the next unit of work if it is complete with what is here already.
+    pub(super) fn try_next(&mut self, subscriber: &mut dyn Subscriber) -> Option<Result<Work, BrokerError>> {
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return self.take().map(Ok);
+        }
+        loop {
+            match subscriber.try_receive()? {
+                Ok(received) => {
+                    if let Some(work) = self.push(received) {
+                        return Some(Ok(work));
+                    }
+                }
+                Err(ended) => return Some(Err(ended)),
+            }
+        }
     }
 
     /// Waits for the next unit of work. Cancel safe: what is collected stays here.
-    pub(super) async fn next(&mut self, subscriber: &mut dyn Subscriber) -> Result<Vec<Received>, BrokerError> {
+    pub(super) async fn next(&mut self, subscriber: &mut dyn Subscriber) -> Result<Work, BrokerError> {
         loop {
             let received = match self.deadline {
                 None => subscriber.receive().await?,
                 Some(deadline) => match timeout_at(deadline, subscriber.receive()).await {
                     Ok(received) => received?,
-                    Err(_) => return Ok(self.take()),
+                    Err(_) => return Ok(Work::Batch(self.take_pending())),
                 },
             };
-            if let Some(full) = self.push(received) {
-                return Ok(full);
+            if let Some(work) = self.push(received) {
+                return Ok(work);
+            }
+            if let Some(work) = self.try_next(subscriber) {
+                return work;
             }
         }
     }
 
     /// Adds a message and returns the unit of work it completes, if it does.
-    pub(super) fn push(&mut self, received: Received) -> Option<Vec<Received>> {
+    pub(super) fn push(&mut self, received: Received) -> Option<Work> {
+        let Some(policy) = self.policy else { return Some(Work::Single(received)) };
         self.pending.push(received);
-        let Some(policy) = self.policy else { return Some(self.take()) };
         self.deadline.get_or_insert_with(|| Instant::now() + policy.max_wait);
-        (self.pending.len() >= policy.max_messages).then(|| self.take())
+        (self.pending.len() >= policy.max_messages).then(|| Work::Batch(self.take_pending()))
     }
 
     /// Returns what is collected so far.
-    pub(super) fn take(&mut self) -> Vec<Received> {
+    pub(super) fn take(&mut self) -> Option<Work> {
+        (!self.pending.is_empty()).then(|| Work::Batch(self.take_pending()))
+    }
+
+    fn take_pending(&mut self) -> Vec<Received> {
         self.deadline = None;
         std::mem::take(&mut self.pending)
     }

@@ -1,35 +1,35 @@
-use std::any::Any;
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
+use super::batching::Work;
 use super::replies::Replies;
 use super::settle::{settle_one, with_heartbeats};
-use crate::broker::{BrokerError, Publish, PublishError, Received, Subscriber};
+use crate::broker::{Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
-use crate::message::{Delivery, Envelope, Outcome, Receipt, Settlement, Source};
-use crate::middleware::{Endpoint, Middleware, Next, Overrides, Settler, panicked, process_with};
+use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
+use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, decide, panicked, process_with};
 use crate::publish::Publisher;
-use crate::telemetry::{Consumer, Incoming, Instrumentation};
+use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving};
 
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
     handler: Arc<dyn ErasedHandler<()>>,
+    dead_letter: Option<Arc<dyn Middleware>>,
     chain: Vec<Arc<dyn Middleware>>,
+    replies: Replies,
     concurrency: usize,
     consumer: Option<Consumer>,
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
     receive_spans: bool,
-    source: Arc<Source>,
     redelivers: bool,
-    publisher: Publisher,
-    runtime: Arc<dyn Any + Send + Sync>,
+    runtime: Arc<Runtime>,
 }
 
 impl Dispatcher {
@@ -46,18 +46,18 @@ impl Dispatcher {
             instrumentation.map(|instrumentation| overrides.apply(instrumentation.consumer(Arc::clone(&source))));
         let is_overridden = overrides.parent.is_some() || overrides.trust.is_some();
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
-        let replies: Arc<dyn Middleware> = Arc::new(Replies::new(publisher.clone(), options.replies));
+        let runtime = Runtime { source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         Self {
             handler,
-            chain: options.dead_letter.into_iter().chain([replies]).chain(options.middleware).collect(),
+            dead_letter: options.dead_letter,
+            chain: options.middleware,
+            replies: Replies::new(publisher, options.replies),
             concurrency: options.concurrency,
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
-            source,
             redelivers: subscriber.redelivers(),
-            runtime: Arc::new(publisher.clone()),
-            publisher,
+            runtime: Arc::new(runtime),
         }
     }
 
@@ -65,112 +65,154 @@ impl Dispatcher {
         self.concurrency
     }
 
-    /// Waits for messages, and records that wait as a receive span where the user wants one (SPAN-30).
-    pub(super) async fn received(
-        &self,
-        is_batch: bool,
-        next: impl Future<Output = Result<Vec<Received>, BrokerError>>,
-    ) -> Result<Vec<Received>, BrokerError> {
-        let receiving = self.consumer.as_ref().filter(|_| self.receive_spans).map(Consumer::receive);
-        let received = next.await?;
-        if let Some(receiving) = receiving {
-            let messages: Vec<_> =
-                received.iter().map(|received| Incoming::from_delivery(&received.delivery)).collect();
-            match messages.as_slice() {
-                [message] if !is_batch => receiving.finish(message),
-                messages => receiving.finish_batch(messages),
-            }
-        }
-        Ok(received)
+    /// Starts the receive span, where the user wants one (SPAN-30).
+    pub(super) fn receiving(&self) -> Option<Receiving> {
+        self.consumer.as_ref().filter(|_| self.receive_spans).map(Consumer::receive)
     }
 
     /// Handles a message or a batch to its end. Where the broker cannot deliver again, what is to be retried is handled again here.
-    pub(super) async fn dispatch(&self, mut received: Vec<Received>, is_batch: bool) {
+    pub(super) async fn dispatch(&self, work: Work) {
+        match work {
+            Work::Single(received) => self.dispatch_single(received).await,
+            // Boxed, so that single messages do not carry the room for it.
+            Work::Batch(received) => Box::pin(self.dispatch_batch(received)).await,
+        }
+    }
+
+    async fn dispatch_single(&self, mut received: Received) {
+        loop {
+            let delivery = self.equip(received.delivery.clone());
+            let outcome = {
+                let handling = pin!(self.process(delivery, &received.delivery));
+                with_heartbeats(std::slice::from_ref(&received), handling).await
+            };
+            let Some(delay) = self.settle(&mut received, 0, &outcome).await else { return };
+            with_heartbeats(std::slice::from_ref(&received), pin!(tokio::time::sleep(delay))).await;
+        }
+    }
+
+    async fn dispatch_batch(&self, mut received: Vec<Received>) {
         while !received.is_empty() {
-            let delivery = self.delivery(&received, is_batch);
-            let outcome = with_heartbeats(&received, self.process(delivery.clone())).await;
-            received = self.settle(received, &delivery, outcome).await;
-        }
-    }
-
-    fn delivery(&self, received: &[Received], is_batch: bool) -> Delivery {
-        let mut messages: Vec<Delivery> = received.iter().map(|received| received.delivery.clone()).collect();
-        for message in &mut messages {
-            message.set_source(Arc::clone(&self.source));
-            message.set_runtime(Arc::clone(&self.runtime));
-        }
-        match messages.pop() {
-            Some(single) if !is_batch && messages.is_empty() => single,
-            Some(last) => {
-                messages.push(last);
-                Delivery::batch(messages)
+            let messages = received.iter().map(|received| self.equip(received.delivery.clone()));
+            let delivery = Delivery::batch(messages.collect());
+            let handling = pin!(self.process(delivery.clone(), &delivery));
+            let outcome = with_heartbeats(&received, handling).await;
+            let mut again = Vec::new();
+            let mut longest = Duration::ZERO;
+            for (index, mut message) in received.into_iter().enumerate() {
+                if let Some(delay) = self.settle(&mut message, index, &outcome).await {
+                    longest = longest.max(delay);
+                    again.push(message);
+                }
             }
-            None => Delivery::batch(messages),
+            if !again.is_empty() {
+                with_heartbeats(&again, pin!(tokio::time::sleep(longest))).await;
+            }
+            received = again;
         }
     }
 
-    async fn process(&self, delivery: Delivery) -> Outcome {
+    fn equip(&self, mut delivery: Delivery) -> Delivery {
+        delivery.set_runtime(Arc::clone(&self.runtime));
+        delivery
+    }
+
+    async fn process(&self, mut delivery: Delivery, asked: &Delivery) -> Outcome {
         match (&self.consumer, self.overrides) {
-            (Some(consumer), _) => process_with(consumer, delivery, |delivery| self.handle(delivery)).await,
-            (None, Some(overrides)) => {
-                let mut delivery = delivery;
-                delivery.insert_extension(overrides);
-                self.handle(delivery).await
+            (Some(consumer), _) => process_with(consumer, delivery, |delivery| self.handle(delivery, asked)).await,
+            (None, overrides) => {
+                if let Some(overrides) = overrides {
+                    delivery.insert_extension(overrides);
+                }
+                self.handle(delivery, asked).await
             }
-            (None, None) => self.handle(delivery).await,
         }
     }
 
-    /// Runs middleware and handler and publishes the replies, all inside the process span (SPAN-28).
-    async fn handle(&self, delivery: Delivery) -> Outcome {
-        Next::new(&self.chain, self).run(delivery).await
-    }
-
-    /// Settles every message; returns those that are to be handled again here, with their next attempt.
-    async fn settle(&self, received: Vec<Received>, delivery: &Delivery, outcome: Outcome) -> Vec<Received> {
-        let settler = outcome.extension::<Settler>();
-        let mut again = Vec::new();
-        let mut delay = Duration::ZERO;
-        for (index, mut received) in received.into_iter().enumerate() {
-            let settlement = outcome.settlement_of(index);
-            let message = delivery.messages().get(index).unwrap_or(delivery);
-            match settlement {
-                Settlement::Retry { after } if !self.redelivers => {
-                    delay = delay.max(after.unwrap_or_default());
-                    let attempt = received.delivery.attempt().saturating_add(1);
-                    received.delivery = received.delivery.with_attempt(attempt);
-                    if let Some(settler) = settler {
-                        settler.consumer.count_settlement("retry");
-                    }
-                    again.push(received);
-                }
-                _ => {
-                    let own = outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&outcome);
-                    settle_one(received.settle.as_deref(), message, own, settlement, settler).await;
-                }
+    /// Runs everything inside the process span (SPAN-28): the dead letter, outermost, where there is one.
+    async fn handle(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
+        match &self.dead_letter {
+            None => self.answer(delivery, asked).await,
+            Some(dead_letter) => {
+                let inner = Answering { dispatcher: self, asked };
+                Next::new(std::slice::from_ref(dead_letter), &inner).run(delivery).await
             }
         }
-        if !again.is_empty() {
-            with_heartbeats(&again, tokio::time::sleep(delay)).await;
+    }
+
+    /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. A reply that cannot
+    /// be published fails the delivery like any other error.
+    async fn answer(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
+        let scope = delivery.scope().cloned();
+        let outcome = Next::new(&self.chain, self).run(delivery).await;
+        if !outcome.has_replies() {
+            return outcome;
         }
-        again
+        let replying = Box::pin(self.replies.publish(outcome, asked, scope));
+        let replied = AssertUnwindSafe(replying).catch_unwind().await;
+        decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(asked))
+    }
+
+    /// Settles one message; returns how long to wait before it is handled again here, for its next attempt.
+    async fn settle(&self, message: &mut Received, index: usize, outcome: &Outcome) -> Option<Duration> {
+        let settler = outcome.settler();
+        match outcome.settlement_of(index) {
+            Settlement::Retry { after } if !self.redelivers => {
+                message.delivery.count_attempt();
+                if let Some(settler) = settler {
+                    settler.consumer.count_settlement("retry");
+                }
+                Some(after.unwrap_or_default())
+            }
+            settlement => {
+                let own = outcome.each().get(index).and_then(Option::as_ref).unwrap_or(outcome);
+                settle_one(message, own, settlement, settler).await;
+                None
+            }
+        }
     }
 }
 
-#[async_trait]
+/// Ends the receive span with what was received.
+pub(super) fn record_received(receiving: Receiving, work: &Work) {
+    let messages: Vec<_> = work.messages().iter().map(|message| Incoming::from_delivery(&message.delivery)).collect();
+    match (work, messages.as_slice()) {
+        (Work::Single(_), [message]) => receiving.finish(message),
+        (_, messages) => receiving.finish_batch(messages),
+    }
+}
+
 impl Endpoint for Dispatcher {
-    async fn call(&self, mut delivery: Delivery) -> Outcome {
-        let verdicts = delivery.is_batch().then(Verdicts::default);
-        if let Some(verdicts) = &verdicts {
-            delivery.insert_extension(verdicts.clone());
+    fn call(&self, mut delivery: Delivery) -> BoxFuture<'_, Outcome> {
+        if !delivery.is_batch() {
+            return self.handler.call(delivery, &());
         }
-        let Some(verdicts) = verdicts else { return self.handler.call(delivery, &()).await };
+        let verdicts = Verdicts::default();
+        delivery.insert_extension(verdicts.clone());
+        let handled = AssertUnwindSafe(self.handler.call(delivery, &())).catch_unwind();
         // Caught here already: a panic must not take the verdicts on single messages with it.
-        let handled = AssertUnwindSafe(self.handler.call(delivery, &())).catch_unwind().await;
-        handled.unwrap_or_else(|panic| panicked(panic.as_ref())).with_each(verdicts.take())
+        Box::pin(handled.map(move |handled| {
+            handled.unwrap_or_else(|panic| panicked(panic.as_ref())).with_each(verdicts.take())
+        }))
     }
 
-    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        self.publisher.publish_envelope(envelope).await
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(self.replies.publisher().publish_envelope(envelope))
+    }
+}
+
+/// What the dead letter stands before.
+struct Answering<'a> {
+    dispatcher: &'a Dispatcher,
+    asked: &'a Delivery,
+}
+
+impl Endpoint for Answering<'_> {
+    fn call(&self, delivery: Delivery) -> BoxFuture<'_, Outcome> {
+        Box::pin(self.dispatcher.answer(delivery, self.asked))
+    }
+
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        self.dispatcher.publish(envelope)
     }
 }

@@ -1,38 +1,42 @@
-use async_trait::async_trait;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
 use tracing::debug;
 
 use crate::broker::PublishError;
 use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
-use crate::middleware::{Middleware, Next, Settler};
 use crate::publish::Publisher;
 use crate::telemetry::Scope;
 
-/// Publishes and confirms what a handler replied, before the delivery is settled. It stands between the dead letter and the
-/// user's middleware: a reply that cannot be published fails the delivery like any other error.
+/// Publishes what a handler replied, where the subscription says and to the requester.
 pub(super) struct Replies {
     publisher: Publisher,
     destinations: Vec<Destination>,
 }
 
-#[async_trait]
-impl Middleware for Replies {
-    async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
-        let asked = delivery.clone();
-        let outcome = next.run(delivery).await;
+impl Replies {
+    pub(super) const fn new(publisher: Publisher, destinations: Vec<Destination>) -> Self {
+        Self { publisher, destinations }
+    }
+
+    pub(super) const fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Publishes all replies of an outcome and returns when they are confirmed; one that fails makes its outcome a failure.
+    pub(super) async fn publish(&self, outcome: Outcome, asked: &Delivery, scope: Option<Scope>) -> Outcome {
         // Where telemetry is ordinary middleware, its span has ended by now and is the parent all the same (SPAN-38).
-        let inner = outcome.extension::<Settler>().map(|settler| settler.scope.clone());
+        let inner = outcome.settler().map(|settler| settler.scope.clone());
         let context = inner.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
-        let scope = inner.unwrap_or_else(|| asked.telemetry_scope().into_owned());
+        let scope = inner.or(scope);
+        let of_messages = scope.as_ref().map_or(&[][..], Scope::messages);
         let (outcome, each) = outcome.take_each();
         let was_acked = *outcome.settlement() == Settlement::Ack;
-        let outcome = self.settle_replies(outcome, &asked).with_context(context.clone()).await;
+        let outcome = self.settle_replies(outcome, asked).with_context(context.clone()).await;
         let has_failed = was_acked && *outcome.settlement() != Settlement::Ack;
         let mut settled = Vec::with_capacity(each.len());
         for (index, own) in each.into_iter().enumerate() {
-            let message = asked.messages().get(index).unwrap_or(&asked);
-            let context = scope.messages().get(index).map_or(&context, Scope::context).clone();
+            let message = asked.messages().get(index).unwrap_or(asked);
+            let context = of_messages.get(index).map_or(&context, Scope::context).clone();
             settled.push(match own {
                 // The reply of the whole batch is lost with them, so they do not stay acknowledged.
                 Some(own) if has_failed && *own.settlement() == Settlement::Ack => None,
@@ -41,12 +45,6 @@ impl Middleware for Replies {
             });
         }
         outcome.with_each(settled)
-    }
-}
-
-impl Replies {
-    pub(super) const fn new(publisher: Publisher, destinations: Vec<Destination>) -> Self {
-        Self { publisher, destinations }
     }
 
     /// Publishes the replies of one outcome; one that fails makes it a failure.

@@ -1,11 +1,15 @@
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
 
-use super::batching::Batcher;
-use super::dispatch::Dispatcher;
-use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
+use super::batching::{Batcher, Work};
+use super::dispatch::{Dispatcher, record_received};
+use crate::broker::{BatchPolicy, BrokerError, Subscriber};
 
 /// How far an app is on its way to the end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,41 +61,58 @@ impl Worker {
                 return;
             }
         }
-        let rest = self.batcher.take();
-        if !rest.is_empty() {
+        if let Some(rest) = self.batcher.take() {
             self.dispatch(rest).await;
         }
     }
 
     async fn take_messages(&mut self) -> Result<(), BrokerError> {
-        loop {
-            let mut phase = self.phase.clone();
-            tokio::select! {
-                biased;
-                _ = phase.wait_for(|phase| *phase != Phase::Running) => return Ok(()),
-                () = wait_for_room(&mut self.running, self.dispatcher.concurrency()) => {}
+        let mut phase = self.phase.clone();
+        let mut stopping = pin!(phase.wait_for(|phase| *phase != Phase::Running));
+        // Whether the end has come is asked in one step; a future waits for it only where this task waits as well.
+        while matches!(self.phase.has_changed(), Ok(false)) {
+            if !self.running.is_empty() {
+                tokio::select! {
+                    biased;
+                    _ = &mut stopping => return Ok(()),
+                    () = wait_for_room(&mut self.running, self.dispatcher.concurrency()) => {}
+                }
             }
-            let received = tokio::select! {
-                biased;
-                _ = phase.wait_for(|phase| *phase != Phase::Running) => return Ok(()),
-                received = self.dispatcher.received(self.batcher.is_batch(), self.batcher.next(&mut *self.subscriber)) => received?,
+            let receiving = self.dispatcher.receiving();
+            let work = match self.batcher.try_next(&mut *self.subscriber) {
+                Some(work) => work?,
+                None => tokio::select! {
+                    biased;
+                    _ = &mut stopping => return Ok(()),
+                    work = self.batcher.next(&mut *self.subscriber) => work?,
+                },
             };
-            self.dispatch(received).await;
+            if let Some(receiving) = receiving {
+                record_received(receiving, &work);
+            }
+            self.dispatch(work).await;
+            // A queue that is never empty must not keep this thread from everybody else.
+            consume_budget().await;
         }
+        Ok(())
     }
 
     /// Handles in this task where one message at a time is allowed, else in a task of its own.
-    async fn dispatch(&mut self, received: Vec<Received>) {
-        let is_batch = self.batcher.is_batch();
+    async fn dispatch(&mut self, work: Work) {
         if self.dispatcher.concurrency() > 1 {
             let dispatcher = Arc::clone(&self.dispatcher);
-            self.running.spawn(async move { dispatcher.dispatch(received, is_batch).await });
+            self.running.spawn(async move { dispatcher.dispatch(work).await });
+            return;
+        }
+        let mut handling = pin!(self.dispatcher.dispatch(work));
+        // Many handlers never wait; an abort can reach only those that do.
+        if poll_fn(|context| Poll::Ready(handling.as_mut().poll(context))).await.is_ready() {
             return;
         }
         let mut phase = self.phase.clone();
         tokio::select! {
             biased;
-            () = self.dispatcher.dispatch(received, is_batch) => {}
+            () = handling => {}
             _ = phase.wait_for(|phase| *phase == Phase::Aborting) => {}
         }
     }

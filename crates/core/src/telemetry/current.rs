@@ -473,7 +473,7 @@ impl Delivery {
     }
 
     pub(crate) fn unopened_scope(&self) -> Cow<'_, Scope> {
-        self.extension::<Scope>().map_or_else(|| Cow::Owned(Scope::detached()), Cow::Borrowed)
+        self.scope().map_or_else(|| Cow::Owned(Scope::detached()), Cow::Borrowed)
     }
 }
 

@@ -71,7 +71,7 @@ async fn native_data_of_a_ready_made_delivery_survives_redelivery() {
     let reached = memory.deliver(Delivery::new("orders", "x").with_native(Arc::new(Offset(12))).with_attempt(3));
     assert_eq!(reached, 1);
     drop(next(&mut orders).await);
-    let again = next(&mut orders).await.delivery;
+    let again = next(&mut orders).await.delivery.clone();
     assert_eq!(again.native::<Offset>().map(|offset| offset.0), Some(12));
     assert_eq!(again.attempt(), 4);
 }

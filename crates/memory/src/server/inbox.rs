@@ -29,8 +29,8 @@ impl Inboxes {
         if !is_inbox(name) {
             return None;
         }
-        let (name, sender) = lock(&self.waiting).remove_entry(name)?;
-        Some(Claimed { name, sender })
+        let sender = lock(&self.waiting).remove(name)?;
+        Some(Claimed { sender })
     }
 }
 
@@ -41,14 +41,13 @@ pub(crate) fn is_inbox(name: &str) -> bool {
 
 /// Is a request about to be answered.
 pub(crate) struct Claimed {
-    name: Arc<str>,
     sender: oneshot::Sender<Delivery>,
 }
 
 impl Claimed {
     /// Hands over the reply and returns how many got it: none when the request was given up.
-    pub(super) fn answer(self, make: impl FnOnce(Arc<str>) -> Delivery) -> usize {
-        usize::from(self.sender.send(make(self.name)).is_ok())
+    pub(super) fn answer(self, make: impl FnOnce() -> Delivery) -> usize {
+        usize::from(self.sender.send(make()).is_ok())
     }
 }
 

@@ -23,7 +23,7 @@ use super::lock;
 /// # let memory = Memory::recording();
 /// # let mut orders = memory.subscribe(&Channel::new("orders").into()).await?;
 /// # memory.transport().publish(Envelope::new("orders", "x")).await?;
-/// # if let Some(settle) = orders.receive().await?.settle { settle.settle(&Settlement::Ack).await?; }
+/// # orders.receive().await?.settle(&Settlement::Ack).await?;
 /// for message in memory.settled() {
 ///     assert_eq!((message.delivery.destination(), message.delivery.attempt()), ("orders", 1));
 ///     assert_eq!(message.settlement, Settlement::Ack);

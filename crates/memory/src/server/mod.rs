@@ -14,9 +14,8 @@ use self::inbox::{Claimed, Inboxes};
 pub(crate) use self::inbox::{Inbox, is_inbox};
 pub(crate) use self::ledger::Ledger;
 pub use self::ledger::SettledMessage;
-pub(crate) use self::queue::{Member, Queue, Taken, Turn};
+pub(crate) use self::queue::{Held, Member, Queue, Taken, Turn};
 use self::router::{Route, Router};
-use crate::delivery::Held;
 
 /// Says where a message goes.
 pub(crate) enum Recipients {
@@ -64,18 +63,18 @@ impl Server {
     /// Delivers a message and returns how many subscriptions, groups or requests get it.
     ///
     /// `make` is given the name as it is to stand in the delivery, and is not called when nobody listens.
-    pub(crate) fn deliver(&self, recipients: Recipients, make: impl FnOnce(Arc<str>) -> Delivery) -> usize {
+    pub(crate) fn deliver(&self, recipients: Recipients, make: impl FnOnce() -> Delivery) -> usize {
         let route = match recipients {
             Recipients::Queues(route) => route,
             Recipients::Request(request) => return request.answer(make),
         };
         let Some((last, others)) = route.targets().split_last() else { return 0 };
         self.ledger.opened(route.targets().len());
-        let held = Held::new(make(Arc::clone(route.name())));
+        let delivery = make();
         for target in others {
-            target.next_queue().push(held.copy());
+            target.next_queue().push(delivery.clone());
         }
-        last.next_queue().push(held);
+        last.next_queue().push(delivery);
         route.targets().len()
     }
 

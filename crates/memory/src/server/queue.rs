@@ -3,13 +3,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use throughline_core::broker::{Pattern, Subscription};
+use throughline_core::Delivery;
+use throughline_core::broker::{Pattern, Received, Subscription};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Ledger, lock};
-use crate::delivery::Held;
 
 /// Stands for "never" where a delay is too long to be added to the present.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -27,13 +27,20 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     /// In the order of their places.
-    ready: VecDeque<Box<Held>>,
+    ready: VecDeque<Held>,
     /// By the time at which they become ready, then by their places.
-    delayed: BTreeMap<(Instant, u64), Box<Held>>,
+    delayed: BTreeMap<(Instant, u64), Held>,
     next_place: u64,
     members: Members,
     /// No one will ever take from the queue again.
     closed: bool,
+}
+
+/// Is one message in a queue.
+pub(crate) struct Held {
+    pub(crate) delivery: Delivery,
+    /// Where in the order of the queue it belongs.
+    pub(crate) place: u64,
 }
 
 /// Identifies a subscription among those that share a queue.
@@ -61,7 +68,7 @@ pub(crate) enum Taken {
     /// The subscription is ended.
     Ended,
     /// A message, marked as handed out.
-    Message(Box<Held>),
+    Message(Received),
     /// Nothing now; the next delayed message, if there is one, becomes ready then.
     Nothing(Option<Instant>),
     /// A message, but others of the group may want it and did not have the last one.
@@ -132,21 +139,21 @@ impl Queue {
     }
 
     /// Appends a message; it counts as open already.
-    pub(super) fn push(&self, mut held: Box<Held>) {
+    pub(super) fn push(&self, delivery: Delivery) {
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
             return self.ledger.closed(1);
         }
-        held.set_place(state.next_place);
+        let place = state.next_place;
         state.next_place += 1;
-        state.ready.push_back(held);
+        state.ready.push_back(Held { delivery, place });
         drop(state);
         self.changed.notify_one();
     }
 
     /// Takes back a message that was handed out, to be delivered again after a delay.
-    pub(crate) fn put_back(&self, held: Box<Held>, delay: Duration) {
+    pub(crate) fn put_back(&self, held: Held, delay: Duration) {
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
@@ -156,7 +163,7 @@ impl Queue {
             drop(state);
             self.changed.notify_one();
         } else {
-            state.delayed.insert((after(delay), held.place()), held);
+            state.delayed.insert((after(delay), held.place), held);
             drop(state);
             // All of them: whichever goes on waiting must know when the message is due.
             self.changed.notify_waiters();
@@ -173,11 +180,11 @@ impl Queue {
         if turn == Turn::First && !state.ready.is_empty() && state.members.should_give_way(member) {
             return Taken::OthersFirst;
         }
-        let Some(mut held) = state.ready.pop_front() else { return Taken::Nothing(state.next_due()) };
+        let Some(held) = state.ready.pop_front() else { return Taken::Nothing(state.next_due()) };
         state.members.served_last = Some(member);
         drop(state);
-        held.hand_out(Arc::clone(self));
-        Taken::Message(held)
+        let settle: Arc<Self> = Arc::clone(self);
+        Taken::Message(Received::new(held.delivery).with_settle(settle, held.place))
     }
 
     /// Returns what [`wait`](Self::wait) waits for; to be made before the queue is asked.
@@ -211,8 +218,8 @@ impl State {
     }
 
     /// Puts a message back to its place: before all that came later.
-    fn insert_ready(&mut self, held: Box<Held>) {
-        let index = self.ready.partition_point(|other| other.place() < held.place());
+    fn insert_ready(&mut self, held: Held) {
+        let index = self.ready.partition_point(|other| other.place < held.place);
         self.ready.insert(index, held);
     }
 

@@ -19,7 +19,6 @@ pub(super) struct Router {
 
 /// Is where messages sent to one name go.
 pub(crate) struct Route {
-    name: Arc<str>,
     targets: Vec<Target>,
 }
 
@@ -70,7 +69,7 @@ impl Router {
             self.routes.clear();
         }
         let route = Arc::new(self.find_route(name));
-        self.routes.insert(Arc::clone(&route.name), Arc::clone(&route));
+        self.routes.insert(name.into(), Arc::clone(&route));
         route
     }
 
@@ -82,15 +81,11 @@ impl Router {
                 None => targets.push(Target::new(Arc::clone(queue))),
             }
         }
-        Route { name: name.into(), targets }
+        Route { targets }
     }
 }
 
 impl Route {
-    pub(super) const fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
     pub(super) fn targets(&self) -> &[Target] {
         &self.targets
     }

@@ -233,9 +233,10 @@ async fn only_the_first_settlement_counts() {
     let memory = Memory::recording();
     let mut orders = subscribe(&memory, Channel::new("orders")).await;
     publish(&memory, "orders", "1").await;
-    let handle = next(&mut orders).await.settle.unwrap();
-    handle.settle(&Settlement::Ack).await.unwrap();
-    handle.settle(&Settlement::retry()).await.unwrap();
+    let mut received = next(&mut orders).await;
+    received.settle(&Settlement::Ack).await.unwrap();
+    received.settle(&Settlement::retry()).await.unwrap();
+    drop(received);
     nothing_waits(&mut orders).await;
     assert_eq!(memory.settled().len(), 1);
 }
@@ -316,8 +317,8 @@ async fn the_payload_is_shared_between_subscriptions() {
     let mut one = subscribe(&memory, Channel::new("orders")).await;
     let mut two = subscribe(&memory, Channel::new("orders")).await;
     publish(&memory, "orders", "shared").await;
-    let (one, two) = (next(&mut one).await.delivery, next(&mut two).await.delivery);
-    assert_eq!(one.payload().as_ptr(), two.payload().as_ptr());
+    let (one, two) = (next(&mut one).await, next(&mut two).await);
+    assert_eq!(one.delivery.payload().as_ptr(), two.delivery.payload().as_ptr());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

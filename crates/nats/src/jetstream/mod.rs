@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub(crate) use self::consumer::filters;
 use self::inflow::Inflow;
 use crate::broker::Connection;
-use crate::delivery::{Acks, StreamPosition, StreamSettle, from_stream};
+use crate::delivery::{Acks, StreamPosition, from_stream};
 use crate::semconv::WILDCARDS;
 use crate::{Stream, semconv};
 
@@ -83,6 +83,20 @@ impl StreamSubscriber {
     }
 }
 
+impl StreamSubscriber {
+    fn received(&self, message: async_nats::Message) -> Received {
+        let ack = message.reply.as_ref();
+        let is_settled_by_ack = ack.is_some();
+        let position = ack.and_then(|ack| StreamPosition::parse(ack, &self.stream, &self.consumer));
+        let received = Received::new(from_stream(message, position, self.records_position));
+        if !is_settled_by_ack {
+            return received;
+        }
+        let acks: Arc<Acks> = Arc::clone(&self.acks);
+        received.with_settle(acks, 0)
+    }
+}
+
 #[async_trait]
 impl Subscriber for StreamSubscriber {
     fn source(&self) -> Arc<Source> {
@@ -95,13 +109,7 @@ impl Subscriber for StreamSubscriber {
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
         let message = self.inflow.lock().await.next().await?;
-        let ack = message.reply.clone();
-        let position = ack.as_ref().and_then(|ack| StreamPosition::parse(ack, &self.stream, &self.consumer));
-        let received = Received::new(from_stream(message, position, self.records_position));
-        Ok(match ack {
-            Some(ack) => received.with_settle(StreamSettle::new(Arc::clone(&self.acks), ack)),
-            None => received,
-        })
+        Ok(self.received(message))
     }
 
     async fn close(&mut self) {

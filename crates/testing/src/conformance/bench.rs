@@ -154,9 +154,9 @@ impl Reader {
     }
 
     pub(crate) async fn next(&mut self) -> Delivery {
-        let received = self.take().await;
-        acknowledge(&received).await;
-        received.delivery
+        let mut received = self.take().await;
+        acknowledge(&mut received).await;
+        received.delivery.clone()
     }
 
     pub(crate) fn subscriber(&self) -> &dyn Subscriber {
@@ -168,16 +168,14 @@ impl Reader {
     }
 }
 
-pub(crate) async fn acknowledge(received: &Received) {
-    if let Some(settle) = &received.settle
-        && let Err(error) = settle.settle(&Settlement::Ack).await
-    {
+pub(crate) async fn acknowledge(received: &mut Received) {
+    if let Err(error) = received.settle(&Settlement::Ack).await {
         panic!("acknowledging failed: {}", chain(&error));
     }
 }
 
 /// Publishes one message that must be taken.
-pub(crate) async fn publish(publisher: &Publisher, destination: &str, body: impl Into<Bytes>) {
+pub(crate) async fn publish(publisher: &Publisher, destination: &String, body: impl Into<Bytes>) {
     delivered(publisher.publish(destination, body.into()).await);
 }
 

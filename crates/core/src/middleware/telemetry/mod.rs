@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use opentelemetry::Context;
+use opentelemetry::context::FutureExt;
 
 pub(crate) use self::process::{Overrides, Settler, process_with};
-pub(crate) use self::publish::{deliver_with, outgoing};
+pub(crate) use self::publish::{SendSpan, outgoing};
 use super::{Middleware, Next, NextPublish};
 use crate::broker::PublishError;
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Source};
@@ -89,9 +90,12 @@ impl Middleware for TelemetryMiddleware {
         }
     }
 
-    async fn publish(&self, envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+    async fn publish(&self, mut envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
         let transport = next.transport();
         let producer = self.instrumentation.producer(transport.system());
-        deliver_with(&producer, &Context::current(), transport, envelope, |envelope| next.run(envelope)).await
+        let span = SendSpan::start(&producer, &Context::current(), transport, &mut envelope);
+        let result = next.run(envelope).with_context(span.context().clone()).await;
+        span.finish(&result);
+        result
     }
 }

@@ -8,6 +8,7 @@ use crate::middleware::Buried;
 use crate::telemetry::{Consumer, Incoming, ParentMode, Scope, Trust, semconv};
 
 /// Handed back with the outcome so that the settlement becomes a child of the process span (LINK-12).
+#[derive(Clone, Debug)]
 pub(crate) struct Settler {
     pub(crate) consumer: Consumer,
     pub(crate) scope: Scope,
@@ -45,17 +46,17 @@ where
         consumer.process(&Incoming::from_delivery(&delivery))
     };
     let scope = processing.scope().clone();
-    delivery.insert_extension(scope.clone());
+    delivery.set_scope(scope.clone());
     if delivery.is_batch() {
         let mut own = scope.messages().iter();
         delivery = delivery.map_messages(|mut message| {
-            own.next().into_iter().for_each(|own| message.insert_extension(own.clone()));
+            own.next().into_iter().for_each(|own| message.set_scope(own.clone()));
             message
         });
     }
     let mut outcome = run(delivery).with_context(scope.context().clone()).await;
     processing.finish(outcome.failure(), reason(&outcome));
-    outcome.insert_extension(Settler { consumer: consumer.clone(), scope });
+    outcome.set_settler(Settler { consumer: consumer.clone(), scope });
     outcome
 }
 

@@ -1,41 +1,51 @@
-use std::future::Future;
-
 use opentelemetry::Context;
-use opentelemetry::context::FutureExt;
 
 use crate::broker::{Publish, PublishError};
 use crate::message::{Envelope, Receipt};
-use crate::telemetry::{Outgoing, Producer};
+use crate::telemetry::{Outgoing, Producer, Sending};
 
-/// Runs a publish inside its send span, with the context in the headers: the one place where a send span of the framework is made.
-pub(crate) async fn deliver_with<F, Fut>(
-    producer: &Producer,
-    parent: &Context,
-    transport: &dyn Publish,
-    mut envelope: Envelope,
-    run: F,
-) -> Result<Receipt, PublishError>
-where
-    F: FnOnce(Envelope) -> Fut,
-    Fut: Future<Output = Result<Receipt, PublishError>>,
-{
-    let destination = envelope.destination().clone();
-    let target = transport.target(&destination);
-    let total = envelope.messages().len();
-    let is_batch = envelope.is_batch();
-    let sending = if is_batch {
-        let messages = envelope.messages_mut().iter_mut().map(|message| outgoing(transport, message)).collect();
-        producer.send_batch_under(parent, &target, messages)
-    } else {
-        producer.send_under(parent, &target, outgoing(transport, &mut envelope))
-    };
-    let result = run(envelope).with_context(sending.context_or(parent)).await;
-    match &result {
-        Ok(receipt) => sending.finish(receipt.attributes().to_vec(), None),
-        Err(error) if is_batch => sending.finish_batch(total, &failures(error, total)),
-        Err(error) => sending.finish(Vec::new(), Some(error)),
+/// Is a publish under way, with its send span: the one place where the framework makes one. Dropped before its end, it is recorded as
+/// cancelled.
+pub(crate) struct SendSpan {
+    sending: Sending,
+    context: Context,
+    /// How many messages; `None` for a single one.
+    batch: Option<usize>,
+}
+
+impl SendSpan {
+    /// Starts the span and writes its context into the headers.
+    pub(crate) fn start(
+        producer: &Producer,
+        parent: &Context,
+        transport: &dyn Publish,
+        envelope: &mut Envelope,
+    ) -> Self {
+        let destination = envelope.destination().clone();
+        let target = transport.target(&destination);
+        let batch = envelope.is_batch().then(|| envelope.messages().len());
+        let sending = if batch.is_some() {
+            let messages = envelope.messages_mut().iter_mut().map(|message| outgoing(transport, message)).collect();
+            producer.send_batch_under(parent, &target, messages)
+        } else {
+            producer.send_under(parent, &target, outgoing(transport, envelope))
+        };
+        let context = sending.context_or(parent);
+        Self { sending, context, batch }
     }
-    result
+
+    /// What is current while the transport works.
+    pub(crate) const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    pub(crate) fn finish(self, result: &Result<Receipt, PublishError>) {
+        match (result, self.batch) {
+            (Ok(receipt), _) => self.sending.finish(receipt.attributes().to_vec(), None),
+            (Err(error), Some(total)) => self.sending.finish_batch(total, &failures(error, total)),
+            (Err(error), None) => self.sending.finish(Vec::new(), Some(error)),
+        }
+    }
 }
 
 /// The errors of a batch's messages; an error without parts stands for all of them (METR-13).

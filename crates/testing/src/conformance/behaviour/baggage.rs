@@ -39,7 +39,7 @@ pub async fn what_a_handler_does_to_the_baggage_is_what_it_publishes<H: Harness>
         ("clear and set", &[("warehouse", "north")]),
         ("spawn", &[("shop", "1"), ("task", "yes"), ("tenant", "acme")]),
     ] {
-        let envelope = Envelope::new(spec.destination.as_str(), change).with_header("baggage", "tenant=acme,shop=1");
+        let envelope = Envelope::new(&spec.destination, change).with_header("baggage", "tenant=acme,shop=1");
         delivered(publisher.publish_envelope(envelope).await);
         let carried = next.next().await;
         let found = Baggage::from_headers(carried.headers()).get_all();
@@ -71,7 +71,7 @@ pub async fn a_publish_from_a_spawned_task_stays_in_the_trace<H: Harness>() {
         spawned(baggage, publisher, target).await;
     });
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), handle)).await;
-    delivered(bench.publisher().await.publish(spec.destination.as_str(), "order").await);
+    delivered(bench.publisher().await.publish(&spec.destination, "order").await);
     next.next().await;
     stopped(running).await;
     let tree = bench.capture.tree();

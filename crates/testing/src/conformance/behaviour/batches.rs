@@ -118,7 +118,7 @@ pub async fn the_baggage_of_a_batch_is_merged_and_its_conflicts_are_named<H: Har
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), handle)).await;
     let publisher = bench.plain_publisher().await;
     for (body, baggage) in [("a", "tenant=acme,shop=1"), ("b", "tenant=zeta,region=eu")] {
-        let envelope = Envelope::new(spec.destination.as_str(), body).with_header("baggage", baggage);
+        let envelope = Envelope::new(&spec.destination, body).with_header("baggage", baggage);
         delivered(publisher.publish_envelope(envelope).await);
     }
 

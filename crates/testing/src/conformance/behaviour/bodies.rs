@@ -58,7 +58,7 @@ async fn headers_arrive<H: Harness>(headers: Vec<(String, String)>) {
     let seen = Seen::new();
     let handle = handler!([seen] |delivery: Delivery| { seen.add(delivery.headers().clone()) });
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), handle)).await;
-    let mut envelope = Envelope::new(spec.destination.as_str(), "order");
+    let mut envelope = Envelope::new(&spec.destination, "order");
     for (name, value) in &headers {
         envelope = envelope.with_header(name.clone(), value.clone());
     }

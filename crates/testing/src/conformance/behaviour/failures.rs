@@ -85,7 +85,7 @@ pub async fn a_message_that_keeps_failing_ends_in_the_dead_letter_as_it_was<H: H
     let retry = Retry::new(Backoff::exponential(Duration::from_millis(1))).attempts(2);
     let route = Handler::<(Delivery,), ()>::dead_letter(handle, bench.name("dead")).middleware(retry);
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), route)).await;
-    let order = Envelope::new(spec.destination.as_str(), "order")
+    let order = Envelope::new(&spec.destination, "order")
         .with_header("tenant", "acme")
         .with_header("Sent-By", "a test")
         .with_header("baggage", "k=v");

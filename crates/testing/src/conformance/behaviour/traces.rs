@@ -108,7 +108,7 @@ pub async fn malformed_propagation_headers_start_a_new_trace_and_lose_nothing<H:
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), handle)).await;
     let publisher = bench.plain_publisher().await;
     for traceparent in malformed {
-        let envelope = Envelope::new(spec.destination.as_str(), traceparent)
+        let envelope = Envelope::new(&spec.destination, traceparent)
             .with_header("traceparent", traceparent)
             .with_header("tracestate", "=,=;")
             .with_header("baggage", "=;,\"=%zz,,;");

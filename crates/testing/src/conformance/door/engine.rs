@@ -95,7 +95,7 @@ impl<H: Harness> Door<H> for EngineDoor<H> {
 }
 
 fn envelope(message: &Message) -> Envelope {
-    let envelope = Envelope::new(message.destination.as_str(), message.body.clone());
+    let envelope = Envelope::new(&message.destination, message.body.clone());
     let envelope = match &message.id {
         Some(id) => envelope.with_id(id.as_str()),
         None => envelope,
@@ -165,36 +165,38 @@ impl Handling {
         if self.job.fault {
             return receiving.fail(&fault());
         }
-        let taken = take(reader, self.job.messages).await;
+        let mut taken = take(reader, self.job.messages).await;
         match taken.as_slice() {
             [only] if !self.job.batch => receiving.finish(&incoming(&only.delivery)),
             taken => receiving.finish_batch(&incomings(taken)),
         }
-        acknowledge_all(&taken).await;
+        acknowledge_all(&mut taken).await;
     }
 
     async fn process_batch(&self, reader: &mut Reader) {
-        let taken = take(reader, self.job.messages).await;
+        let mut taken = take(reader, self.job.messages).await;
         let processing = self.consumer.process_batch(&incomings(&taken));
         self.job.drive(processing.try_run(self.handle(None))).await;
-        acknowledge_all(&taken).await;
+        acknowledge_all(&mut taken).await;
     }
 
     async fn process_one(&self, reader: &mut Reader) {
-        let received = reader.take().await;
+        let mut received = reader.take().await;
         let processing = self.consumer.process(&incoming(&received.delivery));
         let context = processing.scope().context().clone();
         self.job.drive(processing.try_run(self.handle(Some(&received.delivery)))).await;
         match self.job.settlement() {
-            None => acknowledge(&received).await,
-            Some(settlement) => self.settle(&received, &settlement, &context).await,
+            None => acknowledge(&mut received).await,
+            Some(settlement) => self.settle(&mut received, &settlement, &context).await,
         }
     }
 
-    async fn settle(&self, received: &Received, settlement: &Settlement, process: &Context) {
-        let Some(settle) = &received.settle else { return };
+    async fn settle(&self, received: &mut Received, settlement: &Settlement, process: &Context) {
+        if !received.needs_settlement() {
+            return;
+        }
         let settling = self.consumer.settle(settlement, process);
-        let result = settle.settle(settlement).await;
+        let result = received.settle(settlement).await;
         let fault = self.job.fault.then(fault);
         settling.finish(&[incoming(&received.delivery)], fault.as_ref().or(result.as_ref().err()));
         delivered(result);
@@ -208,8 +210,8 @@ impl Handling {
         }
         let Some(delivery) = delivery else { return result };
         match &self.job.work {
-            Work::Bury { to } => self.publish(Envelope::forward(delivery, to.as_str()), CreationContext::Kept).await,
-            Work::Publish { to } => self.publish(Envelope::new(to.as_str(), "new"), CreationContext::New).await,
+            Work::Bury { to } => self.publish(Envelope::forward(delivery, to), CreationContext::Kept).await,
+            Work::Publish { to } => self.publish(Envelope::new(to, "new"), CreationContext::New).await,
             Work::Reply => {
                 if let Some(inbox) = delivery.reply_to() {
                     self.publish(Envelope::new(inbox.clone(), "a reply"), CreationContext::New).await;
@@ -247,7 +249,7 @@ async fn take(reader: &mut Reader, count: usize) -> Vec<Received> {
     taken
 }
 
-async fn acknowledge_all(taken: &[Received]) {
+async fn acknowledge_all(taken: &mut [Received]) {
     for received in taken {
         acknowledge(received).await;
     }

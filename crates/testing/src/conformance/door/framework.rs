@@ -102,8 +102,8 @@ fn route(job: &Job) -> Route {
     let once = Retry::new(Backoff::exponential(Duration::from_millis(1))).attempts(attempts);
     let route = handler(job.clone()).parent_mode(job.mode);
     let route = match &job.work {
-        Work::Bury { to } => route.dead_letter(to.as_str()),
-        Work::Publish { to } => route.reply_to(to.as_str()),
+        Work::Bury { to } => route.dead_letter(to),
+        Work::Publish { to } => route.reply_to(to),
         Work::Fail | Work::FailTwice | Work::Panic => route.middleware(once),
         Work::Hang => route.middleware(once).middleware(Timeout::new(LIMIT)),
         _ => route,

@@ -159,7 +159,7 @@ async fn answer<H: Harness, D: Door<H>>(bench: &Bench<H>, world: &World, door: &
     let intake = door.take(&bench.harness, &world.spec, Job::new(Work::Reply, 1)).await;
     let broker = bench.connect().await;
     let parent = World::traceparent(&World::given(1));
-    let question = Envelope::new(world.orders.as_str(), "a question").with_header("traceparent", parent);
+    let question = Envelope::new(&world.orders, "a question").with_header("traceparent", parent);
     let transport = broker.transport();
     let (reply, ()) = tokio::join!(ask(transport.as_ref(), question), intake.finish());
     assert_eq!(reply.payload().as_ref(), b"a reply");

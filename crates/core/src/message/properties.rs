@@ -1,0 +1,14 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Destination;
+
+/// What few messages have, on both ways. Envelope and delivery hold it behind one pointer, which moves from one to the other.
+#[derive(Clone, Default)]
+pub(super) struct Properties {
+    pub(super) key: Option<Bytes>,
+    pub(super) id: Option<Arc<str>>,
+    pub(super) correlation_id: Option<Arc<str>>,
+    pub(super) reply_to: Option<Destination>,
+}
