@@ -235,7 +235,7 @@ impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
                     index,
                     body,
                     delivery: message.clone(),
-                    scope: message.unopened_scope().into_owned(),
+                    scope: message.made_scope().unwrap_or_else(Scope::detached),
                     verdicts: verdicts.clone(),
                 }),
                 Err(error) => verdicts.set(index, Outcome::failed(Rejection::malformed(error).into_failure())),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use super::{Arguments, Async, Function, IntoOutcome};
 use crate::message::{Delivery, Outcome};
+use crate::telemetry::run_in;
 
 /// A handler without its type, so that a route can hold any.
 pub(crate) trait ErasedHandler<S>: Send + Sync {
@@ -30,7 +31,16 @@ where
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(async move {
             match Args::from_delivery(&delivery, state).await {
-                Ok(arguments) => self.handler.call(arguments).await.into_outcome(),
+                Ok(arguments) => {
+                    // The arguments may have asked for a scope in which baggage can be changed: what the handler publishes sees it.
+                    let scope = delivery.asked_scope();
+                    let context = scope.as_ref().map(|scope| scope.context().clone());
+                    let mut outcome = run_in(context, self.handler.call(arguments)).await.into_outcome();
+                    if outcome.has_replies() {
+                        outcome.set_surroundings(scope.map(|scope| scope.to_surroundings()));
+                    }
+                    outcome
+                }
                 Err(rejection) => Outcome::failed(rejection.into_failure()),
             }
         })

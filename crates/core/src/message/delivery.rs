@@ -1,7 +1,8 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -10,7 +11,6 @@ use opentelemetry::KeyValue;
 use super::destination::Name;
 use super::properties::Properties;
 use super::{Destination, Envelope, Extensions, Headers, OperationType, Source};
-use crate::telemetry::Scope;
 
 /// Is what only the adapter knows about a received message; the broker's own extractors read it by downcast.
 ///
@@ -54,11 +54,13 @@ pub trait Native: Any + Send + Sync {
 /// assert_eq!(delivery.destination(), "orders.placed");
 /// assert_eq!(delivery.attempt(), 1);
 /// ```
-#[derive(Clone)]
 pub struct Delivery {
     message: Arc<Message>,
     runtime: Option<Arc<Runtime>>,
-    scope: Option<Scope>,
+    /// What telemetry keeps for the message, without its type: this room does not know it.
+    surroundings: OnceLock<Surroundings>,
+    /// Whether somebody has a copy, and may ask for the surroundings later.
+    is_copied: AtomicBool,
     extensions: Extensions,
     attempt: u32,
 }
@@ -77,10 +79,15 @@ struct Message {
 
 /// What serves a subscription, the same for all of its deliveries.
 pub(crate) struct Runtime {
+    /// The engine of telemetry, where the app has one; without its type, since this room does not know it.
+    pub(crate) telemetry: Option<Arc<dyn Any + Send + Sync>>,
     pub(crate) source: Arc<Source>,
     /// For the extractors of the rooms above, which read it by downcast.
     pub(crate) services: Box<dyn Any + Send + Sync>,
 }
+
+/// What telemetry keeps for a message while it is handled.
+pub(crate) type Surroundings = Arc<dyn Any + Send + Sync>;
 
 impl Delivery {
     /// Creates a delivery from the name it was sent to and its body.
@@ -131,7 +138,8 @@ impl Delivery {
         Self {
             message: Arc::new(message),
             runtime: None,
-            scope: None,
+            surroundings: OnceLock::new(),
+            is_copied: AtomicBool::new(false),
             extensions: Extensions::default(),
             attempt: 1,
         }
@@ -528,17 +536,38 @@ impl Delivery {
         self.runtime = Some(runtime);
     }
 
-    /// The context and baggage the message is handled under, once its process span has started.
-    pub(crate) const fn scope(&self) -> Option<&Scope> {
-        self.scope.as_ref()
+    pub(crate) const fn surroundings(&self) -> &OnceLock<Surroundings> {
+        &self.surroundings
     }
 
-    pub(crate) fn set_scope(&mut self, scope: Scope) {
-        self.scope = Some(scope);
+    pub(crate) fn set_surroundings(&mut self, surroundings: Surroundings) {
+        self.surroundings = OnceLock::from(surroundings);
+    }
+
+    pub(crate) fn is_copied(&self) -> bool {
+        self.is_copied.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn runtime(&self) -> Option<&Runtime> {
+        self.runtime.as_deref()
     }
 
     pub(crate) fn native_dyn(&self) -> Option<&dyn Native> {
         self.message.native.as_deref()
+    }
+}
+
+impl Clone for Delivery {
+    fn clone(&self) -> Self {
+        self.is_copied.store(true, Ordering::Relaxed);
+        Self {
+            message: Arc::clone(&self.message),
+            runtime: self.runtime.clone(),
+            surroundings: self.surroundings.clone(),
+            is_copied: AtomicBool::new(false),
+            extensions: self.extensions.clone(),
+            attempt: self.attempt,
+        }
     }
 }
 

@@ -15,8 +15,8 @@ mod properties;
 mod receipt;
 mod settlement;
 
-pub(crate) use self::delivery::Runtime;
 pub use self::delivery::{Delivery, Native};
+pub(crate) use self::delivery::{Runtime, Surroundings};
 pub use self::description::{OperationType, Operations, Source, System, Target};
 pub use self::destination::Destination;
 pub use self::envelope::{CreationContext, Envelope};

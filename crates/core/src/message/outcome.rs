@@ -1,7 +1,6 @@
 use std::any::Any;
 
-use super::{Envelope, Extensions, Failure, Settlement};
-use crate::middleware::Settler;
+use super::{Envelope, Extensions, Failure, Settlement, Surroundings};
 
 /// Is what came of handling a delivery: the settlement, the replies and, if it failed, why.
 ///
@@ -20,7 +19,7 @@ pub struct Outcome {
     failure: Option<Failure>,
     replies: Vec<Envelope>,
     each: Vec<Option<Outcome>>,
-    settler: Option<Settler>,
+    surroundings: Option<Surroundings>,
     extensions: Extensions,
 }
 
@@ -223,12 +222,12 @@ impl Outcome {
     }
 
     /// What records the settlement, where the delivery had a process span.
-    pub(crate) const fn settler(&self) -> Option<&Settler> {
-        self.settler.as_ref()
+    pub(crate) const fn surroundings(&self) -> Option<&Surroundings> {
+        self.surroundings.as_ref()
     }
 
-    pub(crate) fn set_settler(&mut self, settler: Settler) {
-        self.settler = Some(settler);
+    pub(crate) fn set_surroundings(&mut self, surroundings: Option<Surroundings>) {
+        self.surroundings = surroundings;
     }
 
     pub(crate) fn has_replies(&self) -> bool {

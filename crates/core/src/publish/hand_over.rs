@@ -17,8 +17,11 @@ pub(super) struct HandOver<'a> {
 
 impl<'a> HandOver<'a> {
     pub(super) fn start(transport: &'a dyn Publish, envelope: Envelope, span: Option<SendSpan>) -> Self {
-        let calling =
-            if envelope.is_batch() { Box::pin(publish_batch(transport, envelope)) } else { transport.publish(envelope) };
+        let calling = if envelope.is_batch() {
+            Box::pin(publish_batch(transport, envelope))
+        } else {
+            transport.publish(envelope)
+        };
         Self { calling, span }
     }
 }
@@ -27,7 +30,7 @@ impl Future for HandOver<'_> {
     type Output = Result<Receipt, PublishError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let current = self.span.as_ref().map(|span| span.context().clone().attach());
+        let current = self.span.as_ref().and_then(SendSpan::context).map(|context| context.clone().attach());
         let polled = self.calling.as_mut().poll(context);
         drop(current);
         if let Poll::Ready(result) = &polled

@@ -13,7 +13,7 @@ use crate::broker::{Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
-use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, decide, panicked, process_with};
+use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, Settler, decide, panicked, process_with};
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving};
 
@@ -46,7 +46,8 @@ impl Dispatcher {
             instrumentation.map(|instrumentation| overrides.apply(instrumentation.consumer(Arc::clone(&source))));
         let is_overridden = overrides.parent.is_some() || overrides.trust.is_some();
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
-        let runtime = Runtime { source: Arc::clone(&source), services: Box::new(publisher.clone()) };
+        let telemetry = instrumentation.map(Instrumentation::to_any);
+        let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         Self {
             handler,
             dead_letter: options.dead_letter,
@@ -82,11 +83,11 @@ impl Dispatcher {
     async fn dispatch_single(&self, mut received: Received) {
         loop {
             let delivery = self.equip(received.delivery.clone());
-            let outcome = {
+            let handled = {
                 let handling = pin!(self.process(delivery, &received.delivery));
                 with_heartbeats(std::slice::from_ref(&received), handling).await
             };
-            let Some(delay) = self.settle(&mut received, 0, &outcome).await else { return };
+            let Some(delay) = self.settle(&mut received, 0, &handled).await else { return };
             with_heartbeats(std::slice::from_ref(&received), pin!(tokio::time::sleep(delay))).await;
         }
     }
@@ -96,11 +97,11 @@ impl Dispatcher {
             let messages = received.iter().map(|received| self.equip(received.delivery.clone()));
             let delivery = Delivery::batch(messages.collect());
             let handling = pin!(self.process(delivery.clone(), &delivery));
-            let outcome = with_heartbeats(&received, handling).await;
+            let handled = with_heartbeats(&received, handling).await;
             let mut again = Vec::new();
             let mut longest = Duration::ZERO;
             for (index, mut message) in received.into_iter().enumerate() {
-                if let Some(delay) = self.settle(&mut message, index, &outcome).await {
+                if let Some(delay) = self.settle(&mut message, index, &handled).await {
                     longest = longest.max(delay);
                     again.push(message);
                 }
@@ -117,19 +118,21 @@ impl Dispatcher {
         delivery
     }
 
-    async fn process(&self, mut delivery: Delivery, asked: &Delivery) -> Outcome {
-        match (&self.consumer, self.overrides) {
-            (Some(consumer), _) => process_with(consumer, delivery, |delivery| self.handle(delivery, asked)).await,
-            (None, overrides) => {
-                if let Some(overrides) = overrides {
-                    delivery.insert_extension(overrides);
-                }
-                self.handle(delivery, asked).await
-            }
+    async fn process(&self, mut delivery: Delivery, asked: &Delivery) -> Handled {
+        if let Some(consumer) = &self.consumer {
+            let has_middleware = !self.chain.is_empty();
+            let run = |delivery| self.handle(delivery, asked);
+            let (outcome, settler) = process_with(consumer, delivery, has_middleware, run).await;
+            return Handled { outcome, settler: Some(settler) };
         }
+        if let Some(overrides) = self.overrides {
+            delivery.insert_extension(overrides);
+        }
+        let outcome = self.handle(delivery, asked).await;
+        let settler = outcome.extension::<Settler>().cloned();
+        Handled { outcome, settler }
     }
 
-    /// Runs everything inside the process span (SPAN-28): the dead letter, outermost, where there is one.
     async fn handle(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
         match &self.dead_letter {
             None => self.answer(delivery, asked).await,
@@ -143,7 +146,7 @@ impl Dispatcher {
     /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. A reply that cannot
     /// be published fails the delivery like any other error.
     async fn answer(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
-        let scope = delivery.scope().cloned();
+        let scope = delivery.made_scope();
         let outcome = Next::new(&self.chain, self).run(delivery).await;
         if !outcome.has_replies() {
             return outcome;
@@ -154,8 +157,8 @@ impl Dispatcher {
     }
 
     /// Settles one message; returns how long to wait before it is handled again here, for its next attempt.
-    async fn settle(&self, message: &mut Received, index: usize, outcome: &Outcome) -> Option<Duration> {
-        let settler = outcome.settler();
+    async fn settle(&self, message: &mut Received, index: usize, handled: &Handled) -> Option<Duration> {
+        let (outcome, settler) = (&handled.outcome, handled.settler.as_ref());
         match outcome.settlement_of(index) {
             Settlement::Retry { after } if !self.redelivers => {
                 message.delivery.count_attempt();
@@ -174,6 +177,12 @@ impl Dispatcher {
 }
 
 /// Ends the receive span with what was received.
+/// What came of a delivery, and what its settlement is recorded with.
+struct Handled {
+    outcome: Outcome,
+    settler: Option<Settler>,
+}
+
 pub(super) fn record_received(receiving: Receiving, work: &Work) {
     let messages: Vec<_> = work.messages().iter().map(|message| Incoming::from_delivery(&message.delivery)).collect();
     match (work, messages.as_slice()) {
@@ -191,9 +200,11 @@ impl Endpoint for Dispatcher {
         delivery.insert_extension(verdicts.clone());
         let handled = AssertUnwindSafe(self.handler.call(delivery, &())).catch_unwind();
         // Caught here already: a panic must not take the verdicts on single messages with it.
-        Box::pin(handled.map(move |handled| {
-            handled.unwrap_or_else(|panic| panicked(panic.as_ref())).with_each(verdicts.take())
-        }))
+        Box::pin(
+            handled.map(move |handled| {
+                handled.unwrap_or_else(|panic| panicked(panic.as_ref())).with_each(verdicts.take())
+            }),
+        )
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {

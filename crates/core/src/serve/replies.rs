@@ -4,6 +4,7 @@ use tracing::debug;
 
 use crate::broker::PublishError;
 use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
+use crate::middleware::Settler;
 use crate::publish::Publisher;
 use crate::telemetry::Scope;
 
@@ -25,9 +26,10 @@ impl Replies {
     /// Publishes all replies of an outcome and returns when they are confirmed; one that fails makes its outcome a failure.
     pub(super) async fn publish(&self, outcome: Outcome, asked: &Delivery, scope: Option<Scope>) -> Outcome {
         // Where telemetry is ordinary middleware, its span has ended by now and is the parent all the same (SPAN-38).
-        let inner = outcome.settler().map(|settler| settler.scope.clone());
-        let context = inner.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
-        let scope = inner.or(scope);
+        let inner = outcome.extension::<Settler>().and_then(|settler| settler.scope.clone());
+        let asked_for = outcome.surroundings().and_then(Scope::from_surroundings);
+        let scope = inner.or(asked_for).or(scope);
+        let context = scope.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
         let of_messages = scope.as_ref().map_or(&[][..], Scope::messages);
         let (outcome, each) = outcome.take_each();
         let was_acked = *outcome.settlement() == Settlement::Ack;

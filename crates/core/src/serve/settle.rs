@@ -22,14 +22,14 @@ pub(super) async fn settle_one(
     if !message.needs_settlement() {
         return;
     }
-    let settling = settler.map(|settler| settler.consumer.settle(settlement, settler.scope.context()));
     let result = message.settle(settlement).await;
     if let Err(error) = &result {
         let destination = message.delivery.destination();
         warn!(destination, %error, "settling failed; the broker will deliver the message again");
     }
-    if let Some(settling) = settling {
-        settling.finish(&[Incoming::from_delivery(&message.delivery)], result.as_ref().err());
+    if let Some(Settler { consumer, context, clock, .. }) = settler {
+        let messages = [Incoming::from_delivery(&message.delivery)];
+        consumer.settled(&messages, false, settlement, context, *clock, result.as_ref().err());
     }
 }
 

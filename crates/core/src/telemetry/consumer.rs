@@ -293,21 +293,29 @@ impl Consumer {
         prepared.operation(span, clock, None).finish(Vec::new(), error);
     }
 
-    pub(super) fn settled(
+    /// Records a settlement that began with `clock`; its span is a child of the process span in `parent` (LINK-12).
+    pub(crate) fn settled(
         &self,
         messages: &[Incoming<'_>],
         batch: bool,
-        settling: &Settling,
+        settlement: &Settlement,
+        parent: &Context,
+        clock: Clock,
         error: Option<&BrokerError>,
     ) {
-        let Some(prepared) = self.settle_prepared(&settling.settlement) else { return };
+        if !self.engine().is_recording() {
+            return;
+        }
+        let Some(prepared) = self.settle_prepared(settlement) else { return };
         let wanted = match self.engine().settings.settle_spans {
             SettleSpans::Always => true,
-            SettleSpans::Exceptional => error.is_some() || settling.settlement != Settlement::Ack,
+            SettleSpans::Exceptional => error.is_some() || *settlement != Settlement::Ack,
             SettleSpans::Never => false,
         };
-        let clock = settling.clock;
-        let span = wanted.then(|| self.settle_span(prepared, messages, batch, clock, &settling.parent)).flatten();
+        if !wanted && error.is_none() && !self.engine().metrics.is_enabled() {
+            return;
+        }
+        let span = wanted.then(|| self.settle_span(prepared, messages, batch, clock, parent)).flatten();
         let report = error.map(ErrorReport::of_broker);
         prepared.operation(span, clock, None).finish(Vec::new(), report.as_ref());
     }

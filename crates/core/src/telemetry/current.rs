@@ -9,6 +9,7 @@ use opentelemetry::propagation::Injector;
 use opentelemetry::trace::{SpanContext, SpanRef, TraceContextExt};
 use opentelemetry::{Context, Key, KeyValue, Value};
 
+use super::instrumentation::Instrumentation;
 use super::scope::{Scope, with_baggage};
 use crate::message::{Delivery, Headers};
 use crate::propagation::baggage;
@@ -465,26 +466,42 @@ impl CurrentBaggage for Scope {
 }
 
 impl Delivery {
-    /// The scope for a handler or a middleware, in whose hands the baggage may change.
-    pub(crate) fn telemetry_scope(&self) -> Cow<'_, Scope> {
-        let scope = self.unopened_scope();
+    /// The scope for a handler or a middleware, in whose hands the baggage may change. It is made here where the engine needed none.
+    pub(crate) fn telemetry_scope(&self) -> Scope {
+        let scope = self.made_scope().or_else(|| {
+            let instrumentation = Instrumentation::from_any(self.runtime()?.telemetry.as_ref()?)?;
+            let made = self.surroundings().get_or_init(|| Scope::of_current(instrumentation).to_surroundings());
+            Scope::from_surroundings(made)
+        });
+        let scope = scope.unwrap_or_else(Scope::detached);
         scope.open();
         scope
     }
 
-    pub(crate) fn unopened_scope(&self) -> Cow<'_, Scope> {
-        self.scope().map_or_else(|| Cow::Owned(Scope::detached()), Cow::Borrowed)
+    /// The scope as far as there is one.
+    pub(crate) fn made_scope(&self) -> Option<Scope> {
+        Scope::from_surroundings(self.surroundings().get()?)
+    }
+
+    pub(crate) fn set_scope(&mut self, scope: &Scope) {
+        self.set_surroundings(scope.to_surroundings());
+    }
+
+    /// The scope a handler is to run in, where its arguments asked for one that is not current yet.
+    pub(crate) fn asked_scope(&self) -> Option<Scope> {
+        let scope = if self.is_copied() { self.telemetry_scope() } else { self.made_scope()? };
+        scope.unattached().is_some().then_some(scope)
     }
 }
 
 impl CurrentSpan for Delivery {
     fn scope(&self) -> Cow<'_, Scope> {
-        self.telemetry_scope()
+        Cow::Owned(self.telemetry_scope())
     }
 }
 
 impl CurrentBaggage for Delivery {
     fn baggage_scope(&self) -> Cow<'_, Scope> {
-        self.telemetry_scope()
+        Cow::Owned(self.telemetry_scope())
     }
 }

@@ -153,6 +153,15 @@ impl Instrumentation {
         Producer::new(self.clone(), system)
     }
 
+    /// The engine without its type, for a delivery that does not know it.
+    pub(crate) fn to_any(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.engine) as Arc<dyn Any + Send + Sync>
+    }
+
+    pub(super) fn from_any(engine: &Arc<dyn Any + Send + Sync>) -> Option<Self> {
+        Arc::clone(engine).downcast().ok().map(|engine| Self { engine })
+    }
+
     /// Returns the propagator in use.
     ///
     /// # Examples

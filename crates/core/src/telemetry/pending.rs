@@ -135,6 +135,7 @@ impl Settling {
     /// settling.finish(&[Incoming::new("orders", &headers)], None);
     /// ```
     pub fn finish(self, messages: &[Incoming<'_>], error: Option<&BrokerError>) {
-        self.consumer.settled(messages, messages.len() != 1, &self, error);
+        let is_batch = messages.len() != 1;
+        self.consumer.settled(messages, is_batch, &self.settlement, &self.parent, self.clock, error);
     }
 }

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::OnceLock;
 
 use futures_util::FutureExt as _;
+use opentelemetry::baggage::BaggageExt;
 use opentelemetry::context::FutureExt as _;
+use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
 use super::current::{CurrentBaggage, CurrentSpan};
@@ -66,6 +68,11 @@ impl Processing {
     /// The scope, if there is one already.
     pub(crate) fn made_scope(&self) -> Option<&Scope> {
         self.scope.get()
+    }
+
+    /// Whether there is anything to be made current: a span, a scope, or what the headers said.
+    pub(crate) fn surrounds(&self) -> bool {
+        self.scope.get().is_some() || self.context.has_active_span() || !self.context.baggage().is_empty()
     }
 
     /// The context in which the handler is to run.

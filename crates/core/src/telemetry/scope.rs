@@ -12,7 +12,7 @@ use super::instrumentation::Instrumentation;
 use super::operation::ErrorReport;
 use super::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 use super::settings::BaggagePolicy;
-use crate::message::OperationType;
+use crate::message::{OperationType, Surroundings};
 
 /// Is what surrounds the handling of a message: the context with its span, and the baggage as the handler has changed it.
 ///
@@ -72,6 +72,24 @@ impl Scope {
     ) -> Self {
         let (opened, attributes) = (OnceLock::new(), Mutex::default());
         Self { inner: Arc::new(Inner { context, opened, instrumentation, members, keeps_attributes, attributes }) }
+    }
+
+    /// A scope of what is current, for a message whose process span records nothing. Where changes to baggage are current, they are its own.
+    pub(super) fn of_current(instrumentation: Instrumentation) -> Self {
+        let current = Context::current();
+        let scope = Self::new(current.clone(), Some(instrumentation), Vec::new());
+        if current.get::<Changes>().is_some() {
+            scope.inner.opened.get_or_init(|| current);
+        }
+        scope
+    }
+
+    pub(crate) fn to_surroundings(&self) -> Surroundings {
+        Arc::clone(&self.inner) as Surroundings
+    }
+
+    pub(crate) fn from_surroundings(surroundings: &Surroundings) -> Option<Self> {
+        Arc::clone(surroundings).downcast().ok().map(|inner| Self { inner })
     }
 
     /// Makes room for changes to the baggage. To be called before a handler or a middleware gets the scope into its hands, and before

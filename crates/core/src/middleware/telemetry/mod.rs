@@ -5,14 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use opentelemetry::Context;
-use opentelemetry::context::FutureExt;
 
 pub(crate) use self::process::{Overrides, Settler, process_with};
 pub(crate) use self::publish::{SendSpan, outgoing};
 use super::{Middleware, Next, NextPublish};
 use crate::broker::PublishError;
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Source};
-use crate::telemetry::{Builder, Consumer, Instrumentation};
+use crate::telemetry::{Builder, Consumer, Instrumentation, run_in};
 
 /// Makes the spans, metrics and events of every delivery and publish, and carries trace context and baggage through the headers.
 ///
@@ -84,7 +83,10 @@ impl Middleware for TelemetryMiddleware {
         match delivery.source() {
             Some(source) => {
                 let consumer = self.consumer(source, &delivery);
-                process_with(&consumer, delivery, |delivery| next.run(delivery)).await
+                let (mut outcome, settler) =
+                    process_with(&consumer, delivery, true, |delivery| next.run(delivery)).await;
+                outcome.insert_extension(settler);
+                outcome
             }
             None => next.run(delivery).await,
         }
@@ -94,7 +96,7 @@ impl Middleware for TelemetryMiddleware {
         let transport = next.transport();
         let producer = self.instrumentation.producer(transport.system());
         let span = SendSpan::start(&producer, &Context::current(), transport, &mut envelope);
-        let result = next.run(envelope).with_context(span.context().clone()).await;
+        let result = run_in(span.context().cloned(), next.run(envelope)).await;
         span.finish(&result);
         result
     }

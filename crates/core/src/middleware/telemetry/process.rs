@@ -1,17 +1,20 @@
 use std::future::Future;
 
-use opentelemetry::KeyValue;
-use opentelemetry::context::FutureExt;
+use opentelemetry::{Context, KeyValue};
 
 use crate::message::{Delivery, Outcome, Settlement};
 use crate::middleware::Buried;
-use crate::telemetry::{Consumer, Incoming, ParentMode, Scope, Trust, semconv};
+use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Scope, Trust, run_in, semconv};
 
 /// Handed back with the outcome so that the settlement becomes a child of the process span (LINK-12).
 #[derive(Clone, Debug)]
 pub(crate) struct Settler {
     pub(crate) consumer: Consumer,
-    pub(crate) scope: Scope,
+    pub(crate) scope: Option<Scope>,
+    /// That of the process span.
+    pub(crate) context: Context,
+    /// Starts where the process span ended.
+    pub(crate) clock: Clock,
 }
 
 /// What one subscription says about its telemetry. It stands in the delivery where telemetry is ordinary middleware.
@@ -34,7 +37,14 @@ impl Overrides {
 }
 
 /// Runs the rest of a delivery inside its process span: the one place where a process span of the framework is made.
-pub(crate) async fn process_with<F, Fut>(consumer: &Consumer, mut delivery: Delivery, run: F) -> Outcome
+///
+/// Where `has_middleware`, code of the user sees the delivery before the handler's arguments are made, so its scope is open from the start.
+pub(crate) async fn process_with<F, Fut>(
+    consumer: &Consumer,
+    mut delivery: Delivery,
+    has_middleware: bool,
+    run: F,
+) -> (Outcome, Settler)
 where
     F: FnOnce(Delivery) -> Fut,
     Fut: Future<Output = Outcome>,
@@ -45,19 +55,19 @@ where
     } else {
         consumer.process(&Incoming::from_delivery(&delivery))
     };
-    let scope = processing.scope().clone();
-    delivery.set_scope(scope.clone());
-    if delivery.is_batch() {
+    let scope = if has_middleware { Some(processing.scope()) } else { processing.made_scope() }.cloned();
+    if let Some(scope) = &scope {
+        delivery.set_scope(scope);
         let mut own = scope.messages().iter();
         delivery = delivery.map_messages(|mut message| {
-            own.next().into_iter().for_each(|own| message.set_scope(own.clone()));
+            own.next().into_iter().for_each(|own| message.set_scope(own));
             message
         });
     }
-    let mut outcome = run(delivery).with_context(scope.context().clone()).await;
-    processing.finish(outcome.failure(), reason(&outcome));
-    outcome.set_settler(Settler { consumer: consumer.clone(), scope });
-    outcome
+    let context = processing.context().clone();
+    let outcome = run_in(processing.surrounds().then(|| context.clone()), run(delivery)).await;
+    let clock = processing.finish(outcome.failure(), reason(&outcome));
+    (outcome, Settler { consumer: consumer.clone(), scope, context, clock })
 }
 
 /// Why a handler decided to reject, where it is no failure; also when the message then became a dead letter.

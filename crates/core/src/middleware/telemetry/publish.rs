@@ -8,7 +8,7 @@ use crate::telemetry::{Outgoing, Producer, Sending};
 /// cancelled.
 pub(crate) struct SendSpan {
     sending: Sending,
-    context: Context,
+    context: Option<Context>,
     /// How many messages; `None` for a single one.
     batch: Option<usize>,
 }
@@ -30,13 +30,13 @@ impl SendSpan {
         } else {
             producer.send_under(parent, &target, outgoing(transport, envelope))
         };
-        let context = sending.context_or(parent);
+        let context = sending.own_context().cloned();
         Self { sending, context, batch }
     }
 
     /// What is current while the transport works.
-    pub(crate) const fn context(&self) -> &Context {
-        &self.context
+    pub(crate) const fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
     }
 
     pub(crate) fn finish(self, result: &Result<Receipt, PublishError>) {
