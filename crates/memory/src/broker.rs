@@ -143,8 +143,7 @@ impl Memory {
     /// ```
     pub fn deliver(&self, delivery: Delivery) -> usize {
         let each = delivery.messages().iter();
-        each.map(|message| self.server.deliver(self.server.recipients(message.destination()), || message.clone()))
-            .sum()
+        each.map(|message| self.server.deliver(self.server.recipients(message.destination()), || message.clone())).sum()
     }
 
     /// Ends all subscriptions by itself, as a server does that goes away for good: what waits for a message gets an error.

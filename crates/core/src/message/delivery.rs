@@ -128,13 +128,7 @@ impl Delivery {
     }
 
     fn of(message: Message) -> Self {
-        Self {
-            message: Arc::new(message),
-            runtime: None,
-            scope: None,
-            extensions: Extensions::default(),
-            attempt: 1,
-        }
+        Self { message: Arc::new(message), runtime: None, scope: None, extensions: Extensions::default(), attempt: 1 }
     }
 
     fn message_mut(&mut self) -> &mut Message {

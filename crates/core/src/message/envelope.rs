@@ -125,9 +125,8 @@ impl Envelope {
     pub fn forward(delivery: &Delivery, destination: impl Into<Destination>) -> Self {
         let mut envelope = Self::new(destination, delivery.payload().clone());
         envelope.headers = delivery.headers().clone();
-        envelope.properties = delivery
-            .properties()
-            .map(|properties| Box::new(Properties { reply_to: None, ..properties.clone() }));
+        envelope.properties =
+            delivery.properties().map(|properties| Box::new(Properties { reply_to: None, ..properties.clone() }));
         envelope.rare_mut().creation = CreationContext::Kept;
         envelope
     }

@@ -17,8 +17,11 @@ pub(super) struct HandOver<'a> {
 
 impl<'a> HandOver<'a> {
     pub(super) fn start(transport: &'a dyn Publish, envelope: Envelope, span: Option<SendSpan>) -> Self {
-        let calling =
-            if envelope.is_batch() { Box::pin(publish_batch(transport, envelope)) } else { transport.publish(envelope) };
+        let calling = if envelope.is_batch() {
+            Box::pin(publish_batch(transport, envelope))
+        } else {
+            transport.publish(envelope)
+        };
         Self { calling, span }
     }
 }

@@ -268,9 +268,9 @@ impl Publisher {
     /// Publishes without middleware.
     pub(super) fn hand_over(&self, mut envelope: Envelope) -> HandOver<'_> {
         let transport = self.inner.transport.as_ref();
-        let span = self.producer().map(|producer| {
-            SendSpan::start(producer, &publish_context(self.scope.as_ref()), transport, &mut envelope)
-        });
+        let span = self
+            .producer()
+            .map(|producer| SendSpan::start(producer, &publish_context(self.scope.as_ref()), transport, &mut envelope));
         HandOver::start(transport, envelope, span)
     }
 

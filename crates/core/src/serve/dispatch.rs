@@ -191,9 +191,11 @@ impl Endpoint for Dispatcher {
         delivery.insert_extension(verdicts.clone());
         let handled = AssertUnwindSafe(self.handler.call(delivery, &())).catch_unwind();
         // Caught here already: a panic must not take the verdicts on single messages with it.
-        Box::pin(handled.map(move |handled| {
-            handled.unwrap_or_else(|panic| panicked(panic.as_ref())).with_each(verdicts.take())
-        }))
+        Box::pin(
+            handled.map(move |handled| {
+                handled.unwrap_or_else(|panic| panicked(panic.as_ref())).with_each(verdicts.take())
+            }),
+        )
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
