@@ -61,7 +61,7 @@ async fn start(server: &OwnServer, capture: &Capture, app: App) -> Running {
 }
 
 /// Publishes until the broker has confirmed it, as a service that must not lose anything does.
-async fn publish_until_confirmed(publisher: &Publisher, subject: &str, number: usize) {
+async fn publish_until_confirmed(publisher: &Publisher, subject: &'static str, number: usize) {
     let deadline = Instant::now() + PATIENCE;
     while let Err(error) = publisher.publish(subject, number.to_string()).id(format!("m{number}")).await {
         assert!(Instant::now() < deadline, "message {number} is not confirmed: {error}");

@@ -43,7 +43,7 @@ impl Receiver {
     async fn wait(&self) -> Result<Received, BrokerError> {
         let mut change = pin!(self.queue.change());
         loop {
-            change.as_mut().enable();
+            self.queue.announce(change.as_mut());
             match self.take().await {
                 Taken::Message(received) => return Ok(received),
                 Taken::Ended => return Err(self.ended()),

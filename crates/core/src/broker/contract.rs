@@ -181,6 +181,18 @@ impl Received {
         }
     }
 
+    /// Takes away what settles the message, for an adapter that wraps another one; nothing is settled or given up by this value then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, broker::Received};
+    /// assert!(Received::new(Delivery::new("orders", "x")).take_settle().is_none());
+    /// ```
+    pub const fn take_settle(&mut self) -> Option<Arc<dyn Settle>> {
+        self.settle.take()
+    }
+
     pub(crate) fn heartbeat(&self) -> Option<Duration> {
         self.settle.as_ref()?.heartbeat()
     }

@@ -36,8 +36,8 @@ where
                     let scope = delivery.asked_scope();
                     let context = scope.as_ref().map(|scope| scope.context().clone());
                     let mut outcome = run_in(context, self.handler.call(arguments)).await.into_outcome();
-                    if outcome.has_replies() {
-                        outcome.set_surroundings(scope.map(|scope| scope.to_surroundings()));
+                    if let Some(scope) = scope.filter(|_| outcome.has_replies()) {
+                        outcome.set_surroundings(scope.to_surroundings());
                     }
                     outcome
                 }

@@ -1,5 +1,7 @@
 use std::any::Any;
 
+use smallvec::SmallVec;
+
 use super::{Envelope, Extensions, Failure, Settlement, Surroundings};
 
 /// Is what came of handling a delivery: the settlement, the replies and, if it failed, why.
@@ -16,12 +18,21 @@ use super::{Envelope, Extensions, Failure, Settlement, Surroundings};
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     settlement: Settlement,
+    /// `None` for a message that is just done. An outcome is handed from future to future, so it is kept small.
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct More {
     failure: Option<Failure>,
-    replies: Vec<Envelope>,
+    replies: Replies,
     each: Vec<Option<Outcome>>,
     surroundings: Option<Surroundings>,
     extensions: Extensions,
 }
+
+/// One reply, the usual number, needs no list.
+pub(crate) type Replies = SmallVec<[Envelope; 1]>;
 
 impl Outcome {
     /// Says that the message is done.
@@ -65,7 +76,7 @@ impl Outcome {
         } else {
             Settlement::reject(failure.error_type().to_owned())
         };
-        Self { settlement, failure: Some(failure), ..Self::default() }
+        Self { settlement, more: Some(Box::new(More { failure: Some(failure), ..More::default() })) }
     }
 
     /// Says that the message is done and answers it.
@@ -93,7 +104,7 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn with_reply(mut self, envelope: Envelope) -> Self {
-        self.replies.push(envelope);
+        self.more_mut().replies.push(envelope);
         self
     }
 
@@ -124,8 +135,14 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn with_each(mut self, each: Vec<Option<Self>>) -> Self {
-        self.each = each;
+        if self.more.is_some() || !each.is_empty() {
+            self.more_mut().each = each;
+        }
         self
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// Returns the settlement of the delivery; of a batch, that of the messages without one of their own.
@@ -163,11 +180,11 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn failure_of(&self, index: usize) -> Option<&Failure> {
-        self.each_of(index).map_or(self.failure.as_ref(), |own| own.failure.as_ref())
+        self.each_of(index).map_or(self.own_failure(), Self::own_failure)
     }
 
     fn each_of(&self, index: usize) -> Option<&Self> {
-        self.each.get(index)?.as_ref()
+        self.each().get(index)?.as_ref()
     }
 
     /// Returns the outcomes of single messages of a batch.
@@ -179,7 +196,7 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn each(&self) -> &[Option<Self>] {
-        &self.each
+        self.more.as_ref().map_or(&[], |more| &more.each)
     }
 
     /// Returns why handling failed; of a batch without a failure of its own, the first failure of one of its messages.
@@ -193,7 +210,7 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
-        self.failure.as_ref().or_else(|| self.each.iter().flatten().find_map(|own| own.failure.as_ref()))
+        self.own_failure().or_else(|| self.each().iter().flatten().find_map(Self::own_failure))
     }
 
     /// Returns the replies that are still to be published.
@@ -205,41 +222,41 @@ impl Outcome {
     /// ```
     #[must_use]
     pub fn replies(&self) -> &[Envelope] {
-        &self.replies
+        self.more.as_ref().map_or(&[], |more| &more.replies)
     }
 
     /// The failure of the delivery as a whole.
-    pub(crate) const fn own_failure(&self) -> Option<&Failure> {
-        self.failure.as_ref()
+    pub(crate) fn own_failure(&self) -> Option<&Failure> {
+        self.more.as_ref()?.failure.as_ref()
     }
 
     pub(crate) fn extension<T: Any>(&self) -> Option<&T> {
-        self.extensions.get()
+        self.more.as_ref()?.extensions.get()
     }
 
     pub(crate) fn insert_extension<T: Any + Send + Sync>(&mut self, value: T) {
-        self.extensions.insert(value);
+        self.more_mut().extensions.insert(value);
     }
 
-    /// What records the settlement, where the delivery had a process span.
-    pub(crate) const fn surroundings(&self) -> Option<&Surroundings> {
-        self.surroundings.as_ref()
+    /// What telemetry keeps for the message, where the handler's arguments asked for it: replies are published under it.
+    pub(crate) fn surroundings(&self) -> Option<&Surroundings> {
+        self.more.as_ref()?.surroundings.as_ref()
     }
 
-    pub(crate) fn set_surroundings(&mut self, surroundings: Option<Surroundings>) {
-        self.surroundings = surroundings;
+    pub(crate) fn set_surroundings(&mut self, surroundings: Surroundings) {
+        self.more_mut().surroundings = Some(surroundings);
     }
 
     pub(crate) fn has_replies(&self) -> bool {
-        !self.replies.is_empty() || self.each.iter().flatten().any(Self::has_replies)
+        !self.replies().is_empty() || self.each().iter().flatten().any(Self::has_replies)
     }
 
-    pub(crate) fn take_replies(&mut self) -> Vec<Envelope> {
-        std::mem::take(&mut self.replies)
+    pub(crate) fn take_replies(&mut self) -> Replies {
+        self.more.as_mut().map(|more| std::mem::take(&mut more.replies)).unwrap_or_default()
     }
 
     pub(crate) fn take_each(mut self) -> (Self, Vec<Option<Self>>) {
-        let each = std::mem::take(&mut self.each);
+        let each = self.more.as_mut().map(|more| std::mem::take(&mut more.each)).unwrap_or_default();
         (self, each)
     }
 
@@ -247,10 +264,16 @@ impl Outcome {
         if count == 0 {
             return f(0, self);
         }
-        let shared = Self { settlement: self.settlement.clone(), failure: self.failure.clone(), ..Self::default() };
-        let mut each = std::mem::take(&mut self.each);
+        let shared = Self { more: None, settlement: self.settlement.clone() };
+        let shared = match self.own_failure() {
+            Some(failure) => {
+                Self { more: Some(Box::new(More { failure: Some(failure.clone()), ..More::default() })), ..shared }
+            }
+            None => shared,
+        };
+        let mut each = std::mem::take(&mut self.more_mut().each);
         each.resize(count, None);
-        self.each = each
+        self.more_mut().each = each
             .into_iter()
             .enumerate()
             .map(|(index, own)| Some(f(index, own.unwrap_or_else(|| shared.clone()))))

@@ -123,23 +123,35 @@ impl<'a> Publishing<'a> {
 impl Future for Publishing<'_> {
     type Output = Result<Receipt, PublishError>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Prepared(Err(error)) => return Poll::Ready(Err(error)),
-            State::Prepared(Ok(None)) => return Poll::Ready(Ok(Receipt::new())),
-            State::Prepared(Ok(Some(envelope))) if self.publisher.has_middleware() => {
-                State::InMiddleware(Box::pin(self.publisher.send(envelope)))
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let State::Prepared(prepared) = &mut this.state {
+            let prepared = std::mem::replace(prepared, Ok(None));
+            this.state = State::Ended;
+            match prepared {
+                Ok(Some(envelope)) if this.publisher.has_middleware() => {
+                    this.state = State::InMiddleware(Box::pin(this.publisher.send(envelope)));
+                }
+                Ok(Some(envelope)) => {
+                    // A transport inside the process is done at once; then there is no state to keep.
+                    let mut handing_over = this.publisher.hand_over(envelope);
+                    let polled = Pin::new(&mut handing_over).poll(context);
+                    if polled.is_pending() {
+                        this.state = State::HandingOver(handing_over);
+                    }
+                    return polled;
+                }
+                Ok(None) => return Poll::Ready(Ok(Receipt::new())),
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            State::Prepared(Ok(Some(envelope))) => State::HandingOver(self.publisher.hand_over(envelope)),
-            state => state,
-        };
-        let polled = match &mut state {
+        }
+        let polled = match &mut this.state {
             State::HandingOver(handing_over) => Pin::new(handing_over).poll(context),
             State::InMiddleware(sending) => sending.as_mut().poll(context),
             State::Prepared(_) | State::Ended => panic!("a publish was polled after its end"),
         };
-        if polled.is_pending() {
-            self.state = state;
+        if polled.is_ready() {
+            this.state = State::Ended;
         }
         polled
     }

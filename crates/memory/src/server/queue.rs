@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use throughline_core::Delivery;
@@ -32,6 +32,8 @@ struct State {
     delayed: BTreeMap<(Instant, u64), Held>,
     next_place: u64,
     members: Members,
+    /// At least as many as wait for `changed`.
+    waiting: usize,
     /// No one will ever take from the queue again.
     closed: bool,
 }
@@ -148,6 +150,13 @@ impl Queue {
         let place = state.next_place;
         state.next_place += 1;
         state.ready.push_back(Held { delivery, place });
+        self.wake_one(state);
+    }
+
+    /// Wakes a member for a message that became ready, if one waits.
+    fn wake_one(&self, mut state: MutexGuard<'_, State>) {
+        let Some(left) = state.waiting.checked_sub(1) else { return };
+        state.waiting = left;
         drop(state);
         self.changed.notify_one();
     }
@@ -160,8 +169,7 @@ impl Queue {
             self.ledger.closed(1);
         } else if delay.is_zero() {
             state.insert_ready(held);
-            drop(state);
-            self.changed.notify_one();
+            self.wake_one(state);
         } else {
             state.delayed.insert((after(delay), held.place), held);
             drop(state);
@@ -187,9 +195,15 @@ impl Queue {
         Taken::Message(Received::new(held.delivery).with_settle(settle, held.place))
     }
 
-    /// Returns what [`wait`](Self::wait) waits for; to be made before the queue is asked.
+    /// Returns what [`wait`](Self::wait) waits for.
     pub(crate) fn change(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Announces that a member is going to wait; called before the queue is asked, so that no message slips through between.
+    pub(crate) fn announce(&self, change: Pin<&mut Notified<'_>>) {
+        change.enable();
+        lock(&self.state).waiting += 1;
     }
 
     /// Waits until the queue should be asked again.

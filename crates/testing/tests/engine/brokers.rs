@@ -31,7 +31,7 @@ struct FlawedSubscriber {
     flaw: Flawed,
 }
 
-struct Refused(Box<dyn Settle>, &'static str);
+struct Refused(Arc<dyn Settle>, &'static str);
 
 #[async_trait]
 impl Broker for Flawed {
@@ -61,22 +61,25 @@ impl Subscriber for FlawedSubscriber {
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
         let mut received = self.inner.receive().await?;
-        if let Some(settle) = received.settle.take() {
-            match self.flaw.refusal {
-                Some(refusal) => received.settle = Some(Box::new(Refused(settle, refusal))),
-                // At most once: done as soon as it is handed out.
-                None => settle.settle(&Settlement::Ack).await?,
+        match self.flaw.refusal {
+            Some(refusal) => {
+                let tag = received.tag;
+                Ok(match received.take_settle() {
+                    Some(settle) => received.with_settle(Arc::new(Refused(settle, refusal)), tag),
+                    None => received,
+                })
             }
+            // At most once: done as soon as it is handed out.
+            None => received.settle(&Settlement::Ack).await.map(|()| received),
         }
-        Ok(received)
     }
 }
 
 #[async_trait]
 impl Settle for Refused {
-    async fn settle(&self, settlement: &Settlement) -> Result<(), BrokerError> {
+    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
         // The broker did it, but its answer was lost.
-        self.0.settle(settlement).await?;
+        self.0.settle(message, settlement).await?;
         Err(BrokerError::new(BrokerErrorKind::Timeout, self.1, "no answer within 5 s"))
     }
 }

@@ -148,7 +148,7 @@ impl Bare {
     }
 
     async fn next(&mut self) -> Delivery {
-        self.forwarded.receive().await.unwrap().delivery
+        self.forwarded.receive().await.unwrap().delivery.clone()
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn untraced(test: &AppTest) -> Publisher {
 }
 
 /// Publishes a message of the remote producer.
-pub(crate) async fn publish_remote(test: &AppTest, destination: &str, baggage: &'static str) {
+pub(crate) async fn publish_remote(test: &AppTest, destination: &'static str, baggage: &'static str) {
     let message = Envelope::new(destination, "42").with_header("traceparent", TRACEPARENT);
     let message = if baggage.is_empty() { message } else { message.with_header("baggage", baggage) };
     untraced(test).publish_envelope(message).await.unwrap();
