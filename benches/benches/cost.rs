@@ -1,0 +1,2 @@
+//! The cases under criterion.
+fn main() {}
