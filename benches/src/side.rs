@@ -16,6 +16,9 @@ pub trait Side {
     fn flush(&mut self);
 }
 
+/// So often everything else had its turn without handling a message.
+const IDLE_TURNS: usize = 10_000;
+
 thread_local! {
     // Of this thread, as is everything a side runs.
     static HANDLED: Cell<usize> = const { Cell::new(0) };
@@ -36,13 +39,21 @@ pub(crate) fn total() -> usize {
 }
 
 /// Waits until so many messages in all are handled.
+///
+/// # Panics
+///
+/// When no message is handled any more: a handler's task has ended.
 pub(crate) async fn reached(total: usize) {
+    let (mut idle, mut before) = (0, 0);
     while HANDLED.get() < total {
         yield_now().await;
+        idle = if HANDLED.get() == before { idle + 1 } else { 0 };
+        before = HANDLED.get();
+        assert!(idle < IDLE_TURNS, "{} of {total} messages are handled, and no more come", HANDLED.get());
     }
 }
 
 #[allow(clippy::expect_used)] // a benchmark without a runtime measures nothing
 pub(crate) fn runtime() -> Runtime {
-    Builder::new_current_thread().build().expect("a runtime of one thread starts")
+    Builder::new_current_thread().enable_time().build().expect("a runtime of one thread starts")
 }
