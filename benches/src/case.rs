@@ -135,7 +135,9 @@ pub fn cases() -> Vec<Case> {
         cases.push(no_sdk(door, Load::single(State::NoSdk).shaped(Shape::Chain)));
         for state in [State::Unsampled, State::Sampled] {
             let single = Load::single(state);
-            cases.extend([single, single.incoming(), single.baggage(1), single.baggage(10)].map(|load| added(door, load)));
+            cases.extend(
+                [single, single.incoming(), single.baggage(1), single.baggage(10)].map(|load| added(door, load)),
+            );
             cases.extend([Shape::Batch, Shape::Chain].map(|shape| added(door, single.shaped(shape))));
         }
         cases.extend([State::SampledMetrics, State::Metrics].map(|state| added(door, Load::single(state))));

@@ -12,12 +12,14 @@
 //! | [`side`] | one of the two, ready to be measured |
 //! | [`pipeline`] | SDK providers whose exporters drop everything |
 //! | [`rounds`] | interleaved rounds, and what they took |
+//! | [`memory`] | the table of the in-process cases |
 //! | [`stats`] | median and spread |
 //! | [`report`] | the table for a terminal, as JSON and as Markdown |
 
 pub mod case;
 pub mod hand;
 pub mod load;
+pub mod memory;
 pub mod ours;
 pub mod pipeline;
 pub mod report;

@@ -90,7 +90,8 @@ fn whole(setup: Setup, messages: usize) -> usize {
 /// allocated for many messages at a time (a block of the channel, a batch) counts as its share.
 #[allow(clippy::cast_precision_loss)] // there are far fewer than 2^52
 pub fn allocations(setup: Setup, count: impl Fn(&mut dyn FnMut()) -> u64) -> f64 {
-    const MESSAGES: usize = 960;
+    // Whole batches and whole chains.
+    const MESSAGES: usize = 300;
     let messages = whole(setup, MESSAGES);
     let mut side = setup.start();
     for _ in 0..WARM_UP {

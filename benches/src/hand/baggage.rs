@@ -18,7 +18,8 @@ const MAX_ENTRIES: usize = 64;
 /// Returns the context with the baggage that headers carry.
 #[must_use]
 pub fn read(headers: &Headers, context: Context) -> Context {
-    let Some(text) = find(headers, NAME).filter(|value| value.len() <= MAX_BYTES).and_then(|value| from_utf8(value).ok())
+    let Some(text) =
+        find(headers, NAME).filter(|value| value.len() <= MAX_BYTES).and_then(|value| from_utf8(value).ok())
     else {
         return context;
     };

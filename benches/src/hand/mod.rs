@@ -20,8 +20,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::meters::Meters;
-use self::spans::{ConsumerSpans, ProducerSpans};
 pub use self::spans::Effort;
+use self::spans::{ConsumerSpans, ProducerSpans};
 use crate::load::{BATCH, CHAIN, DESTINATION, Door, Load, Shape, body};
 use crate::pipeline::Pipeline;
 use crate::side::{self, Side};

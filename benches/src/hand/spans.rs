@@ -122,13 +122,7 @@ pub(super) fn end_of(context: &Context) {
     context.span().end();
 }
 
-fn start(
-    tracer: &SdkTracer,
-    builder: SpanBuilder,
-    attributes: &[KeyValue],
-    effort: Effort,
-    parent: &Context,
-) -> Span {
+fn start(tracer: &SdkTracer, builder: SpanBuilder, attributes: &[KeyValue], effort: Effort, parent: &Context) -> Span {
     match effort {
         Effort::Same => tracer.build_with_context(builder.with_attributes(attributes.iter().cloned()), parent),
         Effort::Lean => {
