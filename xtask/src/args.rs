@@ -14,6 +14,9 @@ Commands:
   check                               format, lints, every feature, documentation, dependencies
   test [--broker NAME]... [-- ARGS]   all tests, on real brokers too; with --broker only those of one broker;
                                       ARGS go to `cargo test`, and after a second `--` to the test programs
+  bench [--broker NAME | --growth] [--rounds N] [--docs]
+                                      what a message costs next to spans by hand, in the process or on a real broker,
+                                      or how that grows; written to target/bench, with --docs to docs/src/cost.md too
   server NAME                         start one broker and keep it until Ctrl-C
   help                                this text
 
@@ -25,10 +28,30 @@ Docker Compose when an engine answers, a local server on a free port (installed 
 /// What the user asked for.
 #[derive(Debug)]
 pub(crate) enum Request {
+    Bench(BenchOptions),
     Check,
     Help,
     Server(&'static Broker),
     Test(TestOptions),
+}
+
+/// What to measure.
+#[derive(Debug, Default)]
+pub(crate) struct BenchOptions {
+    pub(crate) what: BenchWhat,
+    /// How many rounds; the program knows how many are needed.
+    pub(crate) rounds: Option<String>,
+    /// Whether the numbers go into the guide.
+    pub(crate) docs: bool,
+}
+
+/// Where messages go while they are measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum BenchWhat {
+    Broker(&'static Broker),
+    Growth,
+    #[default]
+    Memory,
 }
 
 /// What to test.
@@ -71,12 +94,36 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Reque
     let mut arguments = arguments.into_iter();
     let request = match arguments.next().as_deref() {
         None | Some("help" | "--help" | "-h") => Request::Help,
+        Some("bench") => return bench(arguments).map(Request::Bench),
         Some("check") => Request::Check,
         Some("server") => Request::Server(broker(arguments.next())?),
         Some("test") => return test(arguments).map(Request::Test),
         Some(other) => return Err(ArgumentError::UnknownCommand(other.to_owned())),
     };
     arguments.next().map_or(Ok(request), |extra| Err(ArgumentError::Unknown(extra)))
+}
+
+fn bench(mut arguments: impl Iterator<Item = String>) -> Result<BenchOptions, ArgumentError> {
+    let mut options = BenchOptions::default();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--broker" => match arguments.next() {
+                Some(name) if name == "memory" => options.what = BenchWhat::Memory,
+                name => options.what = BenchWhat::Broker(broker(name)?),
+            },
+            "--docs" => options.docs = true,
+            "--growth" => options.what = BenchWhat::Growth,
+            "--rounds" => {
+                let rounds = arguments.next().ok_or(ArgumentError::Missing("the number of rounds"))?;
+                if !rounds.parse::<usize>().is_ok_and(|rounds| rounds > 0) {
+                    return Err(ArgumentError::Unknown(rounds));
+                }
+                options.rounds = Some(rounds);
+            }
+            _ => return Err(ArgumentError::Unknown(argument)),
+        }
+    }
+    Ok(options)
 }
 
 fn test(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, ArgumentError> {
@@ -141,10 +188,30 @@ mod tests {
     }
 
     #[test]
+    fn bench_measures_in_the_process_unless_it_is_told_otherwise() {
+        let options = |line: &str| match parsed(line) {
+            Ok(Request::Bench(options)) => options,
+            other => panic!("{other:?}"),
+        };
+        for line in ["bench", "bench --broker memory"] {
+            assert!(
+                matches!(options(line), BenchOptions { what: BenchWhat::Memory, rounds: None, docs: false }),
+                "{line}"
+            );
+        }
+        assert!(matches!(options("bench --broker nats").what, BenchWhat::Broker(broker) if broker.name == "nats"));
+        let options = options("bench --growth --rounds 3 --docs");
+        assert!(matches!(options.what, BenchWhat::Growth) && options.docs);
+        assert_eq!(options.rounds.as_deref(), Some("3"));
+    }
+
+    #[test]
     fn a_wrong_line_says_what_is_wrong() {
         for (line, expected) in [
             ("test --brokr nats", ArgumentError::Unknown("--brokr".into())),
             ("test --broker", ArgumentError::Missing("the name of a broker")),
+            ("bench --rounds none", ArgumentError::Unknown("none".into())),
+            ("bench --broker pigeon", ArgumentError::UnknownBroker("pigeon".into())),
             ("server", ArgumentError::Missing("the name of a broker")),
             ("server pigeon", ArgumentError::UnknownBroker("pigeon".into())),
             ("check all", ArgumentError::Unknown("all".into())),

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own commands. `cargo xtask help` lists them.
 
 mod args;
+mod bench;
 mod check;
 mod report;
 mod server;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let end = match request {
+        Request::Bench(options) => bench::run(&options),
         Request::Check => check::run(),
         Request::Help => {
             println!("{}", args::USAGE);

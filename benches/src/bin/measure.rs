@@ -1,0 +1,61 @@
+//! Measures, prints the table and writes it as JSON.
+//!
+//! `cargo xtask bench` runs it: `measure WHAT --folder FOLDER [--rounds N] [--docs FILE]`.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use throughline_benches::memory;
+use throughline_benches::report::{Report, replace_block};
+use throughline_benches::rounds::Rounds;
+
+const USAGE: &str = "usage: measure memory|nats|growth --folder FOLDER [--rounds N] [--docs FILE]";
+
+struct Options {
+    what: String,
+    folder: PathBuf,
+    rounds: Option<usize>,
+    docs: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = options()?;
+    match options.what.as_str() {
+        "memory" => {
+            let counts: Value = serde_json::from_slice(&fs::read(options.folder.join("allocations.json"))?)?;
+            let rounds = Rounds { rounds: options.rounds.unwrap_or(51), messages: 1000 };
+            write(&memory::measure(rounds, &counts), &options)
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+fn options() -> Result<Options, Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let what = arguments.next().ok_or(USAGE)?;
+    let mut options = Options { what, folder: PathBuf::from("."), rounds: None, docs: None };
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or(USAGE)?;
+        match name.as_str() {
+            "--folder" => options.folder = value.into(),
+            "--rounds" => options.rounds = Some(value.parse()?),
+            "--docs" => options.docs = Some(value.into()),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok(options)
+}
+
+fn write(report: &Report, options: &Options) -> Result<(), Box<dyn Error>> {
+    println!("{}", report.text());
+    let file = options.folder.join(format!("{}.json", options.what));
+    fs::write(&file, serde_json::to_string_pretty(&report.json())?)?;
+    println!("Written to {}.", file.display());
+    if let Some(docs) = &options.docs {
+        fs::write(docs, replace_block(&fs::read_to_string(docs)?, &options.what, &report.markdown())?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! What a message costs: this project and hand-written spans, side by side in one process.
+//!
+//! One table of [`cases`](case::cases) has three users: `cargo bench` (criterion), `cargo xtask bench` (the table with its spread) and the
+//! test of allocation counts. `docs/src/cost.md` says what is compared with what.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`case`] | the table: what is measured, and its target |
+//! | [`load`] | what a message carries and what telemetry is there |
+//! | [`hand`] | the baseline: dispatch and spans written by hand, on plain OpenTelemetry |
+//! | [`ours`] | the same through this project, by both doors |
+//! | [`side`] | one of the two, ready to be measured |
+//! | [`pipeline`] | SDK providers whose exporters drop everything |
+//! | [`rounds`] | interleaved rounds, and what they took |
+//! | [`memory`] | the table of the in-process cases |
+//! | [`stats`] | median and spread |
+//! | [`report`] | the table for a terminal, as JSON and as Markdown |
+
+pub mod case;
+pub mod hand;
+pub mod load;
+pub mod memory;
+pub mod ours;
+pub mod pipeline;
+pub mod report;
+pub mod rounds;
+pub mod side;
+pub mod stats;
