@@ -104,6 +104,9 @@ impl Injector for Headers {
 /// [`Extractor::get_all`] gives all of them in their order, for the headers that are joined (PROP-12).
 impl Extractor for Headers {
     fn get(&self, key: &str) -> Option<&str> {
+        if self.is_empty() {
+            return None;
+        }
         // The last exact one, else the last one.
         let exact = values(self, key, |name, key| name == key).next_back();
         exact.or_else(|| values(self, key, str::eq_ignore_ascii_case).next_back())
@@ -114,6 +117,9 @@ impl Extractor for Headers {
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        if self.is_empty() {
+            return None;
+        }
         let mut wanted: Vec<&str> = values(self, key, |name, key| name == key).collect();
         if wanted.is_empty() {
             wanted.extend(values(self, key, str::eq_ignore_ascii_case));

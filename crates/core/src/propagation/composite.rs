@@ -219,9 +219,14 @@ impl Propagators {
 }
 
 impl Propagators {
+    /// Removes the propagation headers of these formats.
+    pub(crate) fn remove(&self, carrier: &mut dyn Carrier) {
+        carrier::remove(self, carrier);
+    }
+
     /// Writes the context in place of what propagation headers of these formats are there (PROP-04, PROP-05).
     pub(crate) fn replace(&self, cx: &Context, carrier: &mut dyn Carrier) {
-        carrier::remove(self, carrier);
+        self.remove(carrier);
         for format in &self.inner.formats {
             match format {
                 Format::Baggage(propagator) => propagator.put(cx, carrier),

@@ -268,8 +268,12 @@ impl Publisher {
     /// Publishes without middleware.
     pub(super) fn hand_over(&self, mut envelope: Envelope) -> HandOver<'_> {
         let transport = self.inner.transport.as_ref();
+        let passes = |producer: &&Producer| {
+            self.scope.is_none() && !envelope.is_batch() && producer.passes_through(envelope.headers())
+        };
         let span = self
             .producer()
+            .filter(|producer| !passes(producer))
             .map(|producer| SendSpan::start(producer, &publish_context(self.scope.as_ref()), transport, &mut envelope));
         HandOver::start(transport, envelope, span)
     }

@@ -119,8 +119,11 @@ impl Dispatcher {
     }
 
     async fn process(&self, mut delivery: Delivery, asked: &Delivery) -> Handled {
-        if let Some(consumer) = &self.consumer {
-            let has_middleware = !self.chain.is_empty();
+        let has_middleware = !self.chain.is_empty();
+        let passes = |consumer: &&Consumer| {
+            !has_middleware && !delivery.is_batch() && consumer.passes_through(delivery.headers())
+        };
+        if let Some(consumer) = self.consumer.as_ref().filter(|consumer| !passes(consumer)) {
             let run = |delivery| self.handle(delivery, asked);
             let (outcome, settler) = process_with(consumer, delivery, has_middleware, run).await;
             return Handled { outcome, settler: Some(settler) };

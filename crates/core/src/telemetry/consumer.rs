@@ -22,7 +22,7 @@ use super::semconv::{
 };
 use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, SettleSpans, Trust};
 use crate::broker::BrokerError;
-use crate::message::{OperationType, Settlement, Source};
+use crate::message::{Headers, OperationType, Settlement, Source};
 
 /// Is the telemetry of one subscription: receive, process and settle.
 ///
@@ -144,6 +144,11 @@ impl Consumer {
 
     fn instrumentation(&self) -> Instrumentation {
         Instrumentation { engine: Arc::clone(self.engine()) }
+    }
+
+    /// Whether a message is handled as without telemetry: nothing is recorded, and its headers say nothing.
+    pub(crate) fn passes_through(&self, headers: &Headers) -> bool {
+        headers.is_empty() && !self.engine().is_recording()
     }
 
     /// Starts processing a single message: its span, with the message's context as parent and link, and its baggage current.

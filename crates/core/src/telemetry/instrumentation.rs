@@ -220,6 +220,11 @@ impl Engine {
 
     /// Writes the context and the baggage into the headers of a message, in place of whatever was there (PROP-04, -05).
     pub(crate) fn inject(&self, context: &Context, carrier: &mut dyn Carrier) {
+        if let Propagator::Own(propagators) = &self.propagator
+            && scope::carries_nothing(context)
+        {
+            return propagators.remove(carrier);
+        }
         let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
         match &self.propagator {
             Propagator::Own(propagators) => propagators.replace(&outgoing, carrier),

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -5,13 +6,13 @@ use std::sync::OnceLock;
 
 use futures_util::FutureExt as _;
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
 use super::current::{CurrentBaggage, CurrentSpan};
 use super::instrumentation::Instrumentation;
 use super::operation::{Clock, ErrorReport, Operation};
+use super::run_in::run_in;
 use super::scope::Scope;
 use crate::message::Failure;
 
@@ -139,9 +140,13 @@ impl Processing {
     /// # }
     /// ```
     pub async fn run<F: Future>(self, future: F) -> F::Output {
-        let (processing, output) = self.guarded(future).await;
-        processing.succeed();
-        output
+        match self.guarded(future).await {
+            Ok(output) => {
+                self.succeed();
+                output
+            }
+            Err(panic) => self.resume(panic),
+        }
     }
 
     /// Runs a future in the scope and ends the processing with it; an error makes it a failed one, with the error's type as `error.type`.
@@ -170,27 +175,31 @@ impl Processing {
         F: Future<Output = Result<T, E>>,
         E: std::fmt::Display,
     {
-        let (processing, result) = self.guarded(future).await;
+        let result = match self.guarded(future).await {
+            Ok(result) => result,
+            Err(panic) => self.resume(panic),
+        };
         match &result {
-            Ok(_) => processing.succeed(),
-            Err(error) => processing.fail(&Failure::new(std::any::type_name::<E>(), error.to_string())),
+            Ok(_) => self.succeed(),
+            Err(error) => self.fail(&Failure::new(std::any::type_name::<E>(), error.to_string())),
         }
         result
     }
 
-    async fn guarded<F: Future>(self, future: F) -> (Self, F::Output) {
-        let context = self.context().clone();
-        match AssertUnwindSafe(future).catch_unwind().with_context(context).await {
-            Ok(output) => (self, output),
-            Err(panic) => {
-                if let Some(operation) = self.operation {
-                    operation.finish(Vec::new(), Some(&ErrorReport::named("panic")));
-                }
-                resume_unwind(panic)
-            }
+    async fn guarded<F: Future>(&self, future: F) -> Result<F::Output, Panic> {
+        let context = self.surrounds().then(|| self.context().clone());
+        run_in(context, AssertUnwindSafe(future).catch_unwind()).await
+    }
+
+    fn resume(self, panic: Panic) -> ! {
+        if let Some(operation) = self.operation {
+            operation.finish(Vec::new(), Some(&ErrorReport::named("panic")));
         }
+        resume_unwind(panic)
     }
 }
+
+type Panic = Box<dyn Any + Send>;
 
 impl CurrentSpan for Processing {
     fn scope(&self) -> Cow<'_, Scope> {

@@ -7,11 +7,12 @@ use super::attributes::{Place, split_shared};
 use super::instrumentation::{Engine, Instrumentation};
 use super::operation::{Clock, ErrorReport, Operation, Started};
 use super::prepared::{Particular, Prepared};
+use super::scope::carries_nothing;
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
 use crate::broker::PublishError;
-use crate::message::{CreationContext, OperationType, System, Target};
+use crate::message::{CreationContext, Headers, OperationType, System, Target};
 use crate::propagation::Carrier;
 
 /// Is what the engine needs to know of one message on its way out, borrowed from wherever it lives.
@@ -95,6 +96,11 @@ impl Producer {
 
     fn engine(&self) -> &Arc<Engine> {
         &self.inner.engine
+    }
+
+    /// Whether a message leaves as it is: nothing is recorded, and nothing is to be carried or to be removed.
+    pub(crate) fn passes_through(&self, headers: &Headers) -> bool {
+        !self.engine().is_recording() && headers.is_empty() && Context::map_current(carries_nothing)
     }
 
     fn prepared(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> Arc<Prepared> {

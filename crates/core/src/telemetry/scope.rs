@@ -286,6 +286,11 @@ fn changed_baggage(context: &Context) -> Option<OtelBaggage> {
     (!changes.is_empty()).then(|| changes.apply(context.baggage()))
 }
 
+/// Whether a message that leaves under this context has nothing to carry: no span and no baggage.
+pub(crate) fn carries_nothing(context: &Context) -> bool {
+    !context.has_active_span() && context.get::<Changes>().is_none() && context.baggage().is_empty()
+}
+
 /// The context to inject: with the changed baggage, and only the entries that may leave.
 pub(crate) fn outgoing_context<'a>(context: &'a Context, policy: &BaggagePolicy) -> Cow<'a, Context> {
     match (changed_baggage(context), policy) {
