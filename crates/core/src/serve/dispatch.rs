@@ -15,7 +15,7 @@ use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, decide, panicked, process_with};
 use crate::publish::Publisher;
-use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving};
+use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope};
 
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
@@ -28,6 +28,8 @@ pub(super) struct Dispatcher {
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
     receive_spans: bool,
+    /// Neither telemetry nor a dead letter stands around middleware and handler.
+    is_bare: bool,
     redelivers: bool,
     runtime: Arc<Runtime>,
 }
@@ -48,6 +50,7 @@ impl Dispatcher {
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
         let runtime = Runtime { source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         Self {
+            is_bare: consumer.is_none() && !is_overridden && options.dead_letter.is_none(),
             handler,
             dead_letter: options.dead_letter,
             chain: options.middleware,
@@ -82,7 +85,11 @@ impl Dispatcher {
     async fn dispatch_single(&self, mut received: Received) {
         loop {
             let delivery = self.equip(received.delivery.clone());
-            let outcome = {
+            let outcome = if self.is_bare && received.heartbeat().is_none() {
+                // What `process` comes to where nothing stands around it: each future less on the way is felt here.
+                let outcome = Next::new(&self.chain, self).run(delivery).await;
+                if outcome.has_replies() { self.reply(outcome, &received.delivery, None).await } else { outcome }
+            } else {
                 let handling = pin!(self.process(delivery, &received.delivery));
                 with_heartbeats(std::slice::from_ref(&received), handling).await
             };
@@ -145,12 +152,15 @@ impl Dispatcher {
     async fn answer(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
         let scope = delivery.scope().cloned();
         let outcome = Next::new(&self.chain, self).run(delivery).await;
-        if !outcome.has_replies() {
-            return outcome;
-        }
-        let replying = Box::pin(self.replies.publish(outcome, asked, scope));
-        let replied = AssertUnwindSafe(replying).catch_unwind().await;
-        decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(asked))
+        if outcome.has_replies() { self.reply(outcome, asked, scope).await } else { outcome }
+    }
+
+    fn reply<'a>(&'a self, outcome: Outcome, asked: &'a Delivery, scope: Option<Scope>) -> BoxFuture<'a, Outcome> {
+        let replying = AssertUnwindSafe(self.replies.publish(outcome, asked, scope)).catch_unwind();
+        Box::pin(
+            replying
+                .map(|replied| decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(asked))),
+        )
     }
 
     /// Settles one message; returns how long to wait before it is handled again here, for its next attempt.
