@@ -136,8 +136,8 @@ impl Memory {
     /// let memory = Memory::new();
     /// let mut orders = memory.subscribe(&Channel::new("orders").into()).await?;
     /// memory.deliver(Delivery::new("orders", "{}").with_native(Arc::new(Offset(12))));
-    /// let delivery = orders.receive().await?.delivery;
-    /// assert_eq!(delivery.native::<Offset>().map(|offset| offset.0), Some(12));
+    /// let received = orders.receive().await?;
+    /// assert_eq!(received.delivery.native::<Offset>().map(|offset| offset.0), Some(12));
     /// # Ok(())
     /// # }
     /// ```
@@ -186,8 +186,8 @@ impl Memory {
     /// let mut orders = memory.subscribe(&Channel::new("orders").into()).await?;
     /// memory.transport().publish(Envelope::new("orders", "{}")).await?;
     /// tokio::spawn(async move {
-    ///     if let Ok(received) = orders.receive().await && let Some(settle) = received.settle {
-    ///         settle.settle(&Settlement::Ack).await.ok();
+    ///     if let Ok(mut received) = orders.receive().await {
+    ///         received.settle(&Settlement::Ack).await.ok();
     ///     }
     /// });
     /// memory.idle().await;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::time::timeout;
@@ -62,6 +62,14 @@ impl Subscriber for CoreSubscriber {
             },
             denied = self.connection.denied.wait(&self.subject) => Err(denied),
         }
+    }
+
+    fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
+        let arrived = self.subscriber.next().now_or_never()?;
+        Some(match arrived {
+            Some(message) => Ok(Received::new(from_core(message))),
+            None => Err(error::connection_ended(&self.subject)),
+        })
     }
 
     async fn close(&mut self) {

@@ -144,6 +144,7 @@ impl Name {
     }
 }
 
+/// A name that is not fixed in the program is copied with [`Destination::new`], or given away as a `String` or `Arc<str>`.
 impl From<&'static str> for Destination {
     fn from(name: &'static str) -> Self {
         Self { name: Name::Fixed(name), details: None }

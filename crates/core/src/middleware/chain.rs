@@ -1,4 +1,5 @@
-use std::panic::AssertUnwindSafe;
+use std::future::{Future, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -95,14 +96,16 @@ impl<'a> Next<'a> {
     ///     next.run(delivery).await
     /// }
     /// ```
-    pub async fn run(self, delivery: Delivery) -> Outcome {
+    pub fn run(self, delivery: Delivery) -> impl Future<Output = Outcome> + Send + use<'a> {
         let attempts = Attempts::of(&delivery);
-        let handled = match self.chain.split_first() {
+        let made = catch_unwind(AssertUnwindSafe(|| match self.chain.split_first() {
             Some((first, rest)) => first.process(delivery, Self { chain: rest, ..self }),
             None => self.endpoint.call(delivery),
-        };
-        let outcome = AssertUnwindSafe(handled).catch_unwind().await;
-        decide(outcome.unwrap_or_else(|panic| panicked(panic.as_ref())), &attempts)
+        }));
+        let handling = made.unwrap_or_else(|panic| Box::pin(ready(panicked(panic.as_ref()))));
+        AssertUnwindSafe(handling)
+            .catch_unwind()
+            .map(move |handled| decide(handled.unwrap_or_else(|panic| panicked(panic.as_ref())), &attempts))
     }
 
     /// Publishes a message on the broker the delivery came from, through the middleware of the app.

@@ -31,6 +31,9 @@ impl Batcher {
 
     /// Returns the next unit of work if it is complete with what is here already.
     pub(super) fn try_next(&mut self, subscriber: &mut dyn Subscriber) -> Option<Result<Work, BrokerError>> {
+        if self.policy.is_none() {
+            return subscriber.try_receive().map(|received| received.map(Work::Single));
+        }
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return self.take().map(Ok);
         }

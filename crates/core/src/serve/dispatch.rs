@@ -15,7 +15,7 @@ use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, Settler, decide, panicked, process_with};
 use crate::publish::Publisher;
-use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving};
+use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope};
 
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
@@ -28,6 +28,8 @@ pub(super) struct Dispatcher {
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
     receive_spans: bool,
+    /// Whether nothing but telemetry can stand around the chain.
+    may_be_bare: bool,
     redelivers: bool,
     runtime: Arc<Runtime>,
 }
@@ -49,6 +51,7 @@ impl Dispatcher {
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         Self {
+            may_be_bare: !is_overridden && options.dead_letter.is_none(),
             handler,
             dead_letter: options.dead_letter,
             chain: options.middleware,
@@ -83,7 +86,13 @@ impl Dispatcher {
     async fn dispatch_single(&self, mut received: Received) {
         loop {
             let delivery = self.equip(received.delivery.clone());
-            let handled = {
+            let handled = if self.is_bare(&received) {
+                // What `process` comes to where nothing stands around it: each future less on the way is felt here.
+                let outcome = Next::new(&self.chain, self).run(delivery).await;
+                let asked = &received.delivery;
+                let outcome = if outcome.has_replies() { self.reply(outcome, asked, None).await } else { outcome };
+                Handled::without_span(outcome)
+            } else {
                 let handling = pin!(self.process(delivery, &received.delivery));
                 with_heartbeats(std::slice::from_ref(&received), handling).await
             };
@@ -119,11 +128,8 @@ impl Dispatcher {
     }
 
     async fn process(&self, mut delivery: Delivery, asked: &Delivery) -> Handled {
-        let has_middleware = !self.chain.is_empty();
-        let passes = |consumer: &&Consumer| {
-            !has_middleware && !delivery.is_batch() && consumer.passes_through(delivery.headers())
-        };
-        if let Some(consumer) = self.consumer.as_ref().filter(|consumer| !passes(consumer)) {
+        if let Some(consumer) = &self.consumer {
+            let has_middleware = !self.chain.is_empty();
             let run = |delivery| self.handle(delivery, asked);
             let (outcome, settler) = process_with(consumer, delivery, has_middleware, run).await;
             return Handled { outcome, settler: Some(settler) };
@@ -132,8 +138,14 @@ impl Dispatcher {
             delivery.insert_extension(overrides);
         }
         let outcome = self.handle(delivery, asked).await;
-        let settler = outcome.extension::<Settler>().cloned();
-        Handled { outcome, settler }
+        Handled::without_span(outcome)
+    }
+
+    /// Whether only the chain stands around the handler: no dead letter, no heartbeats, and no telemetry that has anything to do.
+    fn is_bare(&self, received: &Received) -> bool {
+        let passes =
+            |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(received.delivery.headers());
+        self.may_be_bare && received.heartbeat().is_none() && self.consumer.as_ref().is_none_or(passes)
     }
 
     async fn handle(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
@@ -151,12 +163,15 @@ impl Dispatcher {
     async fn answer(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
         let scope = delivery.made_scope();
         let outcome = Next::new(&self.chain, self).run(delivery).await;
-        if !outcome.has_replies() {
-            return outcome;
-        }
-        let replying = Box::pin(self.replies.publish(outcome, asked, scope));
-        let replied = AssertUnwindSafe(replying).catch_unwind().await;
-        decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(asked))
+        if outcome.has_replies() { self.reply(outcome, asked, scope).await } else { outcome }
+    }
+
+    fn reply<'a>(&'a self, outcome: Outcome, asked: &'a Delivery, scope: Option<Scope>) -> BoxFuture<'a, Outcome> {
+        let replying = AssertUnwindSafe(self.replies.publish(outcome, asked, scope)).catch_unwind();
+        Box::pin(
+            replying
+                .map(|replied| decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(asked))),
+        )
     }
 
     /// Settles one message; returns how long to wait before it is handled again here, for its next attempt.
@@ -184,6 +199,14 @@ impl Dispatcher {
 struct Handled {
     outcome: Outcome,
     settler: Option<Settler>,
+}
+
+impl Handled {
+    /// Without a process span of the framework's own place; where telemetry is ordinary middleware, the outcome brings its own.
+    fn without_span(outcome: Outcome) -> Self {
+        let settler = outcome.extension::<Settler>().cloned();
+        Self { outcome, settler }
+    }
 }
 
 pub(super) fn record_received(receiving: Receiving, work: &Work) {

@@ -348,3 +348,56 @@ async fn under_load_every_message_is_handled_once() {
     memory.stop();
     members.join_all().await;
 }
+
+#[tokio::test]
+async fn what_is_here_is_handed_out_without_waiting_and_in_order() {
+    let memory = Memory::new();
+    let mut orders = subscribe(&memory, Channel::new("orders")).await;
+    assert!(orders.try_receive().is_none());
+    for body in ["1", "2", "3", "4"] {
+        publish(&memory, "orders", body).await;
+    }
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let mut ready = orders.try_receive().unwrap().unwrap();
+        bodies.push(body(&ready));
+        ready.settle(&Settlement::Ack).await.unwrap();
+        bodies.push(next_body(&mut orders).await);
+    }
+    assert_eq!(bodies, ["1", "2", "3", "4"]);
+    assert!(orders.try_receive().is_none());
+    memory.stop();
+    assert!(orders.try_receive().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn without_waiting_a_member_that_was_just_served_lets_the_others_go_first() {
+    let memory = Memory::new();
+    let mut one = subscribe(&memory, Channel::new("orders").group("stock")).await;
+    let mut two = subscribe(&memory, Channel::new("orders").group("stock")).await;
+    for body in ["1", "2", "3"] {
+        publish(&memory, "orders", body).await;
+    }
+    let first = one.try_receive().unwrap().unwrap();
+    assert!(one.try_receive().is_none());
+    let second = two.try_receive().unwrap().unwrap();
+    assert_eq!((body(&first), body(&second)), ("1".to_owned(), "2".to_owned()));
+}
+
+#[tokio::test]
+async fn every_member_that_waits_is_woken_for_a_message_of_its_own() {
+    let memory = Memory::new();
+    let mut one = subscribe(&memory, Channel::new("orders").group("stock")).await;
+    let mut two = subscribe(&memory, Channel::new("orders").group("stock")).await;
+    // One that gave up waiting must not take the place of one that still does.
+    nothing_waits(&mut one).await;
+    let publishing = async {
+        for body in ["1", "2"] {
+            publish(&memory, "orders", body).await;
+        }
+    };
+    let (one, two, ()) = tokio::join!(next(&mut one), next(&mut two), publishing);
+    let mut bodies = [body(&one), body(&two)];
+    bodies.sort();
+    assert_eq!(bodies, ["1", "2"]);
+}
