@@ -141,6 +141,10 @@ impl<S> Bound<S> {
 }
 
 impl<S: Send + Sync> ErasedHandler<()> for Bound<S> {
+    fn uses_scope(&self) -> bool {
+        self.handler.uses_scope()
+    }
+
     fn call<'a>(&'a self, delivery: Delivery, _state: &'a ()) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         self.handler.call(delivery, &self.state)
     }

@@ -10,6 +10,8 @@ impl<S: Sync> FromDelivery<S> for Delivery {
 
 /// The headers of a message; empty for a batch.
 impl<S: Sync> FromDelivery<S> for Headers {
+    const USES_SCOPE: bool = false;
+
     async fn from_delivery(delivery: &Delivery, _state: &S) -> Result<Self, Rejection> {
         Ok(delivery.headers().clone())
     }

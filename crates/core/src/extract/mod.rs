@@ -66,6 +66,10 @@ pub trait FromDelivery<S>: Sized {
     /// Whether the argument makes sense for single messages, for batches, or for either.
     const SHAPE: Shape = Shape::Any;
 
+    /// Whether the delivery's span or baggage may be asked for; where nobody does, nothing is made for it.
+    #[doc(hidden)]
+    const USES_SCOPE: bool = true;
+
     /// Makes the argument.
     ///
     /// # Errors

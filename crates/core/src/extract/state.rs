@@ -23,6 +23,8 @@ where
     S: Sync,
     T: FromRef<S> + Send,
 {
+    const USES_SCOPE: bool = false;
+
     async fn from_delivery(_delivery: &Delivery, state: &S) -> Result<Self, Rejection> {
         Ok(Self(T::from_ref(state)))
     }

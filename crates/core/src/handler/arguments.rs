@@ -9,6 +9,9 @@ pub trait Arguments<S>: Sized + Send + 'static {
     #[doc(hidden)]
     const SHAPE: Shape;
 
+    #[doc(hidden)]
+    const USES_SCOPE: bool;
+
     /// Makes them from a delivery; the first that cannot be made says why.
     #[doc(hidden)]
     fn from_delivery(delivery: &Delivery, state: &S) -> impl Future<Output = Result<Self, Rejection>> + Send;
@@ -30,6 +33,7 @@ macro_rules! impl_arguments {
             S: Sync,
             $($argument: FromDelivery<S> + Send + 'static,)*
         {
+            const USES_SCOPE: bool = false $(|| $argument::USES_SCOPE)*;
             const SHAPE: Shape = {
                 let shape = Shape::Any;
                 $(let shape = join(shape, $argument::SHAPE);)*

@@ -8,6 +8,9 @@ use crate::telemetry::run_in;
 
 /// A handler without its type, so that a route can hold any.
 pub(crate) trait ErasedHandler<S>: Send + Sync {
+    /// Whether an argument may ask for the span or the baggage of the message.
+    fn uses_scope(&self) -> bool;
+
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 }
 
@@ -28,12 +31,16 @@ where
     Args: Arguments<S>,
     S: Sync + 'static,
 {
+    fn uses_scope(&self) -> bool {
+        Args::USES_SCOPE
+    }
+
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(async move {
             match Args::from_delivery(&delivery, state).await {
                 Ok(arguments) => {
                     // The arguments may have asked for a scope in which baggage can be changed: what the handler publishes sees it.
-                    let scope = delivery.asked_scope();
+                    let scope = if Args::USES_SCOPE { delivery.asked_scope() } else { None };
                     let context = scope.as_ref().map(|scope| scope.context().clone());
                     let mut outcome = run_in(context, self.handler.call(arguments)).await.into_outcome();
                     if let Some(scope) = scope.filter(|_| outcome.has_replies()) {

@@ -19,5 +19,5 @@ pub use self::filter::Filter;
 pub(crate) use self::retry::DEFAULT_ATTEMPTS;
 pub use self::retry::{Backoff, Retry};
 pub use self::telemetry::TelemetryMiddleware;
-pub(crate) use self::telemetry::{Overrides, SendSpan, Settler, outgoing, process_with};
+pub(crate) use self::telemetry::{Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with};
 pub use self::timeout::Timeout;

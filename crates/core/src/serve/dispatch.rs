@@ -13,7 +13,7 @@ use crate::broker::{Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
-use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, Settler, decide, panicked, process_with};
+use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, ScopeUse, Settler, decide, panicked, process_with};
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope};
 
@@ -28,6 +28,7 @@ pub(super) struct Dispatcher {
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
     receive_spans: bool,
+    scope_use: ScopeUse,
     /// Whether nothing but telemetry can stand around the chain.
     may_be_bare: bool,
     redelivers: bool,
@@ -51,6 +52,11 @@ impl Dispatcher {
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         Self {
+            scope_use: match (options.middleware.is_empty(), handler.uses_scope()) {
+                (false, _) => ScopeUse::Middleware,
+                (true, true) => ScopeUse::Arguments,
+                (true, false) => ScopeUse::Nobody,
+            },
             may_be_bare: !is_overridden && options.dead_letter.is_none(),
             handler,
             dead_letter: options.dead_letter,
@@ -129,9 +135,8 @@ impl Dispatcher {
 
     async fn process(&self, mut delivery: Delivery, asked: &Delivery) -> Handled {
         if let Some(consumer) = &self.consumer {
-            let has_middleware = !self.chain.is_empty();
             let run = |delivery| self.handle(delivery, asked);
-            let (outcome, settler) = process_with(consumer, delivery, has_middleware, run).await;
+            let (outcome, settler) = process_with(consumer, delivery, self.scope_use, run).await;
             return Handled { outcome, settler: Some(settler) };
         }
         if let Some(overrides) = self.overrides {

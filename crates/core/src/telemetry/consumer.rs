@@ -295,7 +295,7 @@ impl Consumer {
         if !messages.is_empty() {
             self.engine().metrics.consumed(messages.len(), &prepared.counts);
         }
-        prepared.operation(span, clock, None).finish(Vec::new(), error);
+        prepared.operation(span, clock).finish(Vec::new(), error);
     }
 
     /// Records a settlement that began with `clock`; its span is a child of the process span in `parent` (LINK-12).
@@ -322,7 +322,7 @@ impl Consumer {
         }
         let span = wanted.then(|| self.settle_span(prepared, messages, batch, clock, parent)).flatten();
         let report = error.map(ErrorReport::of_broker);
-        prepared.operation(span, clock, None).finish(Vec::new(), report.as_ref());
+        prepared.operation(span, clock).finish(Vec::new(), report.as_ref());
     }
 
     /// Counts what became of a message, under the project's own name.
@@ -451,18 +451,14 @@ impl Consumer {
     }
 
     fn processing(&self, context: Context, members: Vec<Scope>, span: Option<Started>, clock: Clock) -> Processing {
-        let keeps_attributes = span.as_ref().is_some_and(|span| span.is_recording);
-        let scope = (keeps_attributes || !members.is_empty())
-            .then(|| Scope::with_attributes(context.clone(), Some(self.instrumentation()), members, keeps_attributes));
         let operation = self.engine().is_recording().then(|| {
             let process = &self.shared.process;
             self.engine().metrics.in_flight(1, &process.counts);
-            let mut operation = process.operation(span, clock, scope.clone());
+            let mut operation = process.operation(span, clock);
             operation.in_flight = true;
             operation
         });
-        let scope = scope.map(OnceLock::from).unwrap_or_default();
-        Processing { context, scope, instrumentation: self.instrumentation(), operation }
+        Processing::new(context, members, self.instrumentation(), operation)
     }
 
     /// Counts messages that arrived, and how long the oldest waited.

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanKind, SpanRef, Status, TraceContextExt};
@@ -191,8 +191,8 @@ pub(crate) struct Operation {
     pub(super) prepared: Arc<Prepared>,
     pub(super) span: Option<Started>,
     pub(super) clock: Clock,
-    /// Holds what the handler sets on the span.
-    pub(super) scope: Option<Scope>,
+    /// Holds what the handler sets on the span, once somebody asked for it.
+    pub(super) scope: OnceLock<Scope>,
     /// Whether the operation is counted as in flight until it ends.
     pub(super) in_flight: bool,
     pub(super) finished: bool,
@@ -222,7 +222,7 @@ impl Operation {
         let mut end_time = elapsed.zip(self.clock.start_time).map(|(elapsed, started)| started + elapsed);
         if let Some(span) = self.span.as_ref().filter(|span| span.is_recording) {
             let span = span.context.span();
-            if let Some(scope) = &self.scope {
+            if let Some(scope) = self.scope.get() {
                 late.extend(scope.take_attributes());
             }
             if !late.is_empty() {

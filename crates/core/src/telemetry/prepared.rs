@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Context, KeyValue, Value};
@@ -11,7 +11,6 @@ use super::attributes::{
 use super::instrumentation::Engine;
 use super::metrics::with_operation_type;
 use super::operation::{Clock, Operation, Start, Started};
-use super::scope::Scope;
 use super::semconv::MESSAGING_DESTINATION_NAME;
 use super::settings::OperationInfo;
 use super::tracer::Late;
@@ -169,7 +168,8 @@ impl Prepared {
         engine.start_span(Start { info, name, kind, attributes, links, clock }, late, parent)
     }
 
-    pub(super) fn operation(self: &Arc<Self>, span: Option<Started>, clock: Clock, scope: Option<Scope>) -> Operation {
+    pub(super) fn operation(self: &Arc<Self>, span: Option<Started>, clock: Clock) -> Operation {
+        let scope = OnceLock::new();
         Operation { prepared: Arc::clone(self), span, clock, scope, in_flight: false, finished: false }
     }
 }

@@ -36,15 +36,26 @@ use crate::message::Failure;
 #[must_use = "dropped at once, the processing is recorded as cancelled"]
 pub struct Processing {
     /// What is current while the handler runs.
-    pub(super) context: Context,
-    /// Made when it is asked for, unless there is a span that records or a batch.
-    pub(super) scope: OnceLock<Scope>,
-    pub(super) instrumentation: Instrumentation,
+    context: Context,
+    /// Those of the messages of a batch.
+    members: Vec<Scope>,
+    /// The scope, once it was asked for, where there is no operation that holds it.
+    scope: OnceLock<Scope>,
+    instrumentation: Instrumentation,
     /// Without an SDK there is nothing to record.
-    pub(super) operation: Option<Operation>,
+    operation: Option<Operation>,
 }
 
 impl Processing {
+    pub(super) const fn new(
+        context: Context,
+        members: Vec<Scope>,
+        instrumentation: Instrumentation,
+        operation: Option<Operation>,
+    ) -> Self {
+        Self { context, members, scope: OnceLock::new(), instrumentation, operation }
+    }
+
     /// Returns the scope in which the handler is to run.
     ///
     /// # Examples
@@ -62,23 +73,36 @@ impl Processing {
     /// ```
     #[must_use]
     pub fn scope(&self) -> &Scope {
-        let scope = || Scope::new(self.context.clone(), Some(self.instrumentation.clone()), Vec::new());
-        self.scope.get_or_init(scope).open()
+        self.unopened_scope().open()
     }
 
-    /// The scope, if there is one already.
-    pub(crate) fn made_scope(&self) -> Option<&Scope> {
-        self.scope.get()
+    pub(crate) fn unopened_scope(&self) -> &Scope {
+        let span = self.operation.as_ref().and_then(|operation| operation.span.as_ref());
+        let keeps_attributes = span.is_some_and(|span| span.is_recording);
+        let made = || {
+            let (context, instrumentation) = (self.context.clone(), Some(self.instrumentation.clone()));
+            Scope::with_attributes(context, instrumentation, self.members.clone(), keeps_attributes)
+        };
+        self.place_of_scope().get_or_init(made)
+    }
+
+    fn place_of_scope(&self) -> &OnceLock<Scope> {
+        self.operation.as_ref().map_or(&self.scope, |operation| &operation.scope)
+    }
+
+    /// The scopes of the messages of a batch.
+    pub(crate) fn members(&self) -> &[Scope] {
+        &self.members
     }
 
     /// Whether there is anything to be made current: a span, a scope, or what the headers said.
     pub(crate) fn surrounds(&self) -> bool {
-        self.scope.get().is_some() || self.context.has_active_span() || !self.context.baggage().is_empty()
+        self.place_of_scope().get().is_some() || self.context.has_active_span() || !self.context.baggage().is_empty()
     }
 
     /// The context in which the handler is to run.
     pub(crate) fn context(&self) -> &Context {
-        self.scope.get().map_or(&self.context, Scope::context)
+        self.place_of_scope().get().map_or(&self.context, Scope::context)
     }
 
     /// Ends the processing as successful: the status stays unset (STAT-01).

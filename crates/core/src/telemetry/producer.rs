@@ -174,7 +174,7 @@ impl Producer {
         };
         let span = self.start(&prepared, kind, target, place, &message, links, clock, parent);
         self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, supplied);
-        Sending { operation: Some(prepared.operation(span, clock, None)), messages: 1 }
+        Sending { operation: Some(prepared.operation(span, clock)), messages: 1 }
     }
 
     /// Starts sending a batch under the current context: a create span for each message and one send span (SPAN-23, -24, -26).
@@ -230,7 +230,7 @@ impl Producer {
         for message in waiting {
             self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, None);
         }
-        Sending { operation: Some(prepared.operation(span, clock, None)), messages: count }
+        Sending { operation: Some(prepared.operation(span, clock)), messages: count }
     }
 
     /// Makes one message of a batch: its create span, ended at once (SPAN-01, LINK-11).
@@ -245,7 +245,7 @@ impl Producer {
         let prepared = self.prepared(OperationType::Create, self.inner.system.operations().create, &place);
         let span = self.start(&prepared, SpanKind::Producer, target, place, message, Vec::new(), clock, parent);
         let context = span.as_ref().map(|span| span.context.clone());
-        prepared.operation(span, clock, None).finish(Vec::new(), None);
+        prepared.operation(span, clock).finish(Vec::new(), None);
         context
     }
 

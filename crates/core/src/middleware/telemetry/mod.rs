@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use opentelemetry::Context;
 
-pub(crate) use self::process::{Overrides, Settler, process_with};
+pub(crate) use self::process::{Overrides, ScopeUse, Settler, process_with};
 pub(crate) use self::publish::{SendSpan, outgoing};
 use super::{Middleware, Next, NextPublish};
 use crate::broker::PublishError;
@@ -84,7 +84,7 @@ impl Middleware for TelemetryMiddleware {
             Some(source) => {
                 let consumer = self.consumer(source, &delivery);
                 let (mut outcome, settler) =
-                    process_with(&consumer, delivery, true, |delivery| next.run(delivery)).await;
+                    process_with(&consumer, delivery, ScopeUse::Middleware, |delivery| next.run(delivery)).await;
                 outcome.insert_extension(settler);
                 outcome
             }

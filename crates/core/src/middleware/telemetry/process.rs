@@ -36,13 +36,22 @@ impl Overrides {
     }
 }
 
+/// Who gets the scope of a message into its hands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ScopeUse {
+    /// Middleware of the user: it is open before anything runs.
+    Middleware,
+    /// An argument of the handler: it is opened when the argument is made.
+    Arguments,
+    /// Nobody: there is none.
+    Nobody,
+}
+
 /// Runs the rest of a delivery inside its process span: the one place where a process span of the framework is made.
-///
-/// Where `has_middleware`, code of the user sees the delivery before the handler's arguments are made, so its scope is open from the start.
 pub(crate) async fn process_with<F, Fut>(
     consumer: &Consumer,
     mut delivery: Delivery,
-    has_middleware: bool,
+    scope_use: ScopeUse,
     run: F,
 ) -> (Outcome, Settler)
 where
@@ -55,10 +64,17 @@ where
     } else {
         consumer.process(&Incoming::from_delivery(&delivery))
     };
-    let scope = if has_middleware { Some(processing.scope()) } else { processing.made_scope() }.cloned();
+    let scope = match scope_use {
+        ScopeUse::Middleware => Some(processing.scope()),
+        ScopeUse::Arguments => Some(processing.unopened_scope()),
+        ScopeUse::Nobody => None,
+    };
+    let scope = scope.cloned();
     if let Some(scope) = &scope {
         delivery.set_scope(scope);
-        let mut own = scope.messages().iter();
+    }
+    if delivery.is_batch() {
+        let mut own = processing.members().iter();
         delivery = delivery.map_messages(|mut message| {
             own.next().into_iter().for_each(|own| message.set_scope(own));
             message
