@@ -81,7 +81,7 @@ impl BaggagePropagator {
     /// Writes the baggage into headers that hold none.
     pub(super) fn put(&self, cx: &Context, carrier: &mut dyn Carrier) {
         if let Some(text) = format(cx.baggage()) {
-            carrier.put(BAGGAGE, &text);
+            carrier.put(BAGGAGE, text.as_bytes());
         }
     }
 }

@@ -45,10 +45,10 @@ pub trait Carrier: Injector {
         false
     }
 
-    /// Writes a header whose value one of the project's own propagators made: it is [writable](is_writable), and no header of that name
-    /// is there. As [`Injector::set`] does by default.
-    fn put(&mut self, name: &'static str, value: &str) {
-        self.set(name, value.to_owned());
+    /// Writes a header whose value one of the project's own propagators made: it is printable ASCII, and no header of that name is
+    /// there. As [`Injector::set`] does by default.
+    fn put(&mut self, name: &'static str, value: &[u8]) {
+        self.set(name, String::from_utf8_lossy(value).into_owned());
     }
 
     /// Returns the headers for reading.
@@ -63,8 +63,8 @@ impl Carrier for Headers {
         Self::is_empty(self)
     }
 
-    fn put(&mut self, name: &'static str, value: &str) {
-        self.append(name, Bytes::copy_from_slice(value.as_bytes()));
+    fn put(&mut self, name: &'static str, value: &[u8]) {
+        self.append(name, Bytes::copy_from_slice(value));
     }
 
     fn as_extractor(&self) -> &dyn Extractor {
@@ -117,7 +117,7 @@ impl Extractor for Headers {
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        if self.is_empty() {
+        if !self.contains(key) {
             return None;
         }
         let mut wanted: Vec<&str> = values(self, key, |name, key| name == key).collect();

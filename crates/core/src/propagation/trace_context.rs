@@ -86,9 +86,9 @@ impl TraceContextPropagator {
         if !span_context.is_valid() {
             return;
         }
-        carrier.put(TRACEPARENT, text(&format(span_context)));
+        carrier.put(TRACEPARENT, &format(span_context));
         if let Some(state) = trace_state::format(span_context.trace_state()) {
-            carrier.put(TRACESTATE, &state);
+            carrier.put(TRACESTATE, state.as_bytes());
         }
     }
 }
@@ -100,7 +100,7 @@ impl TextMapPropagator for TraceContextPropagator {
         if !span_context.is_valid() {
             return;
         }
-        injector.set(TRACEPARENT, text(&format(span_context)).to_owned());
+        injector.set(TRACEPARENT, String::from_utf8_lossy(&format(span_context)).into_owned());
         if let Some(state) = trace_state::format(span_context.trace_state()) {
             injector.set(TRACESTATE, state);
         }
@@ -117,7 +117,7 @@ impl TextMapPropagator for TraceContextPropagator {
 
 /// Reads a `traceparent` value (PROP-09, PROP-10, PROP-15).
 fn parse(value: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
-    let text = value.trim_matches([' ', '\t']).as_bytes();
+    let text = if value.len() == BLANK.len() { value } else { value.trim_matches([' ', '\t']) }.as_bytes();
     let ([version], rest) = hex::take::<1>(text)?;
     let (trace_id, rest) = hex::take::<16>(rest.strip_prefix(b"-")?)?;
     let (span_id, rest) = hex::take::<8>(rest.strip_prefix(b"-")?)?;
@@ -140,11 +140,6 @@ fn format(span_context: &SpanContext) -> [u8; 55] {
     hex::put(&span_context.span_id().to_bytes(), &mut text[36..52]);
     hex::put(&[u8::from(span_context.is_sampled())], &mut text[53..55]);
     text
-}
-
-/// Digits and dashes are always text.
-fn text(value: &[u8; 55]) -> &str {
-    str::from_utf8(value).unwrap_or_default()
 }
 
 #[cfg(test)]

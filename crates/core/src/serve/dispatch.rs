@@ -13,7 +13,9 @@ use crate::broker::{Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
-use crate::middleware::{Attempts, Endpoint, Middleware, Next, Overrides, ScopeUse, Settler, decide, panicked, process_with};
+use crate::middleware::{
+    Attempts, Endpoint, Middleware, Next, Overrides, ScopeUse, Settler, decide, panicked, process_with,
+};
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope};
 

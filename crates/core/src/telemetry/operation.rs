@@ -122,6 +122,7 @@ impl Engine {
     }
 
     /// Starts a span under `parent`; `None` when there is to be no span.
+    #[inline]
     pub(crate) fn start_span(&self, mut start: Start<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
         let settings = &self.settings;
         if !self.has_sdk() || settings.filter.as_ref().is_some_and(|filter| !filter(&start.info)) {
