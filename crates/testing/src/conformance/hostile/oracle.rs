@@ -1,5 +1,7 @@
 //! What a stranger sent, read as generously as can be: the code under test may understand less of it, never more.
 
+use std::collections::HashSet;
+
 use super::set::HeaderSet;
 
 /// Is one entry of baggage, decoded, with the text of its properties.
@@ -13,7 +15,7 @@ pub(super) struct Entry {
 /// Is what can be found in a set of headers.
 pub(super) struct Sent {
     entries: Vec<Entry>,
-    members: Vec<String>,
+    members: HashSet<String>,
     values: Vec<String>,
 }
 
@@ -53,7 +55,7 @@ impl Sent {
     }
 
     pub(super) fn has_member(&self, member: &str) -> bool {
-        self.members.iter().any(|sent| sent == member)
+        self.members.contains(member)
     }
 
     /// Tells whether a trace id stands anywhere in what was sent, short ones padded.

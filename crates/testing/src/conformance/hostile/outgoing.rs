@@ -8,6 +8,14 @@ use super::set::{HeaderSet, MARKER, TraceOf};
 use super::stranger::Given;
 use super::trial::Trial;
 
+/// A set that was given to the broker, and what could be found in it.
+pub(super) struct Case<'a> {
+    set: &'a HeaderSet,
+    sent: Sent,
+    given: Given,
+    trial: &'a Trial,
+}
+
 /// What of a stranger's context was passed on.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct PassedOn {
@@ -15,83 +23,82 @@ pub(super) struct PassedOn {
     pub(super) entries: usize,
 }
 
-/// Checks a message of the handler's own: it has propagation headers and no other of the stranger's.
-pub(super) fn check_own(set: &HeaderSet, given: Given, headers: &Headers, trial: &Trial) -> Result<PassedOn, String> {
-    for (name, value) in headers.iter() {
-        let text = String::from_utf8_lossy(value);
-        if !grammar::is_propagation(name) && text.contains(MARKER) {
-            return Err(format!("the header {name} of the stranger is passed on"));
+impl<'a> Case<'a> {
+    pub(super) fn new(set: &'a HeaderSet, given: Given, trial: &'a Trial) -> Self {
+        Self { set, sent: Sent::new(set), given, trial }
+    }
+
+    /// How many things in it look like an entry.
+    pub(super) fn entries(&self) -> usize {
+        self.sent.entries()
+    }
+
+    /// Checks a message of the handler's own: it has propagation headers and no other of the stranger's.
+    pub(super) fn check_own(&self, headers: &Headers) -> Result<PassedOn, String> {
+        for (name, value) in headers.iter() {
+            if !grammar::is_propagation(name) && String::from_utf8_lossy(value).contains(MARKER) {
+                return Err(format!("the header {name} of the stranger is passed on"));
+            }
+        }
+        self.check(headers, grammar::is_propagation)
+    }
+
+    /// Checks a message with a copy of the stranger's headers: the propagation headers among them are replaced (PROP-05).
+    pub(super) fn check_copy(&self, headers: &Headers) -> Result<PassedOn, String> {
+        self.check(headers, |name| self.trial.owns(name))
+    }
+
+    /// Checks the propagation headers: each once, well-formed, and nothing in them that was not sent.
+    fn check(&self, headers: &Headers, is_ours: impl Fn(&str) -> bool) -> Result<PassedOn, String> {
+        let (mut names, mut passed) = (Vec::new(), Vec::new());
+        for (name, value) in headers.iter().filter(|(name, _)| is_ours(name)) {
+            let text = std::str::from_utf8(value).map_err(|_| format!("{name}: not UTF-8"))?;
+            grammar::check(name, text)?;
+            if names.contains(&name) {
+                return Err(format!("{name}: there twice"));
+            }
+            names.push(name);
+            if name == "baggage" {
+                passed.extend(entries(text));
+            }
+            if name == "tracestate"
+                && let Some(member) = text.split(',').find(|member| !self.sent.has_member(member))
+            {
+                return Err(format!("tracestate: {member} was not sent"));
+            }
+        }
+        self.check_baggage(&passed)?;
+        let trace = headers.get("traceparent").and_then(|text| text.get(3..35));
+        let trace = trace.ok_or("PROP-01: there is no traceparent")?;
+        let continued = self.sent.has_trace(trace);
+        self.check_trace(trace, continued)?;
+        Ok(PassedOn { continued, entries: passed.len() })
+    }
+
+    fn check_baggage(&self, passed: &[Entry]) -> Result<(), String> {
+        if let Some(entry) = passed.iter().find(|entry| !self.sent.has(entry)) {
+            return Err(format!("baggage: {entry:?} was not sent"));
+        }
+        if let Some(entry) = passed.iter().find(|entry| !self.trial.admits(&entry.key)) {
+            return Err(format!("BAGG-15, PROP-22: {} is not allowed", entry.key));
+        }
+        let arrived = |key: &str, value: &str| passed.iter().any(|entry| (&*entry.key, &*entry.value) == (key, value));
+        let mut expected = self.set.kept.iter().filter(|(key, _)| self.trial.admits(key));
+        match expected.find(|(key, value)| !arrived(key, value)) {
+            Some((key, value)) if self.given == Given::AsItIs => Err(format!("BAGG-11: {key}={value} is lost")),
+            _ => Ok(()),
         }
     }
-    check_context(set, given, headers, trial, grammar::is_propagation)
-}
 
-/// Checks a message with a copy of the stranger's headers: the propagation headers among them are replaced (PROP-05).
-pub(super) fn check_copy(set: &HeaderSet, given: Given, headers: &Headers, trial: &Trial) -> Result<PassedOn, String> {
-    check_context(set, given, headers, trial, |name| trial.owns(name))
-}
-
-/// Checks the propagation headers: each once, well-formed, and nothing in them that was not sent.
-fn check_context(
-    set: &HeaderSet,
-    given: Given,
-    headers: &Headers,
-    trial: &Trial,
-    is_ours: impl Fn(&str) -> bool,
-) -> Result<PassedOn, String> {
-    let sent = Sent::new(set);
-    let mut names = Vec::new();
-    let mut passed = Vec::new();
-    for (name, value) in headers.iter().filter(|(name, _)| is_ours(name)) {
-        let text = std::str::from_utf8(value).map_err(|_| format!("{name}: not UTF-8"))?;
-        grammar::check(name, text)?;
-        if names.contains(&name) {
-            return Err(format!("{name}: there twice"));
+    fn check_trace(&self, trace: &str, continued: bool) -> Result<(), String> {
+        match &self.set.trace {
+            _ if continued && !self.trial.continues_traces() => {
+                Err("PROP-22: the trace of the stranger goes on".to_owned())
+            }
+            _ if self.given == Given::ByHand || !self.trial.continues_traces() => Ok(()),
+            TraceOf::Continues(id) if id != trace => Err(format!("the trace is {trace}, not {id}")),
+            TraceOf::New if continued => Err("PROP-08: a malformed traceparent was followed".to_owned()),
+            _ => Ok(()),
         }
-        names.push(name);
-        match name {
-            "baggage" => passed.extend(entries(text)),
-            "tracestate" => match text.split(',').find(|member| !sent.has_member(member)) {
-                Some(member) => return Err(format!("tracestate: {member} was not sent")),
-                None => {}
-            },
-            _ => {}
-        }
-    }
-    if let Some(entry) = passed.iter().find(|entry| !sent.has(entry)) {
-        return Err(format!("baggage: {entry:?} was not sent"));
-    }
-    check_baggage(set, given, &passed, trial)?;
-    let trace =
-        headers.get("traceparent").and_then(|text| text.get(3..35)).ok_or("PROP-01: there is no traceparent")?;
-    let continued = sent.has_trace(trace);
-    check_trace(set, given, trace, continued, trial)?;
-    Ok(PassedOn { continued, entries: passed.len() })
-}
-
-fn check_baggage(set: &HeaderSet, given: Given, passed: &[Entry], trial: &Trial) -> Result<(), String> {
-    if let Some(entry) = passed.iter().find(|entry| !trial.admits(&entry.key)) {
-        return Err(format!("BAGG-15, PROP-22: {} is not allowed", entry.key));
-    }
-    let lost = set
-        .kept
-        .iter()
-        .filter(|(key, _)| trial.admits(key))
-        .find(|(key, value)| !passed.iter().any(|entry| (&entry.key, &entry.value) == (key, value)));
-    match lost {
-        Some((key, value)) if given == Given::AsItIs => Err(format!("BAGG-11: {key}={value} is lost")),
-        _ => Ok(()),
-    }
-}
-
-fn check_trace(set: &HeaderSet, given: Given, trace: &str, continued: bool, trial: &Trial) -> Result<(), String> {
-    if !trial.continues_traces() {
-        return if continued { Err("PROP-22: the trace of the stranger goes on".to_owned()) } else { Ok(()) };
-    }
-    match &set.trace {
-        _ if given == Given::ByHand => Ok(()),
-        TraceOf::Continues(id) if id != trace => Err(format!("the trace is {trace}, not {id}")),
-        TraceOf::New if continued => Err("PROP-08: a malformed traceparent was followed".to_owned()),
-        _ => Ok(()),
     }
 }
