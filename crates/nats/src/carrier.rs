@@ -169,10 +169,11 @@ pub(crate) fn server_header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> O
 /// names.
 ///
 /// Of a propagation header that holds one context only the first value is taken (PROP-N-02): a portable reader takes
-/// the last.
+/// the last. A header without a name, which the client reads but no message can be sent with, is none: forwarding the
+/// message would fail forever.
 pub(crate) fn to_headers(native: &HeaderMap) -> Headers {
     let mut headers = Headers::with_capacity(native.len());
-    for (name, values) in native.iter() {
+    for (name, values) in native.iter().filter(|(name, _)| !text(name).is_empty()) {
         let name = text(name);
         let taken = if holds_one_context(name) { 1 } else { values.len() };
         for value in values.iter().take(taken) {
@@ -321,6 +322,13 @@ mod tests {
             to_headers(&map(&[("traceparent", "a"), ("traceparent", "b"), ("baggage", "a=1"), ("baggage", "b=2")]));
         assert_eq!(headers.get_all("traceparent").collect::<Vec<_>>(), [b"a"], "PROP-N-02");
         assert_eq!(headers.get_all("baggage").collect::<Vec<_>>(), [b"a=1", b"b=2"], "PROP-12");
+    }
+
+    #[test]
+    fn a_header_without_a_name_is_none() {
+        let headers = to_headers(&map(&[("", "x"), ("tenant", "acme")]));
+        assert!(headers.iter().map(|(name, _)| name).eq(["tenant"]));
+        assert!(to_native(&headers).is_ok(), "what was received can be forwarded");
     }
 
     #[test]

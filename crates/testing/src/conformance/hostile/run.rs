@@ -1,10 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::serve::Running;
 use throughline_core::telemetry::{Baggage, SettleSpans, Trust};
 use throughline_core::{App, CurrentBaggage, Delivery, Envelope, Handler, Headers, Publisher, serve};
+use tokio::time::timeout;
 
 use super::outgoing::{Case, PassedOn};
 use super::set::{HeaderSet, MARKER};
@@ -18,6 +20,9 @@ use crate::conformance::wait::{PATIENCE, Seen};
 
 /// How many handlers run at a time.
 const CONCURRENCY: usize = 8;
+
+/// How long nothing may come out while something is missing.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// What a handler noted of one message.
 #[derive(Clone, Debug)]
@@ -88,7 +93,9 @@ impl Run {
         let before = tally.totals().1;
         let mut outgoing = BTreeMap::new();
         while outgoing.len() < 2 * sent.len() {
-            let message = self.outlet.next().await;
+            let Ok(message) = timeout(SILENCE, self.outlet.next()).await else {
+                panic!("nothing more came out: {}", self.missing(&sent, &outgoing));
+            };
             let twice = outgoing.insert(body_of(&message), message.headers().clone());
             assert!(twice.is_none(), "the handler ran twice for {}", body_of(&message));
         }
@@ -100,6 +107,19 @@ impl Run {
             tally.handled(set.class, case.entries(), &passed_on);
         }
         spans_are_there(bench, sent.len()).await;
+    }
+
+    /// Says which sets are missing on the other side, and what their handlers noted.
+    fn missing(&self, sent: &BTreeMap<String, (&HeaderSet, Given)>, outgoing: &BTreeMap<String, Headers>) -> String {
+        let notes = self.seen.all();
+        let is_missing =
+            |id: &&String| ["own", "copy"].iter().any(|what| !outgoing.contains_key(&format!("{id}:{what}")));
+        let describe = |id: &String| {
+            let (set, given) = sent[id];
+            let note = notes.iter().find(|note| note.id == *id);
+            format!("\n{id}, {}, {given:?}, {note:?}{}", set.class, shown(set))
+        };
+        sent.keys().filter(is_missing).take(5).map(describe).collect()
     }
 
     /// Every message was handled, and none twice, counted by the id in its body.
