@@ -44,8 +44,7 @@ impl Outsider {
                 Err(_) => false,
             };
         }
-        let sent = self.client.publish_with_headers(subject, headers, body).await;
-        sent.is_ok() && self.client.flush().await.is_ok()
+        self.client.publish_with_headers(subject, headers, body).await.is_ok()
     }
 
     async fn send_by_hand(&self, subject: &str, block: &[u8], body: &[u8]) -> bool {

@@ -22,7 +22,8 @@ use crate::conformance::Harness;
 /// ```
 #[async_trait]
 pub trait Stranger: Send + Sync {
-    /// Publishes a body with the headers of a set; returns when the broker has it.
+    /// Publishes a body with the headers of a set; returns when the broker has confirmed it or, where it does not confirm, when
+    /// the client accepted it.
     async fn send(&self, destination: &str, set: &HeaderSet, body: Bytes) -> Given;
 
     /// The prefixes of header names that are never copied to another message, in lower case (PROP-N-04).
