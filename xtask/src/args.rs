@@ -14,6 +14,7 @@ Commands:
   check                               format, lints, every feature, documentation, dependencies
   test [--broker NAME]... [-- ARGS]   all tests, on real brokers too; with --broker only those of one broker;
                                       ARGS go to `cargo test`, and after a second `--` to the test programs
+  fuzz [--seconds N]                  every coverage-guided fuzz target, N seconds each (30 when not given)
   server NAME                         start one broker and keep it until Ctrl-C
   help                                this text
 
@@ -22,10 +23,15 @@ Brokers: nats
 Each broker is looked for in this order: its address in the environment (THROUGHLINE_NATS_URL),
 Docker Compose when an engine answers, a local server on a free port (installed when missing).";
 
+/// For how long each target is fuzzed.
+const SECONDS: u64 = 30;
+
 /// What the user asked for.
 #[derive(Debug)]
 pub(crate) enum Request {
     Check,
+    /// For how many seconds each target.
+    Fuzz(u64),
     Help,
     Server(&'static Broker),
     Test(TestOptions),
@@ -72,6 +78,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Reque
     let request = match arguments.next().as_deref() {
         None | Some("help" | "--help" | "-h") => Request::Help,
         Some("check") => Request::Check,
+        Some("fuzz") => return fuzz(arguments).map(Request::Fuzz),
         Some("server") => Request::Server(broker(arguments.next())?),
         Some("test") => return test(arguments).map(Request::Test),
         Some(other) => return Err(ArgumentError::UnknownCommand(other.to_owned())),
@@ -96,6 +103,18 @@ fn test(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, Argu
     options.cargo = parts.next().unwrap_or_default().to_vec();
     options.tests = parts.next().unwrap_or_default().to_vec();
     Ok(options)
+}
+
+fn fuzz(mut arguments: impl Iterator<Item = String>) -> Result<u64, ArgumentError> {
+    let mut seconds = SECONDS;
+    while let Some(argument) = arguments.next() {
+        if argument != "--seconds" {
+            return Err(ArgumentError::Unknown(argument));
+        }
+        let given = arguments.next().ok_or(ArgumentError::Missing("the number of seconds"))?;
+        seconds = given.parse().ok().filter(|seconds| *seconds > 0).ok_or(ArgumentError::Unknown(given))?;
+    }
+    Ok(seconds)
 }
 
 fn broker(name: Option<String>) -> Result<&'static Broker, ArgumentError> {
@@ -141,12 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_takes_a_number_of_seconds() {
+        assert!(matches!(parsed("fuzz"), Ok(Request::Fuzz(SECONDS))));
+        assert!(matches!(parsed("fuzz --seconds 5"), Ok(Request::Fuzz(5))));
+    }
+
+    #[test]
     fn a_wrong_line_says_what_is_wrong() {
         for (line, expected) in [
             ("test --brokr nats", ArgumentError::Unknown("--brokr".into())),
             ("test --broker", ArgumentError::Missing("the name of a broker")),
             ("server", ArgumentError::Missing("the name of a broker")),
             ("server pigeon", ArgumentError::UnknownBroker("pigeon".into())),
+            ("fuzz --seconds", ArgumentError::Missing("the number of seconds")),
+            ("fuzz --seconds 0", ArgumentError::Unknown("0".into())),
+            ("fuzz baggage", ArgumentError::Unknown("baggage".into())),
             ("check all", ArgumentError::Unknown("all".into())),
             ("deploy", ArgumentError::UnknownCommand("deploy".into())),
         ] {

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod fuzz;
 mod report;
 mod server;
 mod step;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     }
     let end = match request {
         Request::Check => check::run(),
+        Request::Fuzz(seconds) => fuzz::run(seconds),
         Request::Help => {
             println!("{}", args::USAGE);
             Ok(End::Succeeded)

@@ -252,8 +252,11 @@ fn refused(name: &str) -> PublishError {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::Context;
+    use opentelemetry::propagation::TextMapPropagator;
+    use opentelemetry::trace::TraceContextExt;
     use proptest::prelude::*;
-    use throughline_core::propagation::refused_headers;
+    use throughline_core::propagation::{Propagators, inject, refused_headers};
 
     use super::*;
 
@@ -398,6 +401,34 @@ mod tests {
             prop_assert_eq!(extractor.get(&name), Some(value.as_str()));
             let headers = to_headers(&native);
             prop_assert_eq!(headers.get(&name), Some(value.as_str()));
+        }
+
+        /// PROP-05, PROP-12, VERF-12: whatever stands in the client's headers, a context written over it stands there alone.
+        #[test]
+        fn a_context_is_read_from_and_written_over_any_headers(
+            entries in prop::collection::vec(
+                ("(?i)traceparent|(?i)tracestate|(?i)baggage|[!-9;-~]{1,9}", "[ -~é]{0,60}|00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]"),
+                0..8,
+            ),
+        ) {
+            let mut native = HeaderMap::new();
+            for (name, value) in &entries {
+                native.append(name.as_str(), value.as_str());
+            }
+            let propagators = Propagators::default();
+            let cx = propagators.extract_with_context(&Context::new(), &HeaderExtractor(&native));
+            prop_assert!(!cx.has_active_span() || cx.span().span_context().is_valid());
+            inject(&propagators, &cx, &mut HeaderInjector(&mut native));
+            let mut fresh = HeaderMap::new();
+            propagators.inject_context(&cx, &mut HeaderInjector(&mut fresh));
+            for field in propagators.fields() {
+                let spelled = |headers: &HeaderMap| {
+                    let named = headers.iter().filter(|(name, _)| text(name).eq_ignore_ascii_case(field));
+                    named.flat_map(|(_, values)| values.clone()).collect::<Vec<_>>()
+                };
+                prop_assert_eq!(spelled(&native), spelled(&fresh));
+                prop_assert!(spelled(&fresh).len() <= 1);
+            }
         }
 
         #[test]
