@@ -37,6 +37,7 @@ pub async fn no_headers_of_strangers_can_hurt<H: Strangers>() {
     let tally = tried::<H>("no headers of strangers can hurt", &corpus(), Trial::trusting()).await;
     let (continued, entries) = tally.passed_on();
     assert!(continued > 0 && entries > 0, "the sets contain good headers too, and those are used");
+    assert!(tally.drops_logged() > 0, "BAGG-08: the log was listened to, and says that entries were dropped");
 }
 
 pub async fn no_headers_of_strangers_can_hurt_whatever_the_formats<H: Strangers>() {

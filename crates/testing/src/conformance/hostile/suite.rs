@@ -26,7 +26,9 @@ pub async fn run<H: Strangers>(sets: &[HeaderSet], trial: Trial) -> Tally {
     let mut tally = Tally::default();
     for (number, chunk) in sets.chunks(CHUNK).enumerate() {
         run.chunk(&bench, stranger.as_ref(), number * CHUNK, chunk, &mut tally).await;
-        run.nothing_leaked(&bench, &listener.take());
+        let logged = listener.take();
+        tally.logged(&logged);
+        run.nothing_leaked(&bench, &logged);
         bench.capture.reset();
     }
     run.stop(&bench, &tally).await;

@@ -7,7 +7,10 @@ use super::stranger::Given;
 
 /// Counts for each class what happened.
 #[derive(Debug, Default)]
-pub struct Tally(BTreeMap<HostileClass, Row>);
+pub struct Tally {
+    rows: BTreeMap<HostileClass, Row>,
+    drops_logged: usize,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Row {
@@ -24,7 +27,7 @@ struct Row {
 
 impl Tally {
     pub(super) fn sent(&mut self, class: HostileClass, given: Given) {
-        let row = self.0.entry(class).or_default();
+        let row = self.rows.entry(class).or_default();
         row.sets += 1;
         row.refused += usize::from(given == Given::Refused);
         row.held_back += usize::from(given == Given::HeldBack);
@@ -32,7 +35,7 @@ impl Tally {
     }
 
     pub(super) fn handled(&mut self, class: HostileClass, entries_sent: usize, passed_on: &PassedOn) {
-        let row = self.0.entry(class).or_default();
+        let row = self.rows.entry(class).or_default();
         row.handled += 1;
         row.continued += usize::from(passed_on.continued);
         row.with_baggage += usize::from(passed_on.entries > 0);
@@ -40,15 +43,24 @@ impl Tally {
         row.entries_passed_on += passed_on.entries;
     }
 
+    pub(super) fn logged(&mut self, log: &str) {
+        self.drops_logged += log.matches("baggage members dropped over a limit").count();
+    }
+
+    /// How often it was logged that entries were dropped (BAGG-08).
+    pub fn drops_logged(&self) -> usize {
+        self.drops_logged
+    }
+
     /// How many sets there were, and how many of them were handled.
     pub fn totals(&self) -> (usize, usize) {
-        let sum = |what: fn(&Row) -> usize| self.0.values().map(what).sum();
+        let sum = |what: fn(&Row) -> usize| self.rows.values().map(what).sum();
         (sum(|row| row.sets), sum(|row| row.handled))
     }
 
     /// How many messages went on in the trace of a stranger, and how many of its entries were passed on.
     pub fn passed_on(&self) -> (usize, usize) {
-        let sum = |what: fn(&Row) -> usize| self.0.values().map(what).sum();
+        let sum = |what: fn(&Row) -> usize| self.rows.values().map(what).sum();
         (sum(|row| row.continued), sum(|row| row.entries_passed_on))
     }
 }
@@ -61,7 +73,7 @@ impl fmt::Display for Tally {
         )?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
         let mut all = Row::default();
-        for (class, row) in &self.0 {
+        for (class, row) in &self.rows {
             line(f, class, row)?;
             all.add(row);
         }

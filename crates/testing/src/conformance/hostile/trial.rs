@@ -1,5 +1,6 @@
+use opentelemetry::propagation::TextMapCompositePropagator;
 use throughline_core::propagation::Propagators;
-use throughline_core::telemetry::{BaggagePolicy, Trust};
+use throughline_core::telemetry::{BaggagePolicy, Builder, Instrumentation, Trust};
 
 /// Is how a service treats strangers while the sets are tried on it.
 #[derive(Clone, Debug)]
@@ -8,6 +9,7 @@ pub struct Trial {
     pub(super) inbound: BaggagePolicy,
     pub(super) outbound: BaggagePolicy,
     pub(super) formats: &'static str,
+    pub(super) propagator: Option<fn() -> TextMapCompositePropagator>,
 }
 
 impl Trial {
@@ -18,6 +20,7 @@ impl Trial {
             inbound: BaggagePolicy::All,
             outbound: BaggagePolicy::All,
             formats: "tracecontext,baggage",
+            propagator: None,
         }
     }
 
@@ -41,8 +44,20 @@ impl Trial {
         Self { formats, ..self }
     }
 
-    pub(super) fn propagators(&self) -> Propagators {
-        Propagators::from_names(self.formats).unwrap_or_else(|error| panic!("{error}"))
+    /// Sets what reads and writes the formats, in place of this project's propagators.
+    pub fn with_propagator(self, propagator: fn() -> TextMapCompositePropagator) -> Self {
+        Self { propagator: Some(propagator), ..self }
+    }
+
+    /// Puts the choices into the telemetry of the service.
+    pub(super) fn apply(&self, settings: Builder<Instrumentation>) -> Builder<Instrumentation> {
+        let settings = match self.propagator {
+            Some(propagator) => settings.propagator(propagator()),
+            None => {
+                settings.propagator(Propagators::from_names(self.formats).unwrap_or_else(|error| panic!("{error}")))
+            }
+        };
+        settings.trust(self.trust).inbound_baggage(self.inbound.clone()).outbound_baggage(self.outbound.clone())
     }
 
     /// Tells whether a header is one that this service writes.
