@@ -5,6 +5,7 @@ use std::time::Duration;
 use throughline_core::telemetry::{BaggagePolicy, Trust};
 use tokio::time::timeout;
 
+use super::dead_letters::bury;
 use super::{HeaderSet, Stranger, Tally, Trial, corpus, run, small_corpus};
 use crate::conformance::Harness;
 
@@ -43,6 +44,11 @@ pub async fn no_headers_of_strangers_can_hurt<H: Strangers>() {
 pub async fn no_headers_of_strangers_can_hurt_whatever_the_formats<H: Strangers>() {
     let every = Trial::trusting().with_formats("tracecontext,baggage,b3,b3multi,jaeger");
     tried::<H>("every format", &small_corpus(SOME), every).await;
+}
+
+pub async fn every_message_of_strangers_can_become_a_dead_letter<H: Strangers>() {
+    let buried = timeout(LIMIT, bury::<H>(&small_corpus(SOME))).await;
+    assert!(buried.is_ok(), "not all were forwarded within {LIMIT:?}");
 }
 
 pub async fn nothing_of_a_stranger_that_is_ignored_is_passed_on<H: Strangers>() {
@@ -123,6 +129,7 @@ macro_rules! __hostile_cases {
     ($attributes:tt $types:tt) => {
         $crate::__hostile_case! { $attributes $types
             a_stranger_that_is_only_linked_gives_neither_trace_nor_baggage,
+            every_message_of_strangers_can_become_a_dead_letter,
             no_headers_of_strangers_can_hurt,
             no_headers_of_strangers_can_hurt_whatever_the_formats,
             nothing_of_a_stranger_that_is_ignored_is_passed_on,

@@ -4,6 +4,7 @@
 //! against what came in by an oracle and a grammar that share no code with the propagators.
 
 pub mod cases;
+mod dead_letters;
 mod generated;
 pub mod grammar;
 mod log;
