@@ -13,7 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
     headers.append("uber-trace-id", lines.next().unwrap_or_default().to_vec());
     for line in lines {
         let (key, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
-        headers.append(format!("uberctx-{}", String::from_utf8_lossy(key)), value.get(1..).unwrap_or_default().to_vec());
+        headers
+            .append(format!("uberctx-{}", String::from_utf8_lossy(key)), value.get(1..).unwrap_or_default().to_vec());
     }
     check(&JaegerPropagator::new(), &headers);
 });
