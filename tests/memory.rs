@@ -5,7 +5,8 @@ use throughline_core::broker::Subscription;
 use throughline_core::message::Operations;
 use throughline_memory::{Channel, Memory};
 use throughline_testing::conformance::{
-    Capabilities, EngineDoor, FrameworkDoor, Harness, Names, Refusal, Spec, rows_left_out,
+    Capabilities, EngineDoor, FrameworkDoor, Harness, Names, PlainStranger, Refusal, Spec, Stranger, Strangers,
+    rows_left_out,
 };
 
 struct InMemory(Memory);
@@ -50,6 +51,18 @@ impl Harness for InMemory {
         broker.stop();
         true
     }
+}
+
+#[async_trait]
+impl Strangers for InMemory {
+    async fn stranger(&self) -> Box<dyn Stranger> {
+        Box::new(PlainStranger::new(self).await)
+    }
+}
+
+mod hostile {
+    use super::InMemory;
+    throughline_testing::conformance_hostile!(InMemory);
 }
 
 mod behaviour {

@@ -6,6 +6,8 @@
 
 #[path = "nats/core.rs"]
 mod core_nats;
+#[path = "nats/hostile.rs"]
+mod hostile;
 #[path = "nats/jetstream.rs"]
 mod jetstream;
 #[path = "nats/raw_core.rs"]
@@ -16,3 +18,5 @@ mod raw_jetstream;
 mod restart;
 #[path = "nats/server.rs"]
 mod server;
+#[path = "nats/wire.rs"]
+mod wire;

@@ -17,6 +17,7 @@ Commands:
   bench [--broker NAME | --growth] [--rounds N] [--docs]
                                       what a message costs next to spans by hand, in the process or on a real broker,
                                       or how that grows; written to target/bench, with --docs to docs/src/cost.md too
+  fuzz [--seconds N]                  every coverage-guided fuzz target, N seconds each (30 when not given)
   server NAME                         start one broker and keep it until Ctrl-C
   help                                this text
 
@@ -25,11 +26,16 @@ Brokers: nats
 Each broker is looked for in this order: its address in the environment (THROUGHLINE_NATS_URL),
 Docker Compose when an engine answers, a local server on a free port (installed when missing).";
 
+/// For how long each target is fuzzed.
+const SECONDS: u64 = 30;
+
 /// What the user asked for.
 #[derive(Debug)]
 pub(crate) enum Request {
     Bench(BenchOptions),
     Check,
+    /// For how many seconds each target.
+    Fuzz(u64),
     Help,
     Server(&'static Broker),
     Test(TestOptions),
@@ -96,6 +102,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Reque
         None | Some("help" | "--help" | "-h") => Request::Help,
         Some("bench") => return bench(arguments).map(Request::Bench),
         Some("check") => Request::Check,
+        Some("fuzz") => return fuzz(arguments).map(Request::Fuzz),
         Some("server") => Request::Server(broker(arguments.next())?),
         Some("test") => return test(arguments).map(Request::Test),
         Some(other) => return Err(ArgumentError::UnknownCommand(other.to_owned())),
@@ -143,6 +150,18 @@ fn test(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, Argu
     options.cargo = parts.next().unwrap_or_default().to_vec();
     options.tests = parts.next().unwrap_or_default().to_vec();
     Ok(options)
+}
+
+fn fuzz(mut arguments: impl Iterator<Item = String>) -> Result<u64, ArgumentError> {
+    let mut seconds = SECONDS;
+    while let Some(argument) = arguments.next() {
+        if argument != "--seconds" {
+            return Err(ArgumentError::Unknown(argument));
+        }
+        let given = arguments.next().ok_or(ArgumentError::Missing("the number of seconds"))?;
+        seconds = given.parse().ok().filter(|seconds| *seconds > 0).ok_or(ArgumentError::Unknown(given))?;
+    }
+    Ok(seconds)
 }
 
 fn broker(name: Option<String>) -> Result<&'static Broker, ArgumentError> {
@@ -206,6 +225,12 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_takes_a_number_of_seconds() {
+        assert!(matches!(parsed("fuzz"), Ok(Request::Fuzz(SECONDS))));
+        assert!(matches!(parsed("fuzz --seconds 5"), Ok(Request::Fuzz(5))));
+    }
+
+    #[test]
     fn a_wrong_line_says_what_is_wrong() {
         for (line, expected) in [
             ("test --brokr nats", ArgumentError::Unknown("--brokr".into())),
@@ -214,6 +239,9 @@ mod tests {
             ("bench --broker pigeon", ArgumentError::UnknownBroker("pigeon".into())),
             ("server", ArgumentError::Missing("the name of a broker")),
             ("server pigeon", ArgumentError::UnknownBroker("pigeon".into())),
+            ("fuzz --seconds", ArgumentError::Missing("the number of seconds")),
+            ("fuzz --seconds 0", ArgumentError::Unknown("0".into())),
+            ("fuzz baggage", ArgumentError::Unknown("baggage".into())),
             ("check all", ArgumentError::Unknown("all".into())),
             ("deploy", ArgumentError::UnknownCommand("deploy".into())),
         ] {

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod check;
+mod fuzz;
 mod report;
 mod server;
 mod step;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let end = match request {
         Request::Bench(options) => bench::run(&options),
         Request::Check => check::run(),
+        Request::Fuzz(seconds) => fuzz::run(seconds),
         Request::Help => {
             println!("{}", args::USAGE);
             Ok(End::Succeeded)

@@ -169,10 +169,11 @@ pub(crate) fn server_header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> O
 /// names.
 ///
 /// Of a propagation header that holds one context only the first value is taken (PROP-N-02): a portable reader takes
-/// the last.
+/// the last. A header without a name, which the client reads but no message can be sent with, is none: forwarding the
+/// message would fail forever.
 pub(crate) fn to_headers(native: &HeaderMap) -> Headers {
     let mut headers = Headers::with_capacity(native.len());
-    for (name, values) in native.iter() {
+    for (name, values) in native.iter().filter(|(name, _)| !text(name).is_empty()) {
         let name = text(name);
         let taken = if holds_one_context(name) { 1 } else { values.len() };
         for value in values.iter().take(taken) {
@@ -251,8 +252,11 @@ fn refused(name: &str) -> PublishError {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::Context;
+    use opentelemetry::propagation::TextMapPropagator;
+    use opentelemetry::trace::TraceContextExt;
     use proptest::prelude::*;
-    use throughline_core::propagation::refused_headers;
+    use throughline_core::propagation::{Propagators, inject, refused_headers};
 
     use super::*;
 
@@ -324,6 +328,13 @@ mod tests {
     }
 
     #[test]
+    fn a_header_without_a_name_is_none() {
+        let headers = to_headers(&map(&[("", "x"), ("tenant", "acme")]));
+        assert!(headers.iter().map(|(name, _)| name).eq(["tenant"]));
+        assert!(to_native(&headers).is_ok(), "what was received can be forwarded");
+    }
+
+    #[test]
     fn server_headers_are_never_copied() {
         let mut headers = Headers::new();
         for name in ["Nats-Msg-Id", "nats-stream", "NATS-Expected-Last-Sequence", "tenant", "Nats"] {
@@ -390,6 +401,34 @@ mod tests {
             prop_assert_eq!(extractor.get(&name), Some(value.as_str()));
             let headers = to_headers(&native);
             prop_assert_eq!(headers.get(&name), Some(value.as_str()));
+        }
+
+        /// PROP-05, PROP-12, VERF-12: whatever stands in the client's headers, a context written over it stands there alone.
+        #[test]
+        fn a_context_is_read_from_and_written_over_any_headers(
+            entries in prop::collection::vec(
+                ("[Tt]race[Pp]arent|[Tt]race[Ss]tate|[Bb]agg[Aa]ge|[!-9;-~]{1,9}", "[ -~é]{0,60}|00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]"),
+                0..8,
+            ),
+        ) {
+            let mut native = HeaderMap::new();
+            for (name, value) in &entries {
+                native.append(name.as_str(), value.as_str());
+            }
+            let propagators = Propagators::default();
+            let cx = propagators.extract_with_context(&Context::new(), &HeaderExtractor(&native));
+            prop_assert!(!cx.has_active_span() || cx.span().span_context().is_valid());
+            inject(&propagators, &cx, &mut HeaderInjector(&mut native));
+            let mut fresh = HeaderMap::new();
+            propagators.inject_context(&cx, &mut HeaderInjector(&mut fresh));
+            for field in propagators.fields() {
+                let spelled = |headers: &HeaderMap| {
+                    let named = headers.iter().filter(|(name, _)| text(name).eq_ignore_ascii_case(field));
+                    named.flat_map(|(_, values)| values.clone()).collect::<Vec<_>>()
+                };
+                prop_assert_eq!(spelled(&native), spelled(&fresh));
+                prop_assert!(spelled(&fresh).len() <= 1);
+            }
         }
 
         #[test]

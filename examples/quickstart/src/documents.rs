@@ -27,6 +27,9 @@ struct Telemetry;
 #[doc = include_str!("../../../docs/src/propagation.md")]
 struct Propagation;
 
+#[doc = include_str!("../../../docs/src/hostile-headers.md")]
+struct HostileHeaders;
+
 #[doc = include_str!("../../../docs/src/testing.md")]
 struct Testing;
 

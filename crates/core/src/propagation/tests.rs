@@ -1,5 +1,8 @@
 //! Interoperation with what other programs write (VERF-13) and properties of all formats (VERF-12).
 
+mod identity;
+mod w3c;
+
 use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage, BaggageExt, KeyValueMetadata};
 use opentelemetry::propagation::TextMapPropagator;

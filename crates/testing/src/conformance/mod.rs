@@ -64,11 +64,15 @@ mod door;
 #[doc(hidden)]
 pub mod golden;
 mod harness;
+#[doc(hidden)]
+pub mod hostile;
 mod wait;
 
 pub use self::capabilities::Capabilities;
 pub use self::door::{Ability, Door, DoorKind, EngineDoor, FrameworkDoor, GoldenError, Intake, Job, Message, Work};
 pub use self::golden::left_out as rows_left_out;
 pub use self::harness::{Harness, Names, Refusal, Spec, Wildcard};
+pub use self::hostile::cases::Strangers;
+pub use self::hostile::{Given, HeaderSet, HostileClass, PlainStranger, Stranger};
 #[doc(hidden)]
 pub use self::wait::case;

@@ -1,0 +1,93 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+use throughline_core::{Envelope, Publisher};
+
+use super::set::HeaderSet;
+use crate::conformance::Harness;
+
+/// Writes hostile messages to a broker, as a program of somebody else would. An adapter's test crate implements it where the
+/// adapter's client refuses to write what others may write; [`PlainStranger`] is enough where it refuses nothing.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use throughline_testing::conformance::{Given, HeaderSet, Stranger};
+///
+/// async fn send_all(stranger: &dyn Stranger, sets: &[HeaderSet]) {
+///     for set in sets {
+///         let _: Given = stranger.send("orders", set, Bytes::from_static(b"{}")).await;
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Stranger: Send + Sync {
+    /// Publishes a body with the headers of a set; returns when the broker has confirmed it or, where it does not confirm, when
+    /// the client accepted it.
+    async fn send(&self, destination: &str, set: &HeaderSet, body: Bytes) -> Given;
+
+    /// The prefixes of header names that are never copied to another message, in lower case (PROP-N-04).
+    fn reserved(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The targets under which the client itself logs what it receives; what it says there is not ours.
+    fn client_log_targets(&self) -> &'static [&'static str] {
+        &[]
+    }
+}
+
+/// Says how the broker was given a set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Given {
+    /// As it is: what arrives is what was sent.
+    AsItIs,
+    /// Byte by byte on the wire, where it may mean something else than what was sent, but no more.
+    ByHand,
+    /// Not at all: it would break the receiving client, and is for a test of its own.
+    HeldBack,
+    /// Not at all: no message of this broker can be so.
+    Refused,
+}
+
+/// Writes with the adapter's own publisher, without telemetry.
+///
+/// # Examples
+///
+/// ```
+/// use throughline_testing::conformance::{Harness, PlainStranger};
+///
+/// async fn stranger<H: Harness>(harness: &H) -> PlainStranger {
+///     PlainStranger::new(harness).await
+/// }
+/// ```
+#[derive(Debug)]
+pub struct PlainStranger {
+    publisher: Publisher,
+}
+
+impl PlainStranger {
+    /// Creates one with a connection of its own.
+    ///
+    /// # Examples
+    ///
+    /// See [`PlainStranger`].
+    pub async fn new<H: Harness>(harness: &H) -> Self {
+        Self { publisher: Publisher::new(&harness.connect().await).without_telemetry() }
+    }
+}
+
+#[async_trait]
+impl Stranger for PlainStranger {
+    async fn send(&self, destination: &str, set: &HeaderSet, body: Bytes) -> Given {
+        let mut envelope = Envelope::new(destination, body);
+        for (name, value) in &set.headers {
+            let Ok(name) = String::from_utf8(name.clone()) else { return Given::Refused };
+            envelope.headers_mut().append(name, value.clone());
+        }
+        match self.publisher.publish_envelope(envelope).await {
+            Ok(_) => Given::AsItIs,
+            Err(_) => Given::Refused,
+        }
+    }
+}
