@@ -2,15 +2,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::Client;
 use async_trait::async_trait;
 use bytes::Bytes;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{BrokerError, Settle};
 use throughline_core::message::{Delivery, Native, OperationType, Settlement};
 
+use crate::broker::Connection;
 use crate::carrier::to_headers;
 use crate::error;
+use crate::link::Link;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
 
 /// The header that names a message, which streams also use to recognise a message they already have (ATTR-N-06).
@@ -265,7 +266,7 @@ fn portable(message: &async_nats::Message) -> Delivery {
 /// Holds what all settlements of one consumer share.
 #[derive(Clone, Debug)]
 pub(crate) struct Acks {
-    pub(crate) client: Client,
+    pub(crate) connection: Arc<Connection>,
     /// How often the server wants to hear of a message that is being worked on.
     pub(crate) heartbeat: Duration,
     /// Whether an acknowledgement waits for the server's answer.
@@ -275,25 +276,39 @@ pub(crate) struct Acks {
 impl Acks {
     /// Asks for the message again at once.
     pub(crate) async fn give_back(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
-        self.tell(ack, Bytes::from_static(b"-NAK")).await
+        self.tell(&self.connection.link(), ack, Bytes::from_static(b"-NAK")).await
     }
 
     /// Tells the server that the message is still wanted.
     pub(crate) async fn keep(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
-        self.tell(ack, Bytes::from_static(b"+WPI")).await
+        self.tell(&self.connection.link(), ack, Bytes::from_static(b"+WPI")).await
     }
 
-    async fn tell(&self, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
-        self.client.publish(ack.clone(), what).await.map_err(error::settle)
+    /// Settles a message, on the next connection where that of the message is lost: it is settled at the same place.
+    async fn settle(&self, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
+        let link = self.connection.link();
+        let told = self.tell(&link, ack, what.clone()).await;
+        if told.is_ok() || !link.is_gone() {
+            return told;
+        }
+        match self.connection.renewed(&link).await {
+            Some(link) => self.tell(&link, ack, what).await,
+            None => told,
+        }
     }
 
     async fn acknowledge(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
         let what = Bytes::from_static(b"+ACK");
         if !self.confirmed {
-            return self.tell(ack, what).await;
+            return self.settle(ack, what).await;
         }
-        self.client.request(ack.clone(), what).await.map_err(error::settle_unconfirmed)?;
+        let link = self.connection.link();
+        link.client.request(ack.clone(), what).await.map_err(error::settle_unconfirmed)?;
         Ok(())
+    }
+
+    async fn tell(&self, link: &Link, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
+        link.client.publish(ack.clone(), what).await.map_err(error::settle)
     }
 }
 
@@ -314,9 +329,9 @@ impl Settle for StreamSettle {
     async fn settle(&self, settlement: &Settlement) -> Result<(), BrokerError> {
         match settlement {
             Settlement::Ack => self.acks.acknowledge(&self.ack).await,
-            Settlement::Reject { .. } => self.acks.tell(&self.ack, Bytes::from_static(b"+TERM")).await,
-            Settlement::Retry { after } => self.acks.tell(&self.ack, nak(*after)).await,
-            _ => self.acks.give_back(&self.ack).await,
+            Settlement::Reject { .. } => self.acks.settle(&self.ack, Bytes::from_static(b"+TERM")).await,
+            Settlement::Retry { after } => self.acks.settle(&self.ack, nak(*after)).await,
+            _ => self.acks.settle(&self.ack, nak(None)).await,
         }
     }
 

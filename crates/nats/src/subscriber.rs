@@ -9,18 +9,22 @@ use tokio::time::timeout;
 
 use crate::broker::Connection;
 use crate::delivery::from_core;
+use crate::link::Link;
 use crate::{error, semconv};
 
 /// How long a closing subscription waits for the client when nothing more comes.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
-/// Receives from core NATS. The client subscribes again after a reconnect by itself.
+/// Receives from core NATS. The client subscribes again after a reconnect by itself; after its connection task was lost
+/// this does.
 #[derive(Debug)]
 pub(crate) struct CoreSubscriber {
     connection: Arc<Connection>,
+    link: Arc<Link>,
     subscriber: async_nats::Subscriber,
     source: Arc<Source>,
     subject: Arc<str>,
+    group: Option<String>,
 }
 
 impl CoreSubscriber {
@@ -33,18 +37,36 @@ impl CoreSubscriber {
             )));
         };
         let subject = wire_subject(pattern)?;
-        let refused = |failed| error::subscribe(failed, &subject);
-        let client = &connection.client;
+        let (link, group) = (connection.link(), subscription.group().map(str::to_owned));
         connection.denied.forget(&subject);
-        let subscriber = match subscription.group() {
-            Some(group) => client.queue_subscribe(subject.clone(), group.to_owned()).await.map_err(refused)?,
-            None => client.subscribe(subject.clone()).await.map_err(refused)?,
-        };
-        connection.round_trip().await?;
+        let subscriber = subscribe(&link, &subject, group.clone()).await?;
+        link.round_trip().await?;
         connection.denied.check(&subject)?;
         let source = Arc::new(semconv::core_source(&connection.systems.core, subscription, &connection.inbox_prefix));
-        Ok(Self { connection: Arc::clone(connection), subscriber, source, subject: subject.into() })
+        Ok(Self { connection: Arc::clone(connection), link, subscriber, source, subject: subject.into(), group })
     }
+
+    /// Subscribes on the link that comes after a lost one. Cancel safe.
+    async fn subscribe_again(&mut self) -> Result<(), BrokerError> {
+        let next = self.connection.links.after(&self.link).await;
+        let link = next.ok_or_else(|| error::connection_ended(&self.subject))?;
+        self.connection.denied.forget(&self.subject);
+        match subscribe(&link, &self.subject, self.group.clone()).await {
+            Ok(subscriber) => (self.link, self.subscriber) = (link, subscriber),
+            // Lost again; the next call sees it.
+            Err(_) if link.is_gone() => self.link = link,
+            Err(failed) => return Err(failed),
+        }
+        Ok(())
+    }
+}
+
+async fn subscribe(link: &Link, subject: &str, group: Option<String>) -> Result<async_nats::Subscriber, BrokerError> {
+    let subscribed = match group {
+        Some(group) => link.client.queue_subscribe(subject.to_owned(), group).await,
+        None => link.client.subscribe(subject.to_owned()).await,
+    };
+    subscribed.map_err(|failed| error::subscribe(failed, subject))
 }
 
 #[async_trait]
@@ -54,21 +76,23 @@ impl Subscriber for CoreSubscriber {
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
-        tokio::select! {
-            biased;
-            arrived = self.subscriber.next() => match arrived {
-                Some(message) => Ok(Received::new(from_core(message))),
-                None => Err(error::connection_ended(&self.subject)),
-            },
-            denied = self.connection.denied.wait(&self.subject) => Err(denied),
+        loop {
+            tokio::select! {
+                biased;
+                arrived = self.subscriber.next() => if let Some(message) = arrived {
+                    return Ok(Received::new(from_core(message)));
+                },
+                denied = self.connection.denied.wait(&self.subject) => return Err(denied),
+            }
+            self.subscribe_again().await?;
         }
     }
 
     async fn close(&mut self) {
         // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the
         // subscription.
-        if self.connection.is_connected() {
-            let _ = self.connection.round_trip().await;
+        if self.link.is_connected() {
+            let _ = self.link.round_trip().await;
         }
         // Fails only when the connection is gone, and the subscription with it.
         let _ = self.subscriber.drain().await;

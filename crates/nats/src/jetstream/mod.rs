@@ -1,3 +1,4 @@
+mod caution;
 mod consumer;
 mod inflow;
 mod reuse;
@@ -48,13 +49,13 @@ impl StreamSubscriber {
     ) -> Result<Self, BrokerError> {
         let wanted = consumer::wanted(connection, subscription, stream)?;
         // Without its inbox, none of the answers that are asked for below arrives.
-        connection.round_trip().await?;
+        connection.link().round_trip().await?;
         connection.denied.check_inbox(&connection.inbox_prefix)?;
         let native = consumer::stream(connection, stream).await?;
         consumer::check_filters(&native, &wanted)?;
         let info = consumer::consumer(&native, stream, &wanted).await?;
         let acks = Arc::new(Acks {
-            client: connection.client.clone(),
+            connection: Arc::clone(connection),
             heartbeat: heartbeat(&info),
             confirmed: stream.confirmed,
         });
