@@ -16,3 +16,5 @@ mod raw_jetstream;
 mod restart;
 #[path = "nats/server.rs"]
 mod server;
+#[path = "nats/supervision.rs"]
+mod supervision;
