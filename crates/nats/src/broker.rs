@@ -33,8 +33,8 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// cannot read does, this is logged as an error and a new client connects with the same options; subscriptions and
 /// publishers go on with it. A connection that does not come back ends every subscription with an error.
 ///
-/// Dropping the last clone does not wait until what was published to core NATS is written:
-/// [`shutdown`](Broker::shutdown) does, which [`serve`](throughline_core::serve()) calls at its end.
+/// What was published to core NATS is written in the background, also after the last clone is dropped. A program that
+/// ends waits for it with [`shutdown`](Broker::shutdown), which [`serve`](throughline_core::serve()) calls at its end.
 ///
 /// # Examples
 ///

@@ -98,8 +98,8 @@ impl Links {
     /// Uses a client that was connected here, and makes another one when its connection task is lost.
     pub(crate) fn kept(client: Client, origin: Origin) -> Arc<Self> {
         let (reports, reported) = mpsc::unbounded_channel();
-        let links = Arc::new(Self::new(client, Some(reports)));
-        tokio::spawn(renewal::keep(Arc::downgrade(&links), links.phase.subscribe(), reported, origin));
+        let links = Arc::new(Self::new(client.clone(), Some(reports)));
+        tokio::spawn(renewal::keep(Arc::downgrade(&links), client, links.phase.subscribe(), reported, origin));
         links
     }
 

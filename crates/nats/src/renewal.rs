@@ -4,11 +4,14 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, ServerAddr};
 use throughline_core::message::BoxError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::address;
 use crate::link::{Link, Links, Phase};
+
+/// How long a connection that nobody has any more is kept until what was published is written.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// How often it is looked at whether the connection task is still there, for a service that only publishes.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,23 +39,30 @@ impl Origin {
 
 /// Makes a new link whenever the connection task of the one in use is lost, until the links have ended or nobody has them
 /// any more.
+///
+/// A client that nobody has ends at once, with what it was given and has not written. It is held here until it has.
 pub(crate) async fn keep(
     links: Weak<Links>,
+    client: Client,
     mut phase: watch::Receiver<Phase>,
     reports: mpsc::UnboundedReceiver<u64>,
     origin: Origin,
 ) {
     let server = address::shown(&origin.addresses);
     let most = address::configured_reconnects(&origin.options);
-    let keeper = Keeper { links, reports, origin, server, most, pace: Pace::new() };
+    let mut keeper = Keeper { links, client, reports, origin, server, most, pace: Pace::new() };
     tokio::select! {
         _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
         () = keeper.watch() => {}
     }
+    // Whoever closed it has waited for that already, and then this fails at once.
+    let _ = timeout(FLUSH_WAIT, keeper.client.flush()).await;
 }
 
 struct Keeper {
     links: Weak<Links>,
+    /// The client of the link in use.
+    client: Client,
     reports: mpsc::UnboundedReceiver<u64>,
     origin: Origin,
     server: String,
@@ -62,7 +72,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn watch(mut self) {
+    async fn watch(&mut self) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut connects = 1;
@@ -85,6 +95,7 @@ impl Keeper {
             drop((links, link));
             let Some(client) = self.connect().await else { return };
             connects = 1;
+            self.client = client.clone();
             let Some(links) = self.links.upgrade() else { return };
             links.replace(client);
         }
