@@ -236,7 +236,13 @@ async fn nothing_stored_is_lost(name: &str, consumer: Stream) {
         log.tells_of_a_loss(poison).await;
 
         // What deletes the message is what is told to do: then there is no loss any more.
-        nats.jetstream().get_stream("ORDERS").await.expect("the stream").delete_message(11).await.expect("it is deleted");
+        nats.jetstream()
+            .get_stream("ORDERS")
+            .await
+            .expect("the stream")
+            .delete_message(11)
+            .await
+            .expect("it is deleted");
         let late = format!("{poison}, afterwards");
         nats.publisher().publish("orders", late.clone()).await.expect("publishing works again");
         handled.all(&[late]).await;

@@ -224,10 +224,27 @@ pub(crate) fn is_from_stream(message: &async_nats::Message) -> bool {
     message.reply.as_ref().is_some_and(|reply| reply.starts_with(ACK_PREFIX))
 }
 
+/// The subject of the last message. Most subscriptions see one subject all the time, which is then shared.
+#[derive(Debug)]
+pub(crate) struct LastSubject(Arc<str>);
+
+impl LastSubject {
+    pub(crate) fn new() -> Self {
+        Self(Arc::from(""))
+    }
+
+    fn of(&mut self, message: &async_nats::Message) -> Arc<str> {
+        if *self.0 != *message.subject.as_str() {
+            self.0 = message.subject.as_str().into();
+        }
+        Arc::clone(&self.0)
+    }
+}
+
 /// Turns a message of core NATS into a delivery.
-pub(crate) fn from_core(message: async_nats::Message) -> Delivery {
-    let reply_to = message.reply.as_ref().map(|reply| reply.to_string());
-    let delivery = portable(&message).with_native(Arc::new(NativeMessage::new(message)));
+pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject) -> Delivery {
+    let reply_to = message.reply.as_ref().map(|reply| Arc::<str>::from(reply.as_str()));
+    let delivery = portable(&message, last).with_native(Arc::new(NativeMessage::new(message)));
     match reply_to {
         Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)),
         None => delivery,
@@ -236,8 +253,13 @@ pub(crate) fn from_core(message: async_nats::Message) -> Delivery {
 
 /// Turns a message of a stream into a delivery. The reply subject is where it is acknowledged, never an address for an
 /// answer.
-pub(crate) fn from_stream(message: async_nats::Message, position: Option<StreamPosition>, recorded: bool) -> Delivery {
-    let mut delivery = portable(&message);
+pub(crate) fn from_stream(
+    message: async_nats::Message,
+    last: &mut LastSubject,
+    position: Option<StreamPosition>,
+    recorded: bool,
+) -> Delivery {
+    let mut delivery = portable(&message, last);
     if let Some(position) = &position {
         delivery = delivery
             .with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX))
@@ -246,8 +268,8 @@ pub(crate) fn from_stream(message: async_nats::Message, position: Option<StreamP
     delivery.with_native(Arc::new(NativeMessage { message: Some(message), position, recorded }))
 }
 
-fn portable(message: &async_nats::Message) -> Delivery {
-    let mut delivery = Delivery::new(message.subject.as_str(), message.payload.clone());
+fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
+    let mut delivery = Delivery::new(last.of(message), message.payload.clone());
     if let Some(native) = &message.headers {
         let headers = to_headers(native);
         let id = headers.get(MESSAGE_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
@@ -386,10 +408,8 @@ mod tests {
 
     #[test]
     fn a_core_message_keeps_all_that_is_portable() {
-        let delivery = from_core(message(
-            Some("_INBOX.a.b"),
-            &[("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")],
-        ));
+        let headers = [("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")];
+        let delivery = from_core(message(Some("_INBOX.a.b"), &headers), &mut LastSubject::new());
         assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders.42", &b"{}"[..]), "ATTR-N-01");
         assert_eq!(delivery.id(), Some("m1"), "ATTR-N-06");
         assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
@@ -398,15 +418,26 @@ mod tests {
     }
 
     #[test]
+    fn each_message_has_its_own_subject() {
+        let mut last = LastSubject::new();
+        let mut subject = |subject: &'static str| {
+            let arrived = async_nats::Message { subject: subject.into(), ..message(None, &[]) };
+            from_core(arrived, &mut last).destination().to_owned()
+        };
+        let subjects = ["orders.1", "orders.1", "orders.2", "", "orders.1"];
+        assert_eq!(subjects.map(&mut subject), subjects, "ATTR-N-01");
+    }
+
+    #[test]
     fn the_inbox_is_never_the_correlation_id() {
-        let delivery = from_core(message(Some("_INBOX.a.b"), &[]));
+        let delivery = from_core(message(Some("_INBOX.a.b"), &[]), &mut LastSubject::new());
         assert_eq!((delivery.id(), delivery.correlation_id()), (None, None), "ATTR-N-08");
     }
 
     #[test]
     fn a_stream_message_has_no_address_for_an_answer() {
         let ack = "$JS.ACK.ORDERS.stock.3.100.7.1700000000000000000.42";
-        let delivery = from_stream(message(Some(ack), &[]), parse(ack), false);
+        let delivery = from_stream(message(Some(ack), &[]), &mut LastSubject::new(), parse(ack), false);
         assert!(delivery.reply_to().is_none());
         assert_eq!(delivery.attempt(), 3);
         assert_eq!(delivery.sent_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));

@@ -246,7 +246,9 @@ pub(crate) fn no_room(subject: &str, waited: Duration) -> PublishError {
     PublishError::new(
         PublishErrorKind::Disconnected,
         TIMEOUT,
-        format!("the connection was down for {waited:?} and the client is full: the message to `{subject}` was not sent"),
+        format!(
+            "the connection was down for {waited:?} and the client is full: the message to `{subject}` was not sent"
+        ),
     )
 }
 

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::broker::Connection;
 use crate::carrier::{put, to_native};
-use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, from_core};
+use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, LastSubject, MESSAGE_ID, from_core};
 use crate::destination::{Expected, Route};
 use crate::link::Link;
 use crate::pipeline::Pipeline;
@@ -225,7 +225,8 @@ impl Publish for NatsPublisher {
             request = request.headers(headers);
         }
         let reply = self.connection.link().client.send_request(subject.clone(), request).await;
-        reply.map(from_core).map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))
+        let delivered = |reply| from_core(reply, &mut LastSubject::new());
+        reply.map(delivered).map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))
     }
 }
 
@@ -236,12 +237,12 @@ fn subject_of(destination: &Destination) -> Result<async_nats::Subject, PublishE
         "it is empty"
     } else if name.contains(|sign: char| sign.is_whitespace() || sign.is_control()) {
         "it has white space"
-    } else if name.split('.').any(str::is_empty) {
-        "it has an empty token"
-    } else if name.split('.').any(|token| token == "*" || token == ">") {
-        "it has a wildcard"
     } else {
-        return Ok(name.into());
+        match name.split('.').find(|token| matches!(*token, "" | "*" | ">")) {
+            None => return Ok(name.into()),
+            Some("") => "it has an empty token",
+            Some(_) => "it has a wildcard",
+        }
     };
     Err(error::invalid_subject(&name.escape_debug().to_string(), why))
 }

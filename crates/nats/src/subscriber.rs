@@ -3,12 +3,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::time::timeout;
 
 use crate::broker::Connection;
-use crate::delivery::from_core;
+use crate::delivery::{LastSubject, from_core};
 use crate::link::Link;
 use crate::{error, semconv};
 
@@ -17,14 +18,16 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
 /// Receives from core NATS. The client subscribes again after a reconnect by itself; after its connection task was lost
 /// this does.
-#[derive(Debug)]
 pub(crate) struct CoreSubscriber {
     connection: Arc<Connection>,
     link: Arc<Link>,
     subscriber: async_nats::Subscriber,
     source: Arc<Source>,
+    last: LastSubject,
     subject: Arc<str>,
     group: Option<String>,
+    /// Kept over calls: to begin to wait takes locks, once per message.
+    refused: BoxFuture<'static, BrokerError>,
 }
 
 impl CoreSubscriber {
@@ -43,7 +46,17 @@ impl CoreSubscriber {
         link.round_trip().await?;
         connection.denied.check(&subject)?;
         let source = Arc::new(semconv::core_source(&connection.systems.core, subscription, &connection.inbox_prefix));
-        Ok(Self { connection: Arc::clone(connection), link, subscriber, source, subject: subject.into(), group })
+        let subject = Arc::from(subject);
+        Ok(Self {
+            refused: refused(connection, &subject),
+            connection: Arc::clone(connection),
+            link,
+            subscriber,
+            source,
+            last: LastSubject::new(),
+            subject,
+            group,
+        })
     }
 
     /// Subscribes on the link that comes after a lost one. Cancel safe.
@@ -59,6 +72,12 @@ impl CoreSubscriber {
         }
         Ok(())
     }
+}
+
+/// Waits until the server says that a subscription is not allowed.
+fn refused(connection: &Connection, subject: &Arc<str>) -> BoxFuture<'static, BrokerError> {
+    let (denied, subject) = (Arc::clone(&connection.denied), Arc::clone(subject));
+    Box::pin(async move { denied.wait(&subject).await })
 }
 
 async fn subscribe(link: &Link, subject: &str, group: Option<String>) -> Result<async_nats::Subscriber, BrokerError> {
@@ -80,9 +99,12 @@ impl Subscriber for CoreSubscriber {
             tokio::select! {
                 biased;
                 arrived = self.subscriber.next() => if let Some(message) = arrived {
-                    return Ok(Received::new(from_core(message)));
+                    return Ok(Received::new(from_core(message, &mut self.last)));
                 },
-                denied = self.connection.denied.wait(&self.subject) => return Err(denied),
+                denied = self.refused.as_mut() => {
+                    self.refused = refused(&self.connection, &self.subject);
+                    return Err(denied);
+                }
             }
             self.subscribe_again().await?;
         }
@@ -100,7 +122,7 @@ impl Subscriber for CoreSubscriber {
 
     async fn drain(&mut self) -> Option<Received> {
         let next = timeout(DRAIN_WAIT, self.subscriber.next()).await.ok()?;
-        next.map(|message| Received::new(from_core(message)))
+        next.map(|message| Received::new(from_core(message, &mut self.last)))
     }
 }
 

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use throughline_core::broker::BrokerError;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::caution::Caution;
+use super::prefetch::Prefetch;
 use super::supervision::{Forgotten, Supervision};
 use crate::broker::Connection;
 use crate::carrier::server_header;
@@ -36,7 +38,7 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Inflow {
     connection: Arc<Connection>,
     info: Info,
-    prefetch: usize,
+    prefetch: Prefetch,
     binding: Binding,
     ready: VecDeque<Message>,
     supervision: Supervision,
@@ -59,18 +61,12 @@ struct Binding {
 struct Pull {
     consumer: Consumer<Config>,
     inbox: Subject,
-    prefetch: usize,
     /// How many messages were asked for and did not come yet.
     outstanding: usize,
 }
 
 impl Binding {
-    async fn open(
-        connection: &Connection,
-        link: Arc<Link>,
-        info: &Info,
-        prefetch: usize,
-    ) -> Result<Self, BrokerError> {
+    async fn open(connection: &Connection, link: Arc<Link>, info: &Info) -> Result<Self, BrokerError> {
         let client = &link.client;
         let refused = |failed| error::subscribe(failed, &info.name);
         let (subject, subscriber, pull) = match info.config.deliver_subject.clone() {
@@ -89,9 +85,8 @@ impl Binding {
                     BrokerError::configuration("the consumer is not one to pull from").with_source(failed)
                 })?;
                 let subscriber = client.subscribe(inbox.clone()).await.map_err(refused)?;
-                let prefetch = bounded(prefetch, info.config.max_batch);
                 let consumer = Consumer::new(config, info.clone(), link.jetstream.clone());
-                (inbox.clone(), subscriber, Some(Pull { consumer, inbox, prefetch, outstanding: 0 }))
+                (inbox.clone(), subscriber, Some(Pull { consumer, inbox, outstanding: 0 }))
             }
         };
         Ok(Self { link, subject, subscriber, pull })
@@ -99,8 +94,12 @@ impl Binding {
 }
 
 impl Inflow {
-    pub(super) async fn open(connection: &Arc<Connection>, info: Info, prefetch: usize) -> Result<Self, BrokerError> {
-        let binding = Binding::open(connection, connection.link(), &info, prefetch).await?;
+    pub(super) async fn open(
+        connection: &Arc<Connection>,
+        info: Info,
+        prefetch: RangeInclusive<usize>,
+    ) -> Result<Self, BrokerError> {
+        let binding = Binding::open(connection, connection.link(), &info).await?;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         binding.link.round_trip().await?;
@@ -108,8 +107,8 @@ impl Inflow {
             supervision: Supervision::new(&binding.link, &info, IDLE_HEARTBEAT),
             caution: Caution::new(&info),
             connection: Arc::clone(connection),
+            prefetch: Prefetch::new(prefetch, info.config.max_batch),
             info,
-            prefetch,
             binding,
             ready: VecDeque::new(),
             look,
@@ -121,7 +120,7 @@ impl Inflow {
     async fn bind_again(&mut self) -> Result<(), BrokerError> {
         let ended = || error::connection_ended(&self.info.name);
         let link = self.connection.links.after(&self.binding.link).await.ok_or_else(ended)?;
-        let bound = Binding::open(&self.connection, Arc::clone(&link), &self.info, self.prefetch).await;
+        let bound = Binding::open(&self.connection, Arc::clone(&link), &self.info).await;
         self.binding = match bound {
             Ok(binding) => binding,
             // Lost again; the subscription that is still held has ended, so this is called again.
@@ -158,13 +157,14 @@ impl Inflow {
     async fn ask(&mut self) {
         let Some(pull) = &mut self.binding.pull else { return };
         let coming = pull.outstanding + self.ready.len();
-        if coming > pull.prefetch / 2 || self.supervision.is_waiting() {
+        if coming > self.prefetch.now() / 2 || self.supervision.is_waiting() {
             return;
         }
-        let prefetch = self.caution.bounded(pull.prefetch);
+        let prefetch = self.caution.bounded(self.prefetch.now());
         if coming >= prefetch {
             return;
         }
+        self.prefetch.half_is_taken();
         // Fails when the connection task is lost, which the end of the subscription says after what has arrived before.
         if pull.request(prefetch - coming).await.is_ok() {
             pull.outstanding = prefetch - self.ready.len();
@@ -272,23 +272,5 @@ impl Pull {
             ..BatchConfig::default()
         };
         self.consumer.request_batch(request, self.inbox.clone()).await
-    }
-}
-
-/// Keeps a prefetch within the limit of a consumer that has one.
-fn bounded(prefetch: usize, max_batch: i64) -> usize {
-    match usize::try_from(max_batch) {
-        Ok(limit) if limit > 0 => prefetch.min(limit),
-        _ => prefetch,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_of_a_reused_consumer_is_kept() {
-        assert_eq!((bounded(64, 0), bounded(64, -1), bounded(64, 10)), (64, 64, 10));
     }
 }

@@ -1,6 +1,7 @@
 mod caution;
 mod consumer;
 mod inflow;
+mod prefetch;
 mod reuse;
 mod supervision;
 
@@ -18,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub(crate) use self::consumer::filters;
 use self::inflow::Inflow;
 use crate::broker::Connection;
-use crate::delivery::{Acks, StreamPosition, StreamSettle, from_stream};
+use crate::delivery::{Acks, LastSubject, StreamPosition, StreamSettle, from_stream};
 use crate::semconv::WILDCARDS;
 use crate::{Stream, semconv};
 
@@ -35,6 +36,7 @@ pub(crate) struct StreamSubscriber {
     keeper: JoinHandle<()>,
     acks: Arc<Acks>,
     source: Arc<Source>,
+    last: LastSubject,
     stream: Arc<str>,
     consumer: Arc<str>,
     records_position: bool,
@@ -77,6 +79,7 @@ impl StreamSubscriber {
             inflow,
             acks,
             source: Arc::new(source),
+            last: LastSubject::new(),
             stream: info.stream_name.as_str().into(),
             consumer: info.name.as_str().into(),
             records_position: connection.records_position,
@@ -98,7 +101,7 @@ impl Subscriber for StreamSubscriber {
         let message = self.inflow.lock().await.next().await?;
         let ack = message.reply.clone();
         let position = ack.as_ref().and_then(|ack| StreamPosition::parse(ack, &self.stream, &self.consumer));
-        let received = Received::new(from_stream(message, position, self.records_position));
+        let received = Received::new(from_stream(message, &mut self.last, position, self.records_position));
         Ok(match ack {
             Some(ack) => received.with_settle(StreamSettle::new(Arc::clone(&self.acks), ack)),
             None => received,
