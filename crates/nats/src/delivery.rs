@@ -313,8 +313,9 @@ impl Acks {
         if told.is_ok() || !link.is_gone() {
             return told;
         }
-        match self.connection.renewed(&link).await {
-            Some(link) => self.tell(&link, ack, what).await,
+        // Boxed, as it is rare: each settlement moves this future.
+        match Box::pin(self.connection.renewed(&link)).await {
+            Some(link) => Box::pin(self.tell(&link, ack, what)).await,
             None => told,
         }
     }
@@ -325,7 +326,7 @@ impl Acks {
             return self.settle(ack, what).await;
         }
         let link = self.connection.link();
-        link.client.request(ack.clone(), what).await.map_err(error::settle_unconfirmed)?;
+        Box::pin(link.client.request(ack.clone(), what)).await.map_err(error::settle_unconfirmed)?;
         Ok(())
     }
 

@@ -75,7 +75,7 @@ impl NatsPublisher {
                 if envelope.reply_to().is_some() {
                     return Err(no_reply_to(&subject));
                 }
-                let answer = self.send_stream(&envelope, &subject, &expected, None).await?;
+                let answer = Box::pin(self.send_stream(&envelope, &subject, &expected, None)).await?;
                 Ok(Sent::Storing(Box::new(Storing { envelope, subject, expected, answer })))
             }
         }
@@ -98,9 +98,10 @@ impl NatsPublisher {
     async fn send_core(&self, envelope: &Envelope, subject: &async_nats::Subject) -> Result<(), PublishError> {
         let link = self.connection.link();
         let Err(failed) = self.hand_over(&link, envelope, subject).await else { return Ok(()) };
-        // What a connection task that is lost did not take, the next one can have.
-        match self.after(&link, &failed).await {
-            Some(next) => self.hand_over(&next, envelope, subject).await,
+        // What a connection task that is lost did not take, the next one can have. Boxed, as it is rare: each message
+        // moves this future.
+        match Box::pin(self.after(&link, &failed)).await {
+            Some(next) => Box::pin(self.hand_over(&next, envelope, subject)).await,
             None => Err(failed),
         }
     }
@@ -124,7 +125,7 @@ impl NatsPublisher {
             Poll::Ready(sent) => sent,
             Poll::Pending => {
                 let wait = self.connection.wait(link);
-                timeout(wait, sending).await.map_err(|_| error::no_room(subject, wait))?
+                Box::pin(timeout(wait, sending)).await.map_err(|_| error::no_room(subject, wait))?
             }
         };
         sent.map_err(|failed| error::publish(&failed, subject).with_source(failed))
@@ -145,8 +146,8 @@ impl NatsPublisher {
     ) -> Result<Storage, PublishError> {
         let link = self.connection.link();
         let asked = match self.ask_to_store(&link, envelope, subject, expected, other_id).await {
-            Err(failed) => match self.after(&link, &failed).await {
-                Some(next) => self.ask_to_store(&next, envelope, subject, expected, other_id).await,
+            Err(failed) => match Box::pin(self.after(&link, &failed)).await {
+                Some(next) => Box::pin(self.ask_to_store(&next, envelope, subject, expected, other_id)).await,
                 None => Err(failed),
             },
             asked => asked,
@@ -205,7 +206,7 @@ impl Publish for NatsPublisher {
             Sent::Taken(_) => Ok(Receipt::new()),
             Sent::Storing(mut storing) => {
                 let answer = storing.answer.as_mut().await;
-                self.finish(*storing, answer).await
+                Box::pin(self.finish(*storing, answer)).await
             }
         }
     }

@@ -83,8 +83,10 @@ impl Keeper {
             };
             let Some(links) = self.links.upgrade() else { return };
             let link = links.current();
-            // A client that has ended a subscription by itself is done with, whatever else it says.
-            if reported != Some(link.number()) && !link.is_gone() {
+            // A client that has ended a subscription by itself is done with, whatever else it says. While it is not
+            // connected it is not asked: the questions would fill its queue.
+            let is_lost = reported == Some(link.number()) || (link.is_connected() && link.is_gone());
+            if !is_lost {
                 self.tell_of_reconnects(&link, &mut connects);
                 continue;
             }

@@ -133,9 +133,13 @@ impl Inflow {
     }
 
     /// Waits for the next message. Cancel safe: nothing is taken off the subscription and then awaited upon.
+    ///
+    /// What is rare is boxed: each message moves this future, and all that it may ever wait for would be moved along.
     pub(super) async fn next(&mut self) -> Result<Message, BrokerError> {
         loop {
-            self.ask().await;
+            if let Some(wanted) = self.wanted() {
+                Box::pin(self.ask(wanted)).await;
+            }
             if let Some(message) = self.ready.pop_front() {
                 return Ok(message);
             }
@@ -146,28 +150,28 @@ impl Inflow {
                 biased;
                 arrived = self.binding.subscriber.next() => match arrived {
                     Some(arrived) => self.take(arrived),
-                    None => self.bind_again().await?,
+                    None => Box::pin(self.bind_again()).await?,
                 },
-                _ = self.look.tick() => self.supervise().await?,
+                _ = self.look.tick() => Box::pin(self.supervise()).await?,
             }
         }
     }
 
-    /// Asks for more messages when half of what may be held is gone.
-    async fn ask(&mut self) {
-        let Some(pull) = &mut self.binding.pull else { return };
-        let coming = pull.outstanding + self.ready.len();
+    /// Returns how many messages to ask for, when half of what may be held is gone.
+    fn wanted(&mut self) -> Option<usize> {
+        let coming = self.binding.pull.as_ref()?.outstanding + self.ready.len();
         if coming > self.prefetch.now() / 2 || self.supervision.is_waiting() {
-            return;
+            return None;
         }
-        let prefetch = self.caution.bounded(self.prefetch.now());
-        if coming >= prefetch {
-            return;
-        }
-        self.prefetch.half_is_taken();
+        self.caution.bounded(self.prefetch.now()).checked_sub(coming).filter(|wanted| *wanted > 0)
+    }
+
+    async fn ask(&mut self, wanted: usize) {
+        let Some(pull) = &mut self.binding.pull else { return };
         // Fails when the connection task is lost, which the end of the subscription says after what has arrived before.
-        if pull.request(prefetch - coming).await.is_ok() {
-            pull.outstanding = prefetch - self.ready.len();
+        if pull.request(wanted).await.is_ok() {
+            pull.outstanding += wanted;
+            self.prefetch.half_is_taken();
             self.supervision.asked();
         }
     }
