@@ -236,12 +236,14 @@ fn subject_of(destination: &Destination) -> Result<async_nats::Subject, PublishE
     let name = destination.name();
     let why = if name.is_empty() {
         "it is empty"
-    } else if name.contains(|sign: char| sign.is_whitespace() || sign.is_control()) {
+    } else if !name.bytes().all(|sign| sign.is_ascii_graphic())
+        && name.contains(|sign: char| sign.is_whitespace() || sign.is_control())
+    {
         "it has white space"
     } else {
-        match name.split('.').find(|token| matches!(*token, "" | "*" | ">")) {
+        match name.as_bytes().split(|sign| *sign == b'.').find(|token| matches!(*token, b"" | b"*" | b">")) {
             None => return Ok(name.into()),
-            Some("") => "it has an empty token",
+            Some(b"") => "it has an empty token",
             Some(_) => "it has a wildcard",
         }
     };

@@ -121,12 +121,15 @@ impl Inflow {
         let ended = || error::connection_ended(&self.info.name);
         let link = self.connection.links.after(&self.binding.link).await.ok_or_else(ended)?;
         let bound = Binding::open(&self.connection, Arc::clone(&link), &self.info).await;
-        self.binding = match bound {
-            Ok(binding) => binding,
+        match bound {
+            Ok(binding) => self.binding = binding,
             // Lost again; the subscription that is still held has ended, so this is called again.
-            Err(_) if link.is_gone() => return Ok(self.binding.link = link),
+            Err(_) if link.is_gone() => {
+                self.binding.link = link;
+                return Ok(());
+            }
             Err(failed) => return Err(failed),
-        };
+        }
         self.supervision = Supervision::new(&self.binding.link, &self.info, IDLE_HEARTBEAT);
         self.caution.lost();
         Ok(())
