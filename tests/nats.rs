@@ -18,5 +18,7 @@ mod raw_jetstream;
 mod restart;
 #[path = "nats/server.rs"]
 mod server;
+#[path = "nats/supervision.rs"]
+mod supervision;
 #[path = "nats/wire.rs"]
 mod wire;

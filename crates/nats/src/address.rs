@@ -62,6 +62,13 @@ pub(crate) fn configured_name(options: &ConnectOptions) -> Option<String> {
     (!name.is_empty() && !name.contains(['\\', '"'])).then(|| name.to_owned())
 }
 
+/// Returns the limit of reconnects in the options, which the client also shows nowhere else.
+pub(crate) fn configured_reconnects(options: &ConnectOptions) -> Option<usize> {
+    let shown = format!("{options:?}");
+    let (_, rest) = shown.split_once("\"max_reconnects\": Some(")?;
+    rest.split_once(')')?.0.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +99,13 @@ mod tests {
         assert_eq!(configured_name(&ConnectOptions::new().name("stock-1")), Some("stock-1".to_owned()), "ATTR-N-07");
         assert_eq!(configured_name(&ConnectOptions::new()), None);
         assert_eq!(configured_name(&ConnectOptions::new().name("a\"b")), None);
+    }
+
+    #[test]
+    fn the_limit_of_reconnects_is_that_of_the_options() {
+        assert_eq!(configured_reconnects(&ConnectOptions::new().max_reconnects(7)), Some(7));
+        assert_eq!(configured_reconnects(&ConnectOptions::new().name("\"max_reconnects\": Some(3)")), None);
+        assert_eq!(configured_reconnects(&ConnectOptions::new()), None);
     }
 
     #[test]

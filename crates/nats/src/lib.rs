@@ -32,7 +32,8 @@
 //!
 //! A sampled `traceparent` switches the server's own message tracing on where its account is configured for it, from
 //! server 2.11 on (PROP-N-06). A header value with a bare carriage return, which other clients can send, ends the
-//! connection of the client for good; subscriptions then end with an error (PROP-N-07).
+//! connection of the client for good: an error is logged and another one is made (PROP-N-07). With a client of one's own,
+//! [`Nats::from_client`], subscriptions end with an error.
 //!
 //! # Features
 //!
@@ -50,7 +51,10 @@ mod error;
 mod extract;
 mod instrument;
 mod jetstream;
+mod link;
+mod pipeline;
 mod publisher;
+mod renewal;
 mod semconv;
 mod subscriber;
 mod subscription;

@@ -1,27 +1,49 @@
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::client::traits::Publisher as _;
+use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::message::OutboundMessage;
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 use tokio::time::timeout;
 
 use crate::broker::Connection;
 use crate::carrier::{put, to_native};
-use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, from_core};
+use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, LastSubject, MESSAGE_ID, from_core};
 use crate::destination::{Expected, Route};
+use crate::link::Link;
+use crate::pipeline::Pipeline;
 use crate::{error, semconv};
 
-/// How many messages of one batch wait for the confirmation of their stream at a time.
-const IN_FLIGHT: usize = 256;
+/// What a stream answers to a message.
+pub(crate) type Answer = Result<PublishAck, async_nats::jetstream::context::PublishError>;
 
-/// How long a publish waits for the connection when the client has no request timeout.
-const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+/// Waits for that answer.
+type Storage = <PublishAckFuture as IntoFuture>::IntoFuture;
+
+/// Is a message that was sent.
+pub(crate) enum Sent {
+    /// The client has it, and nobody confirms more.
+    Taken(async_nats::Subject),
+    /// Its stream is to answer.
+    Storing(Box<Storing>),
+}
+
+/// Is a message that its stream has not confirmed yet.
+pub(crate) struct Storing {
+    envelope: Envelope,
+    subject: async_nats::Subject,
+    expected: Expected,
+    pub(crate) answer: Storage,
+}
 
 /// Publishes on one connection: to core NATS, or to streams.
 #[derive(Debug)]
@@ -41,70 +63,125 @@ impl NatsPublisher {
         if self.to_streams && !is_inbox { Route::Stream(Expected::default()) } else { Route::Core }
     }
 
-    /// Sends one message; to core NATS without a flush.
-    async fn send(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
+    /// Sends one message: one to core NATS is done with when the client has it, one to a stream when that has answered.
+    pub(crate) async fn start(&self, envelope: Envelope) -> Result<Sent, PublishError> {
         let subject = subject_of(envelope.destination())?;
         match self.route(envelope.destination()) {
-            Route::Core => self.send_core(&envelope, subject).await,
-            Route::Stream(expected) => self.send_stream(&envelope, subject, &expected).await,
+            Route::Core => {
+                self.send_core(&envelope, &subject).await?;
+                Ok(Sent::Taken(subject))
+            }
+            Route::Stream(expected) => {
+                if envelope.reply_to().is_some() {
+                    return Err(no_reply_to(&subject));
+                }
+                let answer = Box::pin(self.send_stream(&envelope, &subject, &expected, None)).await?;
+                Ok(Sent::Storing(Box::new(Storing { envelope, subject, expected, answer })))
+            }
         }
     }
 
-    async fn send_core(&self, envelope: &Envelope, subject: async_nats::Subject) -> Result<Receipt, PublishError> {
+    /// Takes the answer of a stream.
+    pub(crate) async fn finish(&self, storing: Storing, answer: Answer) -> Result<Receipt, PublishError> {
+        let Storing { envelope, subject, expected, .. } = &storing;
+        let failed = |failed| error::stream_publish(&failed, subject).with_source(failed);
+        let mut ack = answer.map_err(failed)?;
+        if let Some(id) = envelope.id().filter(|_| ack.duplicate && envelope.is_forwarded()) {
+            // The stream has the id from the message this one was made of, and drops it: a dead letter in the same
+            // stream.
+            let other = format!("{id}@{subject}");
+            ack = self.send_stream(envelope, subject, expected, Some(&other)).await?.await.map_err(failed)?;
+        }
+        Ok(Receipt::new().with_native(ack))
+    }
+
+    async fn send_core(&self, envelope: &Envelope, subject: &async_nats::Subject) -> Result<(), PublishError> {
+        let link = self.connection.link();
+        let Err(failed) = self.hand_over(&link, envelope, subject).await else { return Ok(()) };
+        // What a connection task that is lost did not take, the next one can have. Boxed, as it is rare: each message
+        // moves this future.
+        match Box::pin(self.after(&link, &failed)).await {
+            Some(next) => Box::pin(self.hand_over(&next, envelope, subject)).await,
+            None => Err(failed),
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        link: &Link,
+        envelope: &Envelope,
+        subject: &async_nats::Subject,
+    ) -> Result<(), PublishError> {
         let headers = headers_of(envelope)?;
-        let reply = envelope.reply_to().map(subject_of).transpose()?;
-        let payload = envelope.payload().clone();
         let message = OutboundMessage {
             subject: subject.clone(),
-            reply,
-            payload,
+            reply: envelope.reply_to().map(subject_of).transpose()?,
+            payload: envelope.payload().clone(),
             headers: (!headers.is_empty()).then_some(headers),
         };
-        let published = self.connection.client.publish_message(message).await;
-        published.map_err(|failed| error::publish(&failed, &subject).with_source(failed))?;
-        Ok(Receipt::new())
+        let mut sending = pin!(link.client.publish_message(message));
+        // A timer only where there is something to wait for: the client has no room while its connection is down.
+        let sent = match poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => {
+                let wait = self.connection.wait(link);
+                Box::pin(timeout(wait, sending)).await.map_err(|_| error::no_room(subject, wait))?
+            }
+        };
+        sent.map_err(|failed| error::publish(&failed, subject).with_source(failed))
+    }
+
+    /// Returns the link after one that is lost, where that is why a message was not taken.
+    async fn after(&self, link: &Link, failed: &PublishError) -> Option<Arc<Link>> {
+        let is_lost = failed.kind() == PublishErrorKind::Disconnected && link.is_gone();
+        if is_lost { self.connection.renewed(link).await } else { None }
     }
 
     async fn send_stream(
         &self,
         envelope: &Envelope,
-        subject: async_nats::Subject,
+        subject: &async_nats::Subject,
         expected: &Expected,
-    ) -> Result<Receipt, PublishError> {
-        if envelope.reply_to().is_some() {
-            return Err(no_reply_to(&subject));
-        }
+        other_id: Option<&str>,
+    ) -> Result<Storage, PublishError> {
+        let link = self.connection.link();
+        let asked = match self.ask_to_store(&link, envelope, subject, expected, other_id).await {
+            Err(failed) => match Box::pin(self.after(&link, &failed)).await {
+                Some(next) => Box::pin(self.ask_to_store(&next, envelope, subject, expected, other_id)).await,
+                None => Err(failed),
+            },
+            asked => asked,
+        };
+        // Where the connection task is lost before the answer, nobody knows whether the message is stored.
+        asked.map(PublishAckFuture::into_future)
+    }
+
+    async fn ask_to_store(
+        &self,
+        link: &Link,
+        envelope: &Envelope,
+        subject: &async_nats::Subject,
+        expected: &Expected,
+        other_id: Option<&str>,
+    ) -> Result<PublishAckFuture, PublishError> {
         let mut headers = headers_of(envelope)?;
         for (name, value) in expected.headers() {
             put(&mut headers, name, &value)?;
         }
-        let mut ack = self.store(envelope, &subject, headers.clone()).await?;
-        if let Some(id) = envelope.id().filter(|_| ack.duplicate && envelope.is_forwarded()) {
-            // The stream has the id from the message this one was made of, and drops it: a dead letter in the same
-            // stream.
-            put(&mut headers, MESSAGE_ID, &format!("{id}@{subject}"))?;
-            ack = self.store(envelope, &subject, headers).await?;
+        if let Some(id) = other_id {
+            put(&mut headers, MESSAGE_ID, id)?;
         }
-        Ok(Receipt::new().with_native(ack))
-    }
-
-    async fn store(
-        &self,
-        envelope: &Envelope,
-        subject: &async_nats::Subject,
-        headers: HeaderMap,
-    ) -> Result<PublishAck, PublishError> {
-        let failed = |failed| error::stream_publish(&failed, subject).with_source(failed);
-        let sent =
-            self.connection.jetstream.publish_with_headers(subject.clone(), headers, envelope.payload().clone()).await;
-        sent.map_err(failed)?.await.map_err(failed)
+        let message = PublishMessage::build().payload(envelope.payload().clone());
+        let message = if headers.is_empty() { message } else { message.headers(headers) };
+        let sent = link.jetstream.send_publish(subject.clone(), message).await;
+        sent.map_err(|failed| error::stream_publish(&failed, subject).with_source(failed))
     }
 
     /// Waits until what was published to core NATS is written to the connection.
-    async fn flush(&self, subject: &str) -> Result<(), PublishError> {
-        let client = &self.connection.client;
-        let wait = client.timeout().unwrap_or(DEFAULT_WAIT);
-        match timeout(wait, client.flush()).await {
+    pub(crate) async fn flush(&self, subject: &str) -> Result<(), PublishError> {
+        let link = self.connection.link();
+        let wait = self.connection.wait(&link);
+        match timeout(wait, link.client.flush()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(failed)) => Err(error::disconnected(subject).with_source(failed)),
             Err(_) => Err(error::not_written(subject, wait)),
@@ -122,35 +199,20 @@ impl Publish for NatsPublisher {
         semconv::target(destination, &self.connection.inbox_prefix)
     }
 
+    /// To core NATS, returns when the client has taken the message, as the client's own call does (SPAN-35): what is
+    /// written is not confirmed by anybody either, and waiting for it costs a hundred times as much.
     async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        let subject = subject_of(envelope.destination())?;
-        match self.route(envelope.destination()) {
-            Route::Core => {
-                let receipt = self.send_core(&envelope, subject.clone()).await?;
-                self.flush(&subject).await?;
-                Ok(receipt)
+        match self.start(envelope).await? {
+            Sent::Taken(_) => Ok(Receipt::new()),
+            Sent::Storing(mut storing) => {
+                let answer = storing.answer.as_mut().await;
+                Box::pin(self.finish(*storing, answer)).await
             }
-            Route::Stream(expected) => self.send_stream(&envelope, subject, &expected).await,
         }
     }
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
-        let core: Vec<Option<Destination>> = messages
-            .iter()
-            .map(Envelope::destination)
-            .map(|destination| matches!(self.route(destination), Route::Core).then(|| destination.clone()))
-            .collect();
-        let sending = futures_util::stream::iter(messages).map(|message| self.send(message));
-        let mut results: Vec<_> = sending.buffered(IN_FLIGHT).collect().await;
-        let Some(any) = core.iter().flatten().next() else { return results };
-        if self.flush(any.name()).await.is_err() {
-            for (result, destination) in results.iter_mut().zip(&core) {
-                if let Some(destination) = destination.as_ref().filter(|_| result.is_ok()) {
-                    *result = Err(error::disconnected(destination.name()));
-                }
-            }
-        }
-        results
+        Pipeline::new(self, messages.len()).run(messages).await
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {
@@ -163,8 +225,9 @@ impl Publish for NatsPublisher {
         if !headers.is_empty() {
             request = request.headers(headers);
         }
-        let reply = self.connection.client.send_request(subject.clone(), request).await;
-        reply.map(from_core).map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))
+        let reply = self.connection.link().client.send_request(subject.clone(), request).await;
+        let delivered = |reply| from_core(reply, &mut LastSubject::new());
+        reply.map(delivered).map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))
     }
 }
 
@@ -173,14 +236,16 @@ fn subject_of(destination: &Destination) -> Result<async_nats::Subject, PublishE
     let name = destination.name();
     let why = if name.is_empty() {
         "it is empty"
-    } else if name.contains(|sign: char| sign.is_whitespace() || sign.is_control()) {
+    } else if !name.bytes().all(|sign| sign.is_ascii_graphic())
+        && name.contains(|sign: char| sign.is_whitespace() || sign.is_control())
+    {
         "it has white space"
-    } else if name.split('.').any(str::is_empty) {
-        "it has an empty token"
-    } else if name.split('.').any(|token| token == "*" || token == ">") {
-        "it has a wildcard"
     } else {
-        return Ok(name.into());
+        match name.as_bytes().split(|sign| *sign == b'.').find(|token| matches!(*token, b"" | b"*" | b">")) {
+            None => return Ok(name.into()),
+            Some(b"") => "it has an empty token",
+            Some(_) => "it has a wildcard",
+        }
     };
     Err(error::invalid_subject(&name.escape_debug().to_string(), why))
 }

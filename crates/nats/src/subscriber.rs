@@ -2,25 +2,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::time::timeout;
 
 use crate::broker::Connection;
-use crate::delivery::from_core;
+use crate::delivery::{LastSubject, from_core};
+use crate::link::Link;
 use crate::{error, semconv};
 
 /// How long a closing subscription waits for the client when nothing more comes.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
-/// Receives from core NATS. The client subscribes again after a reconnect by itself.
-#[derive(Debug)]
+/// Receives from core NATS. The client subscribes again after a reconnect by itself; after its connection task was lost
+/// this does.
 pub(crate) struct CoreSubscriber {
     connection: Arc<Connection>,
+    link: Arc<Link>,
     subscriber: async_nats::Subscriber,
     source: Arc<Source>,
+    last: LastSubject,
     subject: Arc<str>,
+    group: Option<String>,
+    /// Kept over calls: to begin to wait takes locks, once per message.
+    refused: BoxFuture<'static, BrokerError>,
 }
 
 impl CoreSubscriber {
@@ -33,18 +40,52 @@ impl CoreSubscriber {
             )));
         };
         let subject = wire_subject(pattern)?;
-        let refused = |failed| error::subscribe(failed, &subject);
-        let client = &connection.client;
+        let (link, group) = (connection.link(), subscription.group().map(str::to_owned));
         connection.denied.forget(&subject);
-        let subscriber = match subscription.group() {
-            Some(group) => client.queue_subscribe(subject.clone(), group.to_owned()).await.map_err(refused)?,
-            None => client.subscribe(subject.clone()).await.map_err(refused)?,
-        };
-        connection.round_trip().await?;
+        let subscriber = subscribe(&link, &subject, group.clone()).await?;
+        link.round_trip().await?;
         connection.denied.check(&subject)?;
         let source = Arc::new(semconv::core_source(&connection.systems.core, subscription, &connection.inbox_prefix));
-        Ok(Self { connection: Arc::clone(connection), subscriber, source, subject: subject.into() })
+        let subject = Arc::from(subject);
+        Ok(Self {
+            refused: refused(connection, &subject),
+            connection: Arc::clone(connection),
+            link,
+            subscriber,
+            source,
+            last: LastSubject::new(),
+            subject,
+            group,
+        })
     }
+
+    /// Subscribes on the link that comes after a lost one. Cancel safe.
+    async fn subscribe_again(&mut self) -> Result<(), BrokerError> {
+        let next = self.connection.links.after(&self.link).await;
+        let link = next.ok_or_else(|| error::connection_ended(&self.subject))?;
+        self.connection.denied.forget(&self.subject);
+        match subscribe(&link, &self.subject, self.group.clone()).await {
+            Ok(subscriber) => (self.link, self.subscriber) = (link, subscriber),
+            // Lost again; the next call sees it.
+            Err(_) if link.is_gone() => self.link = link,
+            Err(failed) => return Err(failed),
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the server says that a subscription is not allowed.
+fn refused(connection: &Connection, subject: &Arc<str>) -> BoxFuture<'static, BrokerError> {
+    let (denied, subject) = (Arc::clone(&connection.denied), Arc::clone(subject));
+    Box::pin(async move { denied.wait(&subject).await })
+}
+
+async fn subscribe(link: &Link, subject: &str, group: Option<String>) -> Result<async_nats::Subscriber, BrokerError> {
+    let subscribed = match group {
+        Some(group) => link.client.queue_subscribe(subject.to_owned(), group).await,
+        None => link.client.subscribe(subject.to_owned()).await,
+    };
+    subscribed.map_err(|failed| error::subscribe(failed, subject))
 }
 
 #[async_trait]
@@ -54,29 +95,32 @@ impl Subscriber for CoreSubscriber {
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
-        tokio::select! {
-            biased;
-            arrived = self.subscriber.next() => match arrived {
-                Some(message) => Ok(Received::new(from_core(message))),
-                None => Err(error::connection_ended(&self.subject)),
-            },
-            denied = self.connection.denied.wait(&self.subject) => Err(denied),
+        loop {
+            tokio::select! {
+                biased;
+                arrived = self.subscriber.next() => if let Some(message) = arrived {
+                    return Ok(Received::new(from_core(message, &mut self.last)));
+                },
+                denied = self.refused.as_mut() => {
+                    self.refused = refused(&self.connection, &self.subject);
+                    return Err(denied);
+                }
+            }
+            self.subscribe_again().await?;
         }
     }
 
     fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
-        let arrived = self.subscriber.next().now_or_never()?;
-        Some(match arrived {
-            Some(message) => Ok(Received::new(from_core(message))),
-            None => Err(error::connection_ended(&self.subject)),
-        })
+        // The end of the client's subscription is `receive`'s to heal.
+        let message = self.subscriber.next().now_or_never()??;
+        Some(Ok(Received::new(from_core(message, &mut self.last))))
     }
 
     async fn close(&mut self) {
         // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the
         // subscription.
-        if self.connection.is_connected() {
-            let _ = self.connection.round_trip().await;
+        if self.link.is_connected() {
+            let _ = self.link.round_trip().await;
         }
         // Fails only when the connection is gone, and the subscription with it.
         let _ = self.subscriber.drain().await;
@@ -84,7 +128,7 @@ impl Subscriber for CoreSubscriber {
 
     async fn drain(&mut self) -> Option<Received> {
         let next = timeout(DRAIN_WAIT, self.subscriber.next()).await.ok()?;
-        next.map(|message| Received::new(from_core(message)))
+        next.map(|message| Received::new(from_core(message, &mut self.last)))
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn wanted(
 
 /// Finds the stream, or creates it where the subscription says how.
 pub(super) async fn stream(connection: &Connection, stream: &Stream) -> Result<NativeStream, BrokerError> {
-    let context = &connection.jetstream;
+    let context = &connection.link().jetstream;
     let missing = match context.get_stream(&*stream.name).await {
         Ok(found) => return checked(found, stream),
         Err(failed) => error::get_stream(failed, &stream.name),

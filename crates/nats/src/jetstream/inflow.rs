@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,14 @@ use futures_util::{FutureExt, StreamExt};
 use throughline_core::broker::BrokerError;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
-use super::supervision::Supervision;
+use super::caution::Caution;
+use super::prefetch::Prefetch;
+use super::supervision::{Forgotten, Supervision};
 use crate::broker::Connection;
 use crate::carrier::server_header;
 use crate::delivery::is_from_stream;
 use crate::error;
+use crate::link::Link;
 
 /// How long a request for messages stays open at the server.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -33,29 +37,37 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// restart would have to wait until the server delivers again.
 pub(super) struct Inflow {
     connection: Arc<Connection>,
+    info: Info,
+    prefetch: Prefetch,
+    binding: Binding,
+    ready: VecDeque<Message>,
+    supervision: Supervision,
+    caution: Caution,
+    look: Interval,
+    fatal: Option<BrokerError>,
+}
+
+/// How a consumer is bound to one link of the connection.
+struct Binding {
+    link: Arc<Link>,
     /// Where the server delivers.
     subject: Subject,
     subscriber: async_nats::Subscriber,
     /// The side of a pull consumer; a push consumer has none.
     pull: Option<Pull>,
-    ready: VecDeque<Message>,
-    supervision: Supervision,
-    look: Interval,
-    fatal: Option<BrokerError>,
 }
 
 /// What a pull consumer was asked for.
 struct Pull {
     consumer: Consumer<Config>,
     inbox: Subject,
-    prefetch: usize,
     /// How many messages were asked for and did not come yet.
     outstanding: usize,
 }
 
-impl Inflow {
-    pub(super) async fn open(connection: &Arc<Connection>, info: Info, prefetch: usize) -> Result<Self, BrokerError> {
-        let client = &connection.client;
+impl Binding {
+    async fn open(connection: &Connection, link: Arc<Link>, info: &Info) -> Result<Self, BrokerError> {
+        let client = &link.client;
         let refused = |failed| error::subscribe(failed, &info.name);
         let (subject, subscriber, pull) = match info.config.deliver_subject.clone() {
             Some(subject) => {
@@ -73,31 +85,64 @@ impl Inflow {
                     BrokerError::configuration("the consumer is not one to pull from").with_source(failed)
                 })?;
                 let subscriber = client.subscribe(inbox.clone()).await.map_err(refused)?;
-                let prefetch = bounded(prefetch, info.config.max_batch);
-                let consumer = Consumer::new(config, info.clone(), connection.jetstream.clone());
-                (inbox.clone(), subscriber, Some(Pull { consumer, inbox, prefetch, outstanding: 0 }))
+                let consumer = Consumer::new(config, info.clone(), link.jetstream.clone());
+                (inbox.clone(), subscriber, Some(Pull { consumer, inbox, outstanding: 0 }))
             }
         };
-        let heartbeat = if pull.is_some() { IDLE_HEARTBEAT } else { info.config.idle_heartbeat };
+        Ok(Self { link, subject, subscriber, pull })
+    }
+}
+
+impl Inflow {
+    pub(super) async fn open(
+        connection: &Arc<Connection>,
+        info: Info,
+        prefetch: RangeInclusive<usize>,
+    ) -> Result<Self, BrokerError> {
+        let binding = Binding::open(connection, connection.link(), &info).await?;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        connection.round_trip().await?;
+        binding.link.round_trip().await?;
         Ok(Self {
-            supervision: Supervision::new(connection, &info, heartbeat),
+            supervision: Supervision::new(&binding.link, &info, IDLE_HEARTBEAT),
+            caution: Caution::new(&info),
             connection: Arc::clone(connection),
-            subject,
-            subscriber,
-            pull,
+            prefetch: Prefetch::new(prefetch, info.config.max_batch),
+            info,
+            binding,
             ready: VecDeque::new(),
             look,
             fatal: None,
         })
     }
 
+    /// Binds to the link that comes after a lost one. Cancel safe.
+    async fn bind_again(&mut self) -> Result<(), BrokerError> {
+        let ended = || error::connection_ended(&self.info.name);
+        let link = self.connection.links.after(&self.binding.link).await.ok_or_else(ended)?;
+        let bound = Binding::open(&self.connection, Arc::clone(&link), &self.info).await;
+        match bound {
+            Ok(binding) => self.binding = binding,
+            // Lost again; the subscription that is still held has ended, so this is called again.
+            Err(_) if link.is_gone() => {
+                self.binding.link = link;
+                return Ok(());
+            }
+            Err(failed) => return Err(failed),
+        }
+        self.supervision = Supervision::new(&self.binding.link, &self.info, IDLE_HEARTBEAT);
+        self.caution.lost();
+        Ok(())
+    }
+
     /// Waits for the next message. Cancel safe: nothing is taken off the subscription and then awaited upon.
+    ///
+    /// What is rare is boxed: each message moves this future, and all that it may ever wait for would be moved along.
     pub(super) async fn next(&mut self) -> Result<Message, BrokerError> {
         loop {
-            self.ask().await?;
+            if let Some(wanted) = self.wanted() {
+                Box::pin(self.ask(wanted)).await;
+            }
             if let Some(message) = self.ready.pop_front() {
                 return Ok(message);
             }
@@ -106,36 +151,39 @@ impl Inflow {
             }
             tokio::select! {
                 biased;
-                arrived = self.subscriber.next() => match arrived {
+                arrived = self.binding.subscriber.next() => match arrived {
                     Some(arrived) => self.take(arrived),
-                    None => return Err(error::connection_ended(self.supervision.consumer())),
+                    None => Box::pin(self.bind_again()).await?,
                 },
-                _ = self.look.tick() => self.supervise().await?,
+                _ = self.look.tick() => Box::pin(self.supervise()).await?,
             }
         }
     }
 
-    /// Asks for more messages when half of what may be held is gone.
-    async fn ask(&mut self) -> Result<(), BrokerError> {
-        let Some(pull) = &mut self.pull else { return Ok(()) };
-        let coming = pull.outstanding + self.ready.len();
-        if coming > pull.prefetch / 2 || self.supervision.is_waiting() {
-            return Ok(());
+    /// Returns how many messages to ask for, when half of what may be held is gone.
+    fn wanted(&mut self) -> Option<usize> {
+        let coming = self.binding.pull.as_ref()?.outstanding + self.ready.len();
+        if coming > self.prefetch.now() / 2 || self.supervision.is_waiting() {
+            return None;
         }
-        let wanted = pull.prefetch - coming;
-        pull.request(wanted)
-            .await
-            .map_err(|failed| error::connection_ended(self.supervision.consumer()).with_source(failed))?;
-        pull.outstanding += wanted;
-        self.supervision.asked();
-        Ok(())
+        self.caution.bounded(self.prefetch.now()).checked_sub(coming).filter(|wanted| *wanted > 0)
+    }
+
+    async fn ask(&mut self, wanted: usize) {
+        let Some(pull) = &mut self.binding.pull else { return };
+        // Fails when the connection task is lost, which the end of the subscription says after what has arrived before.
+        if pull.request(wanted).await.is_ok() {
+            pull.outstanding += wanted;
+            self.prefetch.half_is_taken();
+            self.supervision.asked();
+        }
     }
 
     /// Sorts what arrived: a message, or a word of the server about the delivery.
     fn take(&mut self, arrived: Message) {
         if is_from_stream(&arrived) {
             self.supervision.heard();
-            if let Some(pull) = &mut self.pull {
+            if let Some(pull) = &mut self.binding.pull {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
             }
             self.ready.push_back(arrived);
@@ -152,7 +200,7 @@ impl Inflow {
                 "the consumer was replaced by one that pushes: start the service again",
             ));
         }
-        if let Some(pull) = &mut self.pull {
+        if let Some(pull) = &mut self.binding.pull {
             // A request that ended says how much of it is left; one that failed says nothing and is over.
             let left =
                 server_header(arrived.headers.as_ref(), "Nats-Pending-Messages").and_then(|left| left.parse().ok());
@@ -170,16 +218,19 @@ impl Inflow {
     fn answer(&self, heartbeat: &Message) {
         let stalled = || server_header(heartbeat.headers.as_ref(), "Nats-Consumer-Stalled").map(Subject::from);
         if let Some(subject) = heartbeat.reply.clone().or_else(stalled) {
-            let client = self.connection.client.clone();
+            let client = self.binding.link.client.clone();
             tokio::spawn(async move { client.publish(subject, bytes::Bytes::new()).await });
         }
     }
 
     /// Looks whether the consumer is still there and whether what was asked for is still known to the server.
     async fn supervise(&mut self) -> Result<(), BrokerError> {
-        self.connection.denied.check(&self.subject)?;
-        let is_forgotten = self.supervision.look(&self.connection).await?;
-        if let Some(pull) = self.pull.as_mut().filter(|_| is_forgotten) {
+        self.connection.denied.check(&self.binding.subject)?;
+        let is_forgotten = self.supervision.look(&self.binding.link).await?;
+        if is_forgotten == Some(Forgotten::WithTheConnection) {
+            self.caution.lost();
+        }
+        if let Some(pull) = self.binding.pull.as_mut().filter(|_| is_forgotten.is_some()) {
             pull.outstanding = 0;
         }
         Ok(())
@@ -192,7 +243,7 @@ impl Inflow {
     }
 
     fn take_arrived(&mut self) {
-        while let Some(Some(arrived)) = self.subscriber.next().now_or_never() {
+        while let Some(Some(arrived)) = self.binding.subscriber.next().now_or_never() {
             self.take(arrived);
         }
     }
@@ -201,12 +252,12 @@ impl Inflow {
     pub(super) async fn drain(&mut self) -> VecDeque<Message> {
         // What the server has sent is here after a round trip, what it sends before it knows of the end after another
         // one.
-        let _ = self.connection.round_trip().await;
+        let _ = self.binding.link.round_trip().await;
         self.take_arrived();
-        if self.subscriber.drain().await.is_ok() {
+        if self.binding.subscriber.drain().await.is_ok() {
             let deadline = Instant::now() + DRAIN_WAIT;
             while let Ok(Some(arrived)) =
-                timeout(deadline.saturating_duration_since(Instant::now()), self.subscriber.next()).await
+                timeout(deadline.saturating_duration_since(Instant::now()), self.binding.subscriber.next()).await
             {
                 self.take(arrived);
             }
@@ -228,23 +279,5 @@ impl Pull {
             ..BatchConfig::default()
         };
         self.consumer.request_batch(request, self.inbox.clone()).await
-    }
-}
-
-/// Keeps a prefetch within the limit of a consumer that has one.
-fn bounded(prefetch: usize, max_batch: i64) -> usize {
-    match usize::try_from(max_batch) {
-        Ok(limit) if limit > 0 => prefetch.min(limit),
-        _ => prefetch,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_of_a_reused_consumer_is_kept() {
-        assert_eq!((bounded(64, 0), bounded(64, -1), bounded(64, 10)), (64, 64, 10));
     }
 }

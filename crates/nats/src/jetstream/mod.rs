@@ -1,5 +1,7 @@
+mod caution;
 mod consumer;
 mod inflow;
+mod prefetch;
 mod reuse;
 mod supervision;
 
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::Info;
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
@@ -17,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub(crate) use self::consumer::filters;
 use self::inflow::Inflow;
 use crate::broker::Connection;
-use crate::delivery::{Acks, StreamPosition, from_stream};
+use crate::delivery::{Acks, LastSubject, StreamPosition, from_stream};
 use crate::semconv::WILDCARDS;
 use crate::{Stream, semconv};
 
@@ -34,6 +37,7 @@ pub(crate) struct StreamSubscriber {
     keeper: JoinHandle<()>,
     acks: Arc<Acks>,
     source: Arc<Source>,
+    last: LastSubject,
     stream: Arc<str>,
     consumer: Arc<str>,
     records_position: bool,
@@ -48,13 +52,13 @@ impl StreamSubscriber {
     ) -> Result<Self, BrokerError> {
         let wanted = consumer::wanted(connection, subscription, stream)?;
         // Without its inbox, none of the answers that are asked for below arrives.
-        connection.round_trip().await?;
+        connection.link().round_trip().await?;
         connection.denied.check_inbox(&connection.inbox_prefix)?;
         let native = consumer::stream(connection, stream).await?;
         consumer::check_filters(&native, &wanted)?;
         let info = consumer::consumer(&native, stream, &wanted).await?;
         let acks = Arc::new(Acks {
-            client: connection.client.clone(),
+            connection: Arc::clone(connection),
             heartbeat: heartbeat(&info),
             confirmed: stream.confirmed,
         });
@@ -76,6 +80,7 @@ impl StreamSubscriber {
             inflow,
             acks,
             source: Arc::new(source),
+            last: LastSubject::new(),
             stream: info.stream_name.as_str().into(),
             consumer: info.name.as_str().into(),
             records_position: connection.records_position,
@@ -84,11 +89,11 @@ impl StreamSubscriber {
 }
 
 impl StreamSubscriber {
-    fn received(&self, message: async_nats::Message) -> Received {
+    fn received(&mut self, message: async_nats::Message) -> Received {
         let ack = message.reply.as_ref();
         let is_settled_by_ack = ack.is_some();
         let position = ack.and_then(|ack| StreamPosition::parse(ack, &self.stream, &self.consumer));
-        let received = Received::new(from_stream(message, position, self.records_position));
+        let received = Received::new(from_stream(message, &mut self.last, position, self.records_position));
         if !is_settled_by_ack {
             return received;
         }
@@ -110,6 +115,11 @@ impl Subscriber for StreamSubscriber {
     async fn receive(&mut self) -> Result<Received, BrokerError> {
         let message = self.inflow.lock().await.next().await?;
         Ok(self.received(message))
+    }
+
+    fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
+        let message = self.inflow.try_lock().ok()?.next().now_or_never()?;
+        Some(message.map(|message| self.received(message)))
     }
 
     async fn close(&mut self) {

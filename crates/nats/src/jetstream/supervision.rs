@@ -1,4 +1,3 @@
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
@@ -8,8 +7,8 @@ use throughline_core::broker::BrokerError;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use crate::broker::Connection;
 use crate::error;
+use crate::link::Link;
 
 /// After how many answers that the consumer is not there it is believed: a cluster that starts says so for a moment.
 const BELIEVED: u32 = 3;
@@ -22,6 +21,15 @@ const PUSH_SILENCE: Duration = Duration::from_secs(10);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why the server does not know any more what it was asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Forgotten {
+    /// It was silent, and answers again.
+    InSilence,
+    /// The client has connected again.
+    WithTheConnection,
+}
 
 /// Watches over a consumer while no message comes: a server that went away and came back does not know what it was
 /// asked for.
@@ -40,22 +48,20 @@ pub(super) struct Supervision {
 }
 
 impl Supervision {
-    pub(super) fn new(connection: &Connection, info: &Info, heartbeat: Duration) -> Self {
+    pub(super) fn new(link: &Link, info: &Info, pull_heartbeat: Duration) -> Self {
+        let is_push = info.config.deliver_subject.is_some();
+        let heartbeat = if is_push { info.config.idle_heartbeat } else { pull_heartbeat };
         Self {
-            context: connection.jetstream.clone(),
+            context: link.jetstream.clone(),
             stream: info.stream_name.clone(),
             consumer: info.name.clone(),
             silence: if heartbeat.is_zero() { PUSH_SILENCE } else { heartbeat.saturating_mul(2) },
             heard: Instant::now(),
-            connects: connects(connection),
+            connects: link.connects(),
             failures: 0,
             missing: 0,
             waits_until: None,
         }
-    }
-
-    pub(super) fn consumer(&self) -> &str {
-        &self.consumer
     }
 
     /// Notes a sign that all is well.
@@ -80,26 +86,26 @@ impl Supervision {
         self.waits_until.is_some()
     }
 
-    /// Returns whether what the server was asked for is forgotten. Cancel safe.
+    /// Returns whether what the server was asked for is forgotten, and why. Cancel safe.
     ///
     /// Fails when the consumer is gone for good.
-    pub(super) async fn look(&mut self, connection: &Connection) -> Result<bool, BrokerError> {
-        if !connection.is_connected() {
+    pub(super) async fn look(&mut self, link: &Link) -> Result<Option<Forgotten>, BrokerError> {
+        if !link.is_connected() {
             self.heard = Instant::now();
-            return Ok(false);
+            return Ok(None);
         }
-        let connects = connects(connection);
+        let connects = link.connects();
         if connects != self.connects {
             debug!(stream = self.stream, consumer = self.consumer, "connected again, asking for messages anew");
             self.connects = connects;
             self.heard();
-            return Ok(true);
+            return Ok(Some(Forgotten::WithTheConnection));
         }
         let is_due = match self.waits_until {
             Some(until) => until <= Instant::now(),
             None => self.heard.elapsed() > self.silence,
         };
-        if is_due { self.check().await } else { Ok(false) }
+        if is_due && self.check().await? { Ok(Some(Forgotten::InSilence)) } else { Ok(None) }
     }
 
     async fn check(&mut self) -> Result<bool, BrokerError> {
@@ -133,10 +139,6 @@ impl Supervision {
             stream.map_err(|failed| ConsumerInfoError::with_source(ConsumerInfoErrorKind::InvalidName, failed))?;
         stream.consumer_info(&self.consumer).await
     }
-}
-
-fn connects(connection: &Connection) -> u64 {
-    connection.client.statistics().connects.load(Ordering::Relaxed)
 }
 
 fn is_missing(failed: &ConsumerInfoError) -> bool {

@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
 use super::StartPosition;
 use crate::semconv::{SYSTEM, WILDCARDS};
 
-/// How many messages a pull consumer holds ready unless told otherwise.
-const PREFETCH: usize = 64;
+/// How many messages a pull consumer holds ready unless told otherwise, at least and at most.
+const PREFETCH: RangeInclusive<usize> = 64..=512;
 
 /// Says what to consume from a stream of JetStream: through a durable consumer, at least once.
 ///
@@ -221,8 +222,11 @@ impl Stream {
         self
     }
 
-    /// Sets how many messages a pull consumer holds ready; the default is 64, or the size of a batch where that is
-    /// more. Held messages are kept from being delivered again, and given back when the service stops.
+    /// Sets how many messages a pull consumer holds ready. The default is between 64 and 512, as fast as the handlers
+    /// take them, or the size of a batch where that is more. Held messages are kept from being delivered again, and
+    /// given back when the service stops.
+    ///
+    /// Set less where few slow handlers of many services share a consumer: what one holds, the others do not get.
     ///
     /// # Examples
     ///
@@ -286,9 +290,13 @@ impl Stream {
         self
     }
 
-    /// Returns how many messages are held ready.
-    pub(crate) fn held(&self) -> usize {
-        self.prefetch.unwrap_or_else(|| self.batch.map_or(PREFETCH, |policy| policy.max_messages.max(PREFETCH))).max(1)
+    /// Returns how many messages are held ready, at least and at most.
+    pub(crate) fn held(&self) -> RangeInclusive<usize> {
+        if let Some(messages) = self.prefetch {
+            return messages.max(1)..=messages.max(1);
+        }
+        let batch = self.batch.map_or(0, |policy| policy.max_messages);
+        batch.max(*PREFETCH.start())..=batch.max(*PREFETCH.end())
     }
 
     /// Returns what the subscription says about its subjects: the filters, else all the stream has, as far as that is
@@ -359,9 +367,10 @@ mod tests {
     #[test]
     fn the_prefetch_covers_a_batch() {
         let wait = Duration::from_millis(50);
-        assert_eq!(Stream::new("S").held(), 64);
-        assert_eq!(Stream::new("S").batch(500, wait).held(), 500);
-        assert_eq!(Stream::new("S").batch(10, wait).held(), 64);
-        assert_eq!(Stream::new("S").prefetch(0).held(), 1);
+        assert_eq!(Stream::new("S").held(), 64..=512);
+        assert_eq!(Stream::new("S").batch(500, wait).held(), 500..=512);
+        assert_eq!(Stream::new("S").batch(1000, wait).held(), 1000..=1000);
+        assert_eq!(Stream::new("S").batch(10, wait).held(), 64..=512);
+        assert_eq!(Stream::new("S").prefetch(0).held(), 1..=1);
     }
 }

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status};
+use throughline_core::message::Destination;
 use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::serve::Running;
 use throughline_core::telemetry::{Baggage, SettleSpans};
@@ -174,7 +175,8 @@ fn check(
 /// Publishes a message of its own, and one with a copy of the headers it was given.
 async fn forward(delivery: &Delivery, publisher: &Publisher, to: &str) -> Result<(), throughline_core::PublishError> {
     let id = body_of(delivery);
-    publisher.publish(to, format!("{id}:own")).await?;
+    let to = Destination::new(to);
+    publisher.publish(to.clone(), format!("{id}:own")).await?;
     let mut copy = Envelope::new(to, format!("{id}:copy"));
     *copy.headers_mut() = delivery.headers().clone();
     publisher.publish_envelope(copy).await.map(drop)

@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
+use throughline_core::message::Destination;
 use throughline_core::{Envelope, Publisher};
 
 use super::set::HeaderSet;
@@ -80,7 +81,7 @@ impl PlainStranger {
 #[async_trait]
 impl Stranger for PlainStranger {
     async fn send(&self, destination: &str, set: &HeaderSet, body: Bytes) -> Given {
-        let mut envelope = Envelope::new(destination, body);
+        let mut envelope = Envelope::new(Destination::new(destination), body);
         for (name, value) in &set.headers {
             let Ok(name) = String::from_utf8(name.clone()) else { return Given::Refused };
             envelope.headers_mut().append(name, value.clone());
