@@ -13,6 +13,7 @@
 //! | [`pipeline`] | SDK providers whose exporters drop everything |
 //! | [`rounds`] | interleaved rounds, and what they took |
 //! | [`memory`] | the table of the in-process cases |
+//! | [`nats`] | the table of a real NATS server |
 //! | [`stats`] | median and spread |
 //! | [`report`] | the table for a terminal, as JSON and as Markdown |
 
@@ -20,6 +21,7 @@ pub mod case;
 pub mod hand;
 pub mod load;
 pub mod memory;
+pub mod nats;
 pub mod ours;
 pub mod pipeline;
 pub mod report;

@@ -60,8 +60,9 @@ fn meter() -> SdkMeterProvider {
     SdkMeterProvider::builder().with_reader(PeriodicReader::builder(Dropping).with_interval(NEVER).build()).build()
 }
 
+/// Exports nothing, at once.
 #[derive(Debug)]
-struct Dropping;
+pub(crate) struct Dropping;
 
 impl SpanExporter for Dropping {
     async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {

@@ -8,11 +8,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use throughline_benches::memory;
 use throughline_benches::report::{Report, replace_block};
 use throughline_benches::rounds::Rounds;
+use throughline_benches::{memory, nats};
 
 const USAGE: &str = "usage: measure memory|nats|growth --folder FOLDER [--rounds N] [--docs FILE]";
+
+/// Where the server is.
+const NATS: &str = "THROUGHLINE_NATS_URL";
 
 struct Options {
     what: String,
@@ -28,6 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let counts: Value = serde_json::from_slice(&fs::read(options.folder.join("allocations.json"))?)?;
             let rounds = Rounds { rounds: options.rounds.unwrap_or(51), messages: 1000 };
             write(&memory::measure(rounds, &counts), &options)
+        }
+        "nats" => {
+            let url = env::var(NATS).map_err(|_| format!("{NATS} does not say where the server is"))?;
+            write(&nats::measure(&url, options.rounds.unwrap_or(9))?, &options)
         }
         _ => Err(USAGE.into()),
     }
