@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{self, AckPolicy};
@@ -25,6 +26,8 @@ const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-
 const MESSAGES: usize = 20_000;
 /// How many messages of a stream are asked for at a time, by all alike: the default of async-nats.
 const PREFETCH: usize = 200;
+
+static ROUND: AtomicUsize = AtomicUsize::new(0);
 
 /// A way to consume.
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +70,15 @@ impl Consume {
     /// Runs one round and returns how many messages a second were handled.
     pub(super) async fn rate(self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
         tally::begin(MESSAGES);
+        // Each round reads the stream from its start, and so as a consumer of its own.
+        let name = format!("bench-{}", ROUND.fetch_add(1, Ordering::Relaxed));
         match program {
-            Program::Raw | Program::ByHand => self.by_client(url, program).await,
-            Program::Untraced | Program::Traced => self.by_ours(url, program).await,
+            Program::Raw | Program::ByHand => self.by_client(url, program, name).await,
+            Program::Untraced | Program::Traced => self.by_ours(url, program, name).await,
         }
     }
 
-    async fn by_client(self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
+    async fn by_client(self, url: &str, program: Program, name: String) -> Result<f64, Box<dyn Error>> {
         let client = async_nats::connect(url).await?;
         let provider = (program == Program::ByHand).then(provider);
         let worker = match self {
@@ -89,7 +94,11 @@ impl Consume {
             }
             Self::Stored => {
                 let stream = jetstream::new(client).get_stream(STREAM).await?;
-                let config = consumer::pull::Config { ack_policy: AckPolicy::Explicit, ..Default::default() };
+                let config = consumer::pull::Config {
+                    durable_name: Some(name),
+                    ack_policy: AckPolicy::Explicit,
+                    ..consumer::pull::Config::default()
+                };
                 let consumer = stream.create_consumer(config).await?;
                 let mut messages = consumer.stream().max_messages_per_batch(PREFETCH).messages().await?;
                 let spans = provider.as_ref().map(|provider| Spans::new(provider, STORED));
@@ -108,12 +117,15 @@ impl Consume {
         rate
     }
 
-    async fn by_ours(self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
+    async fn by_ours(self, url: &str, program: Program, name: String) -> Result<f64, Box<dyn Error>> {
         let nats = Nats::connect(url).await?;
         let provider = (program == Program::Traced).then(provider);
         let app = match self {
             Self::Core => App::new().subscribe(Subject::new(CORE), handle),
-            Self::Stored => App::new().subscribe(Stream::new(STREAM).filter(STORED).prefetch(PREFETCH), handle),
+            Self::Stored => {
+                let stream = Stream::new(STREAM).durable(name).filter(STORED).prefetch(PREFETCH);
+                App::new().subscribe(stream, handle)
+            }
         };
         let app = match &provider {
             Some(provider) => app.telemetry(engine(provider).into()),

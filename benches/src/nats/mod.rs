@@ -52,7 +52,7 @@ pub fn measure(url: &str, rounds: usize) -> Result<Report, Box<dyn Error>> {
                     rates.add(round, program, publish.rate(url, program).await?);
                 }
             }
-            rows.extend(rates.rows(&publish.to_string()));
+            rows.extend(rates.done(&publish.to_string()));
         }
         for consume in Consume::ALL {
             consume.prepare(url).await?;
@@ -62,7 +62,7 @@ pub fn measure(url: &str, rounds: usize) -> Result<Report, Box<dyn Error>> {
                     rates.add(round, program, consume.rate(url, program).await?);
                 }
             }
-            rows.extend(rates.rows(&consume.to_string()));
+            rows.extend(rates.done(&consume.to_string()));
         }
         Ok::<(), Box<dyn Error>>(())
     })?;
@@ -89,7 +89,10 @@ impl Rates {
         }
     }
 
-    fn rows(&self, name: &str) -> [Row; 2] {
+    /// Says that a case is measured: a run takes minutes.
+    fn done(&self, name: &str) -> [Row; 2] {
+        let medians = self.0.iter().map(|rates| format!("{:.0}", Spread::of(rates.iter().copied()).median));
+        eprintln!("{name}: {} messages per second", medians.collect::<Vec<_>>().join(", "));
         [
             self.row(format!("{name}: untraced, to the plain client"), Program::Untraced, Program::Raw, 0.97),
             self.row(format!("{name}: traced, to spans by hand"), Program::Traced, Program::ByHand, 1.0),

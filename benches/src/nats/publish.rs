@@ -30,8 +30,8 @@ pub(super) struct Publish {
 
 impl Publish {
     pub(super) const ALL: [Self; 4] = [
-        Self { stored: false, in_flight: 1, messages: 20_000 },
-        Self { stored: false, in_flight: 64, messages: 20_000 },
+        Self { stored: false, in_flight: 1, messages: 50_000 },
+        Self { stored: false, in_flight: 64, messages: 50_000 },
         Self { stored: true, in_flight: 1, messages: 2_000 },
         Self { stored: true, in_flight: 256, messages: 20_000 },
     ];
