@@ -59,7 +59,10 @@ fn tracer(root: Sampler, queue: usize) -> SdkTracerProvider {
         .with_scheduled_delay(NEVER)
         .build();
     let processor = BatchSpanProcessor::builder(Dropping).with_batch_config(config).build();
-    SdkTracerProvider::builder().with_sampler(Sampler::ParentBased(Box::new(root))).with_span_processor(processor).build()
+    SdkTracerProvider::builder()
+        .with_sampler(Sampler::ParentBased(Box::new(root)))
+        .with_span_processor(processor)
+        .build()
 }
 
 fn meter() -> SdkMeterProvider {

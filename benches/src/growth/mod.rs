@@ -59,6 +59,8 @@ pub fn measure(rounds: usize) -> Growth {
         STATES.iter().map(|&(name, state)| Curve { name, points: points(state) }).collect()
     };
     let per_message = "ns per message";
+    // First, while nothing else has left memory behind.
+    let resident = load::memory(SECONDS);
     let mut pictures = vec![
         Picture {
             name: "handlers",
@@ -85,15 +87,14 @@ pub fn measure(rounds: usize) -> Growth {
             curves: lines(&BATCHES, &|state, size| load::batch(state, size, rounds)),
         },
     ];
-    let points = load::memory(SECONDS);
-    if !points.is_empty() {
+    if !resident.is_empty() {
         pictures.push(Picture {
             name: "memory",
             title: "Memory under steady load",
             across: "seconds",
             up: "resident MiB",
             log: false,
-            curves: vec![Curve { name: "sampled and metrics", points }],
+            curves: vec![Curve { name: "sampled and metrics", points: resident }],
         });
     }
     Growth(pictures)

@@ -1,13 +1,13 @@
 use std::error::Error;
 use std::path::Path;
 
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
+use plotters::drawing::DrawingArea;
 use plotters::prelude::{
     ChartBuilder, Color, IntoDrawingArea, IntoFont, IntoLogRange, LineSeries, PathElement, RGBColor, SVGBackend,
     SeriesLabelPosition, TRANSPARENT,
 };
-use plotters::coord::Shift;
-use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
-use plotters::drawing::DrawingArea;
 
 use super::Picture;
 

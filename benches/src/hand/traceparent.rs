@@ -61,9 +61,9 @@ pub fn parse(value: &[u8]) -> Option<SpanContext> {
     let (value, rest) = value.split_at_checked(LENGTH)?;
     let dashes = value[2] == b'-' && value[35] == b'-' && value[52] == b'-';
     let [version] = hex(&value[..2])?;
-    let later = version != 0;
     // A later version may be longer, after one more dash.
-    if !dashes || version == 0xff || (!rest.is_empty() && !(later && rest[0] == b'-')) {
+    let ends = rest.is_empty() || (version != 0 && rest[0] == b'-');
+    if !dashes || version == 0xff || !ends {
         return None;
     }
     let trace = TraceId::from_bytes(hex(&value[3..35])?);
