@@ -15,42 +15,43 @@ use crate::load::{DESTINATION, State, body};
 use crate::ours::{engine, system};
 use crate::pipeline::{Pipeline, QUEUE};
 use crate::side;
-use crate::stats::Spread;
 
 /// Messages of a round where nothing else says how many: their spans fit into the queue.
 const MESSAGES: usize = 1000;
-const WARM_UP: usize = 3;
 /// The kernel counts resident memory in pages of so many bytes.
 const PAGE: f64 = 4096.0;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-/// Nanoseconds per message with handlers that each wait once, so many of them at a time.
-pub(super) fn handlers(state: State, at_a_time: usize, rounds: usize) -> f64 {
+/// Runs one round and returns the nanoseconds per message.
+pub(super) type Round = Box<dyn FnMut() -> f64>;
+
+/// Handlers that each wait once, so many of them at a time.
+pub(super) fn handlers(state: State, at_a_time: usize) -> Round {
     let app = App::new().subscribe(Channel::new(DESTINATION), wait.concurrency(at_a_time));
     let mut service = Service::start(Pipeline::new(state), state, app);
     let destination = [destination(DESTINATION)];
-    median(rounds, || service.publish(&destination, MESSAGES))
+    Box::new(move || service.publish(&destination, MESSAGES))
 }
 
-/// Nanoseconds per message with so many subscriptions, each getting as many messages as the others, at least one.
-pub(super) fn subscriptions(state: State, count: usize, rounds: usize) -> f64 {
+/// So many subscriptions, each getting as many messages as the others, at least one.
+pub(super) fn subscriptions(state: State, count: usize) -> Round {
     let names: Vec<String> = (0..count).map(|number| format!("orders.{number}")).collect();
     let subscribe = |app: App, name: &String| app.subscribe(Channel::new(name.as_str()), handle);
     let app = names.iter().fold(App::new(), subscribe);
     let mut service = Service::start(Pipeline::new(state), state, app);
     let destinations: Vec<Destination> = names.iter().map(|name| destination(name)).collect();
-    median(rounds, || service.publish(&destinations, MESSAGES))
+    Box::new(move || service.publish(&destinations, MESSAGES))
 }
 
-/// Nanoseconds per message, published and handled in batches of so many.
-pub(super) fn batch(state: State, size: usize, rounds: usize) -> f64 {
+/// Messages published and handled in batches of so many.
+pub(super) fn batch(state: State, size: usize) -> Round {
     let app = App::new().subscribe(Channel::new(DESTINATION).batch(size, Duration::from_secs(60)), handle_batch);
     // A create span for each message, and two for the batch.
     let queue = QUEUE.max(3 * size.max(MESSAGES) + 2);
     let mut service = Service::start(Pipeline::with_queue(state, queue), state, app);
     let destination = destination(DESTINATION);
     let batches = (MESSAGES / size).max(1);
-    median(rounds, || service.publish_batches(&destination, batches, size))
+    Box::new(move || service.publish_batches(&destination, batches, size))
 }
 
 /// Resident memory in MiB, second by second, under as much load as the machine bears. Empty where the kernel does not say it.
@@ -74,13 +75,6 @@ pub(super) fn memory(seconds: usize) -> Vec<(f64, f64)> {
 fn resident() -> Option<f64> {
     let pages: f64 = fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * PAGE / MEBIBYTE)
-}
-
-fn median(rounds: usize, mut round: impl FnMut() -> f64) -> f64 {
-    for _ in 0..WARM_UP {
-        round();
-    }
-    Spread::of((0..rounds).map(|_| round())).median
 }
 
 /// An app that runs, on the in-memory broker.

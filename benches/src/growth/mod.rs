@@ -10,13 +10,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use self::load::Round;
 use crate::load::State;
-use crate::stats::rounded;
+use crate::stats::{Spread, rounded};
 
 const HANDLERS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 const SUBSCRIPTIONS: [usize; 7] = [1, 3, 10, 30, 100, 300, 1000];
 const BATCHES: [usize; 9] = [1, 3, 10, 30, 100, 300, 1000, 3000, 10_000];
 const STATES: [(&str, State); 2] = [("untraced", State::Untraced), ("sampled", State::Sampled)];
+const WARM_UP: usize = 3;
 /// The steady load, in seconds.
 const SECONDS: usize = 60;
 
@@ -52,12 +54,8 @@ pub struct Growth(Vec<Picture>);
 
 /// Measures all curves; a point is the median of so many rounds.
 #[must_use]
-#[allow(clippy::cast_precision_loss)] // numbers of a picture
 pub fn measure(rounds: usize) -> Growth {
-    let lines = |sizes: &[usize], of: &dyn Fn(State, usize) -> f64| -> Vec<Curve> {
-        let points = |state| sizes.iter().map(|&size| (size as f64, of(state, size))).collect();
-        STATES.iter().map(|&(name, state)| Curve { name, points: points(state) }).collect()
-    };
+    let lines = |sizes, start| lines(sizes, start, rounds);
     let per_message = "ns per message";
     // First, while nothing else has left memory behind.
     let resident = load::memory(SECONDS);
@@ -68,7 +66,7 @@ pub fn measure(rounds: usize) -> Growth {
             across: "handlers at a time",
             up: per_message,
             log: true,
-            curves: lines(&HANDLERS, &|state, size| load::handlers(state, size, rounds)),
+            curves: lines(&HANDLERS, load::handlers),
         },
         Picture {
             name: "subscriptions",
@@ -76,7 +74,7 @@ pub fn measure(rounds: usize) -> Growth {
             across: "subscriptions",
             up: per_message,
             log: true,
-            curves: lines(&SUBSCRIPTIONS, &|state, size| load::subscriptions(state, size, rounds)),
+            curves: lines(&SUBSCRIPTIONS, load::subscriptions),
         },
         Picture {
             name: "batch",
@@ -84,7 +82,7 @@ pub fn measure(rounds: usize) -> Growth {
             across: "messages of a batch",
             up: per_message,
             log: true,
-            curves: lines(&BATCHES, &|state, size| load::batch(state, size, rounds)),
+            curves: lines(&BATCHES, load::batch),
         },
     ];
     if !resident.is_empty() {
@@ -98,6 +96,25 @@ pub fn measure(rounds: usize) -> Growth {
         });
     }
     Growth(pictures)
+}
+
+/// Measures all points of a picture in turns, so that what else the machine does is no shape in it.
+#[allow(clippy::cast_precision_loss)] // numbers of a picture
+fn lines(sizes: &[usize], start: fn(State, usize) -> Round, rounds: usize) -> Vec<Curve> {
+    let points = STATES.iter().flat_map(|&(_, state)| sizes.iter().map(move |&size| start(state, size)));
+    let mut points: Vec<(Round, Vec<f64>)> = points.map(|round| (round, Vec::with_capacity(rounds))).collect();
+    for number in 0..WARM_UP + rounds {
+        for (round, times) in &mut points {
+            let time = round();
+            if number >= WARM_UP {
+                times.push(time);
+            }
+        }
+    }
+    let medians: Vec<f64> = points.into_iter().map(|(_, times)| Spread::of(times).median).collect();
+    let curves = STATES.iter().zip(medians.chunks(sizes.len()));
+    let point = |(&size, &median): (&usize, &f64)| (size as f64, median);
+    curves.map(|(&(name, _), medians)| Curve { name, points: sizes.iter().zip(medians).map(point).collect() }).collect()
 }
 
 impl Growth {

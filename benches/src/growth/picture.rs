@@ -14,6 +14,8 @@ use super::Picture;
 const SIZE: (u32, u32) = (720, 400);
 /// Seen on white and on black: no background is drawn.
 const INK: RGBColor = RGBColor(128, 128, 128);
+/// Room above the lines, for their names.
+const HEADROOM: f64 = 1.35;
 const LINES: [RGBColor; 2] = [RGBColor(46, 134, 222), RGBColor(230, 126, 34)];
 
 pub(super) fn draw(picture: &Picture, file: &Path) -> Result<(), Box<dyn Error>> {
@@ -44,9 +46,10 @@ where
     let mut chart = ChartBuilder::on(area)
         .caption(picture.title, font(18))
         .margin(14)
+        .margin_right(32)
         .x_label_area_size(46)
         .y_label_area_size(76)
-        .build_cartesian_2d(across, 0.0..most * 1.15)?;
+        .build_cartesian_2d(across, 0.0..most * HEADROOM)?;
     chart
         .configure_mesh()
         .axis_style(INK)
