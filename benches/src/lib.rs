@@ -13,13 +13,17 @@
 //! | [`pipeline`] | SDK providers whose exporters drop everything |
 //! | [`rounds`] | interleaved rounds, and what they took |
 //! | [`memory`] | the table of the in-process cases |
+//! | [`growth`] | how cost grows, and the pictures of it |
+//! | [`nats`] | the table of a real NATS server |
 //! | [`stats`] | median and spread |
 //! | [`report`] | the table for a terminal, as JSON and as Markdown |
 
 pub mod case;
+pub mod growth;
 pub mod hand;
 pub mod load;
 pub mod memory;
+pub mod nats;
 pub mod ours;
 pub mod pipeline;
 pub mod report;

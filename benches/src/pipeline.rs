@@ -31,10 +31,16 @@ impl Pipeline {
     /// Creates what a state says.
     #[must_use]
     pub fn new(state: State) -> Self {
+        Self::with_queue(state, QUEUE)
+    }
+
+    /// Does the same with room for so many spans.
+    #[must_use]
+    pub fn with_queue(state: State, queue: usize) -> Self {
         let tracer = match state {
             State::Untraced | State::NoSdk | State::Metrics => None,
-            State::Unsampled => Some(tracer(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)))),
-            State::Sampled | State::SampledMetrics => Some(tracer(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))),
+            State::Unsampled => Some(tracer(Sampler::AlwaysOff, queue)),
+            State::Sampled | State::SampledMetrics => Some(tracer(Sampler::AlwaysOn, queue)),
         };
         Self { tracer, meter: state.has_metrics().then(meter) }
     }
@@ -46,22 +52,26 @@ impl Pipeline {
     }
 }
 
-fn tracer(sampler: Sampler) -> SdkTracerProvider {
+fn tracer(root: Sampler, queue: usize) -> SdkTracerProvider {
     let config = BatchConfigBuilder::default()
-        .with_max_queue_size(QUEUE)
-        .with_max_export_batch_size(QUEUE)
+        .with_max_queue_size(queue)
+        .with_max_export_batch_size(queue)
         .with_scheduled_delay(NEVER)
         .build();
     let processor = BatchSpanProcessor::builder(Dropping).with_batch_config(config).build();
-    SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(processor).build()
+    SdkTracerProvider::builder()
+        .with_sampler(Sampler::ParentBased(Box::new(root)))
+        .with_span_processor(processor)
+        .build()
 }
 
 fn meter() -> SdkMeterProvider {
     SdkMeterProvider::builder().with_reader(PeriodicReader::builder(Dropping).with_interval(NEVER).build()).build()
 }
 
+/// Exports nothing, at once.
 #[derive(Debug)]
-struct Dropping;
+pub(crate) struct Dropping;
 
 impl SpanExporter for Dropping {
     async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {

@@ -1,6 +1,6 @@
 //! The baseline is no straw man: by hand and through both doors, the same spans are exported.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
@@ -13,9 +13,15 @@ use throughline_benches::side::Side;
 #[derive(Clone, Debug, Default)]
 struct Collecting(Arc<Mutex<Vec<SpanData>>>);
 
+impl Collecting {
+    fn spans(&self) -> MutexGuard<'_, Vec<SpanData>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl SpanExporter for Collecting {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().unwrap().extend(batch);
+        self.spans().extend(batch);
         Ok(())
     }
 }
@@ -27,7 +33,7 @@ fn spans(start: impl FnOnce(Pipeline) -> Box<dyn Side>, load: Load) -> Vec<Strin
     let mut side = start(Pipeline { tracer: Some(provider), meter: None });
     side.run(load.unit());
     drop(side);
-    let spans = exporter.0.lock().unwrap();
+    let spans = exporter.spans();
     let mut lines: Vec<String> = spans.iter().map(|span| line(span, &spans)).collect();
     lines.sort();
     lines

@@ -5,14 +5,17 @@
 use std::env;
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use throughline_benches::memory;
 use throughline_benches::report::{Report, replace_block};
 use throughline_benches::rounds::Rounds;
+use throughline_benches::{growth, memory, nats};
 
 const USAGE: &str = "usage: measure memory|nats|growth --folder FOLDER [--rounds N] [--docs FILE]";
+
+/// Where the server is.
+const NATS: &str = "THROUGHLINE_NATS_URL";
 
 struct Options {
     what: String,
@@ -24,10 +27,22 @@ struct Options {
 fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     match options.what.as_str() {
+        "growth" => {
+            let pictures = options.docs.as_deref().and_then(Path::parent).map(|folder| folder.join("cost"));
+            let growth = growth::measure(options.rounds.unwrap_or(9));
+            growth.draw(pictures.as_deref().unwrap_or(&options.folder))?;
+            println!("{}", growth.markdown());
+            fs::write(options.folder.join("growth.json"), serde_json::to_string_pretty(&growth.json())?)?;
+            put(&options, &growth.markdown())
+        }
         "memory" => {
             let counts: Value = serde_json::from_slice(&fs::read(options.folder.join("allocations.json"))?)?;
             let rounds = Rounds { rounds: options.rounds.unwrap_or(51), messages: 1000 };
             write(&memory::measure(rounds, &counts), &options)
+        }
+        "nats" => {
+            let url = env::var(NATS).map_err(|_| format!("{NATS} does not say where the server is"))?;
+            write(&nats::measure(&url, options.rounds.unwrap_or(9))?, &options)
         }
         _ => Err(USAGE.into()),
     }
@@ -54,8 +69,13 @@ fn write(report: &Report, options: &Options) -> Result<(), Box<dyn Error>> {
     let file = options.folder.join(format!("{}.json", options.what));
     fs::write(&file, serde_json::to_string_pretty(&report.json())?)?;
     println!("Written to {}.", file.display());
+    put(options, &report.markdown())
+}
+
+/// Writes into the guide, where that is asked for.
+fn put(options: &Options, text: &str) -> Result<(), Box<dyn Error>> {
     if let Some(docs) = &options.docs {
-        fs::write(docs, replace_block(&fs::read_to_string(docs)?, &options.what, &report.markdown())?)?;
+        fs::write(docs, replace_block(&fs::read_to_string(docs)?, &options.what, text)?)?;
     }
     Ok(())
 }

@@ -38,7 +38,8 @@ pub(crate) struct Message<H> {
     pub(crate) sent_at: Option<SystemTime>,
 }
 
-type Handler = Box<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+type Handling = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Handler = Box<dyn Fn(Bytes) -> Handling + Send + Sync>;
 
 thread_local! {
     static ACKNOWLEDGED: Cell<usize> = const { Cell::new(0) };
@@ -188,7 +189,7 @@ impl Inlet {
         }
     }
 
-    async fn run_batches(mut self, handler: fn(Vec<Bytes>) -> Pin<Box<dyn Future<Output = ()> + Send>>) {
+    async fn run_batches(mut self, handler: fn(Vec<Bytes>) -> Handling) {
         loop {
             let mut messages = Vec::with_capacity(BATCH);
             if self.receiver.recv_many(&mut messages, BATCH).await == 0 {

@@ -43,7 +43,7 @@ impl ProducerSpans {
     /// Starts the span of a publish and writes its context.
     pub(super) fn start(&self, headers: &mut Headers) -> Span {
         let parent = Context::current();
-        let builder = builder(&self.name, SpanKind::Producer);
+        let builder = builder(self.name.clone(), SpanKind::Producer);
         let span = start(&self.tracer, builder, &self.attributes, self.effort, &parent);
         write(span.span_context(), &parent, headers);
         span
@@ -52,7 +52,7 @@ impl ProducerSpans {
     /// Makes the span of one message of a batch, writes its context, and returns the link to it.
     pub(super) fn create(&self, headers: &mut Headers) -> Link {
         let parent = Context::current();
-        let builder = builder(&self.create_name, SpanKind::Producer);
+        let builder = builder(self.create_name.clone(), SpanKind::Producer);
         let mut span = start(&self.tracer, builder, &self.create_attributes, self.effort, &parent);
         write(span.span_context(), &parent, headers);
         span.end();
@@ -63,7 +63,7 @@ impl ProducerSpans {
     pub(super) fn start_batch(&self, links: Vec<Link>) -> Span {
         let parent = Context::current();
         let attributes = with_count(&self.attributes, links.len());
-        let builder = builder(&self.name, SpanKind::Client).with_links(links).with_attributes(attributes);
+        let builder = builder(self.name.clone(), SpanKind::Client).with_links(links).with_attributes(attributes);
         self.tracer.build_with_context(builder, &parent)
     }
 }
@@ -90,7 +90,7 @@ impl ConsumerSpans {
     pub(super) fn start(&self, headers: &Headers) -> Context {
         let producer = traceparent::read(headers);
         let mut parent = Context::new();
-        let mut builder = builder(&self.name, SpanKind::Consumer);
+        let mut builder = builder(self.name.clone(), SpanKind::Consumer);
         if let Some(producer) = producer {
             if self.effort == Effort::Same {
                 builder = builder.with_links(vec![Link::new(producer.clone(), Vec::new(), 0)]);
@@ -107,7 +107,7 @@ impl ConsumerSpans {
         let producers = messages.iter().filter_map(|message| traceparent::read(&message.headers));
         let links: Vec<Link> = producers.map(|producer| Link::new(producer, Vec::new(), 0)).collect();
         let attributes = with_count(&self.attributes, messages.len());
-        let builder = builder(&self.name, SpanKind::Consumer).with_links(links).with_attributes(attributes);
+        let builder = builder(self.name.clone(), SpanKind::Consumer).with_links(links).with_attributes(attributes);
         let parent = Context::new();
         let span = self.tracer.build_with_context(builder, &parent);
         parent.with_span(span)
@@ -135,8 +135,8 @@ fn start(tracer: &SdkTracer, builder: SpanBuilder, attributes: &[KeyValue], effo
     }
 }
 
-fn builder(name: &Cow<'static, str>, kind: SpanKind) -> SpanBuilder {
-    SpanBuilder::from_name(name.clone()).with_kind(kind)
+fn builder(name: Cow<'static, str>, kind: SpanKind) -> SpanBuilder {
+    SpanBuilder::from_name(name).with_kind(kind)
 }
 
 fn write(span: &SpanContext, context: &Context, headers: &mut Headers) {

@@ -17,29 +17,37 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Returns the context that headers carry, if they carry a valid one.
 #[must_use]
 pub fn read(headers: &Headers) -> Option<SpanContext> {
-    let (trace, span, flags) = parse(find(headers, NAME)?)?;
-    let state = find(headers, STATE)
-        .and_then(|value| TraceState::from_str(from_utf8(value).ok()?).ok())
-        .unwrap_or(TraceState::NONE);
-    Some(SpanContext::new(trace, span, flags, true, state))
+    let context = parse(find(headers, NAME)?)?;
+    let state = find(headers, STATE).and_then(|value| TraceState::from_str(from_utf8(value).ok()?).ok());
+    Some(match state {
+        None => context,
+        Some(state) => SpanContext::new(context.trace_id(), context.span_id(), context.trace_flags(), true, state),
+    })
 }
 
 /// Appends a context to headers that have none.
 pub fn write(context: &SpanContext, headers: &mut Headers) {
-    if !context.is_valid() {
-        return;
-    }
-    let mut value = Vec::with_capacity(LENGTH);
-    value.extend_from_slice(b"00-");
-    push_hex(&mut value, &context.trace_id().to_bytes());
-    value.push(b'-');
-    push_hex(&mut value, &context.span_id().to_bytes());
-    value.extend_from_slice(if context.is_sampled() { b"-01" } else { b"-00" });
-    headers.push((Cow::Borrowed(NAME), Bytes::from(value)));
+    let Some(text) = text(context) else { return };
+    headers.push((Cow::Borrowed(NAME), Bytes::from(text)));
     let state = context.trace_state();
     if *state != TraceState::NONE {
         headers.push((Cow::Borrowed(STATE), Bytes::from(state.header())));
     }
+}
+
+/// Returns the value of the header for a context, if that is valid.
+#[must_use]
+pub fn text(context: &SpanContext) -> Option<String> {
+    if !context.is_valid() {
+        return None;
+    }
+    let mut value = String::with_capacity(LENGTH);
+    value.push_str("00-");
+    push_hex(&mut value, &context.trace_id().to_bytes());
+    value.push('-');
+    push_hex(&mut value, &context.span_id().to_bytes());
+    value.push_str(if context.is_sampled() { "-01" } else { "-00" });
+    Some(value)
 }
 
 /// The last header of a name, in any spelling.
@@ -47,20 +55,22 @@ pub(super) fn find<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
     headers.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_ref())
 }
 
-fn parse(value: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
+/// Returns the context that the value of a header stands for, if it is valid.
+#[must_use]
+pub fn parse(value: &[u8]) -> Option<SpanContext> {
     let (value, rest) = value.split_at_checked(LENGTH)?;
     let dashes = value[2] == b'-' && value[35] == b'-' && value[52] == b'-';
     let [version] = hex(&value[..2])?;
-    let later = version != 0;
     // A later version may be longer, after one more dash.
-    if !dashes || version == 0xff || (!rest.is_empty() && !(later && rest[0] == b'-')) {
+    let ends = rest.is_empty() || (version != 0 && rest[0] == b'-');
+    if !dashes || version == 0xff || !ends {
         return None;
     }
     let trace = TraceId::from_bytes(hex(&value[3..35])?);
     let span = SpanId::from_bytes(hex(&value[36..52])?);
     let [flags] = hex(&value[53..])?;
     let valid = trace != TraceId::INVALID && span != SpanId::INVALID;
-    valid.then(|| (trace, span, TraceFlags::new(flags & 1)))
+    valid.then(|| SpanContext::new(trace, span, TraceFlags::new(flags & 1), true, TraceState::NONE))
 }
 
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
@@ -79,10 +89,10 @@ const fn digit(character: u8) -> Option<u8> {
     }
 }
 
-fn push_hex(value: &mut Vec<u8>, bytes: &[u8]) {
+fn push_hex(value: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        value.push(DIGITS[usize::from(byte >> 4)]);
-        value.push(DIGITS[usize::from(byte & 0xf)]);
+        value.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        value.push(char::from(DIGITS[usize::from(byte & 0xf)]));
     }
 }
 

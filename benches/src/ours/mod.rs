@@ -15,7 +15,7 @@ use crate::load::State;
 use crate::pipeline::Pipeline;
 
 /// Describes the connection, so that a span has the eight attributes of the baseline.
-fn system() -> System {
+pub(crate) fn system() -> System {
     System::new("in_memory", Operations::DEFAULT)
         .with_server("localhost", 4222)
         .with_client_id("bench")
@@ -25,7 +25,7 @@ fn system() -> System {
 /// The engine of a state; none where telemetry is removed.
 ///
 /// Without an SDK it takes the global providers, that is those of a program which has not set any.
-fn engine(state: State, pipeline: &Pipeline) -> Option<Instrumentation> {
+pub(crate) fn engine(state: State, pipeline: &Pipeline) -> Option<Instrumentation> {
     let mut builder = Instrumentation::builder();
     if let Some(provider) = &pipeline.tracer {
         builder = builder.tracer_provider(provider.clone());

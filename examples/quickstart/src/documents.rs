@@ -44,3 +44,6 @@ struct WritingAnAdapter;
 
 #[doc = include_str!("../../../docs/src/limits.md")]
 struct Limits;
+
+#[doc = include_str!("../../../docs/src/cost.md")]
+struct Cost;

@@ -29,6 +29,7 @@ fn the_file_map_has_every_room_and_every_file() {
     {
         collect(&sources, &mut there).unwrap();
     }
+    collect("benches/src", &mut there).unwrap();
     collect("examples/quickstart/src", &mut there).unwrap();
     collect("xtask/src", &mut there).unwrap();
     let missing: Vec<_> = there.difference(&said).collect();
