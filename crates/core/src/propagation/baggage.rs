@@ -74,8 +74,13 @@ impl BaggagePropagator {
 
     /// Returns the context with the baggage of the headers, or `None` when they hold no valid member.
     pub(super) fn find(&self, cx: &Context, extractor: &dyn Extractor) -> Option<Context> {
+        Some(cx.with_baggage(self.read(extractor)?))
+    }
+
+    /// Returns the baggage of the headers alone.
+    pub(super) fn read(&self, extractor: &dyn Extractor) -> Option<Baggage> {
         let baggage = parse_all(&extractor.get_all(BAGGAGE)?);
-        (!baggage.is_empty()).then(|| cx.with_baggage(baggage))
+        (!baggage.is_empty()).then_some(baggage)
     }
 
     /// Writes the baggage into headers that hold none.
@@ -197,6 +202,15 @@ pub fn format(baggage: &Baggage) -> Option<String> {
     }
     limits::count_dropped(entries.len() - written);
     (written > 0).then_some(text)
+}
+
+/// Copies baggage, which the API's type cannot do itself.
+pub(crate) fn copy(baggage: &Baggage) -> Baggage {
+    let mut copy = Baggage::new();
+    for (key, (value, metadata)) in baggage {
+        copy.insert_with_metadata(key.clone(), value.clone(), metadata.clone());
+    }
+    copy
 }
 
 /// Returns key, value and properties of the entries that travel, in the order of the keys (BAGG-08).

@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use opentelemetry::Context;
+use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, TraceContextExt};
 use tracing::warn;
 
+use super::baggage;
 use super::carrier::{self, Carrier};
 use super::{B3Propagator, BaggagePropagator, JaegerPropagator, TraceContextPropagator};
 
@@ -226,13 +229,58 @@ impl Propagators {
 
     /// Writes the context in place of what propagation headers of these formats are there (PROP-04, PROP-05).
     pub(crate) fn replace(&self, cx: &Context, carrier: &mut dyn Carrier) {
+        self.replace_with(cx.span().span_context(), cx, carrier);
+    }
+
+    /// Does the same with the context of a span and the baggage of a context.
+    pub(crate) fn replace_with(&self, span: &SpanContext, cx: &Context, carrier: &mut dyn Carrier) {
         self.remove(carrier);
         for format in &self.inner.formats {
             match format {
                 Format::Baggage(propagator) => propagator.put(cx, carrier),
-                Format::TraceContext(propagator) => propagator.put(cx, carrier),
-                other => other.inject(cx, carrier),
+                Format::TraceContext(propagator) => propagator.put(span, carrier),
+                other => other.inject(&cx.with_remote_span_context(span.clone()), carrier),
             }
+        }
+    }
+
+    /// Returns what the headers hold, without a context around it.
+    pub(crate) fn read(&self, extractor: &dyn Extractor) -> Remote {
+        let mut remote = Remote::default();
+        for format in &self.inner.formats {
+            match format {
+                Format::Baggage(propagator) => remote.baggage = propagator.read(extractor).or(remote.baggage),
+                Format::TraceContext(propagator) => remote.span = propagator.read(extractor).or(remote.span),
+                other => remote = other.find(&remote.to_context(), extractor).map_or(remote, Remote::of),
+            }
+        }
+        remote
+    }
+}
+
+/// What the headers of a message hold.
+#[derive(Debug, Default)]
+pub(crate) struct Remote {
+    pub(crate) span: Option<SpanContext>,
+    pub(crate) baggage: Option<Baggage>,
+}
+
+impl Remote {
+    pub(crate) fn of(context: Context) -> Self {
+        let span = Some(context.span().span_context().clone()).filter(SpanContext::is_valid);
+        let baggage = context.baggage();
+        Self { span, baggage: (!baggage.is_empty()).then(|| baggage::copy(baggage)) }
+    }
+
+    fn to_context(&self) -> Context {
+        let context = Context::new();
+        let context = match &self.span {
+            Some(span) => context.with_remote_span_context(span.clone()),
+            None => context,
+        };
+        match &self.baggage {
+            Some(baggage) => context.with_baggage(baggage::copy(baggage)),
+            None => context,
         }
     }
 }

@@ -59,6 +59,7 @@ mod tests;
 pub use b3::B3Propagator;
 pub use baggage::BaggagePropagator;
 pub use carrier::{Carrier, admit, inject, is_writable, refused_headers};
+pub(crate) use composite::Remote;
 pub use composite::{Propagators, UnknownPropagator};
 pub use jaeger::JaegerPropagator;
 pub use limits::dropped_members;

@@ -71,18 +71,21 @@ impl TraceContextPropagator {
 
     /// Returns the context with the remote span of the headers, or `None` when they hold no valid one.
     pub(super) fn find(&self, cx: &Context, extractor: &dyn Extractor) -> Option<Context> {
+        Some(cx.with_remote_span_context(self.read(extractor)?))
+    }
+
+    /// Returns the remote span of the headers alone.
+    pub(super) fn read(&self, extractor: &dyn Extractor) -> Option<SpanContext> {
         let (trace_id, span_id, flags) = parse(extractor.get(TRACEPARENT)?)?;
         let state = match extractor.get_all(TRACESTATE) {
             Some(headers) => trace_state::parse(&headers),
             None => TraceState::NONE,
         };
-        Some(cx.with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state)))
+        Some(SpanContext::new(trace_id, span_id, flags, true, state))
     }
 
-    /// Writes the context into headers that hold none of these names.
-    pub(super) fn put(&self, cx: &Context, carrier: &mut dyn Carrier) {
-        let span = cx.span();
-        let span_context = span.span_context();
+    /// Writes a span's context into headers that hold none of these names.
+    pub(super) fn put(&self, span_context: &SpanContext, carrier: &mut dyn Carrier) {
         if !span_context.is_valid() {
             return;
         }

@@ -23,6 +23,7 @@ use super::semconv::{
 use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, SettleSpans, Trust};
 use crate::broker::BrokerError;
 use crate::message::{Headers, OperationType, Settlement, Source};
+use crate::propagation::Remote;
 
 /// Is the telemetry of one subscription: receive, process and settle.
 ///
@@ -480,14 +481,15 @@ impl Consumer {
         if self.trust == Trust::Ignore {
             return nothing;
         }
-        let engine = self.engine();
-        let Some(remote) = engine.extract(&Context::new(), message.headers) else { return nothing };
-        let context = Some(remote.span().span_context().clone()).filter(SpanContext::is_valid);
+        let Remote { span, baggage } = self.engine().read(message.headers);
         let trusted = self.trust == Trust::Continue;
-        let baggage = (trusted && !remote.baggage().is_empty())
-            .then(|| admitted(remote.baggage(), &engine.settings.inbound_baggage))
-            .filter(|baggage| !baggage.is_empty());
-        Origin { parent: context.clone().filter(|_| trusted), link: context, baggage }
+        let policy = &self.engine().settings.inbound_baggage;
+        let baggage = baggage.filter(|_| trusted).map(|baggage| match policy {
+            BaggagePolicy::All => baggage,
+            _ => admitted(&baggage, policy),
+        });
+        let baggage = baggage.filter(|baggage| !baggage.is_empty());
+        Origin { parent: span.clone().filter(|_| trusted), link: span, baggage }
     }
 
     /// Chooses the parent and the links of a single message's span (LINK-01, -02, -06 to -09).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry::trace::{SpanContext, TraceContextExt, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, global};
 
 use super::builder::Builder;
@@ -17,7 +17,7 @@ use super::semconv::{SCHEMA_URL, SCOPE_NAME};
 use super::settings::Settings;
 use super::tracer::StartSpan;
 use crate::message::{Source, System};
-use crate::propagation::{self, Carrier, Propagators};
+use crate::propagation::{self, Carrier, Propagators, Remote};
 
 /// Is the telemetry engine: the one implementation of spans, metrics, events and propagation behind the framework and the raw-client functions.
 ///
@@ -194,12 +194,11 @@ impl Engine {
     }
 
     /// Learns from the first span whether an SDK is installed: without one a span has its parent's context or none (PROP-20).
-    pub(crate) fn note_sdk(&self, span: &Context, parent: &Context) -> bool {
+    pub(crate) fn note_sdk(&self, span: &SpanContext, parent: &Context) -> bool {
         if self.sdk.load(Ordering::Relaxed) == SDK_SOME {
             return true;
         }
-        let own = span.span().span_context().span_id();
-        let is_real = span.span().span_context().is_valid() && own != parent.span().span_context().span_id();
+        let is_real = span.is_valid() && span.span_id() != parent.span().span_context().span_id();
         self.sdk.store(if is_real { SDK_SOME } else { SDK_NONE }, Ordering::Relaxed);
         is_real
     }
@@ -216,6 +215,25 @@ impl Engine {
     pub(crate) fn inject_call(&self, context: &Context, injector: &mut dyn Injector) {
         let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
         self.propagator.as_dyn().inject_context(&outgoing, injector);
+    }
+
+    /// Reads the headers by themselves (PROP-08, PROP-16).
+    pub(crate) fn read(&self, headers: &dyn Extractor) -> Remote {
+        match &self.propagator {
+            Propagator::Own(propagators) => propagators.read(headers),
+            Propagator::Other(propagator) => Remote::of(propagator.extract_with_context(&Context::new(), headers)),
+        }
+    }
+
+    /// Writes the context of a span and the baggage of a context into the headers of a message, as [`inject`](Self::inject).
+    pub(crate) fn inject_span(&self, span: &SpanContext, context: &Context, carrier: &mut dyn Carrier) {
+        let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
+        match &self.propagator {
+            Propagator::Own(propagators) => propagators.replace_with(span, &outgoing, carrier),
+            Propagator::Other(propagator) => {
+                propagation::inject(propagator.as_ref(), &outgoing.with_remote_span_context(span.clone()), carrier);
+            }
+        }
     }
 
     /// Writes the context and the baggage into the headers of a message, in place of whatever was there (PROP-04, -05).

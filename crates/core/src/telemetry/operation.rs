@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanKind, SpanRef, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
@@ -109,6 +109,11 @@ impl Clock {
         self.start_time
     }
 
+    /// How long the operation has taken, if that is measured.
+    pub(crate) fn elapsed(&self) -> Option<Duration> {
+        self.started.map(|started| started.elapsed())
+    }
+
     /// A clock that starts where this operation ended.
     const fn followed_by(ended: Option<Instant>, end_time: Option<SystemTime>) -> Self {
         Self { started: ended, start_time: end_time, ended: None }
@@ -123,16 +128,39 @@ impl Engine {
 
     /// Starts a span under `parent`; `None` when there is to be no span.
     #[inline]
-    pub(crate) fn start_span(&self, mut start: Start<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
+    pub(crate) fn start_span(&self, start: Start<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
+        let (builder, late_is_in) = self.span_builder(start, late)?;
+        let started = self.tracer.start(builder, parent, &mut |set| self.set_late(late_is_in, late, set));
+        self.note_sdk(started.context.span().span_context(), parent).then_some(started)
+    }
+
+    /// Starts a span and ends it at once, as [`start_span`](Self::start_span). Returns its context and how long it took, where that is measured.
+    pub(crate) fn make_span(
+        &self,
+        start: Start<'_>,
+        late: &mut Late<'_>,
+        parent: &Context,
+    ) -> Option<(SpanContext, Option<Duration>)> {
+        let clock = start.clock;
+        let (builder, late_is_in) = self.span_builder(start, late)?;
+        let mut elapsed = None;
+        let span = self.tracer.make(builder, parent, &mut |set| self.set_late(late_is_in, late, set), &mut || {
+            elapsed = clock.started.map(|started| started.elapsed());
+            elapsed.zip(clock.start_time).map(|(elapsed, started)| started + elapsed)
+        });
+        self.note_sdk(&span, parent).then_some((span, elapsed))
+    }
+
+    /// Whether the late attributes are in the builder already is the second.
+    #[inline]
+    fn span_builder(&self, mut start: Start<'_>, late: &mut Late<'_>) -> Option<(SpanBuilder, bool)> {
         let settings = &self.settings;
         if !self.has_sdk() || settings.filter.as_ref().is_some_and(|filter| !filter(&start.info)) {
             return None;
         }
-        let mut late_is_in = false;
         if let Some(hook) = &settings.attributes {
             // The user's function sees all attributes, so that it can replace each.
             late(&mut |attribute| start.attributes.push(attribute));
-            late_is_in = true;
             hook(&start.info, &mut start.attributes);
             self.limit(&mut start.attributes);
         }
@@ -146,12 +174,13 @@ impl Engine {
             start_time: start.clock.start_time,
             ..SpanBuilder::default()
         };
-        let started = self.tracer.start(builder, parent, &mut |set| {
-            if !late_is_in {
-                late(&mut |attribute| self.limited(attribute).into_iter().for_each(&mut *set));
-            }
-        });
-        self.note_sdk(&started.context, parent).then_some(started)
+        Some((builder, settings.attributes.is_some()))
+    }
+
+    fn set_late(&self, late_is_in: bool, late: &mut Late<'_>, set: &mut dyn FnMut(KeyValue)) {
+        if !late_is_in {
+            late(&mut |attribute| self.limited(attribute).into_iter().for_each(&mut *set));
+        }
     }
 
     /// Takes out hidden attributes (ATTR-C-23) and cuts strings to the configured length; the SDK never does (ENV-10).

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use opentelemetry::trace::{Link, SpanKind};
+use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, KeyValue, Value};
 
 use super::attributes::{
@@ -139,10 +139,33 @@ impl Prepared {
     /// Starts the span of one operation under `parent`; `None` when there is to be no span. `late` gives the attributes that samplers
     /// need not see, and is asked only if the span records.
     pub(super) fn start(&self, particular: Particular<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
-        let engine = &self.engine;
-        if !engine.has_sdk() {
+        if !self.engine.has_sdk() {
             return None;
         }
+        self.engine.start_span(self.complete(particular), late, parent)
+    }
+
+    /// Starts a span, ends it at once, records its duration and returns its context.
+    pub(super) fn make(
+        &self,
+        particular: Particular<'_>,
+        late: &mut Late<'_>,
+        parent: &Context,
+    ) -> Option<SpanContext> {
+        let clock = particular.clock;
+        let made =
+            if self.engine.has_sdk() { self.engine.make_span(self.complete(particular), late, parent) } else { None };
+        let (span, elapsed) = made.unzip();
+        let elapsed = elapsed.flatten().or_else(|| clock.elapsed());
+        if let Some(elapsed) = elapsed {
+            self.engine.metrics.duration(self.operation, elapsed, &self.durations, None);
+        }
+        span
+    }
+
+    #[inline]
+    fn complete<'a>(&'a self, particular: Particular<'a>) -> Start<'a> {
+        let engine = &self.engine;
         let Particular { kind, place, attributes: further, links, clock } = particular;
         let own = self.place.borrowed();
         let is_own_name = self.names_destination && own.name == place.name;
@@ -165,7 +188,7 @@ impl Prepared {
             destination: place.name.unwrap_or_default(),
             template: place.template,
         };
-        engine.start_span(Start { info, name, kind, attributes, links, clock }, late, parent)
+        Start { info, name, kind, attributes, links, clock }
     }
 
     pub(super) fn operation(self: &Arc<Self>, span: Option<Started>, clock: Clock) -> Operation {

@@ -1,11 +1,11 @@
 use std::sync::{Arc, OnceLock};
 
-use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt};
+use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
 use super::attributes::{Place, split_shared};
 use super::instrumentation::{Engine, Instrumentation};
-use super::operation::{Clock, ErrorReport, Operation, Started};
+use super::operation::{Clock, ErrorReport, Operation};
 use super::prepared::{Particular, Prepared};
 use super::scope::carries_nothing;
 use super::semconv::{
@@ -172,7 +172,8 @@ impl Producer {
             Some(context) => (SpanKind::Client, vec![Link::new(context.clone(), Vec::new(), 0)]),
             None => (SpanKind::Producer, Vec::new()),
         };
-        let span = self.start(&prepared, kind, target, place, &message, links, clock, parent);
+        let particular = self.particular(kind, target, place, &message, links, clock);
+        let span = prepared.start(particular, &mut self.all_late(&message), parent);
         self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, supplied);
         Sending { operation: Some(prepared.operation(span, clock)), messages: 1 }
     }
@@ -205,21 +206,28 @@ impl Producer {
         let place = place(target);
         let verb = self.inner.system.operations().send;
         let count = messages.len();
-        let create = self.engine().settings.create_spans;
+        let creates = self.engine().settings.create_spans;
+        let create = self.prepared(OperationType::Create, self.inner.system.operations().create, &place);
         let mut own: Vec<Vec<KeyValue>> = messages.iter().map(|message| self.message_attributes(message)).collect();
         let shared = split_shared(&mut own);
         let mut links = Vec::new();
         let mut waiting = Vec::new();
         for (message, own) in messages.into_iter().zip(own) {
             let supplied = self.supplied(&message);
-            if supplied.is_none() && !create {
+            if supplied.is_none() && !creates {
                 waiting.push(message);
                 continue;
             }
-            let context = if supplied.is_some() { None } else { self.create(parent, target, place, &message) };
-            let creation = context.as_ref().map(|context| context.span().span_context().clone()).or(supplied.clone());
+            let made = match supplied {
+                Some(_) => None,
+                None => self.create(&create, parent, target, place, &message),
+            };
+            let creation = made.as_ref().or(supplied.as_ref()).cloned();
             links.extend(creation.map(|creation| Link::new(creation, own, 0)));
-            self.write_context(context.as_ref().unwrap_or(parent), parent, message, supplied);
+            match made {
+                Some(made) => self.engine().inject_span(&made, parent, message.headers),
+                None => self.write_context(parent, parent, message, supplied),
+            }
         }
         let kind = if waiting.is_empty() { SpanKind::Client } else { SpanKind::Producer };
         let mut attributes = target.attributes.clone();
@@ -236,17 +244,14 @@ impl Producer {
     /// Makes one message of a batch: its create span, ended at once (SPAN-01, LINK-11).
     fn create(
         &self,
+        prepared: &Prepared,
         parent: &Context,
         target: &Target<'_>,
         place: Place<'_>,
         message: &Outgoing<'_>,
-    ) -> Option<Context> {
-        let clock = self.engine().clock();
-        let prepared = self.prepared(OperationType::Create, self.inner.system.operations().create, &place);
-        let span = self.start(&prepared, SpanKind::Producer, target, place, message, Vec::new(), clock, parent);
-        let context = span.as_ref().map(|span| span.context.clone());
-        prepared.operation(span, clock).finish(Vec::new(), None);
-        context
+    ) -> Option<SpanContext> {
+        let particular = self.particular(SpanKind::Producer, target, place, message, Vec::new(), self.engine().clock());
+        prepared.make(particular, &mut self.all_late(message), parent)
     }
 
     /// The creation context a message already has, from the caller or in its headers.
@@ -256,7 +261,7 @@ impl Producer {
             CreationContext::Given(context) => context.clone(),
             CreationContext::Kept => {
                 let extractor = message.headers.as_extractor();
-                self.engine().extract(&Context::new(), extractor)?.span().span_context().clone()
+                self.engine().read(extractor).span?
             }
         };
         Some(context).filter(SpanContext::is_valid)
@@ -270,7 +275,7 @@ impl Producer {
         }
         let engine = self.engine();
         match supplied {
-            Some(context) => engine.inject(&parent.with_remote_span_context(context), message.headers),
+            Some(context) => engine.inject_span(&context, parent, message.headers),
             None => engine.inject(own, message.headers),
         }
     }
@@ -296,29 +301,30 @@ impl Producer {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one call for the create and send spans; a struct would only rename the arguments
-    fn start(
+    fn particular<'a>(
         &self,
-        prepared: &Prepared,
         kind: SpanKind,
         target: &Target<'_>,
-        place: Place<'_>,
+        place: Place<'a>,
         message: &Outgoing<'_>,
         links: Vec<Link>,
         clock: Clock,
-        parent: &Context,
-    ) -> Option<Started> {
+    ) -> Particular<'a> {
         let mut attributes = target.attributes.clone();
         attributes.extend_from_slice(&message.attributes);
+        Particular { kind, place, attributes, links, clock }
+    }
+
+    /// The attributes of a message that has a span of its own, as far as samplers need not see them.
+    fn all_late<'a>(&'a self, message: &'a Outgoing<'_>) -> impl FnMut(&mut dyn FnMut(KeyValue)) + 'a {
         let mut identity = self.late(message);
-        let mut late = |set: &mut dyn FnMut(KeyValue)| {
+        move |set| {
             identity(set);
             if self.engine().settings.body_sizes {
                 let size = i64::try_from(message.body_size).unwrap_or(i64::MAX);
                 set(KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, size));
             }
-        };
-        prepared.start(Particular { kind, place, attributes, links, clock }, &mut late, parent)
+        }
     }
 }
 

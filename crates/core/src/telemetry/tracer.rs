@@ -1,4 +1,6 @@
-use opentelemetry::trace::{Span, SpanBuilder, TraceContextExt, Tracer};
+use std::time::SystemTime;
+
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 
 use super::operation::Started;
@@ -7,6 +9,15 @@ use super::operation::Started;
 pub(crate) trait StartSpan: Send + Sync {
     /// Starts a span and puts it into the parent's context (TRAP-07). If it records, `late` sets further attributes on it.
     fn start(&self, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> Started;
+
+    /// Starts a span and ends it at once. Only its context is left; `end` gives the time, or the SDK's clock is read.
+    fn make(
+        &self,
+        builder: SpanBuilder,
+        parent: &Context,
+        late: &mut Late<'_>,
+        end: &mut dyn FnMut() -> Option<SystemTime>,
+    ) -> SpanContext;
 }
 
 /// Hands over the attributes that samplers need not see, one by one; asked only for a span that records.
@@ -26,5 +37,23 @@ where
         }
         // Of a span that records nothing only the context matters; the span itself is large and would be boxed.
         Started { context: parent.with_remote_span_context(span.span_context().clone()), is_recording }
+    }
+
+    fn make(
+        &self,
+        builder: SpanBuilder,
+        parent: &Context,
+        late: &mut Late<'_>,
+        end: &mut dyn FnMut() -> Option<SystemTime>,
+    ) -> SpanContext {
+        let mut span = self.build_with_context(builder, parent);
+        if span.is_recording() {
+            late(&mut |attribute| span.set_attribute(attribute));
+        }
+        match end() {
+            Some(time) => span.end_with_timestamp(time),
+            None => span.end(),
+        }
+        span.span_context().clone()
     }
 }
