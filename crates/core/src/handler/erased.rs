@@ -33,10 +33,12 @@ where
             match Args::from_delivery(&delivery, state).await {
                 Ok(arguments) => {
                     // The arguments may have asked for a scope in which baggage can be changed: what the handler publishes sees it.
-                    let scope = delivery.asked_scope();
-                    let context = scope.as_ref().map(|scope| scope.context().clone());
-                    let mut outcome = run_in(context, self.handler.call(arguments)).await.into_outcome();
-                    if let Some(scope) = scope.filter(|_| outcome.has_replies()) {
+                    let Some(scope) = delivery.asked_scope() else {
+                        return self.handler.call(arguments).await.into_outcome();
+                    };
+                    let context = scope.context().clone();
+                    let mut outcome = run_in(Some(context), self.handler.call(arguments)).await.into_outcome();
+                    if outcome.has_replies() {
                         outcome.set_surroundings(scope.to_surroundings());
                     }
                     outcome
