@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::publisher::Transport;
 use crate::semconv;
-use crate::server::{Ledger, Server, SettledMessage};
+use crate::server::{Ledger, Message, Server, SettledMessage};
 use crate::subscriber::Receiver;
 
 /// Is a broker inside the process. A clone is the same broker, so that several services of a test can share it.
@@ -143,7 +143,7 @@ impl Memory {
     /// ```
     pub fn deliver(&self, delivery: Delivery) -> usize {
         let each = delivery.messages().iter();
-        each.map(|message| self.server.deliver(self.server.recipients(message.destination()), || message.clone())).sum()
+        each.map(|message| self.server.deliver(Message::Delivery(message.clone()))).sum()
     }
 
     /// Ends all subscriptions by itself, as a server does that goes away for good: what waits for a message gets an error.

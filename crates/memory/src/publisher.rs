@@ -10,10 +10,9 @@ use throughline_core::message::{Destination, System, Target};
 use throughline_core::{Delivery, Envelope, Receipt};
 use tokio::time::timeout;
 
-use crate::delivery::arrive;
 use crate::done::Done;
 use crate::semconv::INBOX;
-use crate::server::{Server, is_inbox};
+use crate::server::{Message, Server, is_inbox};
 
 /// Publishes on one broker.
 pub(crate) struct Transport {
@@ -31,12 +30,10 @@ impl Transport {
         if envelope.is_batch() {
             return envelope.messages().iter().map(|message| self.send(message.clone())).sum();
         }
-        let name = envelope.destination().name();
-        if name.is_empty() {
+        if envelope.destination().name().is_empty() {
             return Err(no_destination());
         }
-        let recipients = self.server.recipients(name);
-        Ok(self.server.deliver(recipients, || arrive(envelope)))
+        Ok(self.server.deliver(Message::published(envelope)))
     }
 }
 

@@ -110,6 +110,7 @@ impl Received {
     /// use throughline_core::{Delivery, broker::Received};
     /// assert!(!Received::new(Delivery::new("orders", "x")).needs_settlement());
     /// ```
+    #[inline]
     #[must_use]
     pub const fn new(delivery: Delivery) -> Self {
         Self { delivery, tag: 0, settle: None }
@@ -136,6 +137,7 @@ impl Received {
     /// let received = Received::new(Delivery::new("orders", "x")).with_settle(Arc::new(Channel), 7);
     /// assert!(received.needs_settlement());
     /// ```
+    #[inline]
     #[must_use]
     pub fn with_settle(mut self, settle: Arc<dyn Settle>, tag: u64) -> Self {
         (self.settle, self.tag) = (Some(settle), tag);

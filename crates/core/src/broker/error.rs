@@ -40,6 +40,12 @@ pub enum BrokerErrorKind {
 /// ```
 #[derive(Debug)]
 pub struct BrokerError {
+    // Boxed, so that a `Result` is small where all goes well.
+    inner: Box<BrokerErrorInner>,
+}
+
+#[derive(Debug)]
+struct BrokerErrorInner {
     kind: BrokerErrorKind,
     error_type: Cow<'static, str>,
     message: String,
@@ -58,7 +64,8 @@ impl BrokerError {
     /// ```
     #[must_use]
     pub fn new(kind: BrokerErrorKind, error_type: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { kind, error_type: error_type.into(), message: message.into(), source: None }
+        let (error_type, message) = (error_type.into(), message.into());
+        Self { inner: Box::new(BrokerErrorInner { kind, error_type, message, source: None }) }
     }
 
     /// Keeps the client's own error as the source.
@@ -73,7 +80,7 @@ impl BrokerError {
     /// ```
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(source.into());
+        self.inner.source = Some(source.into());
         self
     }
 
@@ -99,8 +106,8 @@ impl BrokerError {
     /// assert_eq!(BrokerError::configuration("x").kind(), BrokerErrorKind::Configuration);
     /// ```
     #[must_use]
-    pub const fn kind(&self) -> BrokerErrorKind {
-        self.kind
+    pub fn kind(&self) -> BrokerErrorKind {
+        self.inner.kind
     }
 
     /// Returns the value of `error.type`.
@@ -113,19 +120,19 @@ impl BrokerError {
     /// ```
     #[must_use]
     pub fn error_type(&self) -> &str {
-        &self.error_type
+        &self.inner.error_type
     }
 }
 
 impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.inner.message)
     }
 }
 
 impl Error for BrokerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+        self.inner.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }
 
@@ -171,6 +178,12 @@ pub enum PublishErrorKind {
 /// ```
 #[derive(Debug)]
 pub struct PublishError {
+    // Boxed, so that a `Result` is small where all goes well.
+    inner: Box<PublishErrorInner>,
+}
+
+#[derive(Debug)]
+struct PublishErrorInner {
     kind: PublishErrorKind,
     error_type: Cow<'static, str>,
     message: String,
@@ -190,7 +203,8 @@ impl PublishError {
     /// ```
     #[must_use]
     pub fn new(kind: PublishErrorKind, error_type: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { kind, error_type: error_type.into(), message: message.into(), source: None, failed: Vec::new() }
+        let (error_type, message) = (error_type.into(), message.into());
+        Self { inner: Box::new(PublishErrorInner { kind, error_type, message, source: None, failed: Vec::new() }) }
     }
 
     /// Keeps the client's own error as the source.
@@ -205,15 +219,17 @@ impl PublishError {
     /// ```
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(source.into());
+        self.inner.source = Some(source.into());
         self
     }
 
     /// Creates the error of a batch from its failed messages and their places in the batch.
     pub(crate) fn partial(failed: Vec<(usize, Self)>, total: usize) -> Self {
-        let error_type = failed.first().map_or(Cow::Borrowed("_OTHER"), |(_, error)| error.error_type.clone());
+        let error_type = failed.first().map_or(Cow::Borrowed("_OTHER"), |(_, error)| error.error_type_owned());
         let message = format!("{} of {total} messages were not published", failed.len());
-        Self { failed, ..Self::new(PublishErrorKind::Partial, error_type, message) }
+        let mut partial = Self::new(PublishErrorKind::Partial, error_type, message);
+        partial.inner.failed = failed;
+        partial
     }
 
     /// Returns the portable kind.
@@ -225,8 +241,8 @@ impl PublishError {
     /// assert_eq!(PublishError::new(PublishErrorKind::Other, "_OTHER", "x").kind(), PublishErrorKind::Other);
     /// ```
     #[must_use]
-    pub const fn kind(&self) -> PublishErrorKind {
-        self.kind
+    pub fn kind(&self) -> PublishErrorKind {
+        self.inner.kind
     }
 
     /// Returns the value of `error.type`.
@@ -239,7 +255,7 @@ impl PublishError {
     /// ```
     #[must_use]
     pub fn error_type(&self) -> &str {
-        &self.error_type
+        &self.inner.error_type
     }
 
     /// Tells whether the broker did not confirm, or nobody replied, in time.
@@ -252,7 +268,7 @@ impl PublishError {
     /// ```
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        self.kind == PublishErrorKind::Timeout
+        self.inner.kind == PublishErrorKind::Timeout
     }
 
     /// Returns the messages of a batch that were not published: their places in the batch and why.
@@ -265,25 +281,25 @@ impl PublishError {
     /// ```
     #[must_use]
     pub fn failed(&self) -> &[(usize, Self)] {
-        &self.failed
+        &self.inner.failed
     }
 
     pub(crate) fn error_type_owned(&self) -> Cow<'static, str> {
-        self.error_type.clone()
+        self.inner.error_type.clone()
     }
 }
 
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.inner.message)
     }
 }
 
 impl Error for PublishError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.source {
+        match &self.inner.source {
             Some(source) => Some(source.as_ref()),
-            None => self.failed.first().map(|(_, error)| error as &(dyn Error + 'static)),
+            None => self.inner.failed.first().map(|(_, error)| error as &(dyn Error + 'static)),
         }
     }
 }

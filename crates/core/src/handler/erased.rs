@@ -1,6 +1,6 @@
 use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 
 use super::{Arguments, Async, Function, IntoOutcome};
 use crate::message::{Delivery, Outcome};
@@ -37,19 +37,20 @@ where
 
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(async move {
-            match Args::from_delivery(&delivery, state).await {
-                Ok(arguments) => {
-                    // The arguments may have asked for a scope in which baggage can be changed: what the handler publishes sees it.
-                    let scope = if Args::USES_SCOPE { delivery.asked_scope() } else { None };
-                    let context = scope.as_ref().map(|scope| scope.context().clone());
-                    let mut outcome = run_in(context, self.handler.call(arguments)).await.into_outcome();
-                    if let Some(scope) = scope.filter(|_| outcome.has_replies()) {
-                        outcome.set_surroundings(scope.to_surroundings());
-                    }
-                    outcome
-                }
-                Err(rejection) => Outcome::failed(rejection.into_failure()),
+            let arguments = match Args::from_delivery(&delivery, state).await {
+                Ok(arguments) => arguments,
+                Err(rejection) => return Outcome::failed(rejection.into_failure()),
+            };
+            // Pinned here, so that there is room for it once and not in each way of running it.
+            let handling = pin!(self.handler.call(arguments));
+            // The arguments may have asked for a scope in which baggage can be changed: what the handler publishes sees it.
+            let asked = if Args::USES_SCOPE { delivery.asked_scope() } else { None };
+            let Some(scope) = asked else { return handling.await.into_outcome() };
+            let mut outcome = run_in(Some(scope.context().clone()), handling).await.into_outcome();
+            if outcome.has_replies() {
+                outcome.set_surroundings(scope.to_surroundings());
             }
+            outcome
         })
     }
 }

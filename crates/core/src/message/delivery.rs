@@ -120,6 +120,7 @@ impl Delivery {
     /// let delivery = Delivery::from_envelope(Envelope::new("orders", "x").with_id("m1"), None, None);
     /// assert_eq!((delivery.destination(), delivery.id()), ("orders", Some("m1")));
     /// ```
+    #[inline]
     #[must_use]
     pub fn from_envelope(envelope: Envelope, sent_at: Option<SystemTime>, native: Option<Arc<dyn Native>>) -> Self {
         let (destination, payload, headers, properties) = envelope.into_arriving();
@@ -134,6 +135,7 @@ impl Delivery {
         })
     }
 
+    #[inline]
     fn of(message: Message) -> Self {
         Self {
             message: Arc::new(message),

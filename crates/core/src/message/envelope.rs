@@ -89,7 +89,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn unaddressed(payload: impl Into<Bytes>) -> Self {
-        Self::new("", payload)
+        Self::new(Destination::from_static(""), payload)
     }
 
     /// Creates a batch for one destination; the middleware sees it as one envelope.
@@ -408,6 +408,7 @@ impl Envelope {
     /// ```
     /// assert!(!throughline_core::Envelope::new("orders", "x").is_batch());
     /// ```
+    #[inline]
     #[must_use]
     pub fn is_batch(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.batch.is_empty())
@@ -466,6 +467,7 @@ impl Envelope {
     }
 
     /// Takes apart what arrives as it left: name, body, headers with the content type among them, and properties.
+    #[inline]
     pub(super) fn into_arriving(mut self) -> (Destination, Bytes, Headers, Option<Box<Properties>>) {
         if let Some(content_type) = self.content_type
             && !self.headers.contains(CONTENT_TYPE)

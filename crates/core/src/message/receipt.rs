@@ -16,6 +16,12 @@ use opentelemetry::KeyValue;
 /// ```
 #[derive(Clone, Default)]
 pub struct Receipt {
+    /// `None` where the broker said no more than "accepted".
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, Default)]
+struct More {
     attributes: Vec<KeyValue>,
     native: Option<Arc<dyn Any + Send + Sync>>,
     each: Vec<Receipt>,
@@ -31,7 +37,7 @@ impl Receipt {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { attributes: Vec::new(), native: None, each: Vec::new() }
+        Self { more: None }
     }
 
     /// Adds an attribute that became known with the answer, such as a partition or an offset; the send span gets it (ATTR-C-21).
@@ -45,7 +51,7 @@ impl Receipt {
     /// ```
     #[must_use]
     pub fn with_attribute(mut self, attribute: KeyValue) -> Self {
-        self.attributes.push(attribute);
+        self.more.get_or_insert_default().attributes.push(attribute);
         self
     }
 
@@ -58,12 +64,12 @@ impl Receipt {
     /// ```
     #[must_use]
     pub fn with_native<T: Any + Send + Sync>(mut self, native: T) -> Self {
-        self.native = Some(Arc::new(native));
+        self.more.get_or_insert_default().native = Some(Arc::new(native));
         self
     }
 
     pub(crate) fn batch(each: Vec<Self>) -> Self {
-        Self { each, ..Self::new() }
+        Self { more: Some(Box::new(More { each, ..More::default() })) }
     }
 
     /// Returns the receipts of the messages of a batch, in order; empty for a single message.
@@ -75,7 +81,7 @@ impl Receipt {
     /// ```
     #[must_use]
     pub fn each(&self) -> &[Self] {
-        &self.each
+        self.more.as_ref().map_or(&[], |more| &more.each)
     }
 
     /// Returns the attributes that became known with the answer.
@@ -87,7 +93,7 @@ impl Receipt {
     /// ```
     #[must_use]
     pub fn attributes(&self) -> &[KeyValue] {
-        &self.attributes
+        self.more.as_ref().map_or(&[], |more| &more.attributes)
     }
 
     /// Returns the client's own answer, if it is a `T`.
@@ -99,12 +105,12 @@ impl Receipt {
     /// ```
     #[must_use]
     pub fn native<T: Any>(&self) -> Option<&T> {
-        self.native.as_deref()?.downcast_ref()
+        self.more.as_ref()?.native.as_deref()?.downcast_ref()
     }
 }
 
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receipt").field("attributes", &self.attributes).finish_non_exhaustive()
+        f.debug_struct("Receipt").field("attributes", &self.attributes()).finish_non_exhaustive()
     }
 }

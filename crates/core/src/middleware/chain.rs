@@ -1,9 +1,10 @@
 use std::future::{Future, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::failure_rule::{Attempts, decide, panicked};
@@ -98,14 +99,15 @@ impl<'a> Next<'a> {
     /// ```
     pub fn run(self, delivery: Delivery) -> impl Future<Output = Outcome> + Send + use<'a> {
         let attempts = Attempts::of(&delivery);
-        let made = catch_unwind(AssertUnwindSafe(|| match self.chain.split_first() {
-            Some((first, rest)) => first.process(delivery, Self { chain: rest, ..self }),
+        let handling = match self.chain.split_first() {
+            Some((first, rest)) => {
+                let process = AssertUnwindSafe(|| first.process(delivery, Self { chain: rest, ..self }));
+                catch_unwind(process).unwrap_or_else(|panic| Box::pin(ready(panicked(panic.as_ref()))))
+            }
+            // Only makes a future; what can panic runs inside it.
             None => self.endpoint.call(delivery),
-        }));
-        let handling = made.unwrap_or_else(|panic| Box::pin(ready(panicked(panic.as_ref()))));
-        AssertUnwindSafe(handling)
-            .catch_unwind()
-            .map(move |handled| decide(handled.unwrap_or_else(|panic| panicked(panic.as_ref())), &attempts))
+        };
+        Running { handling, attempts }
     }
 
     /// Publishes a message on the broker the delivery came from, through the middleware of the app.
@@ -126,6 +128,26 @@ impl<'a> Next<'a> {
     /// ```
     pub async fn publish(self, envelope: Envelope) -> Result<Receipt, PublishError> {
         self.endpoint.publish(envelope).await
+    }
+}
+
+/// Is a middleware or the handler that runs: a panic of it becomes a failure, and a failure is decided on.
+struct Running<'a> {
+    handling: BoxFuture<'a, Outcome>,
+    attempts: Attempts,
+}
+
+impl Future for Running<'_> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let Self { handling, attempts } = self.get_mut();
+        let outcome = match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(outcome)) => outcome,
+            Err(panic) => panicked(panic.as_ref()),
+        };
+        Poll::Ready(decide(outcome, attempts))
     }
 }
 

@@ -32,9 +32,11 @@ impl Attempts {
 /// Applies the failure rule: a failed message is tried again with exponential back-off and jitter, ten times in all, and then rejected.
 /// A retry that names no delay gets the back-off's. What is decided already stays.
 pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
+    if matches!(outcome.settlement(), Settlement::Ack) && outcome.each().is_empty() {
+        return outcome;
+    }
     match attempts {
         Attempts::Single(attempt) => decide_one(outcome, *attempt),
-        Attempts::Each(_) if *outcome.settlement() == Settlement::Ack && outcome.each().is_empty() => outcome,
         Attempts::Each(attempts) => {
             outcome.map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(1)))
         }
@@ -42,7 +44,7 @@ pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
 }
 
 fn decide_one(outcome: Outcome, attempt: u32) -> Outcome {
-    if *outcome.settlement() != Settlement::retry() {
+    if !matches!(outcome.settlement(), Settlement::Retry { after: None }) {
         return outcome;
     }
     if outcome.failure().is_some() && attempt >= DEFAULT_ATTEMPTS {

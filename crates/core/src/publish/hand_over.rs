@@ -16,6 +16,7 @@ pub(super) struct HandOver<'a> {
 }
 
 impl<'a> HandOver<'a> {
+    #[inline]
     pub(super) fn start(transport: &'a dyn Publish, envelope: Envelope, span: Option<SendSpan>) -> Self {
         let calling = if envelope.is_batch() {
             Box::pin(publish_batch(transport, envelope))

@@ -266,6 +266,7 @@ impl Publisher {
     }
 
     /// Publishes without middleware.
+    #[inline]
     pub(super) fn hand_over(&self, mut envelope: Envelope) -> HandOver<'_> {
         let transport = self.inner.transport.as_ref();
         let passes = |producer: &&Producer| {

@@ -30,6 +30,7 @@ impl Batcher {
     }
 
     /// Returns the next unit of work if it is complete with what is here already.
+    #[inline]
     pub(super) fn try_next(&mut self, subscriber: &mut dyn Subscriber) -> Option<Result<Work, BrokerError>> {
         if self.policy.is_none() {
             return subscriber.try_receive().map(|received| received.map(Work::Single));

@@ -1,3 +1,4 @@
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -84,14 +85,11 @@ impl Dispatcher {
 
     /// Handles a message or a batch to its end. Where the broker cannot deliver again, what is to be retried is handled again here.
     pub(super) async fn dispatch(&self, work: Work) {
-        match work {
-            Work::Single(received) => self.dispatch_single(received).await,
+        let mut received = match work {
+            Work::Single(received) => received,
             // Boxed, so that single messages do not carry the room for it.
-            Work::Batch(received) => Box::pin(self.dispatch_batch(received)).await,
-        }
-    }
-
-    async fn dispatch_single(&self, mut received: Received) {
+            Work::Batch(received) => return Box::pin(self.dispatch_batch(received)).await,
+        };
         loop {
             let delivery = self.equip(received.delivery.clone());
             let handled = if self.is_bare(&received) {
@@ -104,7 +102,9 @@ impl Dispatcher {
                 let handling = pin!(self.process(delivery, &received.delivery));
                 with_heartbeats(std::slice::from_ref(&received), handling).await
             };
-            let Some(delay) = self.settle(&mut received, 0, &handled).await else { return };
+            let Some(delay) = self.next_attempt(&mut received, 0, &handled) else {
+                return handled.settle(&mut received, 0).await;
+            };
             with_heartbeats(std::slice::from_ref(&received), pin!(tokio::time::sleep(delay))).await;
         }
     }
@@ -118,9 +118,12 @@ impl Dispatcher {
             let mut again = Vec::new();
             let mut longest = Duration::ZERO;
             for (index, mut message) in received.into_iter().enumerate() {
-                if let Some(delay) = self.settle(&mut message, index, &handled).await {
-                    longest = longest.max(delay);
-                    again.push(message);
+                match self.next_attempt(&mut message, index, &handled) {
+                    None => handled.settle(&mut message, index).await,
+                    Some(delay) => {
+                        longest = longest.max(delay);
+                        again.push(message);
+                    }
                 }
             }
             if !again.is_empty() {
@@ -181,27 +184,21 @@ impl Dispatcher {
         )
     }
 
-    /// Settles one message; returns how long to wait before it is handled again here, for its next attempt.
-    async fn settle(&self, message: &mut Received, index: usize, handled: &Handled) -> Option<Duration> {
-        let (outcome, settler) = (&handled.outcome, handled.settler.as_ref());
-        match outcome.settlement_of(index) {
-            Settlement::Retry { after } if !self.redelivers => {
-                message.delivery.count_attempt();
-                if let Some(settler) = settler {
-                    settler.consumer.count_settlement("retry");
-                }
-                Some(after.unwrap_or_default())
-            }
-            settlement => {
-                let own = outcome.each().get(index).and_then(Option::as_ref).unwrap_or(outcome);
-                settle_one(message, own, settlement, settler).await;
-                None
-            }
+    /// Counts the next attempt of a message that is to be handled again here, and returns how long to wait before it; `None` where
+    /// the message is to be settled.
+    fn next_attempt(&self, message: &mut Received, index: usize, handled: &Handled) -> Option<Duration> {
+        let Settlement::Retry { after } = handled.outcome.settlement_of(index) else { return None };
+        if self.redelivers {
+            return None;
         }
+        message.delivery.count_attempt();
+        if let Some(settler) = &handled.settler {
+            settler.consumer.count_settlement("retry");
+        }
+        Some(after.unwrap_or_default())
     }
 }
 
-/// Ends the receive span with what was received.
 /// What came of a delivery, and what its settlement is recorded with.
 struct Handled {
     outcome: Outcome,
@@ -214,8 +211,14 @@ impl Handled {
         let settler = outcome.extension::<Settler>().cloned();
         Self { outcome, settler }
     }
+
+    fn settle<'a>(&'a self, message: &'a mut Received, index: usize) -> impl Future<Output = ()> + Send + 'a {
+        let own = self.outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&self.outcome);
+        settle_one(message, own, self.outcome.settlement_of(index), self.settler.as_ref())
+    }
 }
 
+/// Ends the receive span with what was received.
 pub(super) fn record_received(receiving: Receiving, work: &Work) {
     let messages: Vec<_> = work.messages().iter().map(|message| Incoming::from_delivery(&message.delivery)).collect();
     match (work, messages.as_slice()) {

@@ -19,10 +19,8 @@ pub(super) async fn settle_one(
     if let Some(settler) = settler {
         settler.consumer.count_settlement(label(outcome, settlement));
     }
-    if !message.needs_settlement() {
-        return;
-    }
-    let result = message.settle(settlement).await;
+    let Some(settle) = message.take_settle() else { return };
+    let result = settle.settle(message, settlement).await;
     if let Err(error) = &result {
         let destination = message.delivery.destination();
         warn!(destination, %error, "settling failed; the broker will deliver the message again");

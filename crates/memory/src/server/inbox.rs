@@ -46,8 +46,8 @@ pub(crate) struct Claimed {
 
 impl Claimed {
     /// Hands over the reply and returns how many got it: none when the request was given up.
-    pub(super) fn answer(self, make: impl FnOnce() -> Delivery) -> usize {
-        usize::from(self.sender.send(make()).is_ok())
+    pub(super) fn answer(self, reply: Delivery) -> usize {
+        usize::from(self.sender.send(reply).is_ok())
     }
 }
 

@@ -2,28 +2,21 @@
 
 mod inbox;
 mod ledger;
+mod message;
 mod queue;
 mod router;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use throughline_core::Delivery;
 use throughline_core::broker::Subscription;
 
-use self::inbox::{Claimed, Inboxes};
+use self::inbox::Inboxes;
 pub(crate) use self::inbox::{Inbox, is_inbox};
 pub(crate) use self::ledger::Ledger;
 pub use self::ledger::SettledMessage;
+pub(crate) use self::message::Message;
 pub(crate) use self::queue::{Held, Member, Queue, Taken, Turn};
-use self::router::{Route, Router};
-
-/// Says where a message goes.
-pub(crate) enum Recipients {
-    /// To subscriptions and groups, if there are any.
-    Queues(Arc<Route>),
-    /// To the one request whose reply it is.
-    Request(Claimed),
-}
+use self::router::Router;
 
 /// Routes messages into queues and knows who takes from them.
 pub(crate) struct Server {
@@ -52,30 +45,14 @@ impl Server {
         lock(&self.router).stop();
     }
 
-    /// Finds who receives a message sent to `name`: all that subscribe to it, or the request that waits there.
-    pub(crate) fn recipients(&self, name: &str) -> Recipients {
-        match self.inboxes.claim(name) {
-            Some(request) => Recipients::Request(request),
-            None => Recipients::Queues(lock(&self.router).route(name)),
+    /// Delivers a message to all that subscribe to its destination, or to the request that waits there; returns how many
+    /// subscriptions, groups or requests get it.
+    #[inline]
+    pub(crate) fn deliver(&self, message: Message) -> usize {
+        match self.inboxes.claim(message.destination()) {
+            Some(request) => request.answer(message.into_delivery()),
+            None => lock(&self.router).deliver(message, &self.ledger),
         }
-    }
-
-    /// Delivers a message and returns how many subscriptions, groups or requests get it.
-    ///
-    /// `make` is given the name as it is to stand in the delivery, and is not called when nobody listens.
-    pub(crate) fn deliver(&self, recipients: Recipients, make: impl FnOnce() -> Delivery) -> usize {
-        let route = match recipients {
-            Recipients::Queues(route) => route,
-            Recipients::Request(request) => return request.answer(make),
-        };
-        let Some((last, others)) = route.targets().split_last() else { return 0 };
-        self.ledger.opened(route.targets().len());
-        let delivery = make();
-        for target in others {
-            target.next_queue().push(delivery.clone());
-        }
-        last.next_queue().push(delivery);
-        route.targets().len()
     }
 
     /// Opens a destination for the reply to one request.

@@ -3,13 +3,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use throughline_core::Delivery;
 use throughline_core::broker::{Pattern, Received, Subscription};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Ledger, lock};
+use super::{Ledger, Message, lock};
 
 /// Stands for "never" where a delay is too long to be added to the present.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -40,7 +39,7 @@ struct State {
 
 /// Is one message in a queue.
 pub(crate) struct Held {
-    pub(crate) delivery: Delivery,
+    pub(crate) message: Message,
     /// Where in the order of the queue it belongs.
     pub(crate) place: u64,
 }
@@ -141,7 +140,8 @@ impl Queue {
     }
 
     /// Appends a message; it counts as open already.
-    pub(super) fn push(&self, delivery: Delivery) {
+    #[inline]
+    pub(super) fn push(&self, message: Message) {
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
@@ -149,7 +149,7 @@ impl Queue {
         }
         let place = state.next_place;
         state.next_place += 1;
-        state.ready.push_back(Held { delivery, place });
+        state.ready.push_back(Held { message, place });
         self.wake_one(state);
     }
 
@@ -192,7 +192,7 @@ impl Queue {
         state.members.served_last = Some(member);
         drop(state);
         let settle: Arc<Self> = Arc::clone(self);
-        Taken::Message(Received::new(held.delivery).with_settle(settle, held.place))
+        Taken::Message(Received::new(held.message.into_delivery()).with_settle(settle, held.place))
     }
 
     /// Returns what [`wait`](Self::wait) waits for.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use throughline_core::broker::Subscription;
 
-use super::{Ledger, Member, Queue};
+use super::{Ledger, Member, Message, Queue};
 
 /// How many names are remembered with their routes; computed names must not make it grow without end.
 const REMEMBERED: usize = 1024;
@@ -15,22 +15,28 @@ const REMEMBERED: usize = 1024;
 pub(super) struct Router {
     queues: Vec<Arc<Queue>>,
     /// Found once for each name, until a subscription comes or goes.
-    routes: HashMap<Arc<str>, Arc<Route>, BuildHasherDefault<NameHasher>>,
+    routes: HashMap<Arc<str>, Route, BuildHasherDefault<NameHasher>>,
 }
 
 /// Hashes a name eight bytes at a time. Names come from the program itself, so nobody can choose them to collide.
 #[derive(Default)]
 struct NameHasher(u64);
 
+impl NameHasher {
+    const fn add(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 impl Hasher for NameHasher {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            if let Some(start) = word.get_mut(..chunk.len()) {
-                start.copy_from_slice(chunk);
-            }
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        }
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.add(u64::from_le_bytes(*word)));
+        self.add(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.add(u64::from(byte));
     }
 
     fn finish(&self) -> u64 {
@@ -40,12 +46,12 @@ impl Hasher for NameHasher {
 }
 
 /// Is where messages sent to one name go.
-pub(crate) struct Route {
+struct Route {
     targets: Vec<Target>,
 }
 
 /// Is one subscription without a group, or one group.
-pub(super) struct Target {
+struct Target {
     queue: Arc<Queue>,
     /// There are others only when subscriptions of one group have different patterns that match the same name.
     others: Vec<Arc<Queue>>,
@@ -83,16 +89,20 @@ impl Router {
         }
     }
 
-    pub(super) fn route(&mut self, name: &str) -> Arc<Route> {
-        if let Some(route) = self.routes.get(name) {
-            return Arc::clone(route);
+    /// Puts a message into the queues of all that want it, and returns how many these are.
+    #[inline]
+    pub(super) fn deliver(&mut self, message: Message, ledger: &Ledger) -> usize {
+        if let Some(route) = self.routes.get(message.destination()) {
+            return route.deliver(message, ledger);
         }
         if self.routes.len() >= REMEMBERED {
             self.routes.clear();
         }
-        let route = Arc::new(self.find_route(name));
-        self.routes.insert(name.into(), Arc::clone(&route));
-        route
+        let name: Arc<str> = message.destination().into();
+        let route = self.find_route(&name);
+        let receivers = route.deliver(message, ledger);
+        self.routes.insert(name, route);
+        receivers
     }
 
     fn find_route(&self, name: &str) -> Route {
@@ -108,8 +118,20 @@ impl Router {
 }
 
 impl Route {
-    pub(super) fn targets(&self) -> &[Target] {
-        &self.targets
+    #[inline]
+    fn deliver(&self, message: Message, ledger: &Ledger) -> usize {
+        let Some((last, others)) = self.targets.split_last() else { return 0 };
+        ledger.opened(self.targets.len());
+        if others.is_empty() {
+            last.next_queue().push(message);
+            return 1;
+        }
+        let delivery = message.into_delivery();
+        for target in others {
+            target.next_queue().push(Message::Delivery(delivery.clone()));
+        }
+        last.next_queue().push(Message::Delivery(delivery));
+        self.targets.len()
     }
 }
 
@@ -123,7 +145,7 @@ impl Target {
     }
 
     /// Returns the queue whose turn it is.
-    pub(super) fn next_queue(&self) -> &Queue {
+    fn next_queue(&self) -> &Queue {
         if self.others.is_empty() {
             return &self.queue;
         }

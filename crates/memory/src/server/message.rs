@@ -1,0 +1,78 @@
+use std::time::SystemTime;
+
+use throughline_core::{Delivery, Envelope};
+
+/// Is a message on its way to those who take it.
+pub(crate) enum Message {
+    /// As it was published, and when. It becomes a delivery when it is taken: what that allocates is then freed again soon, which an
+    /// allocator does fastest.
+    Published(Envelope, SystemTime),
+    /// As it was handed out before, or goes to several.
+    Delivery(Delivery),
+}
+
+impl Message {
+    pub(crate) fn published(envelope: Envelope) -> Self {
+        Self::Published(envelope, SystemTime::now())
+    }
+
+    pub(super) fn destination(&self) -> &str {
+        match self {
+            Self::Published(envelope, _) => envelope.destination().name(),
+            Self::Delivery(delivery) => delivery.destination(),
+        }
+    }
+
+    /// Turns it into what arrives; nothing is copied.
+    pub(super) fn into_delivery(self) -> Delivery {
+        match self {
+            Self::Published(envelope, sent_at) => Delivery::from_envelope(envelope, Some(sent_at), None),
+            Self::Delivery(delivery) => delivery,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use throughline_core::Envelope;
+
+    use super::*;
+
+    #[test]
+    fn everything_in_an_envelope_arrives() {
+        let mut envelope = Envelope::new("orders", "body")
+            .with_header("Tenant", "acme")
+            .with_key("42")
+            .with_id("m1")
+            .with_correlation_id("c1")
+            .with_content_type("text/plain")
+            .with_reply_to("answers");
+        envelope.headers_mut().append("tenant", "twice");
+
+        let delivery = Message::published(envelope).into_delivery();
+
+        assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders", &b"body"[..]));
+        let headers: Vec<_> = delivery.headers().iter().map(|(name, value)| (name, value.as_ref())).collect();
+        assert_eq!(headers, [("Tenant", &b"acme"[..]), ("tenant", b"twice"), ("content-type", b"text/plain")]);
+        assert_eq!(delivery.key().map(AsRef::as_ref), Some(&b"42"[..]));
+        assert_eq!((delivery.id(), delivery.correlation_id()), (Some("m1"), Some("c1")));
+        assert_eq!(delivery.reply_to().map(|to| to.name()), Some("answers"));
+        assert!(delivery.sent_at().is_some());
+        assert_eq!(delivery.attempt(), 1);
+    }
+
+    #[test]
+    fn a_content_type_header_of_the_user_stays() {
+        let envelope = Envelope::new("a", "x").with_header("Content-Type", "a/b").with_content_type("c/d");
+        let delivery = Message::published(envelope).into_delivery();
+        assert_eq!((delivery.headers().len(), delivery.headers().get("content-type")), (1, Some("a/b")));
+    }
+
+    #[test]
+    fn the_payload_is_shared() {
+        let payload = Bytes::from(vec![7; 64]);
+        let delivery = Message::published(Envelope::new("a", payload.clone())).into_delivery();
+        assert_eq!(delivery.payload().as_ptr(), payload.as_ptr());
+    }
+}
