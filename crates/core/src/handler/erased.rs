@@ -37,11 +37,15 @@ where
 
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(async move {
+            // Made before the arguments are, so that all copies of the delivery share it. One that is open already is current, unless
+            // middleware has put another context around the handler, which is to stay.
+            let scope = if Args::USES_SCOPE { delivery.unopened_scope() } else { None };
+            let scope = scope.filter(|scope| !scope.is_open());
             match Args::from_delivery(&delivery, state).await {
                 Ok(arguments) => {
-                    // The arguments may have asked for a scope in which baggage can be changed: what the handler publishes sees it.
-                    let scope = if Args::USES_SCOPE { delivery.asked_scope() } else { None };
-                    let context = scope.as_ref().map(|scope| scope.context().clone());
+                    // The arguments may have opened it, and a copy may be asked later: what the handler publishes sees the changes.
+                    let scope = scope.filter(|scope| scope.is_open() || delivery.is_copied());
+                    let context = scope.as_ref().map(|scope| scope.open().context().clone());
                     let mut outcome = run_in(context, self.handler.call(arguments)).await.into_outcome();
                     if let Some(scope) = scope.filter(|_| outcome.has_replies()) {
                         outcome.set_surroundings(scope.to_surroundings());
