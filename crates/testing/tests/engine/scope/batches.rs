@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use throughline_core::extract::{Baggage, Batch, State as AppState};
-use throughline_core::{App, CurrentBaggage, Handler, PublishError, Publisher};
+use throughline_core::middleware::{Middleware, Next};
+use throughline_core::{App, CurrentBaggage, Delivery, Handler, Outcome, PublishError, Publisher};
 use throughline_memory::Channel;
 
 use super::states::{Own, State, World};
@@ -75,6 +76,62 @@ async fn each_message_keeps_its_changes_to_itself() {
         assert_eq!(world.test.next_delivery("replies").await.headers().get("baggage"), merged, "{state:?}");
         assert_of_message(&world, "replies", ["late=1,seen=1,tenant=acme", "late=1,seen=1"]).await;
         assert_of_message(&world, "replies", ["late=2,seen=2,tenant=globex", "late=2,seen=2"]).await;
+    }
+}
+
+/// A message nobody asks anything before its work begins.
+#[tokio::test]
+async fn a_message_that_is_asked_only_in_its_own_work_carries_the_changes() {
+    async fn handle(batch: Batch<String>, own: AppState<Own>) -> Result<(), PublishError> {
+        for message in batch {
+            let delivery = message.delivery().clone();
+            let work = async |body: String| {
+                delivery.set("seen", body);
+                own.0.publish("state").await
+            };
+            message.run(work).await;
+        }
+        own.0.publish("batch").await
+    }
+    for state in State::ALL {
+        let world = state.start(App::new().subscribe(orders(), handle)).await;
+        arrive(&world).await;
+        assert_of_message(&world, "state", ["seen=1,tenant=acme", "seen=1"]).await;
+        assert_of_message(&world, "state", ["seen=2,tenant=globex", "seen=2"]).await;
+        let merged = state.has_headers().then_some("tenant=globex");
+        assert_eq!(world.test.next_delivery("batch").await.headers().get("baggage"), merged, "{state:?}");
+    }
+}
+
+/// Hands on a batch of its own making, and publishes when that was handled.
+struct Rebatch(Own);
+
+#[async_trait::async_trait]
+impl Middleware for Rebatch {
+    async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
+        let outcome = next.run(Delivery::batch(delivery.messages().to_vec())).await;
+        self.0.publish("after").await.expect("published");
+        outcome
+    }
+}
+
+/// What is current recognises the message, also where the delivery does not.
+#[tokio::test]
+async fn changes_are_those_of_the_batch_also_where_middleware_made_it_anew() {
+    async fn handle(_batch: Batch<String>, baggage: Baggage, own: AppState<Own>) -> Result<(), PublishError> {
+        baggage.set("warehouse", "north");
+        own.0.publish("inside").await
+    }
+    for state in State::ALL {
+        let own = Own::new();
+        let route = handle.middleware(Rebatch(own.clone()));
+        let world = state.start_with(App::new().subscribe(orders(), route), own).await;
+        arrive(&world).await;
+        let merged = if state.has_headers() { "tenant=globex,warehouse=north" } else { "warehouse=north" };
+        for destination in ["inside", "after"] {
+            let sent = world.test.next_delivery(destination).await;
+            assert_eq!(sent.headers().get("baggage"), Some(merged), "`{destination}`, {state:?}");
+        }
     }
 }
 

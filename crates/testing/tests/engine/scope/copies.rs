@@ -1,14 +1,14 @@
 //! Copies of a delivery that are asked later than the handler was called.
 
-use opentelemetry::context::FutureExt;
 use std::collections::HashMap;
 
+use opentelemetry::context::FutureExt;
 use throughline_core::extract::{Baggage, FromDelivery, Rejection, State as AppState};
 use throughline_core::{App, CurrentBaggage, CurrentSpan, Delivery, Handler, PublishError, Publisher};
 use throughline_memory::Channel;
 use tokio::task::spawn;
 
-use super::states::{CHANGED, Own, State};
+use super::states::{AS_IT_CAME, CHANGED, Own, State};
 use crate::support::{TRACE, TRACEPARENT, ids};
 
 /// An argument of the user's own that keeps the delivery, and asks it nothing.
@@ -34,7 +34,7 @@ async fn a_kept_copy_changes_what_is_published() {
         own.publish("state").await?;
         let mut call = HashMap::new();
         delivery.inject(&mut call);
-        own.calls.lock().unwrap().push(call);
+        own.calls.push(call);
         Ok("reply".to_owned())
     }
     for state in State::ALL {
@@ -43,7 +43,7 @@ async fn a_kept_copy_changes_what_is_published() {
         world.sent("state", CHANGED).await;
         world.sent("replies", CHANGED).await;
         world.assert_exported_once("order.items", 3).await;
-        let call = world.own.calls.lock().unwrap().remove(0);
+        let call = world.own.calls.one();
         assert_eq!(call.get("baggage").map(String::as_str), Some(state.carried(CHANGED)), "{state:?}");
         let traceparent = call.get("traceparent").map(String::as_str);
         match state {
@@ -120,20 +120,19 @@ async fn copies_and_baggage_see_each_others_changes() {
 #[tokio::test]
 async fn a_copy_of_an_earlier_message_changes_nothing_about_a_later_one() {
     async fn handle(Kept(delivery): Kept, AppState(own): AppState<Own>) -> Result<(), PublishError> {
-        let earlier = own.kept.lock().unwrap().pop();
-        if let Some(earlier) = earlier {
+        if let Some(earlier) = own.kept.take().pop() {
             change(&earlier);
             assert_eq!(earlier.get("warehouse").as_deref(), Some("north"));
             assert_eq!(delivery.get("warehouse"), None);
             return own.publish("state").await;
         }
-        own.kept.lock().unwrap().push(delivery);
+        own.kept.push(delivery);
         Ok(())
     }
     for state in State::ALL {
         let world = state.start(App::new().subscribe(Channel::new("orders"), handle)).await;
         world.arrive().await;
         world.arrive().await;
-        world.sent("state", super::states::AS_IT_CAME).await;
+        world.sent("state", AS_IT_CAME).await;
     }
 }

@@ -10,7 +10,7 @@ use throughline_core::{App, CurrentBaggage, CurrentSpan, Delivery, Handler, Outc
 use throughline_memory::Channel;
 use throughline_testing::{Capture, attribute};
 
-use super::states::{AS_IT_CAME, CHANGED, Own, State};
+use super::states::{AS_IT_CAME, CHANGED, Carried, Own, State};
 
 /// Changes the baggage of the message, and publishes around its handling.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ async fn handle(_order: String, AppState(own): AppState<Own>) -> Result<String, 
 async fn what_middleware_changes_is_carried_by_a_handler_that_asks_for_nothing() {
     for state in State::ALL {
         for on_the_route in [true, false] {
-            let own = Own::default();
+            let own = Own::new();
             let change = Change(own.clone());
             let route = handle.reply_to("replies");
             let app = if on_the_route {
@@ -71,9 +71,9 @@ async fn what_middleware_changes_is_carried_by_a_handler_that_asks_for_nothing()
 
 #[tokio::test]
 async fn what_two_middlewares_change_is_carried_from_then_on() {
-    const BOTH: super::states::Carried = ("shelf=a1,tenant=acme,warehouse=north", "shelf=a1,warehouse=north");
+    const BOTH: Carried = ("shelf=a1,tenant=acme,warehouse=north", "shelf=a1,warehouse=north");
     for state in State::ALL {
-        let own = Own::default();
+        let own = Own::new();
         let app = App::new().subscribe(Channel::new("orders"), handle.middleware(Shelf).reply_to("replies"));
         let world = state.start_with(app.middleware(Change(own.clone())), own).await;
         world.arrive().await;

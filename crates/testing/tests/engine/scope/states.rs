@@ -1,5 +1,6 @@
 //! The states of telemetry a story is told in.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use opentelemetry_sdk::trace::{Sampler, SpanData};
@@ -7,7 +8,7 @@ use throughline_core::telemetry::Instrumentation;
 use throughline_core::{App, Delivery, Envelope, PublishError, Publisher};
 use throughline_testing::{AppTest, Capture, start, start_in, start_with};
 
-use crate::support::{SPAN, TRACE, TRACEPARENT, ids, traceparent, untraced};
+use crate::support::{SPAN, Seen, TRACE, TRACEPARENT, ids, traceparent, untraced};
 
 /// The baggage a message is to carry: where one arrived with `tenant=acme,user=bob`, and where none did.
 pub(super) type Carried = (&'static str, &'static str);
@@ -55,7 +56,7 @@ impl State {
 
     /// Serves an app in this state.
     pub(super) async fn start(self, app: App<Own>) -> World {
-        self.start_with(app, Own::default()).await
+        self.start_with(app, Own::new()).await
     }
 
     /// As [`start`](Self::start), with a state that middleware holds too.
@@ -79,14 +80,18 @@ impl State {
 }
 
 /// The state of the apps: what they hold that was not made for one message.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Own {
     publisher: Arc<OnceLock<Publisher>>,
-    pub(super) kept: Arc<std::sync::Mutex<Vec<Delivery>>>,
-    pub(super) calls: Arc<std::sync::Mutex<Vec<std::collections::HashMap<String, String>>>>,
+    pub(super) kept: Seen<Delivery>,
+    pub(super) calls: Seen<HashMap<String, String>>,
 }
 
 impl Own {
+    pub(super) fn new() -> Self {
+        Self { publisher: Arc::default(), kept: Seen::new(), calls: Seen::new() }
+    }
+
     /// Publishes with a publisher that knows nothing of the message.
     pub(super) async fn publish(&self, destination: &'static str) -> Result<(), PublishError> {
         self.publisher.get().expect("set before the first message").publish(destination, "42").await.map(drop)
