@@ -34,6 +34,9 @@ pub struct Row {
     pub allocation_target: Option<f64>,
 }
 
+/// What of a count is a share in something that grows, and no allocation of the message itself.
+const SHARE: f64 = 0.05;
+
 impl Row {
     /// Returns whether time and allocations are as asked for.
     #[must_use]
@@ -43,7 +46,7 @@ impl Row {
             Unit::PerSecond => self.ratio.median >= target,
         });
         let allocations = self.allocations.zip(self.allocation_target);
-        time && allocations.is_none_or(|(count, target)| count <= target)
+        time && allocations.is_none_or(|(count, target)| count <= target + SHARE)
     }
 
     fn verdict(&self, unit: Unit) -> &'static str {
@@ -149,7 +152,8 @@ impl Report {
             if let Some(target) = row.target {
                 let _ = write!(text, ", asked for {target:.2}");
             }
-            if let Some((count, most)) = row.allocations.zip(row.allocation_target).filter(|(count, most)| count > most)
+            if let Some((count, most)) =
+                row.allocations.zip(row.allocation_target).filter(|(count, most)| *count > most + SHARE)
             {
                 let _ = write!(text, "; {count:.2} allocations, asked for {most:.2}");
             }

@@ -37,16 +37,20 @@ where
 
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(async move {
+            // Made before the arguments are, so that all copies of the delivery share it. One that is open already is current, unless
+            // middleware has put another context around the handler, which is to stay.
+            let scope = if Args::USES_SCOPE { delivery.unopened_scope() } else { None };
+            let scope = scope.filter(|scope| !scope.is_open());
             let arguments = match Args::from_delivery(&delivery, state).await {
                 Ok(arguments) => arguments,
                 Err(rejection) => return Outcome::failed(rejection.into_failure()),
             };
             // Pinned here, so that there is room for it once and not in each way of running it.
             let handling = pin!(self.handler.call(arguments));
-            // The arguments may have asked for a scope in which baggage can be changed: what the handler publishes sees it.
-            let asked = if Args::USES_SCOPE { delivery.asked_scope() } else { None };
-            let Some(scope) = asked else { return handling.await.into_outcome() };
-            let mut outcome = run_in(Some(scope.context().clone()), handling).await.into_outcome();
+            // The arguments may have opened it, and a copy may be asked later: what the handler publishes sees the changes.
+            let scope = scope.filter(|scope| scope.is_open() || delivery.is_copied());
+            let Some(scope) = scope else { return handling.await.into_outcome() };
+            let mut outcome = run_in(Some(scope.open().context().clone()), handling).await.into_outcome();
             if outcome.has_replies() {
                 outcome.set_surroundings(scope.to_surroundings());
             }

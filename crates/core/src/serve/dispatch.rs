@@ -18,7 +18,7 @@ use crate::middleware::{
     Attempts, Endpoint, Middleware, Next, Overrides, ScopeUse, Settler, decide, panicked, process_with,
 };
 use crate::publish::Publisher;
-use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope};
+use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, run_in};
 
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
@@ -162,7 +162,7 @@ impl Dispatcher {
         match &self.dead_letter {
             None => self.answer(delivery, asked).await,
             Some(dead_letter) => {
-                let inner = Answering { dispatcher: self, asked };
+                let inner = Answering { dispatcher: self, asked, scope: delivery.made_scope() };
                 Next::new(std::slice::from_ref(dead_letter), &inner).run(delivery).await
             }
         }
@@ -252,6 +252,7 @@ impl Endpoint for Dispatcher {
 struct Answering<'a> {
     dispatcher: &'a Dispatcher,
     asked: &'a Delivery,
+    scope: Option<Scope>,
 }
 
 impl Endpoint for Answering<'_> {
@@ -260,6 +261,8 @@ impl Endpoint for Answering<'_> {
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
-        self.dispatcher.publish(envelope)
+        // Like a reply it sees what the handler has changed, whether or not its scope was open before.
+        let context = self.scope.as_ref().map(|scope| scope.context().clone());
+        Box::pin(run_in(context, self.dispatcher.publish(envelope)))
     }
 }

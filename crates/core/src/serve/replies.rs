@@ -30,7 +30,7 @@ impl Replies {
         let asked_for = outcome.surroundings().and_then(Scope::from_surroundings);
         let scope = inner.or(asked_for).or(scope);
         let context = scope.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
-        let of_messages = scope.as_ref().map_or(&[][..], Scope::messages);
+        let of_messages = scope.as_ref().map_or(&[][..], Scope::members);
         let (outcome, each) = outcome.take_each();
         let was_acked = *outcome.settlement() == Settlement::Ack;
         let outcome = self.settle_replies(outcome, asked).with_context(context.clone()).await;

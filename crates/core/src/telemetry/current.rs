@@ -226,10 +226,10 @@ pub trait CurrentBaggage {
     /// ```
     fn get_all_batch(&self) -> Vec<BTreeMap<String, String>> {
         let scope = self.baggage_scope();
-        if scope.messages().is_empty() {
+        if scope.members().is_empty() {
             return vec![entries(&scope.baggage())];
         }
-        scope.messages().iter().map(|message| entries(&message.baggage())).collect()
+        scope.members().iter().map(|message| entries(&message.baggage())).collect()
     }
 
     /// Returns the keys for which the messages of a batch have different values, in order of key. An absent key is no different value.
@@ -466,16 +466,20 @@ impl CurrentBaggage for Scope {
 }
 
 impl Delivery {
-    /// The scope for a handler or a middleware, in whose hands the baggage may change. It is made here where the engine needed none.
+    /// The scope for a handler or a middleware, in whose hands the baggage may change.
     pub(crate) fn telemetry_scope(&self) -> Scope {
-        let scope = self.made_scope().or_else(|| {
+        let scope = self.unopened_scope().unwrap_or_else(Scope::detached);
+        scope.open();
+        scope
+    }
+
+    /// The scope, made here where the engine needed none; nothing without telemetry. Copies of the delivery made from now on share it.
+    pub(crate) fn unopened_scope(&self) -> Option<Scope> {
+        self.made_scope().or_else(|| {
             let instrumentation = Instrumentation::from_any(self.runtime()?.telemetry.as_ref()?)?;
             let made = self.surroundings().get_or_init(|| Scope::of_current(instrumentation).to_surroundings());
             Scope::from_surroundings(made)
-        });
-        let scope = scope.unwrap_or_else(Scope::detached);
-        scope.open();
-        scope
+        })
     }
 
     /// The scope as far as there is one.
@@ -485,12 +489,6 @@ impl Delivery {
 
     pub(crate) fn set_scope(&mut self, scope: &Scope) {
         self.set_surroundings(scope.to_surroundings());
-    }
-
-    /// The scope a handler is to run in, where its arguments asked for one that is not current yet.
-    pub(crate) fn asked_scope(&self) -> Option<Scope> {
-        let scope = if self.is_copied() { self.telemetry_scope() } else { self.made_scope()? };
-        scope.unattached().is_some().then_some(scope)
     }
 }
 

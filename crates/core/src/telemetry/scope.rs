@@ -133,13 +133,8 @@ impl Scope {
         self.inner.opened.get().unwrap_or(&self.inner.context)
     }
 
-    /// The context as far as it has a list of changes that is not current yet.
-    pub(crate) fn unattached(&self) -> Option<&Context> {
-        let opened = self.inner.opened.get()?;
-        let own = opened.get::<Changes>()?;
-        let is_current =
-            Context::map_current(|current| current.get::<Changes>().is_some_and(|other| other.is_same(own)));
-        (!is_current).then_some(opened)
+    pub(crate) fn is_open(&self) -> bool {
+        self.inner.opened.get().is_some()
     }
 
     /// Returns the scopes of the messages of a batch, in message order; empty for a single message.
@@ -151,6 +146,14 @@ impl Scope {
     /// ```
     #[must_use]
     pub fn messages(&self) -> &[Self] {
+        for member in &self.inner.members {
+            member.open();
+        }
+        &self.inner.members
+    }
+
+    /// The scopes of the messages, for the engine's own eyes.
+    pub(crate) fn members(&self) -> &[Self] {
         &self.inner.members
     }
 

@@ -23,6 +23,7 @@ mod policies;
 mod retry;
 mod returns;
 mod routers;
+mod scope;
 mod settings;
 mod settling;
 mod status;
