@@ -2,6 +2,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::pin;
 use std::sync::OnceLock;
 
 use futures_util::FutureExt as _;
@@ -212,7 +213,7 @@ impl Processing {
 
     async fn guarded<F: Future>(&self, future: F) -> Result<F::Output, Panic> {
         let context = self.surrounds().then(|| self.context().clone());
-        run_in(context, AssertUnwindSafe(future).catch_unwind()).await
+        run_in(context, pin!(AssertUnwindSafe(future).catch_unwind())).await
     }
 
     fn resume(self, panic: Panic) -> ! {

@@ -1,6 +1,7 @@
 mod process;
 mod publish;
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -96,7 +97,7 @@ impl Middleware for TelemetryMiddleware {
         let transport = next.transport();
         let producer = self.instrumentation.producer(transport.system());
         let span = SendSpan::start(&producer, &Context::current(), transport, &mut envelope);
-        let result = run_in(span.context().cloned(), next.run(envelope)).await;
+        let result = run_in(span.context().cloned(), pin!(next.run(envelope))).await;
         span.finish(&result);
         result
     }

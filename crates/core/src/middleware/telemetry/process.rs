@@ -1,4 +1,5 @@
 use std::future::Future;
+use std::pin::pin;
 
 use opentelemetry::{Context, KeyValue};
 
@@ -81,7 +82,7 @@ where
         });
     }
     let context = processing.context().clone();
-    let outcome = run_in(processing.surrounds().then(|| context.clone()), run(delivery)).await;
+    let outcome = run_in(processing.surrounds().then(|| context.clone()), pin!(run(delivery))).await;
     let clock = processing.finish(outcome.failure(), reason(&outcome));
     (outcome, Settler { consumer: consumer.clone(), scope, context, clock })
 }
