@@ -29,7 +29,8 @@ async fn an_app_records_with_the_global_providers() {
     let names: Vec<_> = spans.iter().map(|span| span.name.as_ref()).collect();
     assert_eq!(names, ["publish orders", "process orders"]);
     let metrics = capture.metrics();
-    for name in ["messaging.client.operation.duration", "messaging.process.duration", "messaging.client.sent.messages"] {
+    for name in ["messaging.client.operation.duration", "messaging.process.duration", "messaging.client.sent.messages"]
+    {
         assert!(metrics.iter().any(|point| point.name == name), "{name} is recorded");
     }
 }
