@@ -338,6 +338,13 @@ const TRACESTATE: &[Row] = &[
         &[("traceparent", PARENT), ("tracestate", "foo@bar@baz=1,bar=2")],
         goes_on("bar=2"),
     ),
+    row("PROP-14", "a key with @@", &[("traceparent", PARENT), ("tracestate", "foo@@bar=1,bar=2")], goes_on("bar=2")),
+    row(
+        "PROP-14",
+        "a key that ends with @",
+        &[("traceparent", PARENT), ("tracestate", "foo@=1,bar=2")],
+        goes_on("foo@=1,bar=2"),
+    ),
     row("PROP-14", "two = in a member", &[("traceparent", PARENT), ("tracestate", "foo=bar=baz")], goes_on("")),
     row("PROP-14", "an empty value", &[("traceparent", PARENT), ("tracestate", "foo=,bar=3")], goes_on("")),
     row("PROP-14", "no value", &[("traceparent", PARENT), ("tracestate", "foo,bar=3")], goes_on("")),
@@ -396,12 +403,18 @@ fn the_published_limits_of_tracestate() {
     let list = |count: usize| (1..=count).map(|n| format!("bar{n:02}={n:02}")).collect::<Vec<_>>().join(",");
     let (key, value) =
         (|length: usize| format!("{}=1", "z".repeat(length)), |length: usize| format!("a={}", "v".repeat(length)));
+    let tenant = |before: usize, behind: usize| format!("foo=1,{}@{}=1", "t".repeat(before), "v".repeat(behind));
     for (case, state, expected) in [
         ("32 members", list(32), list(32)),
         // Difference: the published case drops the whole list; the specification lets members be cut from the right (PROP-13).
         ("33 members", list(33), list(32)),
         ("a key of 256 characters", key(256), key(256)),
         ("a key of 257 characters", key(257), String::new()),
+        // The API's own type takes at most 13 characters behind `@`, the specification any number: such a member goes alone.
+        ("a key of 241 characters, @ and 13", tenant(241, 13), tenant(241, 13)),
+        ("a key of 241 characters, @ and 14", tenant(241, 14), "foo=1".to_owned()),
+        ("a key of 242 characters, @ and 1", tenant(242, 1), tenant(242, 1)),
+        ("a key of 1 character, @ and 15", tenant(1, 15), "foo=1".to_owned()),
         ("a value of 256 characters", value(256), value(256)),
         ("a value of 257 characters", value(257), String::new()),
     ] {
