@@ -3,9 +3,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use throughline_core::Settlement;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Settle};
+use throughline_core::broker::{BrokerError, BrokerErrorKind, Done, Received, Settle};
 
-use crate::done::Done;
 use crate::server::{Held, Message, Queue};
 
 /// Makes the message ready for its next delivery, to the same place.

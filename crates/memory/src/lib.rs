@@ -47,7 +47,6 @@
 
 mod broker;
 mod delivery;
-mod done;
 mod publisher;
 mod semconv;
 mod server;

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
+use throughline_core::broker::{Done, Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Destination, System, Target};
 use throughline_core::{Delivery, Envelope, Receipt};
 use tokio::time::timeout;
 
-use crate::done::Done;
 use crate::semconv::INBOX;
 use crate::server::{Message, Server, is_inbox};
 

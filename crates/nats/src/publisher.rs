@@ -1,7 +1,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -12,7 +12,7 @@ use async_nats::jetstream::publish::PublishAck;
 use async_nats::message::OutboundMessage;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
+use throughline_core::broker::{Done, Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 use tokio::time::timeout;
 
@@ -60,8 +60,15 @@ impl NatsPublisher {
         if let Some(route) = destination.native::<Route>() {
             return route.clone();
         }
-        let is_inbox = semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
-        if self.to_streams && !is_inbox { Route::Stream(Expected::default()) } else { Route::Core }
+        if self.is_core(destination) { Route::Core } else { Route::Stream(Expected::default()) }
+    }
+
+    fn is_core(&self, destination: &Destination) -> bool {
+        let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
+        match destination.native::<Route>() {
+            Some(route) => matches!(route, Route::Core),
+            None => !self.to_streams || is_inbox(),
+        }
     }
 
     /// Sends one message: one to core NATS is done with when the client has it, one to a stream when that has answered.
@@ -98,7 +105,7 @@ impl NatsPublisher {
 
     /// Hands a message to the client if that has room for it now. If not, or if anything is wrong, nothing is sent.
     fn is_taken_at_once(&self, envelope: &Envelope) -> bool {
-        if !matches!(self.route(envelope.destination()), Route::Core) {
+        if !self.is_core(envelope.destination()) {
             return false;
         }
         let Ok(subject) = subject_of(envelope.destination()) else { return false };
@@ -225,7 +232,7 @@ impl Publish for NatsPublisher {
     where
         'a: 'f,
     {
-        if self.is_taken_at_once(&envelope) { Box::pin(Taken) } else { Box::pin(self.confirm(envelope)) }
+        if self.is_taken_at_once(&envelope) { Box::pin(Done::new()) } else { Box::pin(self.confirm(envelope)) }
     }
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
@@ -275,17 +282,6 @@ fn outbound(envelope: &Envelope, subject: &async_nats::Subject) -> Result<Outbou
         payload: envelope.payload().clone(),
         headers: (!headers.is_empty()).then_some(headers),
     })
-}
-
-/// Is the result of a publish that the client has taken. It has no size, so boxing it allocates nothing.
-struct Taken;
-
-impl Future for Taken {
-    type Output = Result<Receipt, PublishError>;
-
-    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Ok(Receipt::new()))
-    }
 }
 
 fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError> {

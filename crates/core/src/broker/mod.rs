@@ -4,12 +4,14 @@
 //! `throughline-memory` is the reference; the conformance suite of `throughline-testing` says what must hold.
 
 mod contract;
+mod done;
 mod error;
 mod pattern;
 mod publish;
 mod subscription;
 
 pub use self::contract::{Broker, Received, Settle, Subscriber};
+pub use self::done::Done;
 pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
 pub use self::pattern::{Pattern, Wildcards};
 pub use self::publish::Publish;

@@ -25,7 +25,7 @@ pub trait Publish: Send + Sync + 'static {
     }
 
     /// Publishes one message and returns when the broker has confirmed it, or, where it does not confirm, when the client accepted it
-    /// (SPAN-35). The headers are complete and are written as they are.
+    /// (SPAN-35). The headers are complete and are written as they are. The call itself may already publish: whoever calls it awaits it.
     ///
     /// # Errors
     ///

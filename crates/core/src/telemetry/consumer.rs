@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt};
-use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt};
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
 use super::attributes::{Place, split_shared};
@@ -12,18 +12,18 @@ use super::incoming::Incoming;
 use super::instrumentation::{Engine, Instrumentation};
 use super::metrics::with_settlement;
 use super::operation::{Clock, ErrorReport, Started};
+use super::origin::{Origin, Relation, link};
 use super::pending::{Receiving, Settling};
 use super::prepared::{Particular, Prepared};
 use super::processing::Processing;
-use super::scope::{Scope, admitted, baggage_attributes, with_baggage};
+use super::scope::{Scope, baggage_attributes};
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE,
     MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
-use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, SettleSpans, Trust};
+use super::settings::{ParentMode, SettleSpans, Trust};
 use crate::broker::BrokerError;
 use crate::message::{Headers, OperationType, Settlement, Source};
-use crate::propagation::Remote;
 
 /// Is the telemetry of one subscription: receive, process and settle.
 ///
@@ -45,8 +45,8 @@ use crate::propagation::Remote;
 #[derive(Clone)]
 pub struct Consumer {
     shared: Arc<Shared>,
-    parent: ParentMode,
-    trust: Trust,
+    pub(super) parent: ParentMode,
+    pub(super) trust: Trust,
 }
 
 struct Shared {
@@ -63,21 +63,6 @@ struct Shared {
 
 /// What becomes of messages, as it is counted.
 const SETTLEMENTS: [&str; 4] = ["ack", "dead_letter", "reject", "retry"];
-
-/// What the headers of a message said.
-struct Origin {
-    link: Option<SpanContext>,
-    parent: Option<SpanContext>,
-    baggage: Option<OtelBaggage>,
-}
-
-/// What a single message's span starts with.
-struct Relation {
-    parent: Context,
-    links: Vec<Link>,
-    /// The message's own context, where there is to be no span (PROP-20).
-    without_span: Option<Context>,
-}
 
 impl Consumer {
     pub(super) fn new(instrumentation: Instrumentation, source: Arc<Source>) -> Self {
@@ -139,11 +124,11 @@ impl Consumer {
         self
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.shared.engine
     }
 
-    fn instrumentation(&self) -> Instrumentation {
+    pub(super) fn instrumentation(&self) -> Instrumentation {
         Instrumentation { engine: Arc::clone(self.engine()) }
     }
 
@@ -475,98 +460,6 @@ impl Consumer {
         }
     }
 
-    /// Reads the headers as far as they are trusted (PROP-16, PROP-22, BAGG-15).
-    fn read_origin(&self, message: &Incoming<'_>) -> Origin {
-        let nothing = Origin { link: None, parent: None, baggage: None };
-        if self.trust == Trust::Ignore {
-            return nothing;
-        }
-        let Remote { span, baggage } = self.engine().read(message.headers);
-        let trusted = self.trust == Trust::Continue;
-        let policy = &self.engine().settings.inbound_baggage;
-        let baggage = baggage.filter(|_| trusted).map(|baggage| match policy {
-            BaggagePolicy::All => baggage,
-            _ => admitted(&baggage, policy),
-        });
-        let baggage = baggage.filter(|baggage| !baggage.is_empty());
-        Origin { parent: span.clone().filter(|_| trusted), link: span, baggage }
-    }
-
-    /// Chooses the parent and the links of a single message's span (LINK-01, -02, -06 to -09).
-    fn relate(&self, ambient: &Context, message: &Incoming<'_>) -> Relation {
-        let takes_all = self.trust == Trust::Continue
-            && self.parent != ParentMode::LinkOnly
-            && self.engine().settings.inbound_baggage == BaggagePolicy::All
-            && !ambient.has_active_span();
-        if takes_all {
-            // The usual case: what the headers say, put on top of what is current, is the parent as it is.
-            let Some(remote) = self.engine().extract(ambient, message.headers) else {
-                return Relation { parent: ambient.clone(), links: Vec::new(), without_span: None };
-            };
-            let creation = remote.span().span_context().clone();
-            let links = if creation.is_valid() { vec![link(creation)] } else { Vec::new() };
-            return Relation { parent: remote, links, without_span: None };
-        }
-        self.relate_by_choice(ambient, &self.read_origin(message))
-    }
-
-    fn relate_by_choice(&self, ambient: &Context, origin: &Origin) -> Relation {
-        let ambient_span = ambient.span().span_context().clone();
-        let mut links: Vec<Link> = origin.link.clone().map(link).into_iter().collect();
-        let parent = match (self.parent, &origin.parent) {
-            (ParentMode::Parent, Some(remote)) => {
-                if ambient_span.is_valid() {
-                    links.push(link(ambient_span));
-                }
-                ambient.with_remote_span_context(remote.clone())
-            }
-            (ParentMode::Auto, Some(remote)) if !ambient_span.is_valid() => {
-                ambient.with_remote_span_context(remote.clone())
-            }
-            _ => ambient.clone(),
-        };
-        let parent = match &origin.baggage {
-            Some(baggage) => with_baggage(&parent, baggage),
-            None => parent,
-        };
-        // Without a span the message's own context is current in every parent mode, so that the trace is passed on (PROP-20).
-        let without_span = origin.parent.clone().filter(|_| !ambient.has_active_span());
-        let without_span = without_span.map(|remote| parent.with_remote_span_context(remote));
-        Relation { parent, links, without_span }
-    }
-
-    /// The context of one message of a batch: its producer's span, or that of the batch where it has none to continue, and its own
-    /// baggage.
-    fn member_scope(&self, batch: &Context, ambient: &Context, origin: &Origin) -> Scope {
-        let context = match &origin.parent {
-            Some(remote) => batch.with_remote_span_context(remote.clone()),
-            None => batch.clone(),
-        };
-        let context = match &origin.baggage {
-            Some(baggage) => with_baggage(&context, baggage),
-            None if batch.baggage().is_empty() => context,
-            None => with_baggage(&context, ambient.baggage()),
-        };
-        Scope::new(context, Some(self.instrumentation()), Vec::new())
-    }
-
-    /// Merges the baggage of a batch (BAGG-12).
-    fn merge_baggage(&self, ambient: &Context, origins: &[Origin]) -> Context {
-        let how = self.engine().settings.batch_baggage;
-        let all: Vec<&OtelBaggage> = origins.iter().filter_map(|origin| origin.baggage.as_ref()).collect();
-        if all.is_empty() || how == BatchBaggage::None {
-            return ambient.clone();
-        }
-        let mut merged = OtelBaggage::new();
-        for (key, (value, metadata)) in all.iter().flat_map(|baggage| baggage.iter()) {
-            let agreed = || all.iter().all(|other| other.get(key.as_str()).is_none_or(|theirs| theirs == value));
-            if how == BatchBaggage::Merged || agreed() {
-                merged.insert_with_metadata(key.clone(), value.clone(), metadata.clone());
-            }
-        }
-        with_baggage(ambient, &merged)
-    }
-
     fn place_of<'a>(&'a self, message: &Incoming<'a>) -> Place<'a> {
         let source = &self.shared.source;
         Place {
@@ -625,10 +518,6 @@ impl Consumer {
             }
         }
     }
-}
-
-fn link(context: SpanContext) -> Link {
-    Link::new(context, Vec::new(), 0)
 }
 
 fn batch_count(messages: &[Incoming<'_>]) -> KeyValue {

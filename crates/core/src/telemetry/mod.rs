@@ -14,6 +14,7 @@ mod instrumentation;
 mod interned;
 mod metrics;
 mod operation;
+mod origin;
 mod pending;
 mod prepared;
 mod processing;

@@ -370,11 +370,7 @@ impl Sending {
     /// ```
     #[must_use]
     pub fn context(&self) -> Context {
-        self.context_or(&Context::current())
-    }
-
-    pub(crate) fn context_or(&self, parent: &Context) -> Context {
-        self.own_context().unwrap_or(parent).clone()
+        self.own_context().cloned().unwrap_or_else(Context::current)
     }
 
     /// The context that holds the send span, if there is one.

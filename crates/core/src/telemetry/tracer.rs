@@ -29,10 +29,9 @@ where
     T::Span: Span + Send + Sync + 'static,
 {
     fn start(&self, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> Started {
-        let mut span = self.build_with_context(builder, parent);
+        let span = build(self, builder, parent, late);
         let is_recording = span.is_recording();
         if is_recording {
-            late(&mut |attribute| span.set_attribute(attribute));
             return Started { context: parent.with_span(span), is_recording };
         }
         // Of a span that records nothing only the context matters; the span itself is large and would be boxed.
@@ -46,14 +45,19 @@ where
         late: &mut Late<'_>,
         end: &mut dyn FnMut() -> Option<SystemTime>,
     ) -> SpanContext {
-        let mut span = self.build_with_context(builder, parent);
-        if span.is_recording() {
-            late(&mut |attribute| span.set_attribute(attribute));
-        }
+        let mut span = build(self, builder, parent, late);
         match end() {
             Some(time) => span.end_with_timestamp(time),
             None => span.end(),
         }
         span.span_context().clone()
     }
+}
+
+fn build<T: Tracer>(tracer: &T, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> T::Span {
+    let mut span = tracer.build_with_context(builder, parent);
+    if span.is_recording() {
+        late(&mut |attribute| span.set_attribute(attribute));
+    }
+    span
 }
