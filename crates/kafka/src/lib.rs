@@ -1,0 +1,1 @@
+//! Kafka for Throughline, on the client `rdkafka`.
