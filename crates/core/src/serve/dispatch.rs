@@ -65,7 +65,7 @@ impl Dispatcher {
             dead_letter: options.dead_letter,
             chain: options.middleware,
             replies: Replies::new(publisher, options.replies),
-            concurrency: options.concurrency,
+            concurrency: options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
@@ -91,6 +91,9 @@ impl Dispatcher {
             Work::Batch(received) => return Box::pin(self.dispatch_batch(received)).await,
         };
         loop {
+            if received.is_withdrawn() {
+                return;
+            }
             let delivery = self.equip(received.delivery.clone());
             let handled = if self.is_bare(&received) {
                 // What `process` comes to where nothing stands around it: each future less on the way is felt here.
@@ -110,7 +113,11 @@ impl Dispatcher {
     }
 
     async fn dispatch_batch(&self, mut received: Vec<Received>) {
-        while !received.is_empty() {
+        loop {
+            received.retain(|message| !message.is_withdrawn());
+            if received.is_empty() {
+                return;
+            }
             let messages = received.iter().map(|received| self.equip(received.delivery.clone()));
             let delivery = Delivery::batch(messages.collect());
             let handling = pin!(self.process(delivery.clone(), &delivery));

@@ -21,6 +21,9 @@ pub(super) async fn settle_one(
     }
     let Some(settle) = message.take_settle() else { return };
     let result = settle.settle(message, settlement).await;
+    if result.is_ok() && settle.is_deferred() {
+        return;
+    }
     if let Err(error) = &result {
         let destination = message.delivery.destination();
         warn!(destination, %error, "settling failed; the broker will deliver the message again");
