@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BrokerError, Observe, Publish, Subscription};
+use super::{BrokerError, Observe, Publish, RetryRoute, Subscription};
 use crate::message::{Delivery, Settlement, Source};
 
 /// Is a connection to a message broker.
@@ -53,6 +53,18 @@ pub trait Subscriber: Send {
     /// Where it does not, the framework retries in place.
     fn redelivers(&self) -> bool {
         false
+    }
+
+    /// Returns where messages wait for their next attempt, for a broker that does not deliver them again by itself; the default is in
+    /// place, with the messages behind them.
+    fn retry_route(&self) -> Option<Arc<dyn RetryRoute>> {
+        None
+    }
+
+    /// Returns what publishes the replies and what else the handlers of this subscription send, where that is not the broker's own
+    /// [`transport`](Broker::transport).
+    fn transport(&self) -> Option<Arc<dyn Publish>> {
+        None
     }
 
     /// Returns how many deliveries are handled at the same time where the user sets nothing; the default is one.

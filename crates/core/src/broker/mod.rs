@@ -9,6 +9,7 @@ mod error;
 mod observe;
 mod pattern;
 mod publish;
+mod retry;
 mod subscription;
 
 pub use self::contract::{Broker, Received, Settle, Subscriber};
@@ -17,4 +18,5 @@ pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKi
 pub use self::observe::Observe;
 pub use self::pattern::{Pattern, Wildcards};
 pub use self::publish::Publish;
+pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
 pub use self::subscription::{BatchPolicy, Subscription};

@@ -64,7 +64,7 @@ impl Running {
             if let Some(instrumentation) = &instrumentation {
                 subscriber.observe(Arc::new(instrumentation.consumer(subscriber.source())));
             }
-            let transport = broker.transport();
+            let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
             let dispatcher =
                 Dispatcher::new(&*subscriber, transport, entry.handler, entry.options, instrumentation.as_ref());
             ready.push((name, Worker::new(subscriber, dispatcher, entry.subscription.batch(), phase.subscribe())));
