@@ -13,6 +13,7 @@
 mod broker;
 mod compose;
 mod error;
+mod install;
 mod local;
 pub mod nats;
 mod server;
@@ -20,3 +21,8 @@ mod server;
 pub use self::broker::{BROKERS, Broker, Pass, broker};
 pub use self::error::{ServerError, ServerErrorKind};
 pub use self::server::{Origin, Server};
+
+/// What the user set; an empty value is as good as none.
+fn set_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
