@@ -14,6 +14,7 @@ mod broker;
 mod compose;
 mod error;
 mod install;
+pub mod kafka;
 mod local;
 pub mod nats;
 mod server;
