@@ -15,7 +15,10 @@ pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
     stream.set_read_timeout(Some(WITHIN))?;
     stream.write_all(&metadata_request())?;
     let mut answer = [0; 12];
-    stream.read_exact(&mut answer)?;
+    let read = stream.read_exact(&mut answer);
+    if read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::UnexpectedEof) {
+        return read;
+    }
     match brokers(&answer) {
         Some(1..) => Ok(()),
         Some(_) => Err(io::Error::other(format!("the broker at {address} is not ready"))),
