@@ -154,7 +154,8 @@ fn free_port() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").expect("a free loopback port")
 }
 
-/// The settings of the shared server, see `xtask/src/servers/kafka/settings.rs`.
+/// The settings of the shared server, see `xtask/src/servers/kafka/settings.rs`, and one more: who is killed may come
+/// back when its session is over, which would be 9 s.
 fn properties(port: u16, controller: u16, data: &Path) -> String {
     format!(
         "\
@@ -175,6 +176,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 ",
         data = data.join("data").display()
     )
@@ -185,6 +188,7 @@ mod tests {
     use rdkafka::consumer::{Consumer, StreamConsumer};
     use rdkafka::producer::{FutureProducer, FutureRecord};
     use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -221,7 +225,7 @@ mod tests {
         publish(&bootstrap, "kept", "before the kill").await;
 
         server.kill().await;
-        topics::brokers(&bootstrap).await.expect_err("nobody answers");
+        TcpStream::connect(&bootstrap).await.expect_err("nobody answers");
         server.restart().await;
         publish(&bootstrap, "kept", "before the stop").await;
         // 143 is how Java ends after SIGTERM, when all it had to do is done.

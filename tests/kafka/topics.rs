@@ -53,8 +53,10 @@ pub(crate) async fn brokers(bootstrap: &str) -> Result<Vec<i32>, KafkaError> {
 }
 
 fn admin(bootstrap: &str) -> Arc<AdminClient<DefaultClientContext>> {
-    let config = ClientConfig::new().set("bootstrap.servers", bootstrap).create();
-    Arc::new(config.expect("an admin client"))
+    let mut config = ClientConfig::new();
+    // A server that starts is asked again soon; the client would wait longer after each failure.
+    config.set("bootstrap.servers", bootstrap).set("reconnect.backoff.max.ms", "100");
+    Arc::new(config.create().expect("an admin client"))
 }
 
 fn options() -> AdminOptions {
