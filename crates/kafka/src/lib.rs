@@ -1,1 +1,3 @@
 //! Kafka for Throughline, on the client `rdkafka`.
+
+mod error;
