@@ -1,1 +1,11 @@
 //! Kafka for Throughline, on the client `rdkafka`.
+
+mod carrier;
+mod extract;
+mod raw_headers;
+mod record;
+mod semconv;
+
+pub use self::carrier::{HeaderExtractor, HeaderInjector, RecordHeaders};
+pub use self::extract::{Key, Offset, Partition, Timestamp, TopicName};
+pub use self::record::NativeRecord;
