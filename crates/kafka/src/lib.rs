@@ -7,7 +7,6 @@ mod context;
 mod destination;
 mod error;
 mod extract;
-mod pipeline;
 mod producer;
 mod publisher;
 mod raw_headers;
