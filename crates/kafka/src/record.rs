@@ -1,0 +1,387 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use opentelemetry::KeyValue;
+use rdkafka::Timestamp as NativeTimestamp;
+use rdkafka::message::{BorrowedHeaders, Message};
+use throughline_core::message::{Delivery, Headers, Native, OperationType};
+
+use crate::carrier::{self, RecordHeaders};
+use crate::raw_headers;
+use crate::semconv::{
+    CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, offset_attribute, partition_attribute, tombstone_attribute,
+};
+
+/// Is what only Kafka knows about a received message: its place in the topic, and whether its value is null.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use throughline_core::Delivery;
+/// use throughline_kafka::NativeRecord;
+///
+/// // What a test gives to a handler that asks for the partition.
+/// let delivery = Delivery::new("orders", "{}").with_native(Arc::new(NativeRecord::at("orders", 3, 42)));
+/// let record = delivery.native::<NativeRecord>();
+/// assert_eq!(record.map(|record| (record.partition(), record.offset())), Some((3, 42)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct NativeRecord {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp: NativeTimestamp,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) is_tombstone: bool,
+    /// Whether the key may be an attribute (ATTR-C-23).
+    pub(crate) records_key: bool,
+}
+
+impl NativeRecord {
+    /// Creates one at a place in a topic, for tests on the in-memory broker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::NativeRecord;
+    /// assert_eq!(NativeRecord::at("orders", 3, 42).topic(), "orders");
+    /// ```
+    #[must_use]
+    pub fn at(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
+        Self {
+            topic: topic.into(),
+            partition,
+            offset,
+            timestamp: NativeTimestamp::NotAvailable,
+            key: None,
+            is_tombstone: false,
+            records_key: true,
+        }
+    }
+
+    /// Returns the topic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_kafka::NativeRecord;
+    /// assert_eq!(NativeRecord::at("orders", 3, 42).topic(), "orders");
+    /// ```
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Returns the partition, counted from 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_kafka::NativeRecord;
+    /// assert_eq!(NativeRecord::at("orders", 3, 42).partition(), 3);
+    /// ```
+    #[must_use]
+    pub const fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// Returns the offset in the partition, counted from 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_kafka::NativeRecord;
+    /// assert_eq!(NativeRecord::at("orders", 3, 42).offset(), 42);
+    /// ```
+    #[must_use]
+    pub const fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Returns the timestamp with its kind: when the record was made, or when the broker appended it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use rdkafka::Timestamp;
+    /// # use throughline_kafka::NativeRecord;
+    /// assert_eq!(NativeRecord::at("orders", 3, 42).timestamp(), Timestamp::NotAvailable);
+    /// ```
+    #[must_use]
+    pub const fn timestamp(&self) -> NativeTimestamp {
+        self.timestamp
+    }
+
+    /// Returns the key; `None` where it is null.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_kafka::NativeRecord;
+    /// assert!(NativeRecord::at("orders", 3, 42).key().is_none());
+    /// ```
+    #[must_use]
+    pub const fn key(&self) -> Option<&Bytes> {
+        self.key.as_ref()
+    }
+
+    /// Tells whether the value is null, which in a compacted topic deletes the key. An empty value is not null.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_kafka::NativeRecord;
+    /// assert!(!NativeRecord::at("orders", 3, 42).is_tombstone());
+    /// ```
+    #[must_use]
+    pub const fn is_tombstone(&self) -> bool {
+        self.is_tombstone
+    }
+}
+
+impl Native for NativeRecord {
+    fn attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
+        let key = self.key.as_deref().filter(|_| self.records_key);
+        push_attributes(operation, self.partition, self.offset, key, self.is_tombstone, attributes);
+    }
+}
+
+/// Adds what a span of a received record shows of it (ATTR-K-02, -04 to -06): not the key and the tombstone when it is settled.
+pub(crate) fn push_attributes(
+    operation: OperationType,
+    partition: i32,
+    offset: i64,
+    key: Option<&[u8]>,
+    is_tombstone: bool,
+    attributes: &mut Vec<KeyValue>,
+) {
+    attributes.push(partition_attribute(partition));
+    attributes.push(offset_attribute(offset));
+    if operation == OperationType::Settle {
+        return;
+    }
+    attributes.extend(key.and_then(key_attribute));
+    if is_tombstone {
+        attributes.push(tombstone_attribute());
+    }
+}
+
+/// Returns a record's time, which is in milliseconds since 1970; `None` where it has none.
+pub(crate) fn time_of(timestamp: NativeTimestamp) -> Option<SystemTime> {
+    let millis = u64::try_from(timestamp.to_millis()?).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+}
+
+/// Turns a record into a delivery, the hot path. Key, value and header values are copied out of the client's memory into
+/// one buffer, of which the delivery holds slices.
+pub(crate) fn to_delivery<M>(message: &M, topic: &Arc<str>, records_key: bool) -> Delivery
+where
+    M: Message,
+    M::Headers: RecordHeaders,
+{
+    let native_headers = message.headers().map(RecordHeaders::to_borrowed);
+    let (key, value, timestamp) = (message.key(), message.payload(), message.timestamp());
+    let mut copies = Copies::of(key, value, native_headers);
+    let key = key.map(|key| copies.next(key.len()));
+    let payload = value.map_or_else(Bytes::new, |value| copies.next(value.len()));
+    let headers = native_headers.map(|headers| carrier::read(headers, |value| copies.next(value.len())));
+
+    let mut delivery = Delivery::new(Arc::clone(topic), payload);
+    if let Some(key) = &key {
+        delivery = delivery.with_key(key.clone());
+    }
+    if let Some(headers) = headers.filter(|headers| !headers.is_empty()) {
+        delivery = with_headers(delivery, headers);
+    }
+    if value.is_none() {
+        delivery = delivery.without_payload();
+    }
+    if let Some(sent_at) = time_of(timestamp) {
+        delivery = delivery.with_sent_at(sent_at);
+    }
+    delivery.with_native(Arc::new(NativeRecord {
+        topic: Arc::clone(topic),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp,
+        key,
+        is_tombstone: value.is_none(),
+        records_key,
+    }))
+}
+
+fn with_headers(mut delivery: Delivery, headers: Headers) -> Delivery {
+    let text = |name| headers.get_last(name).filter(|value| !value.is_empty()).map(Arc::<str>::from);
+    let (id, correlation_id, reply_to) = (text(MESSAGE_ID), text(CORRELATION_ID), text(REPLY_TO));
+    delivery = delivery.with_headers(headers);
+    if let Some(id) = id {
+        delivery = delivery.with_id(id);
+    }
+    if let Some(id) = correlation_id {
+        delivery = delivery.with_correlation_id(id);
+    }
+    match reply_to {
+        Some(topic) => delivery.with_reply_to(topic.to_string()),
+        None => delivery,
+    }
+}
+
+/// The copies of a record's parts in one buffer, handed out in the order in which they were put there.
+struct Copies {
+    rest: Bytes,
+}
+
+impl Copies {
+    fn of(key: Option<&[u8]>, value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Self {
+        let in_headers = || headers.into_iter().flat_map(raw_headers::iter).filter_map(|header| header.value);
+        let parts = || key.into_iter().chain(value).chain(in_headers());
+        let mut buffer = Vec::with_capacity(parts().map(<[u8]>::len).sum());
+        parts().for_each(|part| buffer.extend_from_slice(part));
+        Self { rest: buffer.into() }
+    }
+
+    fn next(&mut self, length: usize) -> Bytes {
+        // Longer than what is left it never is: the lengths are those of the parts.
+        self.rest.split_to(length.min(self.rest.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
+
+    use super::*;
+
+    fn record(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -> OwnedMessage {
+        let entries = headers.iter();
+        let native =
+            entries.fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
+        OwnedMessage::new(
+            payload.map(<[u8]>::to_vec),
+            key.map(<[u8]>::to_vec),
+            "orders".to_owned(),
+            NativeTimestamp::CreateTime(1_700_000_000_000),
+            3,
+            12,
+            (!headers.is_empty()).then_some(native),
+        )
+    }
+
+    fn delivery(record: &OwnedMessage) -> Delivery {
+        to_delivery(record, &Arc::from("orders"), true)
+    }
+
+    fn attributes(delivery: &Delivery, operation: OperationType) -> Vec<String> {
+        let mut attributes = Vec::new();
+        delivery.native::<NativeRecord>().unwrap().attributes(operation, &mut attributes);
+        attributes.iter().map(|attribute| format!("{}={}", attribute.key, attribute.value)).collect()
+    }
+
+    #[test]
+    fn a_delivery_has_all_of_the_record() {
+        let headers = [("message-id", "m1"), ("Correlation-Id", "c1"), ("reply-to", "answers"), ("tenant", "acme")];
+        let delivery = delivery(&record(Some(b"k1"), Some(b"{}"), &headers));
+        assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders", &b"{}"[..]), "ATTR-K-01");
+        assert_eq!(delivery.key().map(AsRef::as_ref), Some(&b"k1"[..]));
+        assert_eq!((delivery.id(), delivery.correlation_id()), (Some("m1"), Some("c1")), "ATTR-K-09");
+        assert_eq!(delivery.reply_to().map(|to| to.name()), Some("answers"));
+        assert_eq!(delivery.headers().get("tenant"), Some("acme"));
+        assert_eq!(delivery.attempt(), 1);
+        assert_eq!(delivery.sent_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
+        let native = delivery.native::<NativeRecord>().unwrap();
+        assert_eq!((native.topic(), native.partition(), native.offset()), ("orders", 3, 12));
+        assert_eq!(native.timestamp(), NativeTimestamp::CreateTime(1_700_000_000_000));
+        assert_eq!(native.key(), delivery.key());
+    }
+
+    #[test]
+    fn an_id_is_never_invented() {
+        let delivery = delivery(&record(Some(b"k1"), Some(b"{}"), &[("message-id", "")]));
+        assert_eq!(
+            (delivery.id(), delivery.correlation_id(), delivery.reply_to().is_none()),
+            (None, None, true),
+            "ATTR-K-09"
+        );
+    }
+
+    #[test]
+    fn null_is_a_tombstone_and_empty_is_not() {
+        for (payload, is_tombstone) in [(None, true), (Some(&b""[..]), false)] {
+            let delivery = delivery(&record(Some(b"k1"), payload, &[]));
+            assert!(delivery.payload().is_empty());
+            assert_eq!(delivery.has_payload(), !is_tombstone);
+            assert_eq!(delivery.native::<NativeRecord>().unwrap().is_tombstone(), is_tombstone, "ATTR-K-06");
+        }
+    }
+
+    #[test]
+    fn an_empty_key_is_a_key() {
+        assert_eq!(delivery(&record(Some(b""), Some(b"{}"), &[])).key(), Some(&Bytes::new()));
+        assert_eq!(delivery(&record(None, Some(b"{}"), &[])).key(), None);
+    }
+
+    #[test]
+    fn each_operation_has_its_attributes() {
+        let tombstone = delivery(&record(Some(b"k1"), None, &[]));
+        let placed = ["messaging.destination.partition.id=3", "messaging.kafka.offset=12"];
+        let shown = ["messaging.kafka.message.key=k1", "messaging.kafka.message.tombstone=true"];
+        for operation in [OperationType::Receive, OperationType::Process] {
+            assert_eq!(attributes(&tombstone, operation), [placed, shown].concat(), "ATTR-K-02, -04 to -06");
+        }
+        assert_eq!(attributes(&tombstone, OperationType::Settle), placed, "ATTR-K-04, ATTR-K-06");
+        let plain = delivery(&record(None, Some(b""), &[]));
+        assert_eq!(attributes(&plain, OperationType::Process), placed, "ATTR-K-04, ATTR-K-06");
+    }
+
+    #[test]
+    fn a_key_that_may_not_be_shown_is_not() {
+        let delivery = to_delivery(&record(Some(b"k1"), Some(b"{}"), &[]), &Arc::from("orders"), false);
+        assert_eq!(attributes(&delivery, OperationType::Process).len(), 2, "ATTR-C-23");
+        assert_eq!(delivery.key(), Some(&Bytes::from_static(b"k1")), "the handler has it all the same");
+    }
+
+    #[test]
+    fn a_time_that_is_not_known_is_none() {
+        for timestamp in [
+            NativeTimestamp::NotAvailable,
+            NativeTimestamp::CreateTime(-1),
+            NativeTimestamp::CreateTime(-1_000),
+            NativeTimestamp::LogAppendTime(i64::MIN),
+        ] {
+            assert_eq!(time_of(timestamp), None);
+        }
+        assert!(time_of(NativeTimestamp::LogAppendTime(0)).is_some());
+        let _ = time_of(NativeTimestamp::CreateTime(i64::MAX));
+    }
+
+    proptest! {
+        /// VERF-12: whatever a record holds, the delivery holds the same, and each part its own.
+        #[test]
+        fn every_part_is_copied(
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..8)),
+            payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..32)),
+            headers in prop::collection::vec(
+                (prop::collection::vec(1_u8.., 0..6), prop::option::of(prop::collection::vec(any::<u8>(), 0..8))),
+                0..5,
+            ),
+        ) {
+            let mut native = OwnedHeaders::new();
+            for (name, value) in &headers {
+                raw_headers::append(&mut native, name, value.as_deref());
+            }
+            let record = record(key.as_deref(), payload.as_deref(), &[]).replace_headers(Some(native));
+            let delivery = delivery(&record);
+            prop_assert_eq!(delivery.key().map(AsRef::as_ref), key.as_deref());
+            prop_assert_eq!(delivery.payload().as_ref(), payload.as_deref().unwrap_or_default());
+            let named = headers.iter().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)));
+            let expected: Vec<(&str, &[u8])> =
+                named.map(|(name, value)| (name, value.as_deref().unwrap_or_default())).collect();
+            let found: Vec<(&str, &[u8])> =
+                delivery.headers().iter().map(|(name, value)| (name, value.as_ref())).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
