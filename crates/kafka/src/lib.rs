@@ -3,6 +3,7 @@
 mod broker;
 mod carrier;
 mod config;
+mod consumer;
 mod context;
 mod destination;
 mod error;
@@ -13,6 +14,8 @@ mod raw_headers;
 mod receipt;
 mod record;
 mod semconv;
+mod subscriber;
+mod subscription;
 mod tombstone;
 
 pub use self::broker::Kafka;
@@ -21,4 +24,5 @@ pub use self::destination::TopicDestination;
 pub use self::extract::{Key, Offset, Partition, Timestamp, TopicName};
 pub use self::receipt::RecordMetadata;
 pub use self::record::NativeRecord;
+pub use self::subscription::{Assignment, Isolation, StartPosition, Topic};
 pub use self::tombstone::Tombstone;
