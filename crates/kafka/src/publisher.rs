@@ -186,3 +186,103 @@ fn receipt(reported: Result<RecordMetadata, KafkaError>, destination: &Destinati
     }
     Ok(receipt)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rdkafka::Timestamp;
+    use rdkafka::message::Headers as _;
+
+    use super::*;
+    use crate::TopicDestination;
+
+    fn written(envelope: &Envelope) -> Vec<(String, Vec<u8>)> {
+        let native = headers(envelope);
+        let all = native.iter().flat_map(|native| native.iter());
+        all.map(|one| (one.key.to_owned(), one.value.unwrap_or_default().to_vec())).collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+        expected.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+    }
+
+    fn place() -> RecordMetadata {
+        RecordMetadata { partition: 3, offset: 12, timestamp: Timestamp::NotAvailable }
+    }
+
+    #[test]
+    fn what_kafka_has_no_place_for_are_headers() {
+        let mut envelope = Envelope::new("orders", "x")
+            .with_header("tenant", "acme")
+            .with_header("Message-ID", "copied")
+            .with_id("m1")
+            .with_correlation_id("c1")
+            .with_content_type("application/json")
+            .with_reply_to("answers");
+        envelope.headers_mut().append("tenant", "twice");
+        let expected = [
+            ("tenant", "acme"),
+            ("tenant", "twice"),
+            ("message-id", "m1"),
+            ("correlation-id", "c1"),
+            ("content-type", "application/json"),
+            ("reply-to", "answers"),
+        ];
+        assert_eq!(written(&envelope), pairs(&expected), "ATTR-K-09");
+    }
+
+    #[test]
+    fn a_message_without_headers_has_none() {
+        assert!(headers(&Envelope::new("orders", "x").with_key("42")).is_none());
+    }
+
+    #[test]
+    fn a_header_of_the_user_stays_where_there_is_no_property() {
+        let envelope = Envelope::new("orders", "x").with_header("message-id", "mine");
+        assert_eq!(written(&envelope), pairs(&[("message-id", "mine")]));
+    }
+
+    #[test]
+    fn null_and_empty_are_not_the_same() {
+        let report = Report::new();
+        let parts = |envelope: &Envelope| {
+            let record = record(envelope, &report).unwrap();
+            (record.key.map(<[u8]>::to_vec), record.payload.map(<[u8]>::to_vec))
+        };
+        assert_eq!(parts(&Envelope::new("orders", "x").without_payload().with_key("42")), (Some(b"42".to_vec()), None));
+        assert_eq!(parts(&Envelope::new("orders", "").with_key("")), (Some(vec![]), Some(vec![])));
+        assert_eq!(parts(&Envelope::new("orders", "x")), (None, Some(b"x".to_vec())));
+    }
+
+    #[test]
+    fn the_receipt_has_what_was_not_known_before() {
+        let attributes = |destination: Destination| {
+            let receipt = receipt(Ok(place()), &destination).unwrap();
+            assert_eq!(receipt.native::<RecordMetadata>(), Some(&place()));
+            receipt.attributes().iter().map(|one| format!("{}={}", one.key, one.value)).collect::<Vec<_>>()
+        };
+        let (partition, offset) = ("messaging.destination.partition.id=3", "messaging.kafka.offset=12");
+        assert_eq!(attributes("orders".into()), [partition, offset], "ATTR-K-02, ATTR-K-05");
+        assert_eq!(attributes(TopicDestination::new("orders").partition(3).into()), [offset], "ATTR-K-02");
+    }
+
+    #[test]
+    fn a_topic_has_a_name_the_brokers_take() {
+        let longest = "a".repeat(MAX_TOPIC);
+        for name in ["orders", "orders.placed_2-x", "...", "A", longest.as_str()] {
+            assert!(is_topic(name), "{name}");
+        }
+        let too_long = "a".repeat(MAX_TOPIC + 1);
+        for name in ["", ".", "..", "a b", "größe", "a\0", "a/b", too_long.as_str()] {
+            assert!(!is_topic(name), "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_makes_the_record_panic(name in ".*", key in ".*", header in ".*", value in ".*") {
+            let envelope = Envelope::new(name, value.clone()).with_key(key).with_header(header, value);
+            let _ = record(&envelope, &Report::new());
+        }
+    }
+}
