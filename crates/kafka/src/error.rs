@@ -1,0 +1,343 @@
+mod names;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+
+pub(crate) use self::names::{OTHER, TIMEOUT};
+
+/// `error.type` of a client that could not be created with its properties.
+const CONFIGURATION: &str = "configuration";
+
+/// `error.type` of what the client gave up because it was closed.
+const CANCELED: &str = "canceled";
+
+/// Returns the value of `error.type`: of a broker's error the name in the Kafka protocol, of the client's own one of a
+/// fixed list (ATTR-K-12).
+pub(crate) fn error_type(code: RDKafkaErrorCode) -> &'static str {
+    let known = names::PROTOCOL.iter().chain(names::CLIENT);
+    known.copied().find(|(known, _)| *known == code).map_or(OTHER, |(_, name)| name)
+}
+
+/// Says what went wrong with a connection or a subscription. The context says what was tried, such as "cannot subscribe
+/// to `orders`".
+pub(crate) fn broker(context: &str, error: &KafkaError) -> BrokerError {
+    let cause = Cause::of(error);
+    described(cause.broker_kind(), error, format!("{context}: {}", cause.advice()))
+}
+
+/// Says why no connection was made, and what to change.
+pub(crate) fn connect(error: &KafkaError, servers: &str) -> BrokerError {
+    let cause = Cause::of(error);
+    let (kind, message) = match cause {
+        Cause::Disconnected | Cause::Timeout => (
+            BrokerErrorKind::Unreachable,
+            format!("no Kafka server answers at {servers}: start it there or correct `bootstrap.servers`"),
+        ),
+        cause => (cause.broker_kind(), format!("no connection to {servers}: {}", cause.advice())),
+    };
+    described(kind, error, message)
+}
+
+/// Says why a message was not published.
+pub(crate) fn publish(error: &KafkaError, topic: &str) -> PublishError {
+    let cause = Cause::of(error);
+    let message = format!("the message to `{}` was not published: {}", topic.escape_debug(), cause.advice());
+    PublishError::new(cause.publish_kind(), type_of(error), message).with_source(error.clone())
+}
+
+/// Says that offsets were not committed.
+pub(crate) fn commit(error: &KafkaError) -> BrokerError {
+    let message = "the offsets were not committed: what was settled since the last commit may be delivered again";
+    described(Cause::of(error).broker_kind(), error, message.to_owned())
+}
+
+/// Says which property cannot be set, without its value: it may be a secret.
+pub(crate) fn property(name: &str, why: &str) -> BrokerError {
+    BrokerError::configuration(format!("the property `{name}` cannot be used: {why}"))
+}
+
+fn described(kind: BrokerErrorKind, error: &KafkaError, message: String) -> BrokerError {
+    BrokerError::new(kind, type_of(error), message).with_source(error.clone())
+}
+
+fn type_of(error: &KafkaError) -> &'static str {
+    match error {
+        KafkaError::Canceled => CANCELED,
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Subscription(_) => CONFIGURATION,
+        KafkaError::Nul(_) => error_type(RDKafkaErrorCode::InvalidArgument),
+        error => error.rdkafka_error_code().map_or(OTHER, error_type),
+    }
+}
+
+/// Is what lies behind an error: one of the few for which there is something else to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cause {
+    Configuration,
+    Disconnected,
+    Fenced,
+    InvalidTopic,
+    NotFound,
+    Other,
+    QueueFull,
+    Refused,
+    Timeout,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+}
+
+impl Cause {
+    fn of(error: &KafkaError) -> Self {
+        match error {
+            KafkaError::Canceled => Self::Disconnected,
+            KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Subscription(_) => {
+                Self::Configuration
+            }
+            KafkaError::Nul(_) => Self::InvalidTopic,
+            error => error.rdkafka_error_code().map_or(Self::Other, Self::of_code),
+        }
+    }
+
+    fn of_code(code: RDKafkaErrorCode) -> Self {
+        use RDKafkaErrorCode::*;
+        match code {
+            InconsistentGroupProtocol
+            | InvalidArgument
+            | InvalidConfig
+            | InvalidGroupId
+            | InvalidRequiredAcks
+            | InvalidSessionTimeout
+            | InvalidTransactionTimeout
+            | UnsupportedAssignor => Self::Configuration,
+            AllBrokersDown
+            | BrokerDestroy
+            | BrokerTransportFailure
+            | DestroyBroker
+            | NetworkException
+            | PurgeInflight
+            | PurgeQueue
+            | Resolve => Self::Disconnected,
+            Fatal
+            | Fenced
+            | FencedInstanceId
+            | FencedMemberEpoch
+            | InvalidProducerEpoch
+            | InvalidProducerIdMapping
+            | ProducerFenced
+            | UnreleasedInstanceId => Self::Fenced,
+            InvalidTopic => Self::InvalidTopic,
+            GroupIdNotFound
+            | ResourceNotFound
+            | UnknownGroup
+            | UnknownPartition
+            | UnknownTopic
+            | UnknownTopicId
+            | UnknownTopicOrPartition => Self::NotFound,
+            QueueFull => Self::QueueFull,
+            DuplicateSequenceNumber
+            | GaplessGuarantee
+            | InvalidDifferentRecord
+            | InvalidMessage
+            | InvalidRecord
+            | InvalidRequest
+            | InvalidTimestamp
+            | OutOfOrderSequenceNumber
+            | PolicyViolation
+            | UnknownProducerId => Self::Refused,
+            MessageTimedOut | OperationTimedOut | RequestTimedOut | TimedOutQueue => Self::Timeout,
+            MessageBatchTooLarge | MessageSizeTooLarge => Self::TooLarge,
+            Authentication
+            | ClusterAuthorizationFailed
+            | DelegationTokenAuthDisabled
+            | DelegationTokenAuthorizationFailed
+            | DelegationTokenExpired
+            | DelegationTokenNotFound
+            | DelegationTokenOwnerMismatch
+            | DelegationTokenRequestNotAllowed
+            | GroupAuthorizationFailed
+            | IllegalSASLState
+            | SaslAuthenticationFailed
+            | SecurityDisabled
+            | SSL
+            | TopicAuthorizationFailed
+            | TransactionalIdAuthorizationFailed
+            | UnacceptableCredential
+            | UnsupportedSASLMechanism => Self::Unauthorized,
+            BrokerNotAvailable
+            | CoordinatorLoadInProgress
+            | CoordinatorNotAvailable
+            | ISRInsufficient
+            | KafkaStorageError
+            | LeaderNotAvailable
+            | NotCoordinator
+            | NotEnoughReplicas
+            | NotEnoughReplicasAfterAppend
+            | NotLeaderForPartition
+            | ReplicaNotAvailable
+            | ThrottlingQuotaExceeded => Self::Unavailable,
+            NotImplemented
+            | UnsupportedCompressionType
+            | UnsupportedFeature
+            | UnsupportedForMessageFormat
+            | UnsupportedVersion => Self::Unsupported,
+            _ => Self::Other,
+        }
+    }
+
+    const fn broker_kind(self) -> BrokerErrorKind {
+        match self {
+            Self::Configuration | Self::InvalidTopic => BrokerErrorKind::Configuration,
+            Self::Disconnected => BrokerErrorKind::Disconnected,
+            Self::Fenced => BrokerErrorKind::Ended,
+            Self::NotFound => BrokerErrorKind::NotFound,
+            Self::Other | Self::QueueFull | Self::Refused | Self::TooLarge | Self::Unavailable => {
+                BrokerErrorKind::Other
+            }
+            Self::Timeout => BrokerErrorKind::Timeout,
+            Self::Unauthorized => BrokerErrorKind::Unauthorized,
+            Self::Unsupported => BrokerErrorKind::Unsupported,
+        }
+    }
+
+    const fn publish_kind(self) -> PublishErrorKind {
+        match self {
+            Self::Configuration | Self::Other => PublishErrorKind::Other,
+            Self::Disconnected => PublishErrorKind::Disconnected,
+            Self::Fenced | Self::Refused | Self::Unavailable => PublishErrorKind::Refused,
+            Self::InvalidTopic => PublishErrorKind::InvalidDestination,
+            Self::NotFound => PublishErrorKind::NotFound,
+            Self::QueueFull | Self::Timeout => PublishErrorKind::Timeout,
+            Self::TooLarge => PublishErrorKind::TooLarge,
+            Self::Unauthorized => PublishErrorKind::Unauthorized,
+            Self::Unsupported => PublishErrorKind::Unsupported,
+        }
+    }
+
+    /// Says what happened and what to do about it.
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Configuration => "a property or an argument is wrong: correct what the source of this error names",
+            Self::Disconnected => "the connection to the brokers is gone: see whether they run",
+            Self::Fenced => "another client has taken its place: give each its own id, and start this one again",
+            Self::InvalidTopic => {
+                "the name is no topic's: use 1 to 249 ASCII letters, digits, `.`, `_` and `-`, and not `.` or `..`"
+            }
+            Self::NotFound => "the topic, partition or group does not exist: create it or correct the name",
+            Self::Other => "see the source of this error",
+            Self::QueueFull => {
+                "the client's queue stayed full: the brokers are too slow or away, or \
+                 `queue.buffering.max.messages` is too small"
+            }
+            Self::Refused => "the broker does not take it: see the source of this error for the reason",
+            Self::Timeout => "no broker confirmed it in time: see whether they run, or raise the timeout",
+            Self::TooLarge => {
+                "it is larger than allowed: send less, or raise `message.max.bytes` of the client and of the topic"
+            }
+            Self::Unauthorized => {
+                "the broker refused the credentials or the right: correct the `sasl.*` and `ssl.*` properties, \
+                 or let the server's rules allow it"
+            }
+            Self::Unavailable => "the brokers cannot do it now: see whether all of them run, and try again",
+            Self::Unsupported => "this version of the broker or the client cannot do it",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::RDKafkaErrorCode::*;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_error_has_the_name_of_the_protocol() {
+        for (code, expected) in [
+            (UnknownTopicOrPartition, "UNKNOWN_TOPIC_OR_PARTITION"),
+            (NotEnoughReplicas, "NOT_ENOUGH_REPLICAS"),
+            (MessageSizeTooLarge, "MESSAGE_TOO_LARGE"),
+            (MessageBatchTooLarge, "RECORD_LIST_TOO_LARGE"),
+            (NotLeaderForPartition, "NOT_LEADER_OR_FOLLOWER"),
+            (InvalidTopic, "INVALID_TOPIC_EXCEPTION"),
+            (InvalidMessage, "CORRUPT_MESSAGE"),
+            (InvalidTransactionalState, "INVALID_TXN_STATE"),
+            (Unknown, "UNKNOWN_SERVER_ERROR"),
+        ] {
+            assert_eq!(error_type(code), expected, "ATTR-K-12");
+        }
+    }
+
+    #[test]
+    fn every_code_of_the_protocol_that_the_client_knows_has_a_name() {
+        // Codes are dense up to 97; each that the client knows has a text other than "Unknown".
+        let numbers: Vec<i32> = names::PROTOCOL.iter().map(|(code, _)| *code as i32).collect();
+        for number in -1..=97 {
+            assert!(numbers.contains(&number), "no name for code {number}");
+        }
+        let mut names: Vec<&str> = names::PROTOCOL.iter().map(|(_, name)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), names::PROTOCOL.len(), "each name stands for one code");
+    }
+
+    #[test]
+    fn a_client_error_has_a_name_of_the_fixed_list() {
+        for (code, expected) in [
+            (MessageTimedOut, "timeout"),
+            (QueueFull, "queue_full"),
+            (BrokerTransportFailure, "transport"),
+            (PurgeQueue, "purged"),
+            (UnknownTopic, "UNKNOWN_TOPIC_OR_PARTITION"),
+            (BadCompression, "_OTHER"),
+        ] {
+            assert_eq!(error_type(code), expected, "ATTR-K-12");
+        }
+        let is_listed = |name: &str| {
+            name == "UNKNOWN_TOPIC_OR_PARTITION" || name.bytes().all(|sign| sign.is_ascii_lowercase() || sign == b'_')
+        };
+        assert!(names::CLIENT.iter().all(|(_, name)| is_listed(name)));
+    }
+
+    #[test]
+    fn a_failed_publish_has_a_portable_kind() {
+        for (code, expected) in [
+            (UnknownTopic, PublishErrorKind::NotFound),
+            (MessageSizeTooLarge, PublishErrorKind::TooLarge),
+            (MessageTimedOut, PublishErrorKind::Timeout),
+            (QueueFull, PublishErrorKind::Timeout),
+            (TopicAuthorizationFailed, PublishErrorKind::Unauthorized),
+            (NotEnoughReplicas, PublishErrorKind::Refused),
+            (InvalidTopic, PublishErrorKind::InvalidDestination),
+            (PurgeQueue, PublishErrorKind::Disconnected),
+        ] {
+            let error = publish(&KafkaError::MessageProduction(code), "orders");
+            assert_eq!(error.kind(), expected, "{code:?}");
+            assert_eq!(error.error_type(), error_type(code));
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_from_one_that_refuses() {
+        let unreachable = connect(&KafkaError::MetadataFetch(BrokerTransportFailure), "localhost:9092");
+        assert_eq!(
+            (unreachable.kind(), unreachable.error_type()),
+            (BrokerErrorKind::Unreachable, "transport"),
+            "{unreachable}"
+        );
+        let refused = connect(&KafkaError::Global(Authentication), "localhost:9092");
+        assert_eq!(
+            (refused.kind(), refused.error_type()),
+            (BrokerErrorKind::Unauthorized, "authentication_failed"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_subscription_that_is_fenced_has_ended() {
+        let error =
+            broker("the subscription to `orders` ended", &KafkaError::MessageConsumptionFatal(FencedInstanceId));
+        assert_eq!((error.kind(), error.error_type()), (BrokerErrorKind::Ended, "FENCED_INSTANCE_ID"));
+        let error = commit(&KafkaError::ConsumerCommit(RebalanceInProgress));
+        assert_eq!((error.kind(), error.error_type()), (BrokerErrorKind::Other, "REBALANCE_IN_PROGRESS"));
+    }
+}
