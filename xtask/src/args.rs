@@ -21,9 +21,9 @@ Commands:
   server NAME                         start one broker and keep it until Ctrl-C
   help                                this text
 
-Brokers: nats
+Brokers: nats, kafka
 
-Each broker is looked for in this order: its address in the environment (THROUGHLINE_NATS_URL),
+Each broker is looked for in this order: its address in the environment (such as THROUGHLINE_NATS_URL),
 Docker Compose when an engine answers, a local server on a free port (installed when missing).";
 
 /// For how long each target is fuzzed.

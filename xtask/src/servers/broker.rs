@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::error::ServerError;
-use super::nats;
 use super::server::Server;
+use super::{kafka, nats};
 
 /// Every broker that the project's tests need.
 ///
@@ -16,7 +16,7 @@ use super::server::Server;
 /// let names: Vec<_> = BROKERS.iter().map(|broker| broker.name).collect();
 /// assert!(names.contains(&"nats"));
 /// ```
-pub const BROKERS: &[Broker] = &[nats::BROKER];
+pub const BROKERS: &[Broker] = &[nats::BROKER, kafka::BROKER];
 
 /// A broker as the test command sees it.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,8 @@ pub struct Broker {
     pub name: &'static str,
     /// The variable that gives tests its address; set by the user, it names the server to use.
     pub url_variable: &'static str,
-    /// The variable that gives tests the path of the server program, for those that restart a server.
+    /// The variable that gives tests the path of the server program (for Kafka, the folder of its jars), for those
+    /// that restart a server.
     pub program_variable: &'static str,
     /// What its tests run against; the first one is the main one.
     pub passes: &'static [Pass],

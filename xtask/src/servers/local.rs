@@ -17,23 +17,27 @@ use super::error::{ServerError, ServerErrorKind};
 
 /// A free port can be taken by someone else before the server has it.
 const ATTEMPTS: u32 = 3;
-const READY_WITHIN: Duration = Duration::from_secs(30);
+/// A server on the JVM takes its time where many tests run.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How much of a server's log an error shows: a stack trace does not fill it.
+const LAST_LINES: usize = 15;
 
 /// A running server process. Dropped, it is killed and waited for, and then its data is removed: in the
 /// order of the fields.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Running,
-    program: PathBuf,
     _data: Folder,
 }
+
+/// Returns the arguments, from the address to listen on and the data folder, which it may fill first.
+pub(super) type Prepare<'a> = dyn Fn(SocketAddr, &Path) -> Result<Vec<OsString>, ServerError> + 'a;
 
 /// How to start a server.
 pub(super) struct Start<'a> {
     pub(super) name: &'static str,
     pub(super) program: &'a Path,
-    /// The arguments, from the address to listen on and the data folder.
-    pub(super) arguments: &'a dyn Fn(SocketAddr, &Path) -> Vec<OsString>,
+    pub(super) prepare: &'a Prepare<'a>,
 }
 
 impl Process {
@@ -60,13 +64,13 @@ impl Process {
         let log = data.path().join("server.log");
         let output = File::create(&log)?;
         let child = Command::new(start.program)
-            .args((start.arguments)(address, data.path()))
+            .args((start.prepare)(address, data.path())?)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .map_err(|error| failed(start, &format!("cannot be started: {error}")).with_source(error))?;
-        let mut process = Self { child: Running(child), program: start.program.to_owned(), _data: data };
+        let mut process = Self { child: Running(child), _data: data };
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if interrupt::requested() {
@@ -88,10 +92,6 @@ impl Process {
                 }
             }
         }
-    }
-
-    pub(super) fn program(&self) -> &Path {
-        &self.program
     }
 
     pub(super) fn is_running(&mut self) -> bool {
@@ -148,7 +148,7 @@ fn failed(start: &Start<'_>, why: &str) -> ServerError {
 fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(5);
+    let from = lines.len().saturating_sub(LAST_LINES);
     if lines.is_empty() { "nothing".to_owned() } else { lines.get(from..).unwrap_or_default().join("\n    ") }
 }
 
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
 
     fn shell(script: &'static str) -> Result<(Process, SocketAddr, ()), ServerError> {
-        let arguments = |_: SocketAddr, _: &Path| vec!["-c".into(), script.into()];
-        Process::start(&Start { name: "test", program: Path::new("/bin/sh"), arguments: &arguments }, |_| Ok(()))
+        let prepare = |_: SocketAddr, _: &Path| Ok(vec!["-c".into(), script.into()]);
+        Process::start(&Start { name: "test", program: Path::new("/bin/sh"), prepare: &prepare }, |_| Ok(()))
     }
 
     #[test]
@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_at_once_is_an_error_with_its_last_words() {
-        let arguments = |_: SocketAddr, _: &Path| vec!["-c".into(), "echo the disk is full; exit 1".into()];
-        let start = Start { name: "test", program: Path::new("/bin/sh"), arguments: &arguments };
+        let prepare = |_: SocketAddr, _: &Path| Ok(vec!["-c".into(), "echo the disk is full; exit 1".into()]);
+        let start = Start { name: "test", program: Path::new("/bin/sh"), prepare: &prepare };
         let error = Process::start(&start, |_| Err::<(), _>(io::ErrorKind::ConnectionRefused.into())).unwrap_err();
         assert_eq!(error.kind(), ServerErrorKind::NotReady);
         assert!(error.to_string().contains("the disk is full"), "{error}");

@@ -13,6 +13,8 @@
 mod broker;
 mod compose;
 mod error;
+mod install;
+pub mod kafka;
 mod local;
 pub mod nats;
 mod server;
@@ -20,3 +22,8 @@ mod server;
 pub use self::broker::{BROKERS, Broker, Pass, broker};
 pub use self::error::{ServerError, ServerErrorKind};
 pub use self::server::{Origin, Server};
+
+/// What the user set; an empty value is as good as none.
+fn set_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}

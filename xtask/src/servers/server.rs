@@ -1,7 +1,7 @@
 //! A server that is ready.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::compose::Project;
 use super::local::Process;
@@ -40,7 +40,7 @@ pub enum Origin {
 enum Running {
     Compose { _project: Project },
     Elsewhere,
-    Local(Process),
+    Local { process: Process, program: PathBuf },
 }
 
 impl Server {
@@ -52,8 +52,9 @@ impl Server {
         Self { name, url, version, running: Running::Compose { _project: project } }
     }
 
-    pub(super) fn local(name: &'static str, url: String, version: String, process: Process) -> Self {
-        Self { name, url, version, running: Running::Local(process) }
+    /// `program` is what tests get, see [`Server::program`].
+    pub(super) fn local(name: &'static str, url: String, version: String, program: PathBuf, process: Process) -> Self {
+        Self { name, url, version, running: Running::Local { process, program } }
     }
 
     /// The address for a client.
@@ -91,11 +92,12 @@ impl Server {
         match self.running {
             Running::Compose { .. } => Origin::Compose,
             Running::Elsewhere => Origin::Environment,
-            Running::Local(_) => Origin::Local,
+            Running::Local { .. } => Origin::Local,
         }
     }
 
-    /// The program of a local server, for tests that start, stop and restart one of their own.
+    /// The program of a local server, for tests that start, stop and restart one of their own; for Kafka, the
+    /// folder of its jars.
     ///
     /// # Examples
     ///
@@ -103,7 +105,7 @@ impl Server {
     #[must_use]
     pub fn program(&self) -> Option<&Path> {
         match &self.running {
-            Running::Local(process) => Some(process.program()),
+            Running::Local { program, .. } => Some(program),
             Running::Compose { .. } | Running::Elsewhere => None,
         }
     }
@@ -116,7 +118,7 @@ impl Server {
     #[must_use]
     pub fn is_running(&mut self) -> bool {
         match &mut self.running {
-            Running::Local(process) => process.is_running(),
+            Running::Local { process, .. } => process.is_running(),
             Running::Compose { .. } | Running::Elsewhere => true,
         }
     }

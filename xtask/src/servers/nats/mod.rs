@@ -18,6 +18,7 @@ use super::compose::Project;
 use super::error::{ServerError, ServerErrorKind};
 use super::local::{Process, Start};
 use super::server::Server;
+use super::set_variable;
 
 use self::address::Info;
 
@@ -174,9 +175,10 @@ fn compose(
 }
 
 fn local(program: &Path) -> Result<Server, ServerError> {
-    let start = Start { name: BROKER.name, program, arguments: &arguments };
+    let prepare = |address: SocketAddr, data: &Path| Ok(arguments(address, data));
+    let start = Start { name: BROKER.name, program, prepare: &prepare };
     let (process, address, info) = Process::start(&start, address::probe)?;
-    Ok(Server::local(BROKER.name, url(address), info.version, process))
+    Ok(Server::local(BROKER.name, url(address), info.version, program.to_owned(), process))
 }
 
 fn arguments(address: SocketAddr, data: &Path) -> Vec<OsString> {
@@ -186,8 +188,4 @@ fn arguments(address: SocketAddr, data: &Path) -> Vec<OsString> {
 
 fn url(address: SocketAddr) -> String {
     format!("nats://{address}")
-}
-
-fn set_variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }

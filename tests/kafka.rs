@@ -1,0 +1,10 @@
+//! Kafka on a real server, and what only a server that goes away can show.
+//!
+//! `cargo xtask test --broker kafka` finds or starts the server and runs it; the address is in `THROUGHLINE_KAFKA_URL`.
+
+#![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
+
+#[path = "kafka/server.rs"]
+mod server;
+#[path = "kafka/topics.rs"]
+mod topics;

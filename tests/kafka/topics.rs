@@ -1,0 +1,105 @@
+//! Topics: made by the test that needs them, since no server here makes one by itself.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use crate::server::PATIENCE;
+
+/// How long one question to the server may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Returns a name for a topic or a group that no other test has, on a server that several runs share.
+pub(crate) fn unique(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let started = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_micros();
+    format!("{name}-{started}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Creates a topic; returns when each partition has a leader, so that it can be written and read.
+pub(crate) async fn create(bootstrap: &str, name: &str, partitions: i32) {
+    let admin = admin(bootstrap);
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    done(admin.create_topics([&topic], &options()).await, format_args!("topic {name} is created"));
+    let usable = move |topic: Option<&MetadataTopic>| {
+        let all = topic.map(MetadataTopic::partitions).unwrap_or_default();
+        all.len() == partitions as usize && all.iter().all(|one| one.error().is_none() && one.leader() >= 0)
+    };
+    until(&admin, name, usable, "usable").await;
+}
+
+/// Deletes a topic; returns when the server does not know it any more.
+pub(crate) async fn delete(bootstrap: &str, name: &str) {
+    let admin = admin(bootstrap);
+    done(admin.delete_topics(&[name], &options()).await, format_args!("topic {name} is deleted"));
+    until(&admin, name, |topic| topic.is_none(), "gone").await;
+}
+
+/// Returns the ids of the brokers that the server lists, or why it does not answer.
+pub(crate) async fn brokers(bootstrap: &str) -> Result<Vec<i32>, KafkaError> {
+    let admin = admin(bootstrap);
+    let asked = spawn_blocking(move || admin.inner().fetch_metadata(None, ANSWER_WITHIN)).await;
+    let metadata = asked.expect("the question does not panic")?;
+    Ok(metadata.brokers().iter().map(|broker| broker.id()).collect())
+}
+
+fn admin(bootstrap: &str) -> Arc<AdminClient<DefaultClientContext>> {
+    let mut config = ClientConfig::new();
+    // A server that starts is asked again soon; the client would wait longer after each failure.
+    config.set("bootstrap.servers", bootstrap).set("reconnect.backoff.max.ms", "100");
+    Arc::new(config.create().expect("an admin client"))
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+}
+
+fn done(result: Result<Vec<TopicResult>, KafkaError>, what: impl Display) {
+    let topics = result.unwrap_or_else(|error| panic!("{what}: {error}"));
+    for topic in topics {
+        topic.unwrap_or_else(|(_, code)| panic!("{what}: {code}"));
+    }
+}
+
+/// Asks for the topic until `is_so`. One that the server does not know is none.
+async fn until(
+    admin: &Arc<AdminClient<DefaultClientContext>>,
+    name: &str,
+    is_so: impl Fn(Option<&MetadataTopic>) -> bool,
+    what: &str,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (client, topic) = (admin.clone(), name.to_owned());
+        let asked = spawn_blocking(move || client.inner().fetch_metadata(Some(&topic), ANSWER_WITHIN)).await;
+        let metadata = asked.expect("the question does not panic");
+        let known = metadata.as_ref().ok().map(|metadata| {
+            let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
+            metadata.topics().iter().find(|topic| topic.error().map(RDKafkaErrorCode::from) != Some(unknown))
+        });
+        if known.is_some_and(&is_so) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "topic {name} is not {what} after {PATIENCE:?}: {:?}", metadata.err());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn a_topic_exists_from_its_creation_to_its_deletion() {
+    let (bootstrap, topic) = (crate::server::url(), unique("topics"));
+    for _ in 0..2 {
+        create(&bootstrap, &topic, 3).await;
+        delete(&bootstrap, &topic).await;
+    }
+}
