@@ -3,7 +3,7 @@ mod names;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
 
-pub(crate) use self::names::{OTHER, TIMEOUT};
+pub(crate) use self::names::OTHER;
 
 /// `error.type` of a client that could not be created with its properties.
 const CONFIGURATION: &str = "configuration";
@@ -36,6 +36,23 @@ pub(crate) fn connect(error: &KafkaError, servers: &str) -> BrokerError {
         cause => (cause.broker_kind(), format!("no connection to {servers}: {}", cause.advice())),
     };
     described(kind, error, message)
+}
+
+/// Says why the server refused the connection: the credentials or the encryption.
+pub(crate) fn refused(error: &KafkaError, reason: &str, servers: &str) -> BrokerError {
+    let advice = Cause::Unauthorized.advice();
+    described(BrokerErrorKind::Unauthorized, error, format!("no connection to {servers}: {advice} ({reason})"))
+}
+
+/// Says that messages were not confirmed before the end.
+pub(crate) fn not_flushed(error: &KafkaError, unconfirmed: usize) -> BrokerError {
+    let message = format!("{unconfirmed} messages were not confirmed by the brokers: they may not have been stored");
+    described(Cause::of(error).broker_kind(), error, message)
+}
+
+/// Says that a message has no topic it could go to.
+pub(crate) fn invalid_topic(topic: &str) -> PublishError {
+    publish(&KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTopic), topic)
 }
 
 /// Says why a message was not published.

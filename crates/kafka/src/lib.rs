@@ -1,14 +1,26 @@
 //! Kafka for Throughline, on the client `rdkafka`.
 
+mod broker;
 mod carrier;
+mod config;
+mod context;
+mod destination;
 mod error;
 mod extract;
 mod instrument;
+mod producer;
+mod publisher;
 mod raw_headers;
+mod receipt;
 mod record;
 mod semconv;
+mod tombstone;
 
+pub use self::broker::Kafka;
 pub use self::carrier::{HeaderExtractor, HeaderInjector, RecordHeaders};
+pub use self::destination::TopicDestination;
 pub use self::extract::{Key, Offset, Partition, Timestamp, TopicName};
 pub use self::instrument::{CallbackProducer, DeliveryFuture, Instrumentation, PendingDelivery, ProducerTelemetry};
+pub use self::receipt::RecordMetadata;
 pub use self::record::NativeRecord;
+pub use self::tombstone::Tombstone;

@@ -195,6 +195,9 @@ where
     if let Some(headers) = headers.filter(|headers| !headers.is_empty()) {
         delivery = with_headers(delivery, headers);
     }
+    if value.is_none() {
+        delivery = delivery.without_payload();
+    }
     if let Some(sent_at) = time_of(timestamp) {
         delivery = delivery.with_sent_at(sent_at);
     }
@@ -309,6 +312,7 @@ mod tests {
         for (payload, is_tombstone) in [(None, true), (Some(&b""[..]), false)] {
             let delivery = delivery(&record(Some(b"k1"), payload, &[]));
             assert!(delivery.payload().is_empty());
+            assert_eq!(delivery.has_payload(), !is_tombstone);
             assert_eq!(delivery.native::<NativeRecord>().unwrap().is_tombstone(), is_tombstone, "ATTR-K-06");
         }
     }

@@ -1,5 +1,5 @@
 use super::Encode;
-use crate::message::{Envelope, Failure, IntoFailure, Outcome, Settlement};
+use crate::message::{Destination, Envelope, Failure, IntoFailure, Outcome, Settlement};
 
 /// Is what a handler may return.
 ///
@@ -60,13 +60,7 @@ impl IntoOutcome for Envelope {
 impl<T: Encode> IntoOutcome for T {
     fn into_outcome(self) -> Outcome {
         match self.encode() {
-            Ok(body) => {
-                let reply = Envelope::unaddressed(body.bytes);
-                Outcome::reply(match body.content_type {
-                    Some(content_type) => reply.with_content_type(content_type),
-                    None => reply,
-                })
-            }
+            Ok(body) => Outcome::reply(body.into_envelope(Destination::from_static(""))),
             Err(error) => Outcome::failed(Failure::new("encode_error", error).permanent()),
         }
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 pub use self::into_outcome::IntoOutcome;
 #[cfg(feature = "json")]
 pub use self::json::Json;
-use crate::message::BoxError;
+use crate::message::{BoxError, Destination, Envelope};
 
 /// Is an encoded body with its media type.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Body {
     pub bytes: Bytes,
     /// The media type, such as `application/json`.
     pub content_type: Option<&'static str>,
+    /// Whether there is no body at all; see [`absent`](Self::absent).
+    pub is_absent: bool,
 }
 
 impl Body {
@@ -35,7 +37,28 @@ impl Body {
     /// ```
     #[must_use]
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), content_type: None }
+        Self { bytes: bytes.into(), content_type: None, is_absent: false }
+    }
+
+    /// Says that the message has no body, which some brokers tell from an empty one; see
+    /// [`Envelope::without_payload`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::codec::{Body, Encode, EncodeError};
+    ///
+    /// struct Deleted;
+    ///
+    /// impl Encode for Deleted {
+    ///     fn encode(self) -> Result<Body, EncodeError> {
+    ///         Ok(Body::absent())
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn absent() -> Self {
+        Self { bytes: Bytes::new(), content_type: None, is_absent: true }
     }
 
     /// Sets the media type.
@@ -49,6 +72,15 @@ impl Body {
     pub const fn with_content_type(mut self, content_type: &'static str) -> Self {
         self.content_type = Some(content_type);
         self
+    }
+
+    #[inline]
+    pub(crate) fn into_envelope(self, destination: impl Into<Destination>) -> Envelope {
+        let mut envelope = Envelope::new(destination, self.bytes);
+        if let Some(content_type) = self.content_type {
+            envelope = envelope.with_content_type(content_type);
+        }
+        if self.is_absent { envelope.without_payload() } else { envelope }
     }
 }
 

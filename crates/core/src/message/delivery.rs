@@ -307,7 +307,27 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
-        self.message_mut().payload = payload.into();
+        let message = self.message_mut();
+        message.payload = payload.into();
+        if let Some(properties) = &mut message.properties {
+            properties.has_no_payload = false;
+        }
+        self
+    }
+
+    /// Takes the body away: the message then has none, which some brokers tell from an empty one (a tombstone on Kafka).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Envelope};
+    /// let deleted = Delivery::new("users", "").without_payload();
+    /// assert!(!Envelope::forward(&deleted, "users.copy").has_payload());
+    /// ```
+    #[must_use]
+    pub fn without_payload(mut self) -> Self {
+        self.message_mut().payload = Bytes::new();
+        self.properties_mut().has_no_payload = true;
         self
     }
 
@@ -388,6 +408,18 @@ impl Delivery {
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.message.payload
+    }
+
+    /// Tells whether the message has a body, if only an empty one. Without one its payload is empty too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Delivery::new("orders", "").has_payload());
+    /// ```
+    #[must_use]
+    pub fn has_payload(&self) -> bool {
+        self.properties().is_none_or(|properties| !properties.has_no_payload)
     }
 
     /// Returns the headers; empty for a batch.

@@ -259,6 +259,25 @@ impl Envelope {
     #[must_use]
     pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
         self.payload = payload.into();
+        if let Some(properties) = &mut self.properties {
+            properties.has_no_payload = false;
+        }
+        self
+    }
+
+    /// Takes the body away: the message then has none, where the broker tells that from an empty one (a tombstone on Kafka). To
+    /// any other broker the body is empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Envelope;
+    /// assert!(!Envelope::new("users", "").without_payload().has_payload());
+    /// ```
+    #[must_use]
+    pub fn without_payload(mut self) -> Self {
+        self.payload = Bytes::new();
+        self.properties_mut().has_no_payload = true;
         self
     }
 
@@ -315,6 +334,18 @@ impl Envelope {
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// Tells whether the message has a body, if only an empty one; see [`without_payload`](Self::without_payload).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "").has_payload());
+    /// ```
+    #[must_use]
+    pub fn has_payload(&self) -> bool {
+        self.properties.as_ref().is_none_or(|properties| !properties.has_no_payload)
     }
 
     /// Returns the headers; empty for a batch.

@@ -11,4 +11,6 @@ pub(super) struct Properties {
     pub(super) id: Option<Arc<str>>,
     pub(super) correlation_id: Option<Arc<str>>,
     pub(super) reply_to: Option<Destination>,
+    /// Whether there is no body, which is not the same as an empty one.
+    pub(super) has_no_payload: bool,
 }

@@ -308,11 +308,7 @@ fn encode(destination: impl Into<Destination>, body: impl Encode) -> Result<Enve
     let body = body.encode().map_err(|error| {
         PublishError::new(crate::broker::PublishErrorKind::Encode, "encode_error", error.to_string()).with_source(error)
     })?;
-    let envelope = Envelope::new(destination, body.bytes);
-    Ok(match body.content_type {
-        Some(content_type) => envelope.with_content_type(content_type),
-        None => envelope,
-    })
+    Ok(body.into_envelope(destination))
 }
 
 impl Outlet for Publisher {

@@ -63,6 +63,16 @@ mod tests {
     }
 
     #[test]
+    fn a_message_without_a_body_stays_one() {
+        let arrived = |envelope| Message::published(envelope).into_delivery();
+        let deleted = arrived(Envelope::new("users", "x").with_key("42").without_payload());
+        assert!(!deleted.has_payload() && deleted.payload().is_empty());
+        assert!(!Envelope::forward(&deleted, "users.dead").has_payload());
+        assert!(arrived(Envelope::new("users", "")).has_payload(), "empty is not absent");
+        assert!(deleted.with_payload("").has_payload());
+    }
+
+    #[test]
     fn a_content_type_header_of_the_user_stays() {
         let envelope = Envelope::new("a", "x").with_header("Content-Type", "a/b").with_content_type("c/d");
         let delivery = Message::published(envelope).into_delivery();

@@ -1,0 +1,251 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::Producer as _;
+use throughline_core::Publisher;
+use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
+use throughline_core::message::System;
+use tokio::task::spawn_blocking;
+
+use crate::producer::Producer;
+use crate::publisher::KafkaPublisher;
+use crate::semconv::SYSTEM;
+use crate::{config, error, semconv};
+
+/// How long [`Kafka::connect`] waits for the first broker that answers.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it looks whether the broker refused the credentials.
+const REFUSED_CHECK: Duration = Duration::from_millis(100);
+
+/// How long a shutdown waits until what was published is confirmed.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
+
+/// Is a connection to the brokers of a Kafka cluster.
+///
+/// Cloning is cheap, clones share the connection: one producer, and a consumer for each subscription. Reconnecting is the
+/// client's, it tries for ever. When the last clone is dropped, what nobody waits for any more is still sent, in the
+/// background for a few seconds; a program that ends waits for it with [`shutdown`](Broker::shutdown), which
+/// [`serve`](throughline_core::serve()) calls at its end.
+///
+/// # Publishing
+///
+/// A publish returns when all replicas in sync have stored the message, and the receipt's native part says where
+/// ([`RecordMetadata`](crate::RecordMetadata)). The client sends again by itself until `message.timeout.ms` (300 s) is
+/// over. While its queue is full (`queue.buffering.max.messages`, 100,000), a publish waits for room, as long again at
+/// most; dropped while it waits, it has sent nothing. Dropped later, the message may be stored.
+///
+/// | property | default | reason |
+/// | --- | --- | --- |
+/// | `enable.idempotence` | `true` | a message that is sent again is stored once and in its order |
+/// | `acks` | `all` | comes with it |
+/// | `linger.ms` | `0` | who awaits each message would pay the wait every time |
+/// | `topic.metadata.propagation.max.ms` | `5000` | how long a topic that does not exist is waited for |
+///
+/// All others are the client's own. Compression (`compression.type`) is off unless it is set.
+///
+/// # Subscriptions of one group
+///
+/// Two subscriptions of one app with the same group and different topics are two members of that group, each of which gets
+/// the partitions of its own topics. That is allowed, though each start and stop of one makes the other rebalance too;
+/// with the same topics they are refused, as each handler would see only a part of the messages.
+///
+/// # Examples
+///
+/// ```no_run
+/// use throughline_kafka::Kafka;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let kafka = Kafka::connect("localhost:9092").await?;
+/// kafka.publisher().publish("orders.placed", "{}").key("42").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Kafka {
+    connection: Arc<Connection>,
+}
+
+/// Is what publishers and subscribers of one connection share.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    /// What the user gave for all clients.
+    pub(crate) config: ClientConfig,
+    pub(crate) system: Arc<System>,
+    /// Whether keys may be attributes (ATTR-C-23).
+    pub(crate) records_keys: bool,
+    pub(crate) producer: Arc<Producer>,
+}
+
+impl Kafka {
+    /// Connects with the client's default properties and fails within seconds when no broker answers.
+    ///
+    /// The address is `host` or `host:port`, or several of them with commas between. The port is 9092 when none is given.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no broker answers within 5 seconds, or the one that does refuses the connection.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let kafka = throughline_kafka::Kafka::connect("localhost:9092").await?;
+    /// let cluster = throughline_kafka::Kafka::connect("one:9092,two:9092").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(bootstrap_servers: impl Into<String>) -> Result<Self, BrokerError> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap_servers);
+        Self::connect_with(config).await
+    }
+
+    /// Connects with properties of the client's: TLS, credentials, name, timeouts and all else. They count for the
+    /// producer and for the consumers of subscriptions; each takes those that are its own.
+    ///
+    /// The client's log goes to `tracing` under the target `rdkafka`.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`connect`](Self::connect), and when a property does not exist, has a wrong value, or would break what
+    /// this adapter promises; the error names it. Those are: `delivery.report.only.error`, `transactional.id`, `acks`
+    /// other than `all` while the producer is idempotent; `enable.auto.commit`, `enable.auto.offset.store`,
+    /// `offset.store.*`, `enable.partition.eof`; and what a subscription has a method for: `auto.offset.reset`,
+    /// `group.id`, `group.instance.id`, `isolation.level`, `partition.assignment.strategy`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use rdkafka::ClientConfig;
+    /// use throughline_kafka::Kafka;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut config = ClientConfig::new();
+    /// config.set("bootstrap.servers", "kafka.example.com:9093").set("client.id", "stock");
+    /// config.set("security.protocol", "sasl_ssl").set("sasl.mechanism", "PLAIN");
+    /// config.set("sasl.username", "stock").set("sasl.password", "secret").set("compression.type", "lz4");
+    /// let kafka = Kafka::connect_with(config).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect_with(config: ClientConfig) -> Result<Self, BrokerError> {
+        let connection = blocking(move || Connection::open(config)).await?;
+        Ok(Self { connection: Arc::new(connection) })
+    }
+
+    /// Leaves `messaging.kafka.message.key` away from telemetry, where keys may be personal data (ATTR-C-23). Messages
+    /// keep their keys.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), throughline_core::BrokerError> {
+    /// let kafka = throughline_kafka::Kafka::connect("localhost:9092").await?.without_message_keys();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn without_message_keys(mut self) -> Self {
+        Arc::make_mut(&mut self.connection).records_keys = false;
+        self
+    }
+
+    /// Returns what publishes on this connection, for code outside of handlers.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let kafka = throughline_kafka::Kafka::connect("localhost:9092").await?;
+    /// kafka.publisher().publish("orders.placed", "{}").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self)
+    }
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client leaves secrets out of its own form.
+        f.debug_struct("Kafka").field("config", &self.connection.config).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Broker for Kafka {
+    fn transport(&self) -> Arc<dyn Publish> {
+        Arc::new(KafkaPublisher { connection: Arc::clone(&self.connection) })
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
+        if subscription.system() != SYSTEM {
+            return Err(BrokerError::configuration(format!(
+                "`{}` is a subscription for {}: use `Topic` with Kafka",
+                subscription.destination(),
+                subscription.system(),
+            )));
+        }
+        Err(BrokerError::new(BrokerErrorKind::Unsupported, "unsupported", "this adapter does not subscribe yet"))
+    }
+
+    async fn shutdown(&self) -> Result<(), BrokerError> {
+        let producer = Arc::clone(&self.connection.producer);
+        let unconfirmed = |(failed, messages): (KafkaError, usize)| error::not_flushed(&failed, messages);
+        blocking(move || producer.flush(FLUSH_WAIT).map_err(unconfirmed)).await
+    }
+}
+
+impl Connection {
+    /// Makes the producer and waits for the first broker that answers. Blocks.
+    fn open(config: ClientConfig) -> Result<Self, BrokerError> {
+        config::check(&config)?;
+        let producer = Producer::create(&config::producer(&config)?)?;
+        let servers = config.get("bootstrap.servers").or(config.get("metadata.broker.list")).unwrap_or_default();
+        let cluster_id = reach(&producer, servers)?;
+        let server = semconv::server(servers);
+        let server = server.as_ref().map(|(host, port)| (host.as_str(), *port));
+        Ok(Self {
+            system: semconv::system(server, config.get("client.id"), cluster_id.as_deref()),
+            records_keys: true,
+            producer: Arc::new(producer),
+            config,
+        })
+    }
+}
+
+/// Waits for the first broker that answers and returns the id of its cluster, where it has one. Blocks.
+fn reach(producer: &Producer, servers: &str) -> Result<Option<String>, BrokerError> {
+    let failed = |failed: KafkaError| error::connect(&failed, servers);
+    let client = producer.client().map_err(failed)?.client();
+    let deadline = Instant::now() + CONNECT_WAIT;
+    loop {
+        let asked = Instant::now();
+        if let Some(id) = client.fetch_cluster_id(REFUSED_CHECK) {
+            return Ok(Some(id));
+        }
+        if let Some((refused, reason)) = client.context().context.take_refused() {
+            return Err(error::refused(&refused, &reason, servers));
+        }
+        // Without waiting, it says that there is an answer without an id, as brokers before 0.10.1 give it.
+        if asked.elapsed() < REFUSED_CHECK || Instant::now() >= deadline {
+            return client.fetch_metadata(None, REFUSED_CHECK).map(|_| None).map_err(failed);
+        }
+    }
+}
+
+/// Runs what blocks outside of the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BrokerError> + Send + 'static,
+) -> Result<T, BrokerError> {
+    let stopped =
+        |failed| BrokerError::new(BrokerErrorKind::Other, error::OTHER, "the runtime has stopped").with_source(failed);
+    spawn_blocking(work).await.map_err(stopped)?
+}
