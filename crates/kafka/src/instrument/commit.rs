@@ -114,7 +114,7 @@ impl Instrumentation {
     ) -> KafkaResult<()> {
         let settling = self.settling();
         let result = consumer.commit_consumer_state(mode);
-        settling.finish_position(self.only_topic(), Vec::new(), failure(&result).as_ref());
+        settling.finish_position(self.shared.settings.only_topic(), Vec::new(), failure(&result).as_ref());
         result
     }
 
@@ -172,13 +172,6 @@ impl Instrumentation {
 
     fn settling(&self) -> Settling {
         self.consumer().settle(&Settlement::Ack, &Context::current())
-    }
-
-    fn only_topic(&self) -> Option<&str> {
-        match self.shared.settings.topics.as_slice() {
-            [topic] if !topic.starts_with('^') => Some(topic),
-            _ => None,
-        }
     }
 }
 

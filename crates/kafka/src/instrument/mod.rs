@@ -205,14 +205,14 @@ impl Instrumentation {
         self.changed(|settings| settings.group = Some(group.into()))
     }
 
-    /// Says what the consumer is subscribed to, in the words of the client's `subscribe`: topics, or patterns that start
-    /// with `^`. A span of several messages or of none is called by the only topic, and every span by the only pattern.
+    /// Says what the consumer is subscribed to, in the words of the client's `subscribe`. The only topic is on the metrics
+    /// and on spans of no message, such as a pull that got nothing; of several topics, or of a pattern, none is.
     ///
     /// # Examples
     ///
     /// ```
-    /// let otel = throughline_kafka::Instrumentation::from_globals().group("stock").topics(["^orders\\..*"]);
-    /// # let _ = otel; // the spans are `process ^orders\..*`, and the topic is an attribute
+    /// let otel = throughline_kafka::Instrumentation::from_globals().group("stock").topics(["orders"]);
+    /// # let _ = otel;
     /// ```
     #[must_use]
     pub fn topics<T: Into<Arc<str>>>(self, topics: impl IntoIterator<Item = T>) -> Self {
@@ -325,14 +325,19 @@ impl Settings {
         semconv::system(server, self.client_id.as_deref(), self.cluster_id.as_deref())
     }
 
+    fn only_topic(&self) -> Option<&str> {
+        match self.topics.as_slice() {
+            [topic] if !topic.starts_with('^') => Some(topic),
+            _ => None,
+        }
+    }
+
     fn source(&self, system: &Arc<System>) -> Source {
         let source = Source::new(Arc::clone(system));
-        let source = match self.topics.as_slice() {
-            [pattern] if pattern.starts_with('^') => {
-                source.with_destination(Arc::clone(pattern)).with_template(Arc::clone(pattern))
-            }
-            [topic] => source.with_destination(Arc::clone(topic)),
-            _ => source,
+        // Topics are few and have names of their own, so a pattern is not their template.
+        let source = match self.only_topic() {
+            Some(topic) => source.with_destination(topic),
+            None => source,
         };
         match &self.group {
             Some(group) => source.with_group(Arc::clone(group)),

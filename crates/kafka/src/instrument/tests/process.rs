@@ -29,12 +29,33 @@ async fn golden_k_08_process_of_a_tombstone() {
 }
 
 #[tokio::test]
-async fn a_pattern_is_the_name_of_the_span() {
+async fn a_message_of_a_pattern_is_called_by_its_topic() {
     let capture = Capture::new();
     otel(&capture).topics(["^orders.*"]).process(&message(None, Some("{}"), &[]), async {}).await;
-    let (name, .., shown) = only(&capture);
-    assert_eq!(name, "process ^orders.*", "SPAN-14");
-    assert!(shown.contains("destination.name=orders ") && shown.contains("destination.template=^orders.* "), "{shown}");
+    let expected = "destination.name=orders destination.partition.id=3 kafka.offset=12";
+    assert_eq!(
+        only(&capture),
+        ("process orders".to_owned(), SpanKind::Consumer, 0, expected.to_owned()),
+        "ATTR-K-01, SPAN-15"
+    );
+    let is_named =
+        |point: &throughline_testing::MetricPoint| point.attributes.contains_key("messaging.destination.name");
+    assert!(!capture.metrics().iter().any(is_named), "METR-06");
+}
+
+#[tokio::test]
+async fn partitions_of_two_topics_are_two() {
+    let capture = Capture::new();
+    let sent = || message(None, Some("{}"), &[("traceparent", SUPPLIED)]);
+    otel(&capture).process_batch(&[sent(), sent().set_topic("bills".to_owned())], async {}).await;
+    assert_eq!(only(&capture), ("process".to_owned(), SpanKind::Consumer, 2, "batch.message_count=2".to_owned()));
+    let spans = capture.spans();
+    let partitions: Vec<String> = spans[0]
+        .links
+        .iter()
+        .map(|link| attributes(&link.attributes)["messaging.destination.partition.id"].to_string())
+        .collect();
+    assert_eq!(partitions, ["3", "3"], "ATTR-K-10");
 }
 
 #[tokio::test]
