@@ -294,6 +294,35 @@ impl Consumer {
         clock: Clock,
         error: Option<&BrokerError>,
     ) {
+        self.settled_as(settlement, clock, error, |prepared| {
+            self.settle_span(prepared, messages, batch, clock, parent)
+        });
+    }
+
+    /// Records a settlement by position: how many messages it covers is not known.
+    pub(super) fn settled_position(
+        &self,
+        settling: &Settling,
+        destination: Option<&str>,
+        attributes: Vec<KeyValue>,
+        error: Option<&BrokerError>,
+    ) {
+        let Settling { settlement, parent, clock, .. } = settling;
+        self.settled_as(settlement, *clock, error, |prepared| {
+            let place = Place { name: destination, ..self.shared_place(&[]) };
+            let links = Vec::new();
+            let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock: *clock };
+            prepared.start(particular, &mut |_| {}, parent)
+        });
+    }
+
+    fn settled_as(
+        &self,
+        settlement: &Settlement,
+        clock: Clock,
+        error: Option<&BrokerError>,
+        start: impl FnOnce(&Prepared) -> Option<Started>,
+    ) {
         if !self.engine().is_recording() {
             return;
         }
@@ -306,7 +335,7 @@ impl Consumer {
         if !wanted && error.is_none() && !self.engine().metrics.is_enabled() {
             return;
         }
-        let span = wanted.then(|| self.settle_span(prepared, messages, batch, clock, parent)).flatten();
+        let span = wanted.then(|| start(prepared)).flatten();
         let report = error.map(ErrorReport::of_broker);
         prepared.operation(span, clock).finish(Vec::new(), report.as_ref());
     }
@@ -416,7 +445,7 @@ impl Consumer {
         let mut attributes = vec![batch_count(messages)];
         let mut own: Vec<Vec<KeyValue>> =
             messages.iter().map(|message| self.message_attributes(operation, message)).collect();
-        attributes.extend(split_shared(&mut own));
+        attributes.extend(split_shared(&mut own, place.name.is_some()));
         if place.name.is_none() {
             // Different destinations stand on the links, none on the span (ATTR-C-04, LINK-15).
             for (message, own) in messages.iter().zip(&mut own) {

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use opentelemetry::Context;
+use opentelemetry::{Context, KeyValue};
 
 use super::consumer::Consumer;
 use super::incoming::Incoming;
@@ -54,6 +54,22 @@ impl Receiving {
     /// ```
     pub fn finish(self, message: &Incoming<'_>) {
         self.consumer.received(std::slice::from_ref(message), false, &self, None);
+    }
+
+    /// Ends a pull of one message that yielded none in its time (SPAN-31); it counts no messages (ATTR-C-07).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::Instrumentation;
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// consumer.receive().finish_empty();
+    /// ```
+    pub fn finish_empty(self) {
+        self.consumer.received(&[], false, &self, None);
     }
 
     /// Ends a pull that may yield several messages, also when it yielded none (SPAN-31).
@@ -137,5 +153,25 @@ impl Settling {
     pub fn finish(self, messages: &[Incoming<'_>], error: Option<&BrokerError>) {
         let is_batch = messages.len() != 1;
         self.consumer.settled(messages, is_batch, &self.settlement, &self.parent, self.clock, error);
+    }
+    /// Ends a settlement by position, which settles all messages before it, however many they are: of one destination, or of several,
+    /// which are not named (ATTR-K-11). `attributes` say which position that is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::Instrumentation;
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("kafka", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// use opentelemetry::KeyValue;
+    /// use throughline_core::Settlement;
+    ///
+    /// let settling = consumer.settle(&Settlement::Ack, &opentelemetry::Context::current());
+    /// settling.finish_position(Some("orders"), vec![KeyValue::new("messaging.kafka.offset", 42)], None);
+    /// ```
+    pub fn finish_position(self, destination: Option<&str>, attributes: Vec<KeyValue>, error: Option<&BrokerError>) {
+        self.consumer.settled_position(&self, destination, attributes, error);
     }
 }
