@@ -73,7 +73,7 @@ pub struct Kafka {
 /// Is what publishers and subscribers of one connection share.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    /// What the user gave for all clients.
+    /// What the user gave for all clients, checked; how much they log is set.
     pub(crate) config: ClientConfig,
     pub(crate) system: Arc<System>,
     /// Whether keys may be attributes (ATTR-C-23).
@@ -174,8 +174,8 @@ impl Kafka {
 
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client leaves secrets out of its own form.
-        f.debug_struct("Kafka").field("config", &self.connection.config).finish_non_exhaustive()
+        // Not the properties: some are secrets.
+        f.debug_struct("Kafka").field("servers", &servers(&self.connection.config)).finish_non_exhaustive()
     }
 }
 
@@ -205,10 +205,11 @@ impl Broker for Kafka {
 
 impl Connection {
     /// Makes the producer and waits for the first broker that answers. Blocks.
-    fn open(config: ClientConfig) -> Result<Self, BrokerError> {
+    fn open(mut config: ClientConfig) -> Result<Self, BrokerError> {
         config::check(&config)?;
+        config.set_log_level(config::log_level(&config));
         let producer = Producer::create(&config::producer(&config)?)?;
-        let servers = config.get("bootstrap.servers").or(config.get("metadata.broker.list")).unwrap_or_default();
+        let servers = servers(&config);
         let cluster_id = reach(&producer, servers)?;
         let server = semconv::server(servers);
         let server = server.as_ref().map(|(host, port)| (host.as_str(), *port));
@@ -219,6 +220,11 @@ impl Connection {
             config,
         })
     }
+}
+
+/// Returns the servers the user named.
+fn servers(config: &ClientConfig) -> &str {
+    config.get("bootstrap.servers").or(config.get("metadata.broker.list")).unwrap_or_default()
 }
 
 /// Waits for the first broker that answers and returns the id of its cluster, where it has one. Blocks.

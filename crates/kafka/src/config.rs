@@ -33,7 +33,6 @@ pub(crate) fn producer(given: &ClientConfig) -> Result<ClientConfig, BrokerError
             config.set(names[0], *value);
         }
     }
-    config.set_log_level(log_level(given));
     check_producer(given, &config)?;
     Ok(config)
 }
@@ -103,7 +102,10 @@ pub(crate) fn check_consumer_property(name: &str, value: &str) -> Result<(), Bro
 
 /// Checks what a user gave for all clients of a connection.
 pub(crate) fn check(given: &ClientConfig) -> Result<(), BrokerError> {
-    if given.get("bootstrap.servers").or(given.get("metadata.broker.list")).is_none_or(str::is_empty)
+    if given
+        .get("bootstrap.servers")
+        .or(given.get("metadata.broker.list"))
+        .is_none_or(|servers| servers.trim().is_empty())
         && given.get("test.mock.num.brokers").is_none()
     {
         return Err(BrokerError::configuration(

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 use throughline_core::broker::{Publish, PublishError};
 use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
+use throughline_core::propagation::Carrier;
 
 use crate::broker::Connection;
+use crate::carrier::{HeaderInjector, to_native};
 use crate::destination::Route;
 use crate::error;
 use crate::producer::{Record, Report, Reported, Unsent};
@@ -155,23 +157,21 @@ fn is_topic(name: &str) -> bool {
 
 /// Writes the headers and, in place of headers of those names, what Kafka has no other place for (ATTR-K-09).
 fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
+    let mut native = to_native(envelope.headers());
     let own = [
         (MESSAGE_ID, envelope.id()),
         (CORRELATION_ID, envelope.correlation_id()),
         (CONTENT_TYPE, envelope.content_type()),
         (REPLY_TO, envelope.reply_to().map(Destination::name)),
     ];
-    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let count = envelope.headers().len() + own.clone().count();
-    if count == 0 {
-        return None;
+    for (name, value) in own {
+        if let Some(value) = value {
+            let mut headers = HeaderInjector(native.get_or_insert_default());
+            headers.remove(name);
+            headers.put(name, value.as_bytes());
+        }
     }
-    let is_replaced = |key: &str| own.clone().any(|(name, _)| key.eq_ignore_ascii_case(name));
-    let given =
-        envelope.headers().iter().filter(|(key, _)| !is_replaced(key)).map(|(key, value)| (key, value.as_ref()));
-    let all = given.chain(own.clone().map(|(name, value)| (name, value.as_bytes())));
-    let native = OwnedHeaders::new_with_capacity(count);
-    Some(all.fold(native, |native, (key, value)| native.insert(Header { key, value: Some(value) })))
+    native
 }
 
 /// Says where the message is, with what telemetry did not know before (ATTR-K-02, ATTR-K-05).
