@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/publish.rs"]
+mod publish;
 #[path = "kafka/retry_topics.rs"]
 mod retry_topics;
 #[path = "kafka/server.rs"]

@@ -96,7 +96,7 @@ fn only_what_the_framework_adds_is_left_out_of_the_engine() {
 /// The suite itself: telemetry that is not as the table has it must fail a row.
 mod sensitivity {
     use opentelemetry::KeyValue;
-    use throughline_core::message::System;
+    use throughline_core::message::{OperationType, System};
     use throughline_testing::conformance::golden::{self, rows};
 
     use super::*;
@@ -108,6 +108,7 @@ mod sensitivity {
     const MISSING: usize = 1;
     const DOUBLED: usize = 2;
     const OTHER_VALUE: usize = 3;
+    const PLACED: usize = 4;
 
     #[async_trait]
     impl<const HOW: usize> Harness for Changed<HOW> {
@@ -144,6 +145,10 @@ mod sensitivity {
                 _ => names,
             }
         }
+
+        fn message_attributes(&self, operation: OperationType) -> &'static [&'static str] {
+            if HOW == PLACED && operation == OperationType::Process { &["offset"] } else { &[] }
+        }
     }
 
     async fn publish_and_process<const HOW: usize>() {
@@ -172,6 +177,18 @@ mod sensitivity {
     #[should_panic(expected = "server.port is I64(4223), not I64(4222)")]
     async fn another_value_fails_a_row() {
         publish_and_process::<OTHER_VALUE>().await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "orders: offset is missing")]
+    async fn a_missing_attribute_of_a_message_fails_a_row() {
+        publish_and_process::<PLACED>().await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "link 2: offset is missing")]
+    async fn a_missing_attribute_on_a_link_fails_a_row() {
+        golden::run::<Changed<PLACED>, EngineDoor<Changed<PLACED>>>(&rows::K05).await;
     }
 
     #[tokio::test]

@@ -78,7 +78,8 @@ impl Server {
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), on the same port and the same data.
     pub(crate) async fn restart(&mut self) {
         assert!(self.child.is_none(), "the server runs already");
-        let log = File::options().create(true).append(true).open(self.log()).expect("a log");
+        let path = self.data.join("server.log");
+        let log = File::options().create(true).append(true).open(&path).expect("a log");
         let child = Command::new("java")
             .args(self.java("kafka.Kafka"))
             .arg(self.properties())
@@ -98,7 +99,7 @@ impl Server {
             }
             let ended = child.try_wait().expect("the state of the server");
             if ended.is_some() || Instant::now() >= deadline {
-                let log = fs::read_to_string(self.data.join(LOG)).unwrap_or_default();
+                let log = fs::read_to_string(&path).unwrap_or_default();
                 panic!("the server at {bootstrap} is not ready: ended {ended:?}, {listed:?}; it said:\n{log}");
             }
             sleep(Duration::from_millis(20)).await;
@@ -128,13 +129,7 @@ impl Server {
     fn properties(&self) -> PathBuf {
         self.data.join("server.properties")
     }
-
-    fn log(&self) -> PathBuf {
-        self.data.join(LOG)
-    }
 }
-
-const LOG: &str = "server.log";
 
 impl Drop for Server {
     fn drop(&mut self) {

@@ -200,9 +200,9 @@ fn spelled(headers: &OwnedHeaders, is_key: impl Fn(&RawHeader<'_>) -> bool) -> O
     raw_headers::iter(headers.as_borrowed()).find(is_key).map(|header| header.name.to_owned())
 }
 
-/// Appends a header. The client's list is moved through its own function, which gives it back.
+/// Appends a header in place: the client's own function wants the list and gives it back.
 fn append(headers: &mut OwnedHeaders, key: &str, value: &[u8]) {
-    *headers = std::mem::take(headers).insert(Header { key, value: Some(value) });
+    raw_headers::append(headers, key.as_bytes(), Some(value));
 }
 
 /// Copies a record's headers into portable ones, whatever they are.

@@ -6,7 +6,8 @@ use std::ffi::{CStr, c_char, c_void};
 use std::{ptr, slice};
 
 use rdkafka::bindings::{
-    rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_header_remove, rd_kafka_headers_t, rd_kafka_resp_err_t,
+    rd_kafka_header_add, rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_header_remove, rd_kafka_headers_t,
+    rd_kafka_resp_err_t,
 };
 use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 
@@ -46,22 +47,21 @@ pub(crate) fn remove(headers: &mut OwnedHeaders, name: &CStr) {
     unsafe { rd_kafka_header_remove(native(headers.as_borrowed()).cast_mut(), name.as_ptr()) };
 }
 
+/// Appends a header with any name and value.
+pub(crate) fn append(headers: &mut OwnedHeaders, name: &[u8], value: Option<&[u8]>) {
+    // No slice is longer than an `isize` can say.
+    let length = |bytes: &[u8]| isize::try_from(bytes.len()).unwrap_or(isize::MAX);
+    let (start, size) = value.map_or((ptr::null(), 0), |value| (value.as_ptr().cast::<c_void>(), length(value)));
+    // SAFETY: the list is alive and ours alone, since the reference is exclusive. The client copies name and value, whose
+    // lengths are given; it refuses only lists that are not ours to change.
+    unsafe {
+        rd_kafka_header_add(native(headers.as_borrowed()).cast_mut(), name.as_ptr().cast(), length(name), start, size)
+    };
+}
+
 /// The client's list: a reference to `BorrowedHeaders` is a reference to it.
 fn native(headers: &BorrowedHeaders) -> *const rd_kafka_headers_t {
     ptr::from_ref(headers).cast()
-}
-
-/// Appends a header with any name and value, as only a client in another language writes it.
-#[cfg(test)]
-pub(crate) fn append(headers: &mut OwnedHeaders, name: &[u8], value: Option<&[u8]>) {
-    let length = |bytes: &[u8]| isize::try_from(bytes.len()).unwrap();
-    let (start, size) = value.map_or((ptr::null(), 0), |value| (value.as_ptr().cast::<c_void>(), length(value)));
-    // SAFETY: the list is alive and ours alone; the client copies name and value, whose lengths are given.
-    let answer = unsafe {
-        let list = native(headers.as_borrowed()).cast_mut();
-        rdkafka::bindings::rd_kafka_header_add(list, name.as_ptr().cast(), length(name), start, size)
-    };
-    assert_eq!(answer, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
 }
 
 #[cfg(test)]

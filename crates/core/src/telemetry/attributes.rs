@@ -6,9 +6,9 @@ use opentelemetry::{Key, KeyValue, Value};
 use super::interned::interned;
 use super::semconv::{
     MESSAGING_CLIENT_ID, MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_ANONYMOUS, MESSAGING_DESTINATION_NAME,
-    MESSAGING_DESTINATION_SUBSCRIPTION_NAME, MESSAGING_DESTINATION_TEMPLATE, MESSAGING_DESTINATION_TEMPORARY,
-    MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_OPERATION_NAME, MESSAGING_OPERATION_TYPE, MESSAGING_SYSTEM,
-    SERVER_ADDRESS, SERVER_PORT,
+    MESSAGING_DESTINATION_PARTITION_ID, MESSAGING_DESTINATION_SUBSCRIPTION_NAME, MESSAGING_DESTINATION_TEMPLATE,
+    MESSAGING_DESTINATION_TEMPORARY, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_OPERATION_NAME,
+    MESSAGING_OPERATION_TYPE, MESSAGING_SYSTEM, SERVER_ADDRESS, SERVER_PORT,
 };
 use crate::message::{OperationType, Source, System};
 
@@ -127,12 +127,14 @@ fn push_consumer(source: &Source, attributes: &mut Vec<KeyValue>) {
 }
 
 /// Splits the attributes of a batch's messages: those that describe the destination or the conversation and are equal for all, and
-/// for each message the others (LINK-15). What identifies one message stays with it, also in a batch of one (ATTR-C-08).
-pub(crate) fn split_shared(per_message: &mut [Vec<KeyValue>]) -> Vec<KeyValue> {
+/// for each message the others (LINK-15). What identifies one message stays with it, also in a batch of one (ATTR-C-08). Partitions of
+/// several destinations are several partitions, also where their numbers are equal (ATTR-K-10).
+pub(crate) fn split_shared(per_message: &mut [Vec<KeyValue>], is_one_place: bool) -> Vec<KeyValue> {
     let Some((first, others)) = per_message.split_first() else { return Vec::new() };
     let common: Vec<KeyValue> = first
         .iter()
         .filter(|attribute| is_shareable(&attribute.key))
+        .filter(|attribute| is_one_place || attribute.key.as_str() != MESSAGING_DESTINATION_PARTITION_ID)
         .filter(|attribute| others.iter().all(|other| other.contains(attribute)))
         .cloned()
         .collect();

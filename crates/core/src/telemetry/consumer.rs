@@ -447,7 +447,7 @@ impl Consumer {
         let mut attributes = vec![batch_count(messages)];
         let mut own: Vec<Vec<KeyValue>> =
             messages.iter().map(|message| self.message_attributes(operation, message)).collect();
-        attributes.extend(split_shared(&mut own));
+        attributes.extend(split_shared(&mut own, place.name.is_some()));
         if place.name.is_none() {
             // Different destinations stand on the links, none on the span (ATTR-C-04, LINK-15).
             for (message, own) in messages.iter().zip(&mut own) {

@@ -56,6 +56,22 @@ impl Receiving {
         self.consumer.received(std::slice::from_ref(message), false, &self, None);
     }
 
+    /// Ends a pull of one message that yielded none in its time (SPAN-31); it counts no messages (ATTR-C-07).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # use throughline_core::telemetry::Instrumentation;
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
+    /// # let consumer = Instrumentation::from_globals().consumer(source);
+    /// consumer.receive().finish_empty();
+    /// ```
+    pub fn finish_empty(self) {
+        self.consumer.received(&[], false, &self, None);
+    }
+
     /// Ends a pull that may yield several messages, also when it yielded none (SPAN-31).
     ///
     /// # Examples

@@ -209,7 +209,7 @@ impl Producer {
         let creates = self.engine().settings.create_spans;
         let create = self.prepared(OperationType::Create, self.inner.system.operations().create, &place);
         let mut own: Vec<Vec<KeyValue>> = messages.iter().map(|message| self.message_attributes(message)).collect();
-        let shared = split_shared(&mut own);
+        let shared = split_shared(&mut own, true);
         let mut links = Vec::new();
         let mut waiting = Vec::new();
         for (message, own) in messages.into_iter().zip(own) {

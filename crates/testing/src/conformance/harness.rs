@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{BatchPolicy, Broker, Subscription};
-use throughline_core::message::Operations;
+use throughline_core::message::{OperationType, Operations};
 
 use super::Capabilities;
 
@@ -78,6 +78,15 @@ pub trait Harness: Send + Sync + Sized + 'static {
     fn consumer_attributes(&self, spec: &Spec) -> Vec<KeyValue> {
         let _ = spec;
         Vec::new()
+    }
+
+    /// Returns the attributes that an operation on a single message has beyond those of the rows, whatever their values are: its place
+    /// in a log. A send has them once the broker has confirmed it. Of a batch that is received or processed, those of the destination
+    /// are on the span as long as it is one destination, for the suite's destinations have one partition; the others are on the links
+    /// (LINK-15). The default has none.
+    fn message_attributes(&self, operation: OperationType) -> &'static [&'static str] {
+        let _ = operation;
+        &[]
     }
 
     /// Returns a pattern for all destinations that have one more word than `destination`, and one of them. The default is that of
@@ -196,6 +205,9 @@ pub struct Names {
     pub client_id: Option<String>,
     /// What inboxes of requests are called in telemetry.
     pub inbox: &'static str,
+    /// Whether a subscription by a pattern is called by that pattern. Else a message is called by its destination, where those are
+    /// few and have names of their own.
+    pub patterns_are_templates: bool,
 }
 
 impl Names {
@@ -210,7 +222,7 @@ impl Names {
     /// ```
     #[must_use]
     pub const fn new(system: &'static str, operations: Operations) -> Self {
-        Self { system, operations, server: None, client_id: None, inbox: "_INBOX" }
+        Self { system, operations, server: None, client_id: None, inbox: "_INBOX", patterns_are_templates: true }
     }
 }
 
@@ -225,7 +237,7 @@ impl Names {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Wildcard {
-    /// The pattern, which is also the template.
+    /// The pattern, which is also the template where [`Names`] say so.
     pub pattern: String,
     /// A destination that matches it.
     pub name: String,

@@ -94,6 +94,8 @@ pub enum Ability {
     Pull,
     /// Several messages pulled by one call.
     PullBatch,
+    /// A settlement with telemetry that is no acknowledgement. A client that only moves its position has none.
+    Reject,
     /// Several messages published by one call.
     SendBatch,
     /// A settlement with telemetry.

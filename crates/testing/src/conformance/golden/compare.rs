@@ -110,7 +110,8 @@ fn links(world: &World, matched: &Matched<'_>, expected: &Span, span: &SpanData)
         if (found.trace_id(), found.span_id()) != (wanted.trace_id(), wanted.span_id()) {
             problems.push(format!("link {} goes to {}, not to {target:?}", number + 1, found.span_id()));
         }
-        let attributes = resolved(world, expected, own);
+        let mut attributes = resolved(world, expected, own);
+        attributes.extend(world.link_attributes(expected));
         let wrong = attribute_set(&attributes, &link.attributes);
         problems.extend(wrong.into_iter().map(|problem| format!("link {}: {problem}", number + 1)));
     }

@@ -103,10 +103,10 @@ fn event_attributes(log: &CapturedLog, error_type: &str) -> Vec<String> {
 }
 
 /// The sampler was shown every `t` attribute and every link (VERF-03, ATTR-C-21, LINK-14).
-pub(super) fn sampler(matched: &Matched<'_>, calls: &[SamplerCall]) -> Vec<String> {
+pub(super) fn sampler(world: &World, matched: &Matched<'_>, calls: &[SamplerCall]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<&SamplerCall> = calls.iter().collect();
-    for (_, span) in &matched.pairs {
+    for (expected, span) in &matched.pairs {
         let trace = span.span_context.trace_id();
         let parent = span.parent_span_id;
         let Some(index) = left
@@ -117,7 +117,8 @@ pub(super) fn sampler(matched: &Matched<'_>, calls: &[SamplerCall]) -> Vec<Strin
             continue;
         };
         let call = left.remove(index);
-        for attribute in span.attributes.iter().filter(|own| AT_START.contains(&own.key.as_str())) {
+        let at_start = |key: &str| AT_START.contains(&key) && !world.is_late(expected, key);
+        for attribute in span.attributes.iter().filter(|own| at_start(own.key.as_str())) {
             if call.attribute(attribute.key.as_str()) != Some(&attribute.value) {
                 problems.push(format!("{}: the sampler was not shown {}", span.name, attribute.key));
             }

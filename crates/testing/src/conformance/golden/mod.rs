@@ -45,7 +45,7 @@ pub async fn run<H: Harness, D: Door<H>>(row: &Row) {
             problems.extend(compare::details(&world, &matched));
             problems.extend(carried(row, &world, &matched, &received));
             problems.extend(hygiene::events(&world, &matched, &bench.capture.logs()));
-            problems.extend(hygiene::sampler(&matched, &bench.capture.sampled()));
+            problems.extend(hygiene::sampler(&world, &matched, &bench.capture.sampled()));
             problems.extend(settled(|| metrics::compare(row, &world, &matched, &bench.capture.metrics())).await.err());
         }
         Err(mismatch) => problems.extend(mismatch),

@@ -279,6 +279,9 @@ impl Row {
                 needs.extend(process.ambient.then_some(Need::Ability(Ability::Ambient)));
                 needs.extend(process.wildcard.then_some(Need::Wildcards));
                 needs.extend(process.group.then_some(Need::Groups));
+                needs.extend(
+                    matches!(process.work, Does::Reject | Does::Retry).then_some(Need::Ability(Ability::Reject)),
+                );
                 needs.extend(match process.work {
                     Does::Bury => Some(Need::Ability(Ability::Forward)),
                     Does::Abandon => Some(Need::Door(DoorKind::Raw)),

@@ -72,6 +72,15 @@ impl Span {
         span.parent(Ref::Of("process")).only(DoorKind::Framework)
     }
 
+    /// ATTR-C-07.
+    pub(super) fn is_batch(&self) -> bool {
+        self.attributes.iter().any(|(key, _)| *key == "messaging.batch.message_count")
+    }
+
+    pub(super) fn names_destination(&self) -> bool {
+        self.attributes.iter().any(|(key, _)| *key == "messaging.destination.name")
+    }
+
     pub(super) const fn label(mut self, label: &'static str) -> Self {
         self.label = label;
         self

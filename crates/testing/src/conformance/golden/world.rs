@@ -1,5 +1,6 @@
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue, Value};
+use throughline_core::message::OperationType;
 
 use super::row::{Act, At, Fault, Row, Val, Verb};
 use super::span::Span;
@@ -18,6 +19,10 @@ pub(super) struct World {
     pub(super) spec: Spec,
     pub(super) consumer: Vec<KeyValue>,
     pub(super) ambient: Option<Context>,
+    /// What an operation on a single message has besides, by the type of the operation.
+    message_attributes: [(&'static str, &'static [&'static str]); 5],
+    /// Whether the messages come from several destinations.
+    spread: bool,
     ambient_span: SpanContext,
     id: String,
 }
@@ -45,6 +50,9 @@ impl World {
             spec,
             ambient_span: ambient.as_ref().map_or(SpanContext::NONE, |ambient| ambient.span().span_context().clone()),
             ambient,
+            message_attributes: OPERATIONS
+                .map(|operation| (operation.as_str(), bench.harness.message_attributes(operation))),
+            spread: matches!(row.act, Act::Process(process) if process.spread),
             id: bench.id.clone(),
         }
     }
@@ -72,8 +80,9 @@ impl World {
         format!("{}-conversation", self.id)
     }
 
+    /// Whether there is such a span here: through this door, of an operation that the system has.
     pub(super) fn is_shown(&self, span: &Span) -> bool {
-        span.only.is_none_or(|only| only == self.door)
+        span.only.is_none_or(|only| only == self.door) && self.verb(span.verb).is_some()
     }
 
     /// The verb of the system; a system that does not settle has none for it.
@@ -113,6 +122,9 @@ impl World {
             }
             At::Absent | At::Nowhere => None,
             At::Orders => Some((NAME, self.orders.clone())),
+            At::Wildcard if !self.names.patterns_are_templates => {
+                (!self.spread).then(|| (NAME, self.wildcard.name.clone()))
+            }
             At::Wildcard => Some((TEMPLATE, self.wildcard.pattern.clone())),
         }
     }
@@ -141,13 +153,47 @@ impl World {
         if span.at == At::Nowhere && self.low_cardinality(At::Nowhere).is_some() && span.verb == Verb::Send {
             push("messaging.destination.name", Some(self.orders.clone().into()));
         }
-        for (key, value) in span.attributes {
+        for (key, value) in span.attributes.iter().filter(|(_, value)| self.has_value(*value, span.at)) {
             push(key, self.value(*value, span.at));
+        }
+        for key in self.message_attributes(span).iter().filter(|key| on_span(span, key)) {
+            push(key, None);
         }
         if let Some(fault) = span.error {
             push("error.type", Some(self.error_type(fault).into()));
         }
         all
+    }
+
+    /// What each link of a span has besides: what is particular to the messages of a batch.
+    pub(super) fn link_attributes(&self, span: &Span) -> Vec<(String, Option<Value>)> {
+        let keys = self.message_attributes(span).iter().filter(|key| span.is_batch() && !on_span(span, key));
+        keys.map(|key| ((*key).to_owned(), None)).collect()
+    }
+
+    /// What an operation has besides for each of its messages.
+    fn message_attributes(&self, span: &Span) -> &'static [&'static str] {
+        let is_sending = matches!(span.verb, Verb::Request | Verb::Send);
+        let is_unconfirmed = is_sending && (span.is_batch() || span.error.is_some());
+        if span.verb == Verb::Attempt || span.messages == 0 || is_unconfirmed {
+            return &[];
+        }
+        self.keys_of(span.verb)
+    }
+
+    /// Whether samplers cannot see an attribute, since it comes with the broker's confirmation (ATTR-C-21).
+    pub(super) fn is_late(&self, span: &Span, key: &str) -> bool {
+        span.verb == Verb::Send && self.keys_of(span.verb).contains(&key)
+    }
+
+    fn keys_of(&self, verb: Verb) -> &'static [&'static str] {
+        let found = self.message_attributes.iter().find(|(operation, _)| *operation == verb.operation_type());
+        found.map_or(&[], |(_, keys)| keys)
+    }
+
+    /// Whether there is such a value: a destination need not have a template.
+    fn has_value(&self, value: Val, at: At) -> bool {
+        !matches!(value, Val::Template) || at != At::Wildcard || self.names.patterns_are_templates
     }
 
     pub(super) fn value(&self, value: Val, at: At) -> Option<Value> {
@@ -179,7 +225,9 @@ impl World {
             ("messaging.system".to_owned(), Value::from(self.names.system)),
             ("messaging.operation.name".to_owned(), self.verb(verb).unwrap_or("(no verb)").into()),
         ];
-        all.extend(self.low_cardinality(at).map(|(key, name)| (key.to_owned(), name.into())));
+        // One measurement stands for all messages of a subscription by a pattern.
+        let is_called = at != At::Wildcard || self.names.patterns_are_templates;
+        all.extend(self.low_cardinality(at).filter(|_| is_called).map(|(key, name)| (key.to_owned(), name.into())));
         if let Some((address, port)) = &self.names.server {
             all.push(("server.address".to_owned(), address.clone().into()));
             all.push(("server.port".to_owned(), i64::from(*port).into()));
@@ -189,4 +237,12 @@ impl World {
         }
         all
     }
+}
+
+const OPERATIONS: [OperationType; 5] =
+    [OperationType::Create, OperationType::Process, OperationType::Receive, OperationType::Send, OperationType::Settle];
+
+/// Whether an attribute of a message stands on the span itself: of a batch only what the messages of one destination share (LINK-15).
+fn on_span(span: &Span, key: &str) -> bool {
+    !span.is_batch() || (key.contains(".destination.") && span.names_destination())
 }
