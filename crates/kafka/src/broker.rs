@@ -13,8 +13,7 @@ use tokio::task::spawn_blocking;
 
 use crate::producer::Producer;
 use crate::publisher::KafkaPublisher;
-use crate::semconv::SYSTEM;
-use crate::{config, error, semconv};
+use crate::{config, error, semconv, subscriber};
 
 /// How long [`Kafka::connect`] waits for the first broker that answers.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -186,14 +185,7 @@ impl Broker for Kafka {
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
-        if subscription.system() != SYSTEM {
-            return Err(BrokerError::configuration(format!(
-                "`{}` is a subscription for {}: use `Topic` with Kafka",
-                subscription.destination(),
-                subscription.system(),
-            )));
-        }
-        Err(BrokerError::new(BrokerErrorKind::Unsupported, "unsupported", "this adapter does not subscribe yet"))
+        subscriber::subscribe(&self.connection, subscription).await
     }
 
     async fn shutdown(&self) -> Result<(), BrokerError> {

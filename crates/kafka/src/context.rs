@@ -24,7 +24,7 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         match level {
             // Nothing to warn of: it was given for all clients of the connection.
-            RDKafkaLogLevel::Warning if line.contains(" is a consumer property and will be ignored by") => {
+            RDKafkaLogLevel::Warning if line.contains(" property and will be ignored by") => {
                 debug!(target: "rdkafka", facility, "{line}");
             }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {

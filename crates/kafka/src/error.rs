@@ -3,7 +3,7 @@ mod names;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
 
-pub(crate) use self::names::OTHER;
+pub(crate) use self::names::{OTHER, TIMEOUT};
 
 /// `error.type` of a client that could not be created with its properties.
 const CONFIGURATION: &str = "configuration";
@@ -23,6 +23,26 @@ pub(crate) fn error_type(code: RDKafkaErrorCode) -> &'static str {
 pub(crate) fn broker(context: &str, error: &KafkaError) -> BrokerError {
     let cause = Cause::of(error);
     described(cause.broker_kind(), error, format!("{context}: {}", cause.advice()))
+}
+
+/// Says that a message belongs to another member by now.
+pub(crate) fn partition_lost(topic: &str, partition: i32) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::Ended,
+        "partition_lost",
+        format!(
+            "partition {partition} of topic `{topic}` went to another member of the group, which gets the message again"
+        ),
+    )
+}
+
+/// Says that a topic is missing.
+pub(crate) fn unknown_topic(topic: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::NotFound,
+        error_type(RDKafkaErrorCode::UnknownTopicOrPartition),
+        format!("topic `{topic}` does not exist: create it first"),
+    )
 }
 
 /// Says why no connection was made, and what to change.

@@ -3,6 +3,7 @@
 mod broker;
 mod carrier;
 mod config;
+mod consumer;
 mod context;
 mod destination;
 mod error;
@@ -14,6 +15,8 @@ mod raw_headers;
 mod receipt;
 mod record;
 mod semconv;
+mod subscriber;
+mod subscription;
 mod tombstone;
 
 pub use self::broker::Kafka;
@@ -23,4 +26,5 @@ pub use self::extract::{Key, Offset, Partition, Timestamp, TopicName};
 pub use self::instrument::{CallbackProducer, DeliveryFuture, Instrumentation, PendingDelivery, ProducerTelemetry};
 pub use self::receipt::RecordMetadata;
 pub use self::record::NativeRecord;
+pub use self::subscription::{Assignment, Isolation, StartPosition, Topic};
 pub use self::tombstone::Tombstone;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BrokerError, Publish, Subscription};
+use super::{BrokerError, Observe, Publish, RetryRoute, Subscription};
 use crate::message::{Delivery, Settlement, Source};
 
 /// Is a connection to a message broker.
@@ -55,6 +55,30 @@ pub trait Subscriber: Send {
         false
     }
 
+    /// Returns where messages wait for their next attempt, for a broker that does not deliver them again by itself; the default is in
+    /// place, with the messages behind them.
+    fn retry_route(&self) -> Option<Arc<dyn RetryRoute>> {
+        None
+    }
+
+    /// Returns what publishes the replies and what else the handlers of this subscription send, where that is not the broker's own
+    /// [`transport`](Broker::transport).
+    fn transport(&self) -> Option<Arc<dyn Publish>> {
+        None
+    }
+
+    /// Returns how many deliveries are handled at the same time where the user sets nothing; the default is one.
+    ///
+    /// With [lanes](Received::with_lane) it is the most lanes at a time.
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    /// Learns, before the first message is asked for, whom to tell what it does by itself. The default tells nobody.
+    fn observe(&mut self, observer: Arc<dyn Observe>) {
+        let _ = observer;
+    }
+
     /// Waits for the next message. Reconnects are the adapter's business and not visible here.
     ///
     /// # Errors
@@ -87,6 +111,16 @@ pub trait Subscriber: Send {
     async fn drain(&mut self) -> Option<Received> {
         None
     }
+
+    /// Ends the subscription. Called last, when every message that was handed out is settled or given up: what was only noted
+    /// ([`Settle::is_deferred`]) the broker is told now. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the broker could not be told in time; it delivers again what it did not hear of.
+    async fn finish(&mut self) -> Result<(), BrokerError> {
+        Ok(())
+    }
 }
 
 /// Is a message as an adapter hands it over, and the way to settle it.
@@ -98,6 +132,8 @@ pub struct Received {
     pub delivery: Delivery,
     /// A number of the adapter's own, by which it knows the message again: a delivery tag, an offset, a place in a queue.
     pub tag: u64,
+    /// The lane of [`with_lane`](Self::with_lane).
+    lane: Option<u32>,
     settle: Option<Arc<dyn Settle>>,
 }
 
@@ -113,7 +149,40 @@ impl Received {
     #[inline]
     #[must_use]
     pub const fn new(delivery: Delivery) -> Self {
-        Self { delivery, tag: 0, settle: None }
+        Self { delivery, tag: 0, lane: None, settle: None }
+    }
+
+    /// Puts the message into a lane: messages of one lane are handled one after the other, in the order in which they were received,
+    /// while those of other lanes are handled at the same time. It is for brokers that keep an order by parts of a destination.
+    ///
+    /// A lane whose handler is slow holds up no other one, since the framework takes its messages all the same and keeps them. An
+    /// adapter therefore bounds how many it hands out before they are settled. Batches are not divided by lanes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, broker::Received};
+    /// assert_eq!(Received::new(Delivery::new("orders", "x")).with_lane(3).lane(), Some(3));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_lane(mut self, lane: u32) -> Self {
+        self.lane = Some(lane);
+        self
+    }
+
+    /// Returns the lane of the message, if it has one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, broker::Received};
+    /// assert_eq!(Received::new(Delivery::new("orders", "x")).lane(), None);
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn lane(&self) -> Option<u32> {
+        self.lane
     }
 
     /// Sets what settles the message, usually one value for all messages of a subscription, and the number by which that knows it.
@@ -195,6 +264,19 @@ impl Received {
         self.settle.take()
     }
 
+    /// Tells whether another member of the group gets the message now, see [`Settle::is_withdrawn`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, broker::Received};
+    /// assert!(!Received::new(Delivery::new("orders", "x")).is_withdrawn());
+    /// ```
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.settle.as_ref().is_some_and(|settle| settle.is_withdrawn(self))
+    }
+
     pub(crate) fn heartbeat(&self) -> Option<Duration> {
         self.settle.as_ref()?.heartbeat()
     }
@@ -233,6 +315,20 @@ pub trait Settle: Send + Sync + 'static {
     ///
     /// Fails when the broker could not be told; the message must then be delivered again.
     async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError>;
+
+    /// Tells whether [`settle`](Self::settle) only notes what became of a message, and the broker hears of it later and of many at
+    /// once. Such a settlement is no operation of its own in telemetry; the adapter reports the later one with
+    /// [`Observe::settled`] (SPAN-33). The default is that the broker is told at once.
+    fn is_deferred(&self) -> bool {
+        false
+    }
+
+    /// Tells whether the broker gives the message to another member of the group, so that this one is not to begin with it. It is
+    /// given up then, and one that is being handled may still be settled. The default is that it never does.
+    fn is_withdrawn(&self, message: &Received) -> bool {
+        let _ = message;
+        false
+    }
 
     /// Learns that nobody will settle the message, because its handler was aborted. The default does nothing, which is right where
     /// the broker by itself delivers again what was not settled. Must not block.

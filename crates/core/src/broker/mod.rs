@@ -6,13 +6,17 @@
 mod contract;
 mod done;
 mod error;
+mod observe;
 mod pattern;
 mod publish;
+mod retry;
 mod subscription;
 
 pub use self::contract::{Broker, Received, Settle, Subscriber};
 pub use self::done::Done;
 pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+pub use self::observe::Observe;
 pub use self::pattern::{Pattern, Wildcards};
 pub use self::publish::Publish;
+pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
 pub use self::subscription::{BatchPolicy, Subscription};

@@ -71,7 +71,10 @@ pub trait Handler<Args, S>: Function<Args> {
         self.into_route().dead_letter(destination)
     }
 
-    /// Handles up to so many deliveries at the same time (default 1, which keeps their order).
+    /// Handles up to so many deliveries at the same time.
+    ///
+    /// The default is the subscription's own: one, which keeps the order, or, where the broker keeps it by parts of a destination, one
+    /// for each part. The order within a part is kept whatever is set here; elsewhere more than one gives it up. Zero counts as one.
     ///
     /// # Examples
     ///

@@ -32,7 +32,8 @@ pub(crate) struct RouteOptions {
     pub(crate) replies: Vec<Destination>,
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) dead_letter: Option<Arc<dyn Middleware>>,
-    pub(crate) concurrency: usize,
+    /// The most at the same time, where the user said so.
+    pub(crate) concurrency: Option<usize>,
     pub(crate) parent: Option<ParentMode>,
     pub(crate) trust: Option<Trust>,
 }
@@ -49,7 +50,7 @@ impl<S> Route<S> {
             replies: Vec::new(),
             middleware: Vec::new(),
             dead_letter: None,
-            concurrency: 1,
+            concurrency: None,
             parent: None,
             trust: None,
         };
@@ -101,7 +102,10 @@ impl<S> Route<S> {
         self
     }
 
-    /// Handles up to so many deliveries at the same time (default 1, which keeps their order; zero counts as one).
+    /// Handles up to so many deliveries at the same time.
+    ///
+    /// The default is the subscription's own: one, which keeps the order, or, where the broker keeps it by parts of a destination, one
+    /// for each part. The order within a part is kept whatever is set here; elsewhere more than one gives it up. Zero counts as one.
     ///
     /// # Examples
     ///
@@ -112,7 +116,7 @@ impl<S> Route<S> {
     /// ```
     #[must_use]
     pub fn concurrency(mut self, most: usize) -> Self {
-        self.options.concurrency = most.max(1);
+        self.options.concurrency = Some(most.max(1));
         self
     }
 

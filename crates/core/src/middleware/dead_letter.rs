@@ -102,6 +102,6 @@ impl Middleware for DeadLetter {
 }
 
 /// Makes a text safe for the headers of every broker: printable ASCII, at most 200 characters.
-fn header_text(text: &str) -> String {
+pub(super) fn header_text(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(200).collect()
 }

@@ -15,7 +15,7 @@ use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, Middleware, Next, Overrides, ScopeUse, Settler, decide, panicked, process_with,
+    Attempts, Endpoint, Middleware, Next, Overrides, RetryLater, ScopeUse, Settler, decide, panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, run_in};
@@ -23,7 +23,8 @@ use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, ru
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
     handler: Arc<dyn ErasedHandler<()>>,
-    dead_letter: Option<Arc<dyn Middleware>>,
+    /// What takes care of messages that failed: the dead letter, and within it the place where they wait for another attempt.
+    around: Vec<Arc<dyn Middleware>>,
     chain: Vec<Arc<dyn Middleware>>,
     replies: Replies,
     concurrency: usize,
@@ -54,18 +55,20 @@ impl Dispatcher {
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
+        let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
+        let around: Vec<_> = options.dead_letter.into_iter().chain(retry_later).collect();
         Self {
             scope_use: match (options.middleware.is_empty(), handler.uses_scope()) {
                 (false, _) => ScopeUse::Middleware,
                 (true, true) => ScopeUse::Arguments,
                 (true, false) => ScopeUse::Nobody,
             },
-            may_be_bare: !is_overridden && options.dead_letter.is_none(),
+            may_be_bare: !is_overridden && around.is_empty(),
             handler,
-            dead_letter: options.dead_letter,
+            around,
             chain: options.middleware,
             replies: Replies::new(publisher, options.replies),
-            concurrency: options.concurrency,
+            concurrency: options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
@@ -91,6 +94,9 @@ impl Dispatcher {
             Work::Batch(received) => return Box::pin(self.dispatch_batch(received)).await,
         };
         loop {
+            if received.is_withdrawn() {
+                return;
+            }
             let delivery = self.equip(received.delivery.clone());
             let handled = if self.is_bare(&received) {
                 // What `process` comes to where nothing stands around it: each future less on the way is felt here.
@@ -110,7 +116,11 @@ impl Dispatcher {
     }
 
     async fn dispatch_batch(&self, mut received: Vec<Received>) {
-        while !received.is_empty() {
+        loop {
+            received.retain(|message| !message.is_withdrawn());
+            if received.is_empty() {
+                return;
+            }
             let messages = received.iter().map(|received| self.equip(received.delivery.clone()));
             let delivery = Delivery::batch(messages.collect());
             let handling = pin!(self.process(delivery.clone(), &delivery));
@@ -151,7 +161,7 @@ impl Dispatcher {
         Handled::without_span(outcome)
     }
 
-    /// Whether only the chain stands around the handler: no dead letter, no heartbeats, and no telemetry that has anything to do.
+    /// Whether only the chain stands around the handler: no dead letter, no retry elsewhere, no heartbeats, and no telemetry that has anything to do.
     fn is_bare(&self, received: &Received) -> bool {
         let passes =
             |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(received.delivery.headers());
@@ -159,13 +169,11 @@ impl Dispatcher {
     }
 
     async fn handle(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
-        match &self.dead_letter {
-            None => self.answer(delivery, asked).await,
-            Some(dead_letter) => {
-                let inner = Answering { dispatcher: self, asked, scope: delivery.made_scope() };
-                Next::new(std::slice::from_ref(dead_letter), &inner).run(delivery).await
-            }
+        if self.around.is_empty() {
+            return self.answer(delivery, asked).await;
         }
+        let inner = Answering { dispatcher: self, asked, scope: delivery.made_scope() };
+        Next::new(&self.around, &inner).run(delivery).await
     }
 
     /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. A reply that cannot
@@ -248,7 +256,7 @@ impl Endpoint for Dispatcher {
     }
 }
 
-/// What the dead letter stands before.
+/// What dead letters and retries elsewhere stand before.
 struct Answering<'a> {
     dispatcher: &'a Dispatcher,
     asked: &'a Delivery,

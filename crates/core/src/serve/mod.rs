@@ -3,6 +3,7 @@
 mod batching;
 mod dispatch;
 mod error;
+mod lanes;
 mod replies;
 mod running;
 mod settle;

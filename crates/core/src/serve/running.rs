@@ -54,14 +54,17 @@ impl Running {
         let mut ready = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.subscription.destination().to_owned();
-            let subscriber = broker.subscribe(&entry.subscription).await.map_err(|error| {
+            let mut subscriber = broker.subscribe(&entry.subscription).await.map_err(|error| {
                 let kind = match error.kind() {
                     BrokerErrorKind::Configuration => ServeErrorKind::Configuration,
                     _ => ServeErrorKind::Subscribe,
                 };
                 ServeError::broker(kind, format!("cannot subscribe to `{name}`"), error)
             })?;
-            let transport = broker.transport();
+            if let Some(instrumentation) = &instrumentation {
+                subscriber.observe(Arc::new(instrumentation.consumer(subscriber.source())));
+            }
+            let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
             let dispatcher =
                 Dispatcher::new(&*subscriber, transport, entry.handler, entry.options, instrumentation.as_ref());
             ready.push((name, Worker::new(subscriber, dispatcher, entry.subscription.batch(), phase.subscribe())));

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::broker::Received;
 use crate::message::{Outcome, Settlement};
-use crate::middleware::{Buried, Settler};
+use crate::middleware::{Buried, Postponed, Settler};
 use crate::telemetry::Incoming;
 
 /// Tells the broker what becomes of one message, and records that.
@@ -21,6 +21,9 @@ pub(super) async fn settle_one(
     }
     let Some(settle) = message.take_settle() else { return };
     let result = settle.settle(message, settlement).await;
+    if result.is_ok() && settle.is_deferred() {
+        return;
+    }
     if let Err(error) = &result {
         let destination = message.delivery.destination();
         warn!(destination, %error, "settling failed; the broker will deliver the message again");
@@ -34,6 +37,7 @@ pub(super) async fn settle_one(
 fn label(outcome: &Outcome, settlement: &Settlement) -> &'static str {
     match settlement {
         Settlement::Ack if outcome.extension::<Buried>().is_some() => "dead_letter",
+        Settlement::Ack if outcome.extension::<Postponed>().is_some() => "retry",
         Settlement::Ack => "ack",
         Settlement::Reject { .. } => "reject",
         Settlement::Retry { .. } => "retry",

@@ -9,7 +9,8 @@ use tokio::task::coop::consume_budget;
 
 use super::batching::{Batcher, Work};
 use super::dispatch::{Dispatcher, record_received};
-use crate::broker::{BatchPolicy, BrokerError, Subscriber};
+use super::lanes::Lanes;
+use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
 
 /// How far an app is on its way to the end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +30,8 @@ pub(super) struct Worker {
     batcher: Batcher,
     phase: watch::Receiver<Phase>,
     running: JoinSet<()>,
+    /// From the first message of a lane on.
+    lanes: Option<Lanes>,
 }
 
 impl Worker {
@@ -39,22 +42,28 @@ impl Worker {
         phase: watch::Receiver<Phase>,
     ) -> Self {
         let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch));
-        Self { subscriber, dispatcher, batcher, phase, running: JoinSet::new() }
+        Self { subscriber, dispatcher, batcher, phase, running: JoinSet::new(), lanes: None }
     }
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
         let result = self.take_messages().await;
+        if let Some(lanes) = &self.lanes {
+            lanes.give_back();
+        }
         self.subscriber.close().await;
         self.handle_the_rest().await;
         self.finish().await;
-        result
+        let finished = self.subscriber.finish().await;
+        result.and(finished)
     }
 
     /// Handles what is taken already: a batch that was being collected, and messages that cannot be given back.
     async fn handle_the_rest(&mut self) {
         while let Some(received) = self.subscriber.drain().await {
             if let Some(full) = self.batcher.push(received) {
-                wait_for_room(&mut self.running, self.dispatcher.concurrency()).await;
+                if self.lanes.is_none() {
+                    wait_for_room(&mut self.running, self.dispatcher.concurrency()).await;
+                }
                 self.dispatch(full).await;
             }
             if *self.phase.borrow() == Phase::Aborting {
@@ -71,7 +80,10 @@ impl Worker {
         let mut stopping = pin!(phase.wait_for(|phase| *phase != Phase::Running));
         // Whether the end has come is asked in one step; a future waits for it only where this task waits as well.
         while matches!(self.phase.has_changed(), Ok(false)) {
-            if !self.running.is_empty() {
+            if self.lanes.is_some() {
+                // A lane that is slow holds up no other one: the adapter bounds what it hands out.
+                reap(&mut self.running);
+            } else if !self.running.is_empty() {
                 tokio::select! {
                     biased;
                     _ = &mut stopping => return Ok(()),
@@ -97,9 +109,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Handles in this task where one message at a time is allowed, else in a task of its own.
+    /// Handles in this task where one message at a time is allowed, else in its lane or in a task of its own.
     async fn dispatch(&mut self, work: Work) {
         if self.dispatcher.concurrency() > 1 {
+            let work = match work {
+                Work::Single(received) if received.lane().is_some() => return self.follow_lane(received),
+                other => other,
+            };
             let dispatcher = Arc::clone(&self.dispatcher);
             self.running.spawn(async move { dispatcher.dispatch(work).await });
             return;
@@ -115,6 +131,12 @@ impl Worker {
             () = handling => {}
             _ = phase.wait_for(|phase| *phase == Phase::Aborting) => {}
         }
+    }
+
+    fn follow_lane(&mut self, received: Received) {
+        let Some(number) = received.lane() else { return };
+        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(self.dispatcher.concurrency()));
+        lanes.push(number, received, &self.dispatcher, &mut self.running);
     }
 
     async fn finish(&mut self) {
@@ -133,7 +155,11 @@ impl Worker {
     }
 }
 
-async fn wait_for_room(running: &mut JoinSet<()>, most: usize) {
+fn reap(running: &mut JoinSet<()>) {
     while running.try_join_next().is_some() {}
+}
+
+async fn wait_for_room(running: &mut JoinSet<()>, most: usize) {
+    reap(running);
     while running.len() >= most && running.join_next().await.is_some() {}
 }

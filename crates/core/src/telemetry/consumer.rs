@@ -1,9 +1,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use opentelemetry::baggage::BaggageExt;
+use opentelemetry::metrics::Meter;
 use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
@@ -22,7 +23,7 @@ use super::semconv::{
     MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
 use super::settings::{ParentMode, SettleSpans, Trust};
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, Observe};
 use crate::message::{Headers, OperationType, Settlement, Source};
 
 /// Is the telemetry of one subscription: receive, process and settle.
@@ -294,29 +295,30 @@ impl Consumer {
         clock: Clock,
         error: Option<&BrokerError>,
     ) {
-        self.settled_as(settlement, clock, error, |prepared| {
+        self.settle_operation(settlement, clock, error, |prepared| {
             self.settle_span(prepared, messages, batch, clock, parent)
         });
     }
 
-    /// Records a settlement by position: how many messages it covers is not known.
-    pub(super) fn settled_position(
+    /// Records a settlement of all messages up to some place (SPAN-33, ATTR-K-11).
+    pub(super) fn settled_up_to(
         &self,
-        settling: &Settling,
         destination: Option<&str>,
         attributes: Vec<KeyValue>,
+        settlement: &Settlement,
+        parent: &Context,
+        clock: Clock,
         error: Option<&BrokerError>,
     ) {
-        let Settling { settlement, parent, clock, .. } = settling;
-        self.settled_as(settlement, *clock, error, |prepared| {
+        self.settle_operation(settlement, clock, error, |prepared| {
             let place = Place { name: destination, ..self.shared_place(&[]) };
-            let links = Vec::new();
-            let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock: *clock };
+            let particular = Particular { kind: SpanKind::Client, place, attributes, links: Vec::new(), clock };
             prepared.start(particular, &mut |_| {}, parent)
         });
     }
 
-    fn settled_as(
+    /// Records a settlement, with a span where one is wanted (SPAN-32).
+    fn settle_operation(
         &self,
         settlement: &Settlement,
         clock: Clock,
@@ -335,7 +337,7 @@ impl Consumer {
         if !wanted && error.is_none() && !self.engine().metrics.is_enabled() {
             return;
         }
-        let span = wanted.then(|| start(prepared)).flatten();
+        let span = if wanted { start(prepared) } else { None };
         let report = error.map(ErrorReport::of_broker);
         prepared.operation(span, clock).finish(Vec::new(), report.as_ref());
     }
@@ -546,6 +548,24 @@ impl Consumer {
                 set(KeyValue::new(attribute.clone(), value.to_owned()));
             }
         }
+    }
+}
+
+/// An adapter settles in the background, in nobody's trace.
+impl Observe for Consumer {
+    fn meter(&self) -> Option<Meter> {
+        self.engine().metrics.meter()
+    }
+
+    fn settled(
+        &self,
+        started: Instant,
+        destination: Option<&str>,
+        attributes: Vec<KeyValue>,
+        error: Option<&BrokerError>,
+    ) {
+        let (clock, nobodys) = (Clock::started_at(started), Context::new());
+        self.settled_up_to(destination, attributes, &Settlement::Ack, &nobodys, clock, error);
     }
 }
 

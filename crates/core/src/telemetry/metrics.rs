@@ -14,6 +14,7 @@ use crate::message::OperationType;
 pub(crate) struct Metrics {
     /// Whether anything is recorded. Without it neither is a clock read nor an attribute made.
     is_enabled: bool,
+    meter: Meter,
     client_duration: Histogram<f64>,
     process_duration: Histogram<f64>,
     queue_duration: Histogram<f64>,
@@ -34,6 +35,7 @@ impl Metrics {
     pub(crate) fn new(meter: &Meter) -> Self {
         Self {
             is_enabled: true,
+            meter: meter.clone(),
             client_duration: duration(
                 meter,
                 CLIENT_OPERATION_DURATION,
@@ -59,6 +61,11 @@ impl Metrics {
     /// Records the duration of a finished operation; a failed one carries `error.type` (METR-17).
     pub(crate) const fn is_enabled(&self) -> bool {
         self.is_enabled
+    }
+
+    /// What makes further metrics of the same scope; `None` where nobody measures.
+    pub(crate) fn meter(&self) -> Option<Meter> {
+        self.is_enabled.then(|| self.meter.clone())
     }
 
     pub(crate) fn duration(

@@ -100,6 +100,12 @@ impl Clock {
     }
 
     /// Sets when the operation ended, where that is before it is recorded.
+    /// A clock of an operation that began earlier.
+    pub(crate) fn started_at(started: Instant) -> Self {
+        let start_time = SystemTime::now().checked_sub(started.elapsed());
+        Self { started: Some(started), start_time, ended: None }
+    }
+
     pub(crate) fn end_at(&mut self, ended: Instant) {
         self.ended = Some(ended);
     }

@@ -154,24 +154,26 @@ impl Settling {
         let is_batch = messages.len() != 1;
         self.consumer.settled(messages, is_batch, &self.settlement, &self.parent, self.clock, error);
     }
-    /// Ends a settlement by position, which settles all messages before it, however many they are: of one destination, or of several,
-    /// which are not named (ATTR-K-11). `attributes` say which position that is.
+
+    /// Ends the settlement of all messages up to some place, which is how a log is settled: the broker is told the place and not the
+    /// messages (SPAN-33).
+    ///
+    /// `destination` is that of the place, `None` where one call settles several of them (ATTR-K-11); `attributes` describe it.
     ///
     /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;
+    /// # use opentelemetry::KeyValue;
     /// # use throughline_core::message::{Operations, Source, System};
     /// # use throughline_core::telemetry::Instrumentation;
     /// # let source = Arc::new(Source::new(Arc::new(System::new("kafka", Operations::DEFAULT))));
     /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// use opentelemetry::KeyValue;
     /// use throughline_core::Settlement;
-    ///
     /// let settling = consumer.settle(&Settlement::Ack, &opentelemetry::Context::current());
-    /// settling.finish_position(Some("orders"), vec![KeyValue::new("messaging.kafka.offset", 42)], None);
+    /// settling.finish_up_to(Some("orders"), vec![KeyValue::new("messaging.kafka.offset", 12)], None);
     /// ```
-    pub fn finish_position(self, destination: Option<&str>, attributes: Vec<KeyValue>, error: Option<&BrokerError>) {
-        self.consumer.settled_position(&self, destination, attributes, error);
+    pub fn finish_up_to(self, destination: Option<&str>, attributes: Vec<KeyValue>, error: Option<&BrokerError>) {
+        self.consumer.settled_up_to(destination, attributes, &self.settlement, &self.parent, self.clock, error);
     }
 }

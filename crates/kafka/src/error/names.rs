@@ -4,7 +4,7 @@ use rdkafka::error::RDKafkaErrorCode::{self, *};
 pub(crate) const OTHER: &str = "_OTHER";
 
 /// `error.type` of what did not happen in time.
-const TIMEOUT: &str = "timeout";
+pub(crate) const TIMEOUT: &str = "timeout";
 
 /// The broker's errors, by the names of the Kafka protocol (ATTR-K-12). The client's own names for them differ.
 pub(super) const PROTOCOL: &[(RDKafkaErrorCode, &str)] = &[

@@ -114,7 +114,7 @@ impl Instrumentation {
     ) -> KafkaResult<()> {
         let settling = self.settling();
         let result = consumer.commit_consumer_state(mode);
-        settling.finish_position(self.shared.settings.only_topic(), Vec::new(), failure(&result).as_ref());
+        settling.finish_up_to(self.shared.settings.only_topic(), Vec::new(), failure(&result).as_ref());
         result
     }
 
@@ -166,7 +166,7 @@ impl Instrumentation {
         let mut elements = offsets.elements();
         elements.retain(|element| element.offset() != Offset::Invalid);
         let (topic, attributes) = position(&elements);
-        settling.finish_position(topic, attributes, failure(&result).as_ref());
+        settling.finish_up_to(topic, attributes, failure(&result).as_ref());
         result
     }
 

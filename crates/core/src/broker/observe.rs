@@ -1,0 +1,26 @@
+use std::time::Instant;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+
+use super::BrokerError;
+
+/// Hears what an adapter does by itself, so that it is in the telemetry of the app. The framework implements it.
+///
+/// An adapter gets one for each subscription with [`Subscriber::observe`](super::Subscriber::observe).
+pub trait Observe: Send + Sync + 'static {
+    /// Returns what makes the adapter's own metrics; `None` where nobody measures.
+    fn meter(&self) -> Option<Meter>;
+
+    /// Records a settlement of many messages that the adapter made by itself and that began at `started`: one span where settle spans
+    /// are on or it failed, and the duration (SPAN-32, SPAN-33, METR-01).
+    ///
+    /// `destination` is that of all the messages, `None` where they have several (ATTR-K-11); `attributes` say up to where.
+    fn settled(
+        &self,
+        started: Instant,
+        destination: Option<&str>,
+        attributes: Vec<KeyValue>,
+        error: Option<&BrokerError>,
+    );
+}

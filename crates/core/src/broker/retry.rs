@@ -1,0 +1,39 @@
+use std::time::{Duration, SystemTime};
+
+use crate::message::{Delivery, Destination};
+
+/// The header that says which attempt the next one is; read by adapters whose messages wait at a [`RetryPlace`].
+pub const RETRY_ATTEMPT: &str = "retry-attempt";
+
+/// The header that says when the next attempt is due, in milliseconds since 1970.
+pub const RETRY_DUE: &str = "retry-due";
+
+/// Finds the place where a message waits for its next attempt, on a broker that does not deliver it again by itself.
+///
+/// The framework forwards the message there, as it is (SPAN-37), with the headers `retry-attempt`, `retry-due`, `retry-error` (the
+/// `error.type`) and `retry-origin` set and never added, and acknowledges it when that is confirmed. The subscription receives from
+/// there, too, not before the message is due.
+pub trait RetryRoute: Send + Sync + 'static {
+    /// Returns the place for a message whose attempt failed and that is to wait for `after` at least; `None` where it is to be tried
+    /// again in place.
+    fn place(&self, message: &Delivery, after: Duration) -> Option<RetryPlace>;
+}
+
+/// Is a place where a message waits for its next attempt.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use throughline_core::broker::RetryPlace;
+///
+/// let place = RetryPlace { destination: "orders.retry.1".into(), due: SystemTime::now() + Duration::from_secs(30) };
+/// assert_eq!(place.destination.name(), "orders.retry.1");
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetryPlace {
+    /// Where the message is sent.
+    pub destination: Destination,
+    /// When it is handled again.
+    pub due: SystemTime,
+}

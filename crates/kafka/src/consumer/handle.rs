@@ -1,0 +1,147 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use throughline_core::broker::{BrokerError, BrokerErrorKind, Observe, Received};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::poller::Poller;
+use super::shared::Shared;
+use super::{report, settings};
+use crate::broker::Connection;
+use crate::error;
+use crate::subscription::Topic;
+
+/// How long a start waits for the group to give this member its share. The start goes on without it then: another member may take
+/// as long as its own rebalance.
+const ASSIGNMENT_WAIT: Duration = Duration::from_secs(30);
+
+/// How long the last commit and the leave may take.
+const FINISH_WAIT: Duration = Duration::from_secs(10);
+
+/// What the poll thread is to do.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub(super) enum Task {
+    /// Hand messages out.
+    Take,
+    /// Only stay a member, until the handlers are done.
+    Stay,
+    /// Commit, leave and end.
+    End,
+}
+
+/// The task as the thread sees it.
+#[derive(Debug)]
+pub(super) struct Orders(AtomicU8);
+
+impl Orders {
+    pub(super) fn task(&self) -> Task {
+        match self.0.load(Ordering::Acquire) {
+            0 => Task::Take,
+            1 => Task::Stay,
+            _ => Task::End,
+        }
+    }
+
+    fn set(&self, task: Task) {
+        self.0.fetch_max(task as u8, Ordering::AcqRel);
+    }
+}
+
+/// Is the consumer of one subscription: the thread that polls, and the way its messages come.
+pub(crate) struct ConsumerHandle {
+    shared: Arc<Shared>,
+    orders: Arc<Orders>,
+    messages: mpsc::UnboundedReceiver<Result<Received, BrokerError>>,
+    ended: Option<oneshot::Receiver<Result<(), BrokerError>>>,
+}
+
+impl ConsumerHandle {
+    /// Starts the thread and returns when the group has given this member its partitions.
+    pub(crate) async fn start(connection: &Connection, topic: Topic) -> Result<Self, BrokerError> {
+        let config: ClientConfig = settings::client_config(&connection.config, &topic)?;
+        let shared = Arc::new(Shared::new(topic));
+        let orders = Arc::new(Orders(AtomicU8::new(Task::Take as u8)));
+        // Unbounded, as the thread itself bounds how many messages of a partition are held.
+        let (sender, messages) = mpsc::unbounded_channel();
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let poller = Poller::new(Arc::clone(&shared), Arc::clone(&orders), sender, connection.records_keys);
+        let run = move || {
+            // Who asked may be gone.
+            let _ = end.send(poller.run(&config, ready));
+        };
+        std::thread::Builder::new().name("throughline-kafka".to_owned()).spawn(run).map_err(|failed| {
+            BrokerError::new(BrokerErrorKind::Other, error::OTHER, "no thread to poll Kafka could be started")
+                .with_source(failed)
+        })?;
+        let handle = Self { shared, orders, messages, ended: Some(ended) };
+        match timeout(ASSIGNMENT_WAIT, is_ready).await {
+            Ok(Ok(started)) => started?,
+            Ok(Err(_)) => return Err(ended_early()),
+            Err(_) => warn!("the group has not assigned any partition yet; messages come when it does"),
+        }
+        Ok(handle)
+    }
+
+    pub(crate) fn observe(&self, observer: Arc<dyn Observe>) {
+        report::measure_lag(&self.shared, &*observer);
+        self.shared.set_observer(observer);
+    }
+
+    /// Waits for the next message that is still this member's. Cancel safe.
+    pub(crate) async fn receive(&mut self) -> Result<Received, BrokerError> {
+        loop {
+            match self.messages.recv().await {
+                Some(Ok(received)) if received.is_withdrawn() => {}
+                Some(received) => return received,
+                None => return Err(ended_early()),
+            }
+        }
+    }
+
+    pub(crate) fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
+        loop {
+            match self.messages.try_recv().ok()? {
+                Ok(received) if received.is_withdrawn() => {}
+                received => return Some(received),
+            }
+        }
+    }
+
+    /// Takes no more messages and gives up those that nobody received.
+    pub(crate) fn close(&mut self) {
+        self.orders.set(Task::Stay);
+        self.messages.close();
+        while self.messages.try_recv().is_ok() {}
+    }
+
+    /// Commits what is settled and leaves the group.
+    pub(crate) async fn finish(&mut self) -> Result<(), BrokerError> {
+        self.orders.set(Task::End);
+        let Some(ended) = self.ended.take() else { return Ok(()) };
+        match timeout(FINISH_WAIT, ended).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ended_early()),
+            Err(_) => Err(BrokerError::new(
+                BrokerErrorKind::Timeout,
+                error::TIMEOUT,
+                "the last offsets were not committed within 10 s: their messages come again; look whether the broker can be reached",
+            )),
+        }
+    }
+}
+
+impl Drop for ConsumerHandle {
+    fn drop(&mut self) {
+        self.orders.set(Task::End);
+    }
+}
+
+fn ended_early() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the consumer ended; the log says why")
+}

@@ -1,0 +1,13 @@
+//! The consumer behind a subscription: a thread that polls, the partitions it owns and what is committed of them.
+
+mod context;
+mod handle;
+mod partition;
+mod poller;
+mod report;
+mod settings;
+mod shared;
+mod start;
+mod watermarks;
+
+pub(crate) use self::handle::ConsumerHandle;

@@ -1,0 +1,242 @@
+use std::collections::VecDeque;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use throughline_core::broker::{BrokerError, Done, Received, Settle};
+use throughline_core::message::Settlement;
+
+use super::shared::Shared;
+use crate::error;
+use crate::subscription::Commit;
+
+/// Is a partition this member owns: which of its messages are handed out, and up to where all of them are settled.
+///
+/// An offset is committed only when its message and all before it are settled. A partition that is assigned again is another value, so
+/// that nothing of the earlier time can count for the later one.
+pub(crate) struct Partition {
+    pub(crate) topic: Arc<str>,
+    pub(crate) number: i32,
+    pub(crate) lane: u32,
+    state: Mutex<State>,
+    /// Told when messages are done.
+    changed: Condvar,
+    /// The end of the partition as the client knows it; negative as long as it does not.
+    end: AtomicI64,
+    commits_each_message: bool,
+    shared: Weak<Shared>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// The messages handed out from the first on that is not settled, in their order.
+    window: VecDeque<Entry>,
+    /// How many of them nobody has settled or given up.
+    open: usize,
+    /// The offset to commit: the one behind all that is settled.
+    position: Option<i64>,
+    committed: Option<i64>,
+    /// Whether a message was given up that no one else gets.
+    rewind: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    offset: i64,
+    is_settled: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Owned,
+    /// Goes to another member: handlers that run may finish, others do not begin.
+    Leaving,
+    Lost,
+}
+
+impl Partition {
+    pub(crate) fn new(topic: Arc<str>, number: i32, lane: u32, shared: &Arc<Shared>) -> Self {
+        let state = State {
+            phase: Phase::Owned,
+            window: VecDeque::new(),
+            open: 0,
+            position: None,
+            committed: None,
+            rewind: false,
+        };
+        Self {
+            topic,
+            number,
+            lane,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            end: AtomicI64::new(-1),
+            commits_each_message: shared.settings.commit == Commit::EachMessage,
+            shared: Arc::downgrade(shared),
+        }
+    }
+
+    /// Begins at an offset that is to be committed, although no message before it was settled here.
+    pub(crate) fn starting_at(self, offset: i64) -> Self {
+        self.lock().position = Some(offset);
+        self
+    }
+
+    /// Notes a message that is handed out and returns how many are held.
+    pub(crate) fn hand_out(&self, offset: i64) -> usize {
+        let mut state = self.lock();
+        state.window.push_back(Entry { offset, is_settled: false });
+        state.open += 1;
+        state.window.len()
+    }
+
+    /// Returns how many messages are held: handed out, and not to be committed yet.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().window.len()
+    }
+
+    /// Waits until no more than so many are held; false when that took too long.
+    pub(crate) fn wait_for_room(&self, most: usize, limit: Duration) -> bool {
+        let crowded = |state: &mut State| state.window.len() > most && state.phase == Phase::Owned;
+        let (state, _) =
+            self.changed.wait_timeout_while(self.lock(), limit, crowded).unwrap_or_else(PoisonError::into_inner);
+        state.window.len() <= most
+    }
+
+    /// Lets no further handler begin with a message of it.
+    pub(crate) fn leave(&self) {
+        self.lock().phase = Phase::Leaving;
+        self.changed.notify_all();
+    }
+
+    /// Waits until all that was handed out is settled or given up.
+    pub(crate) fn wait_until_idle(&self, deadline: Instant) -> bool {
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), limit, |state| state.open > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.open == 0
+    }
+
+    pub(crate) fn is_owned(&self) -> bool {
+        self.lock().phase == Phase::Owned
+    }
+
+    /// From now on nothing is settled or committed.
+    pub(crate) fn lose(&self) {
+        self.lock().phase = Phase::Lost;
+        self.changed.notify_all();
+    }
+
+    /// Returns the offset to commit, if it was not committed yet.
+    pub(crate) fn uncommitted(&self) -> Option<i64> {
+        let state = self.lock();
+        state.position.filter(|position| state.phase != Phase::Lost && state.committed != Some(*position))
+    }
+
+    pub(crate) fn note_commit(&self, position: i64) {
+        let mut state = self.lock();
+        state.committed = state.committed.max(Some(position));
+    }
+
+    /// Returns where to read again after a message was given up, once.
+    pub(crate) fn take_rewind(&self) -> Option<i64> {
+        let mut state = self.lock();
+        if !std::mem::take(&mut state.rewind) || state.phase != Phase::Owned {
+            return None;
+        }
+        state.window.front().map(|first| first.offset)
+    }
+
+    /// Notes where the partition ends at present.
+    pub(crate) fn note_end(&self, offset: i64) {
+        self.end.store(offset, Ordering::Relaxed);
+    }
+
+    /// Returns how many messages are between what is settled and the end, as far as the client knows.
+    pub(crate) fn lag(&self) -> Option<i64> {
+        let end = self.end.load(Ordering::Relaxed);
+        let state = self.lock();
+        let position = state.window.front().map(|first| first.offset).or(state.position)?;
+        (end >= 0).then(|| (end - position).max(0))
+    }
+
+    async fn commit_now(&self, position: i64) -> Result<(), BrokerError> {
+        match self.shared.upgrade() {
+            Some(shared) => shared.commit_now(self, position).await,
+            None => Err(error::partition_lost(&self.topic, self.number)),
+        }
+    }
+
+    /// Marks a message as settled. Returns the offset to commit where it moved.
+    fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
+        let mut state = self.lock();
+        state.open = state.open.saturating_sub(1);
+        if state.phase == Phase::Lost {
+            return Err(error::partition_lost(&self.topic, self.number));
+        }
+        if let Ok(place) = state.window.binary_search_by_key(&offset, |entry| entry.offset)
+            && let Some(entry) = state.window.get_mut(place)
+        {
+            entry.is_settled = true;
+        }
+        let mut moved = None;
+        while let Some(done) = state.window.front().filter(|first| first.is_settled) {
+            moved = Some(done.offset + 1);
+            state.window.pop_front();
+        }
+        state.position = moved.or(state.position);
+        drop(state);
+        self.changed.notify_all();
+        Ok(moved)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Settle for Partition {
+    // Written out instead of `async fn`: see `Done`.
+    fn settle<'a, 'm, 's, 'f>(
+        &'a self,
+        message: &'m Received,
+        _settlement: &'s Settlement,
+    ) -> Pin<Box<dyn Future<Output = Result<(), BrokerError>> + Send + 'f>>
+    where
+        'a: 'f,
+        'm: 'f,
+        's: 'f,
+    {
+        match self.note_settled(offset_of(message)) {
+            Err(lost) => Box::pin(ready(Err(lost))),
+            Ok(Some(position)) if self.commits_each_message => Box::pin(self.commit_now(position)),
+            Ok(_) => Box::pin(Done::new()),
+        }
+    }
+
+    fn is_deferred(&self) -> bool {
+        !self.commits_each_message
+    }
+
+    fn is_withdrawn(&self, _message: &Received) -> bool {
+        self.lock().phase != Phase::Owned
+    }
+
+    fn abandon(&self, _message: &Received) {
+        let mut state = self.lock();
+        state.open = state.open.saturating_sub(1);
+        state.rewind = state.phase == Phase::Owned;
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+/// The tag of a message is its offset.
+fn offset_of(message: &Received) -> i64 {
+    i64::try_from(message.tag).unwrap_or(i64::MAX)
+}

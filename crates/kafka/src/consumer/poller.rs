@@ -1,0 +1,372 @@
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{ClientConfig, Offset};
+use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Settle};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use super::context::Context;
+use super::handle::{Orders, Task};
+use super::partition::Partition;
+use super::shared::Shared;
+use super::{start, watermarks};
+use crate::error;
+use crate::record::to_delivery;
+use crate::subscription::{Commit, Order};
+
+/// How long a poll waits for a message. It also bounds how late an order is followed and a commit begins.
+const POLL_WAIT: Duration = Duration::from_millis(50);
+
+/// The same while a partition is paused, which must go on soon after its handlers are done.
+const PAUSED_POLL_WAIT: Duration = Duration::from_millis(2);
+
+/// How long the thread waits for room in a partition before it pauses it: a pause makes the client fetch again what it holds.
+const ROOM_WAIT: Duration = Duration::from_millis(20);
+
+/// How many messages are taken before the clock is looked at.
+const BURST: usize = 256;
+
+/// How often the ends of the partitions are looked up for the lag.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the check of a topic may take.
+const METADATA_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a move to another offset may take.
+const SEEK_WAIT: Duration = Duration::from_secs(10);
+
+type Ready = oneshot::Sender<Result<(), BrokerError>>;
+
+/// Is the thread of one subscription. It polls all the time, so that a slow handler does not lose its membership, and hands messages
+/// out as long as not too many of their partition are held.
+pub(super) struct Poller {
+    shared: Arc<Shared>,
+    orders: Arc<Orders>,
+    messages: mpsc::UnboundedSender<Result<Received, BrokerError>>,
+    records_keys: bool,
+    /// The partitions of the last messages; looked up by the client's handle of the topic, which costs nothing.
+    recent: Vec<Recent>,
+    generation: u64,
+    paused: Vec<Arc<Partition>>,
+    last_commit: Instant,
+    last_lag: Instant,
+}
+
+struct Recent {
+    topic: usize,
+    partition: Arc<Partition>,
+}
+
+impl Poller {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        orders: Arc<Orders>,
+        messages: mpsc::UnboundedSender<Result<Received, BrokerError>>,
+        records_keys: bool,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            orders,
+            messages,
+            records_keys,
+            recent: Vec::new(),
+            generation: 0,
+            paused: Vec::new(),
+            last_commit: now,
+            last_lag: now,
+        }
+    }
+
+    /// Polls until it is told to end, or the subscription ends by itself.
+    pub(super) fn run(mut self, config: &ClientConfig, ready: Ready) -> Result<(), BrokerError> {
+        let consumer = match self.begin(config) {
+            Ok(consumer) => consumer,
+            Err(failed) => {
+                let _ = ready.send(Err(failed));
+                return Ok(());
+            }
+        };
+        let mut ready = Some(ready);
+        let ended = loop {
+            if self.shared.is_assigned()
+                && let Some(ready) = ready.take()
+            {
+                let _ = ready.send(Ok(()));
+            }
+            let result = match self.orders.task() {
+                Task::Take => self.take(&consumer),
+                Task::Stay => self.stay(&consumer),
+                Task::End => break None,
+            };
+            if let Err(ended) = result {
+                break Some(ended);
+            }
+            self.look_after(&consumer);
+        };
+        let result = self.end(consumer);
+        if let Some(ended) = ended {
+            match ready.take() {
+                Some(ready) => drop(ready.send(Err(ended))),
+                None => drop(self.messages.send(Err(ended))),
+            }
+        }
+        result
+    }
+
+    /// Connects, and asks for the partitions.
+    fn begin(&mut self, config: &ClientConfig) -> Result<Arc<BaseConsumer<Context>>, BrokerError> {
+        let context = Context { shared: Arc::clone(&self.shared), client: crate::context::Context::default() };
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(context)
+            .map_err(|failed| error::broker("the consumer could not be made", &failed))?;
+        let consumer = Arc::new(consumer);
+        self.shared.set_consumer(&consumer);
+        let topic = &self.shared.settings;
+        if !topic.is_pattern {
+            for name in &topic.names {
+                check_topic(&consumer, name, &topic.partitions)?;
+            }
+        }
+        if topic.partitions.is_empty() {
+            let names: Vec<&str> = topic.names.iter().map(AsRef::as_ref).collect();
+            consumer
+                .subscribe(&names)
+                .map_err(|failed| error::broker(&format!("cannot subscribe to {names:?}"), &failed))?;
+        } else {
+            let keys: Vec<_> = topic
+                .names
+                .iter()
+                .flat_map(|name| topic.partitions.iter().map(|number| (Arc::clone(name), *number)))
+                .collect();
+            self.assign_given(&consumer, &keys)?;
+        }
+        Ok(consumer)
+    }
+
+    fn assign_given(&self, consumer: &BaseConsumer<Context>, keys: &[(Arc<str>, i32)]) -> Result<(), BrokerError> {
+        let cannot = |failed: KafkaError| error::broker("the partitions could not be assigned", &failed);
+        let mut list = start::list_of(keys);
+        let starts = start::positions(consumer, &self.shared.settings, &mut list).map_err(cannot)?;
+        self.shared.own(starts);
+        consumer.assign(&list).map_err(cannot)
+    }
+
+    /// Hands out what comes, for a while.
+    fn take(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
+        let mut wait = if self.paused.is_empty() { POLL_WAIT } else { PAUSED_POLL_WAIT };
+        for _ in 0..BURST {
+            match consumer.poll(wait) {
+                None => return Ok(()),
+                Some(Ok(message)) => self.hand_out(consumer, &message),
+                Some(Err(failed)) => judge(&failed)?,
+            }
+            wait = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    /// Stays a member without taking anything.
+    fn stay(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
+        for partition in self.shared.partitions() {
+            self.pause(consumer, &partition);
+        }
+        match consumer.poll(PAUSED_POLL_WAIT) {
+            // It was fetched already; it is not committed and comes again.
+            None | Some(Ok(_)) => Ok(()),
+            Some(Err(failed)) => judge(&failed),
+        }
+    }
+
+    fn hand_out(&mut self, consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) {
+        let Some(partition) = self.partition_of(message) else {
+            debug!(topic = message.topic(), "a message of a partition that is not owned is left to its owner");
+            return;
+        };
+        let held = partition.hand_out(message.offset());
+        let delivery = to_delivery(message, &partition.topic, self.records_keys);
+        let lane = self.lane_of(&partition, message.key());
+        let tag = u64::try_from(message.offset()).unwrap_or_default();
+        let settle: Arc<dyn Settle> = Arc::clone(&partition) as _;
+        let mut received = Received::new(delivery).with_settle(settle, tag);
+        if let Some(lane) = lane {
+            received = received.with_lane(lane);
+        }
+        // Nobody receives any more where the subscription is closing: it is given up.
+        let _ = self.messages.send(Ok(received));
+        let most = self.most_held();
+        if held >= most && !partition.wait_for_room(most / 2, ROOM_WAIT) {
+            self.pause(consumer, &partition);
+        }
+    }
+
+    /// The most messages of one partition that are held; a batch must fit.
+    fn most_held(&self) -> usize {
+        let settings = &self.shared.settings;
+        settings.prefetch.max(settings.batch.map_or(0, |policy| policy.max_messages))
+    }
+
+    fn lane_of(&self, partition: &Partition, key: Option<&[u8]>) -> Option<u32> {
+        match self.shared.settings.order {
+            Order::ByPartition => Some(partition.lane),
+            Order::Unordered(_) => None,
+            Order::ByKey(workers) => {
+                let mut hasher = DefaultHasher::new();
+                (&partition.topic, partition.number, key).hash(&mut hasher);
+                let workers = u64::try_from(workers).unwrap_or(u64::MAX);
+                u32::try_from(hasher.finish() % workers).ok()
+            }
+        }
+    }
+
+    fn partition_of(&mut self, message: &BorrowedMessage<'_>) -> Option<Arc<Partition>> {
+        let generation = self.shared.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            self.recent.clear();
+        }
+        // Only compared, never followed.
+        let topic = message.topic_ptr() as usize;
+        let number = message.partition();
+        let recent = self.recent.iter().find(|recent| recent.topic == topic && recent.partition.number == number);
+        if let Some(recent) = recent {
+            return Some(Arc::clone(&recent.partition));
+        }
+        let partition = self.shared.partition(message.topic(), number)?;
+        self.recent.push(Recent { topic, partition: Arc::clone(&partition) });
+        Some(partition)
+    }
+
+    /// Does what is due: partitions that go on, messages to read again, commits, the lag.
+    fn look_after(&mut self, consumer: &BaseConsumer<Context>) {
+        if !self.paused.is_empty() && self.orders.task() == Task::Take {
+            self.resume(consumer);
+        }
+        let now = Instant::now();
+        if let Commit::Every(interval) = self.shared.settings.commit
+            && self.shared.settings.group.is_some()
+            && now.duration_since(self.last_commit) >= interval
+        {
+            self.last_commit = now;
+            self.shared.commit_in_background(consumer);
+        }
+        if now.duration_since(self.last_lag) >= LAG_INTERVAL {
+            self.last_lag = now;
+            for partition in self.shared.partitions() {
+                watermarks::note_end(consumer, &partition);
+                self.rewind(consumer, &partition);
+            }
+        }
+    }
+
+    /// Reads a partition again from the first message that nobody settled, where one was given up that no one else gets.
+    fn rewind(&self, consumer: &BaseConsumer<Context>, partition: &Arc<Partition>) {
+        if self.orders.task() != Task::Take {
+            return;
+        }
+        let Some(offset) = partition.take_rewind() else { return };
+        warn!(
+            topic = &*partition.topic,
+            partition = partition.number,
+            offset,
+            "a message was given up and is read again"
+        );
+        self.shared.own([(Arc::clone(&partition.topic), partition.number, None)]);
+        if let Err(failed) = consumer.seek(&partition.topic, partition.number, Offset::Offset(offset), SEEK_WAIT) {
+            warn!(error = %failed, "the partition could not be read again; its messages come with the next assignment");
+        }
+    }
+
+    fn pause(&mut self, consumer: &BaseConsumer<Context>, partition: &Arc<Partition>) {
+        if self.paused.iter().any(|paused| Arc::ptr_eq(paused, partition)) {
+            return;
+        }
+        let list = start::list_of(&[(Arc::clone(&partition.topic), partition.number)]);
+        match consumer.pause(&list) {
+            Ok(()) => self.paused.push(Arc::clone(partition)),
+            Err(failed) => warn!(error = %failed, "a partition could not be paused"),
+        }
+    }
+
+    fn resume(&mut self, consumer: &BaseConsumer<Context>) {
+        let most = self.most_held();
+        self.paused.retain(|partition| {
+            if partition.held() > most / 2 && partition.is_owned() {
+                return true;
+            }
+            let list = start::list_of(&[(Arc::clone(&partition.topic), partition.number)]);
+            if let Err(failed) = consumer.resume(&list) {
+                debug!(error = %failed, "a partition that is not assigned any more does not go on");
+            }
+            false
+        });
+    }
+
+    /// Commits what is settled, leaves the group and closes the consumer.
+    fn end(&self, consumer: Arc<BaseConsumer<Context>>) -> Result<(), BrokerError> {
+        let partitions = self.shared.partitions();
+        for partition in &partitions {
+            partition.leave();
+        }
+        let committed = self.shared.commit_and_wait(&consumer, &partitions).map_err(|failed| error::commit(&failed));
+        for partition in &partitions {
+            partition.lose();
+        }
+        self.shared.forget_commits();
+        // Closes the consumer, which leaves the group; the callback finds nothing left to wait for.
+        drop(consumer);
+        committed
+    }
+}
+
+/// Fails where there is no such topic, instead of a subscription that stays silent.
+fn check_topic(consumer: &BaseConsumer<Context>, name: &str, partitions: &[i32]) -> Result<(), BrokerError> {
+    let metadata = consumer
+        .fetch_metadata(Some(name), METADATA_WAIT)
+        .map_err(|failed| error::broker(&format!("cannot look up topic `{name}`"), &failed))?;
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+        return Err(error::unknown_topic(name));
+    };
+    if let Some(code) = topic.error() {
+        let failed = KafkaError::MetadataFetch(RDKafkaErrorCode::from(code));
+        return Err(error::broker(&format!("cannot subscribe to topic `{name}`"), &failed));
+    }
+    let missing = partitions.iter().find(|number| !topic.partitions().iter().any(|known| known.id() == **number));
+    match missing {
+        Some(number) => Err(BrokerError::new(
+            BrokerErrorKind::NotFound,
+            "UNKNOWN_TOPIC_OR_PARTITION",
+            format!("topic `{name}` has no partition {number}; it has {}", topic.partitions().len()),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Decides whether an error ends the subscription; what the client mends by itself does not.
+fn judge(failed: &KafkaError) -> Result<(), BrokerError> {
+    let ends = match failed {
+        KafkaError::MessageConsumptionFatal(_) => true,
+        KafkaError::MessageConsumption(code) => matches!(
+            code,
+            RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::InconsistentGroupProtocol
+                | RDKafkaErrorCode::FencedInstanceId
+                | RDKafkaErrorCode::InvalidGroupId
+        ),
+        _ => false,
+    };
+    if ends {
+        return Err(error::broker("the subscription ended", failed));
+    }
+    warn!(error = %failed, "the consumer goes on after an error");
+    Ok(())
+}

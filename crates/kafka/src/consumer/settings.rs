@@ -1,0 +1,50 @@
+use rdkafka::ClientConfig;
+use throughline_core::broker::BrokerError;
+
+use crate::config::check_consumer_property;
+use crate::error;
+use crate::subscription::{StartPosition, Topic};
+
+/// How long the client waits before it fetches on after its queue was full. Its own default of a second leaves handlers without work:
+/// they empty the queue sooner.
+const QUEUE_BACKOFF: (&str, &str) = ("fetch.queue.backoff.ms", "10");
+
+/// Makes the client's configuration of one subscription: that of the connection, what the subscription says, and what this crate
+/// relies on.
+pub(super) fn client_config(connection: &ClientConfig, topic: &Topic) -> Result<ClientConfig, BrokerError> {
+    let mut config = connection.clone();
+    if connection.get(QUEUE_BACKOFF.0).is_none() {
+        config.set(QUEUE_BACKOFF.0, QUEUE_BACKOFF.1);
+    }
+    for (name, value) in &topic.properties {
+        check_consumer_property(name, value)?;
+        config.set(name, value);
+    }
+    match &topic.group {
+        Some(group) => config.set("group.id", &**group),
+        // The client wants one; nobody else joins it, and nothing is committed.
+        None => config.set("group.id", format!("throughline-{:016x}", fastrand::u64(..))),
+    };
+    if let Some(id) = &topic.static_member {
+        if topic.group.is_none() {
+            return Err(BrokerError::configuration("a static member is one of a group: add `.group(..)`"));
+        }
+        config.set("group.instance.id", &**id);
+    }
+    if topic.is_pattern && !topic.partitions.is_empty() {
+        return Err(error::property("partition", "a pattern has no partitions of its own: name the topic"));
+    }
+    let reset = match topic.start_position() {
+        StartPosition::Earliest | StartPosition::Time(_) => "earliest",
+        StartPosition::Latest => "latest",
+    };
+    config
+        // Offsets are committed by this crate, when their messages are settled.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "false")
+        .set("auto.offset.reset", reset)
+        .set("isolation.level", topic.isolation.as_str())
+        .set("partition.assignment.strategy", topic.assignment.as_str());
+    Ok(config)
+}

@@ -1,0 +1,266 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+use throughline_core::broker::{BrokerError, Observe};
+use tokio::sync::oneshot;
+
+use super::context::Context;
+use super::partition::Partition;
+use super::report;
+use crate::error;
+use crate::subscription::Topic;
+
+/// Is what the poll thread, its callbacks, the handlers that settle and the metrics have in common: which partitions are owned, and
+/// what is being committed.
+pub(crate) struct Shared {
+    pub(crate) settings: Topic,
+    /// The poll thread has the consumer; it alone closes it.
+    consumer: OnceLock<Weak<BaseConsumer<Context>>>,
+    owned: Mutex<Owned>,
+    /// Counts changes of what is owned.
+    generation: AtomicU64,
+    is_assigned: AtomicBool,
+    commits: Mutex<Commits>,
+    observer: OnceLock<Arc<dyn Observe>>,
+}
+
+#[derive(Default)]
+struct Owned {
+    partitions: HashMap<(Arc<str>, i32), Arc<Partition>>,
+    /// A partition keeps its lane also when it comes back.
+    lanes: HashMap<(Arc<str>, i32), u32>,
+}
+
+/// The commits the broker has not answered.
+#[derive(Default)]
+struct Commits {
+    background: Option<Background>,
+    each: Vec<Each>,
+}
+
+/// The one commit in the background that is under way.
+struct Background {
+    started: Instant,
+    positions: Vec<(Arc<Partition>, i64)>,
+}
+
+/// A handler that waits for its commit.
+struct Each {
+    topic: Arc<str>,
+    partition: i32,
+    position: i64,
+    answer: oneshot::Sender<Result<(), BrokerError>>,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Topic) -> Self {
+        Self {
+            settings,
+            consumer: OnceLock::new(),
+            owned: Mutex::default(),
+            generation: AtomicU64::new(0),
+            is_assigned: AtomicBool::new(false),
+            commits: Mutex::default(),
+            observer: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn set_consumer(&self, consumer: &Arc<BaseConsumer<Context>>) {
+        // Set once, by the poll thread.
+        let _ = self.consumer.set(Arc::downgrade(consumer));
+    }
+
+    pub(crate) fn set_observer(&self, observer: Arc<dyn Observe>) {
+        let _ = self.observer.set(observer);
+    }
+
+    pub(crate) fn observer(&self) -> Option<&Arc<dyn Observe>> {
+        self.observer.get()
+    }
+
+    /// Changes whenever other partitions are owned.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the group has given this member its share, which may be empty.
+    pub(crate) fn is_assigned(&self) -> bool {
+        self.is_assigned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn partition(&self, topic: &str, number: i32) -> Option<Arc<Partition>> {
+        let owned = self.owned();
+        owned.partitions.get(&(Arc::from(topic), number)).map(Arc::clone)
+    }
+
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.owned().partitions.values().map(Arc::clone).collect()
+    }
+
+    /// Takes partitions over; each with the offset it begins at where that is to be committed.
+    pub(crate) fn own(self: &Arc<Self>, assigned: impl IntoIterator<Item = (Arc<str>, i32, Option<i64>)>) {
+        let mut owned = self.owned();
+        for (topic, number, start) in assigned {
+            let key = (Arc::clone(&topic), number);
+            let next = u32::try_from(owned.lanes.len()).unwrap_or(u32::MAX);
+            let lane = *owned.lanes.entry(key.clone()).or_insert(next);
+            let mut partition = Partition::new(topic, number, lane, self);
+            if let Some(offset) = start.filter(|_| self.settings.group.is_some()) {
+                partition = partition.starting_at(offset);
+            }
+            if let Some(earlier) = owned.partitions.insert(key, Arc::new(partition)) {
+                earlier.lose();
+            }
+        }
+        drop(owned);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.is_assigned.store(true, Ordering::Release);
+    }
+
+    /// Gives partitions up and returns them.
+    pub(crate) fn disown(&self, revoked: &TopicPartitionList) -> Vec<Arc<Partition>> {
+        let mut owned = self.owned();
+        let gone = revoked
+            .elements()
+            .iter()
+            .filter_map(|element| owned.partitions.remove(&(Arc::from(element.topic()), element.partition())))
+            .collect();
+        drop(owned);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        gone
+    }
+
+    /// Sends the offsets that are not committed to the broker, unless an earlier commit is under way; its answer comes to
+    /// [`note_commit`](Self::note_commit).
+    pub(crate) fn commit_in_background(&self, consumer: &BaseConsumer<Context>) {
+        let mut commits = self.commits();
+        if commits.background.is_some() {
+            return;
+        }
+        let positions = uncommitted(&self.partitions());
+        if positions.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        match to_list(&positions).and_then(|list| consumer.commit(&list, CommitMode::Async)) {
+            Ok(()) => commits.background = Some(Background { started, positions }),
+            Err(failed) => report::commit(self, started, &positions, Some(&failed)),
+        }
+    }
+
+    /// Commits what is settled of some partitions and waits for the broker's answer. Blocks.
+    pub(crate) fn commit_and_wait(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        partitions: &[Arc<Partition>],
+    ) -> KafkaResult<()> {
+        let positions = uncommitted(partitions);
+        if self.settings.group.is_none() || positions.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let result = to_list(&positions).and_then(|list| consumer.commit(&list, CommitMode::Sync));
+        if result.is_ok() {
+            for (partition, position) in &positions {
+                partition.note_commit(*position);
+            }
+        }
+        report::commit(self, started, &positions, result.as_ref().err());
+        result
+    }
+
+    /// Commits one offset and waits for the broker's answer.
+    pub(crate) async fn commit_now(&self, partition: &Partition, position: i64) -> Result<(), BrokerError> {
+        let lost = || error::partition_lost(&partition.topic, partition.number);
+        if self.settings.group.is_none() {
+            return Ok(());
+        }
+        let (answer, answered) = oneshot::channel();
+        {
+            let consumer = self.consumer.get().and_then(Weak::upgrade).ok_or_else(lost)?;
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(position))
+                .map_err(|failed| error::commit(&failed))?;
+            let each = Each { topic: Arc::clone(&partition.topic), partition: partition.number, position, answer };
+            // Locked until it is noted: the answer may be there at once.
+            let mut commits = self.commits();
+            consumer.commit(&list, CommitMode::Async).map_err(|failed| error::commit(&failed))?;
+            commits.each.push(each);
+        }
+        answered.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// Takes the broker's answer to a commit.
+    pub(crate) fn note_commit(&self, result: &KafkaResult<()>, offsets: &TopicPartitionList) {
+        let mut commits = self.commits();
+        let background = commits.background.take_if(|background| background.answers_to(offsets));
+        for element in offsets.elements() {
+            let Offset::Offset(committed) = element.offset() else { continue };
+            let result = result.clone().and_then(|()| element.error());
+            if result.is_ok()
+                && let Some(partition) = self.partition(element.topic(), element.partition())
+            {
+                partition.note_commit(committed);
+            }
+            for each in commits.each.extract_if(.., |each| {
+                *each.topic == *element.topic() && each.partition == element.partition() && each.position <= committed
+            }) {
+                let answer = result.as_ref().copied().map_err(error::commit);
+                // The handler may be gone.
+                let _ = each.answer.send(answer);
+            }
+        }
+        drop(commits);
+        if let Some(Background { started, positions }) = background {
+            let failed = result
+                .as_ref()
+                .err()
+                .cloned()
+                .or_else(|| offsets.elements().iter().find_map(|element| element.error().err()));
+            report::commit(self, started, &positions, failed.as_ref());
+        }
+    }
+
+    /// Ends the wait of handlers whose commit nobody will answer.
+    pub(crate) fn forget_commits(&self) {
+        let mut commits = self.commits();
+        commits.each.clear();
+        commits.background = None;
+    }
+
+    fn owned(&self) -> MutexGuard<'_, Owned> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commits(&self) -> MutexGuard<'_, Commits> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Background {
+    fn answers_to(&self, offsets: &TopicPartitionList) -> bool {
+        offsets.count() == self.positions.len()
+            && self.positions.iter().all(|(partition, position)| {
+                offsets
+                    .find_partition(&partition.topic, partition.number)
+                    .is_some_and(|element| element.offset() == Offset::Offset(*position))
+            })
+    }
+}
+
+fn uncommitted(partitions: &[Arc<Partition>]) -> Vec<(Arc<Partition>, i64)> {
+    partitions.iter().filter_map(|partition| Some((Arc::clone(partition), partition.uncommitted()?))).collect()
+}
+
+fn to_list(positions: &[(Arc<Partition>, i64)]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for (partition, position) in positions {
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*position))?;
+    }
+    Ok(list)
+}

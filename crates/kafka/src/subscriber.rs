@@ -1,0 +1,100 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use throughline_core::broker::{BrokerError, Observe, Received, Subscriber, Subscription};
+use throughline_core::message::Source;
+
+use crate::broker::Connection;
+use crate::consumer::ConsumerHandle;
+use crate::semconv::SYSTEM;
+use crate::subscription::Topic;
+
+/// Starts a subscription.
+pub(crate) async fn subscribe(
+    connection: &Connection,
+    subscription: &Subscription,
+) -> Result<Box<dyn Subscriber>, BrokerError> {
+    let Some(topic) = subscription.native::<Topic>() else {
+        return Err(BrokerError::configuration(format!(
+            "the subscription to `{}` is one for {}, not for {SYSTEM}: subscribe with `Topic`",
+            subscription.destination(),
+            subscription.system(),
+        )));
+    };
+    let mut topic = topic.clone();
+    // A router may have put a prefix before the names.
+    topic.names = subscription.patterns().iter().map(|pattern| Arc::from(pattern.as_str())).collect();
+    let source = Arc::new(source(connection, &topic));
+    let concurrency = topic.concurrency();
+    let consumer = ConsumerHandle::start(connection, topic).await?;
+    Ok(Box::new(KafkaSubscriber { source, concurrency, consumer }))
+}
+
+/// Describes what a subscription reads from. Topics are few and have names of their own, so a pattern is not their template: each
+/// message is shown under its topic (ATTR-K-01, ATTR-K-03).
+fn source(connection: &Connection, topic: &Topic) -> Source {
+    let source = Source::new(Arc::clone(&connection.system));
+    let source = match topic.names.as_slice() {
+        [only] if !topic.is_pattern => source.with_destination(Arc::clone(only)),
+        _ => source,
+    };
+    match &topic.group {
+        Some(group) => source.with_group(Arc::clone(group)),
+        None => source,
+    }
+}
+
+/// Receives the messages of one subscription.
+struct KafkaSubscriber {
+    source: Arc<Source>,
+    concurrency: usize,
+    consumer: ConsumerHandle,
+}
+
+#[async_trait]
+impl Subscriber for KafkaSubscriber {
+    fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source)
+    }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    fn observe(&mut self, observer: Arc<dyn Observe>) {
+        self.consumer.observe(observer);
+    }
+
+    async fn receive(&mut self) -> Result<Received, BrokerError> {
+        self.consumer.receive().await
+    }
+
+    fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
+        self.consumer.try_receive()
+    }
+
+    async fn close(&mut self) {
+        self.consumer.close();
+    }
+
+    async fn finish(&mut self) -> Result<(), BrokerError> {
+        self.consumer.finish().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn batches_are_handled_one_by_one_unless_the_order_is_given_up() {
+        let batched = || Topic::new("orders").group("g").batch(10, Duration::from_millis(50));
+        assert_eq!(batched().concurrency(), 1);
+        assert_eq!(batched().by_key(8).concurrency(), 1);
+        assert_eq!(batched().unordered(8).concurrency(), 8);
+        assert_eq!(Topic::new("orders").by_key(8).concurrency(), 8);
+        assert!(Topic::new("orders").concurrency() > 1_000_000);
+    }
+}

@@ -1,0 +1,444 @@
+mod choices;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
+
+pub use self::choices::{Assignment, Isolation, StartPosition};
+use crate::semconv::SYSTEM;
+
+/// How many messages of one partition are held unsettled where the user sets nothing.
+const DEFAULT_PREFETCH: usize = 1_000;
+
+/// How often offsets are committed where the user sets nothing.
+const DEFAULT_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a rebalance waits for the handlers of lost partitions where the user sets nothing.
+const DEFAULT_REBALANCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Says what to consume from Kafka: topics, all topics of a pattern, or single partitions.
+///
+/// With a [`group`](Self::group) the members share the partitions, and the group's place is kept by the broker: an offset is committed
+/// when its message and all before it are settled. Without one the subscription gets every message that is published from its start
+/// on, and nothing is kept.
+///
+/// | setting | default | why |
+/// | --- | --- | --- |
+/// | [`start`](Self::start) | with a group the earliest message, without one the latest | a new group loses nothing |
+/// | order | by partition, one message at a time in each | what Kafka promises |
+/// | [`assignment`](Self::assignment) | cooperative-sticky | a rebalance stops only the partitions that move |
+/// | [`isolation`](Self::isolation) | read committed | what an aborted transaction wrote never was |
+/// | [`prefetch`](Self::prefetch) | 1,000 messages of each partition | bounds memory, and what comes twice after a crash |
+/// | [`commit_interval`](Self::commit_interval) | 1 s | bounds what comes twice after a crash |
+/// | [`rebalance_timeout`](Self::rebalance_timeout) | 10 s | handlers of lost partitions finish, the group does not wait for ever |
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use throughline_core::broker::Subscription;
+/// use throughline_kafka::Topic;
+///
+/// let topic = Topic::new("orders.placed").group("billing").batch(100, Duration::from_millis(50));
+/// let subscription = Subscription::from(topic);
+/// assert_eq!(subscription.group(), Some("billing"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Topic {
+    pub(crate) names: Vec<Arc<str>>,
+    pub(crate) is_pattern: bool,
+    pub(crate) partitions: Vec<i32>,
+    pub(crate) group: Option<Arc<str>>,
+    pub(crate) start: Option<StartPosition>,
+    pub(crate) static_member: Option<Arc<str>>,
+    pub(crate) assignment: Assignment,
+    pub(crate) isolation: Isolation,
+    pub(crate) properties: Vec<(String, String)>,
+    pub(crate) order: Order,
+    pub(crate) batch: Option<BatchPolicy>,
+    pub(crate) prefetch: usize,
+    pub(crate) commit: Commit,
+    pub(crate) rebalance_timeout: Duration,
+}
+
+/// Which messages wait for each other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    ByKey(usize),
+    ByPartition,
+    Unordered(usize),
+}
+
+/// When offsets are committed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Commit {
+    EachMessage,
+    Every(Duration),
+}
+
+impl Topic {
+    /// Creates a subscription to one topic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_kafka::Topic;
+    /// assert_eq!(Subscription::from(Topic::new("orders")).destination(), "orders");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            names: vec![name.into()],
+            is_pattern: false,
+            partitions: Vec::new(),
+            group: None,
+            start: None,
+            static_member: None,
+            assignment: Assignment::CooperativeSticky,
+            isolation: Isolation::ReadCommitted,
+            properties: Vec::new(),
+            order: Order::ByPartition,
+            batch: None,
+            prefetch: DEFAULT_PREFETCH,
+            commit: Commit::Every(DEFAULT_COMMIT_INTERVAL),
+            rebalance_timeout: DEFAULT_REBALANCE_TIMEOUT,
+        }
+    }
+
+    /// Creates a subscription to all topics whose whole name matches a regular expression, also those created later.
+    ///
+    /// The expression is the client's: POSIX extended, matched by librdkafka. It must start with `^`, as the client takes a name
+    /// without it for a topic; where it is missing it is added. New topics are noticed within `topic.metadata.refresh.interval.ms`
+    /// (5 minutes), which is a [`property`](Self::property).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_kafka::Topic;
+    /// assert_eq!(Subscription::from(Topic::pattern("^orders[.].*")).destination(), "^orders[.].*");
+    /// ```
+    #[must_use]
+    pub fn pattern(expression: &str) -> Self {
+        let anchored = if expression.starts_with('^') { expression.to_owned() } else { format!("^{expression}") };
+        Self { is_pattern: true, ..Self::new(anchored) }
+    }
+
+    /// Adds a further topic to the same subscription.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_kafka::Topic;
+    /// assert_eq!(Subscription::from(Topic::new("orders").and("payments")).patterns().len(), 2);
+    /// ```
+    #[must_use]
+    pub fn and(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
+    /// Takes a partition by its number instead of sharing the topic with the members of the group; may be called for several.
+    ///
+    /// There are no rebalances then. The group is only the name under which the offsets are kept.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_kafka::Topic;
+    /// let subscription = Subscription::from(Topic::new("orders").partition(3));
+    /// assert_eq!(subscription.needs().len(), 1);
+    /// ```
+    #[must_use]
+    pub fn partition(mut self, partition: i32) -> Self {
+        self.partitions.push(partition);
+        self
+    }
+
+    /// Joins a consumer group (`group.id`): each partition is read by one member, and the group's offsets are kept by the broker.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_kafka::Topic;
+    /// assert_eq!(Subscription::from(Topic::new("orders").group("stock")).group(), Some("stock"));
+    /// ```
+    #[must_use]
+    pub fn group(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
+    /// Sets where to begin in a partition of which the group has no offset. The default is the earliest message; without a group it is
+    /// what is published from now on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::{StartPosition, Topic};
+    /// let topic = Topic::new("orders").group("stock").start(StartPosition::Latest);
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn start(mut self, position: StartPosition) -> Self {
+        self.start = Some(position);
+        self
+    }
+
+    /// Makes the member a static one (`group.instance.id`): a restart within the session timeout (45 s) causes no rebalance. The id
+    /// must be another one in each process of the group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").static_member("stock-1");
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub fn static_member(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.static_member = Some(id.into());
+        self
+    }
+
+    /// Sets how the group divides its partitions (`partition.assignment.strategy`). The members of a group must agree: to change a
+    /// running group from an eager strategy to the default, see the guide.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::{Assignment, Topic};
+    /// let topic = Topic::new("orders").group("stock").assignment(Assignment::Range);
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn assignment(mut self, strategy: Assignment) -> Self {
+        self.assignment = strategy;
+        self
+    }
+
+    /// Sets whether messages of transactions that are open or were aborted are read (`isolation.level`). They are not, by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::{Isolation, Topic};
+    /// let topic = Topic::new("orders").group("audit").isolation(Isolation::ReadUncommitted);
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn isolation(mut self, level: Isolation) -> Self {
+        self.isolation = level;
+        self
+    }
+
+    /// Sets any further property of the client by its name, for this subscription alone. It is checked when the app starts; those that
+    /// would break what is promised here are refused, with the reason.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").property("fetch.min.bytes", "65536");
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Keeps the order of the messages of one key only, and handles up to `workers` keys at the same time; zero counts as one. Keys
+    /// share the workers by their hash, and messages without a key keep the order of their partition.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").by_key(16);
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn by_key(mut self, workers: usize) -> Self {
+        self.order = Order::ByKey(at_least_one(workers));
+        self
+    }
+
+    /// Gives up the order: up to `workers` messages, or batches, are handled at the same time; zero counts as one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").unordered(64);
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn unordered(mut self, workers: usize) -> Self {
+        self.order = Order::Unordered(at_least_one(workers));
+        self
+    }
+
+    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for `max_wait`.
+    ///
+    /// A batch holds messages of all partitions of the subscription, those of each partition in their order. One batch is handled after
+    /// the other, unless the order is given up with [`unordered`](Self::unordered).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_kafka::Topic;
+    /// let billing = Subscription::from(Topic::new("orders").group("billing").batch(100, Duration::from_millis(50)));
+    /// assert_eq!(billing.batch().map(|policy| policy.max_messages), Some(100));
+    /// ```
+    #[must_use]
+    pub const fn batch(mut self, max_messages: usize, max_wait: Duration) -> Self {
+        self.batch = Some(BatchPolicy::new(max_messages, max_wait));
+        self
+    }
+
+    /// Sets how many messages of one partition are held here without being committed; zero counts as one. When so many are held, the
+    /// partition is paused until half of them are done. A message that takes long holds up the partition at this distance, also where
+    /// the order is given up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").prefetch(100);
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn prefetch(mut self, messages: usize) -> Self {
+        self.prefetch = at_least_one(messages);
+        self
+    }
+
+    /// Sets how often offsets are committed in the background. They are also committed before a partition is lost and at the end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").commit_interval(Duration::from_secs(5));
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn commit_interval(mut self, interval: Duration) -> Self {
+        self.commit = Commit::Every(interval);
+        self
+    }
+
+    /// Commits after each message and waits for the broker's answer before the next one of the partition: a crash then repeats at most
+    /// the message that was being handled, and each message costs a request.
+    ///
+    /// Where a message before it is not done yet, [`by_key`](Self::by_key) for example, it is committed together with that one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("payments").group("ledger").commit_each_message();
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn commit_each_message(mut self) -> Self {
+        self.commit = Commit::EachMessage;
+        self
+    }
+
+    /// Sets how long a rebalance waits for the handlers of partitions that go to another member. What is not done by then is not
+    /// committed, and that member gets it again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").rebalance_timeout(Duration::from_secs(60));
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub const fn rebalance_timeout(mut self, limit: Duration) -> Self {
+        self.rebalance_timeout = limit;
+        self
+    }
+}
+
+impl Topic {
+    /// Where to begin in a partition of which the group has no offset.
+    pub(crate) fn start_position(&self) -> StartPosition {
+        let default = if self.group.is_some() { StartPosition::Earliest } else { StartPosition::Latest };
+        self.start.unwrap_or(default)
+    }
+
+    /// How many deliveries are handled at the same time: with an order by partition as many as there are partitions. Batches hold
+    /// messages of several and follow each other.
+    pub(crate) const fn concurrency(&self) -> usize {
+        match self.order {
+            Order::Unordered(workers) => workers,
+            Order::ByKey(_) | Order::ByPartition if self.batch.is_some() => 1,
+            Order::ByKey(workers) => workers,
+            Order::ByPartition => usize::MAX,
+        }
+    }
+}
+
+const fn at_least_one(number: usize) -> usize {
+    if number == 0 { 1 } else { number }
+}
+
+impl From<Topic> for Subscription {
+    fn from(topic: Topic) -> Self {
+        let mut names = topic.names.iter().map(|name| Pattern::exact(Arc::clone(name)));
+        // There is always one: `new` takes it.
+        let first = names.next().unwrap_or_else(|| Pattern::exact(""));
+        let mut subscription = names.fold(Self::new(SYSTEM, first), Self::with_pattern);
+        if let Some(group) = &topic.group {
+            subscription = subscription.with_group(Arc::clone(group));
+        }
+        if let Some(policy) = topic.batch {
+            subscription = subscription.with_batch(policy);
+        }
+        if topic.is_pattern {
+            subscription = subscription.with_need("a regular expression for topics");
+        }
+        if !topic.partitions.is_empty() {
+            subscription = subscription.with_need("partitions by their number");
+        }
+        subscription.with_native(topic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_without_an_anchor_gets_one() {
+        assert_eq!(&*Topic::pattern("orders.*").names[0], "^orders.*");
+        assert_eq!(&*Topic::pattern("^orders.*").names[0], "^orders.*");
+    }
+
+    #[test]
+    fn the_memory_broker_can_imitate_plain_topics_only() {
+        assert!(Subscription::from(Topic::new("orders").group("g").by_key(4)).needs().is_empty());
+        assert_eq!(Subscription::from(Topic::pattern("^orders")).needs().len(), 1);
+        assert_eq!(Subscription::from(Topic::new("orders").partition(0).partition(1)).needs().len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_handled_by_no_worker() {
+        assert_eq!(Topic::new("orders").by_key(0).order, Order::ByKey(1));
+        assert_eq!(Topic::new("orders").unordered(0).order, Order::Unordered(1));
+        assert_eq!(Topic::new("orders").prefetch(0).prefetch, 1);
+    }
+}
