@@ -4,6 +4,10 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/harness.rs"]
+mod harness;
+#[path = "kafka/raw.rs"]
+mod raw;
 #[path = "kafka/server.rs"]
 mod server;
 #[path = "kafka/topics.rs"]
