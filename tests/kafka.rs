@@ -6,6 +6,8 @@
 
 #[path = "kafka/harness.rs"]
 mod harness;
+#[path = "kafka/publish.rs"]
+mod publish;
 #[path = "kafka/raw.rs"]
 mod raw;
 #[path = "kafka/server.rs"]

@@ -21,7 +21,7 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks whether the broker refused the credentials.
 const REFUSED_CHECK: Duration = Duration::from_millis(100);
 
-/// How long a shutdown waits until what was published is confirmed.
+/// How long a shutdown waits until what was published is confirmed. Longer than any `linger.ms`.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
 /// Is a connection to the brokers of a Kafka cluster.
@@ -72,7 +72,7 @@ pub struct Kafka {
 /// Is what publishers and subscribers of one connection share.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    /// What the user gave for all clients.
+    /// What the user gave for all clients, checked; how much they log is set.
     pub(crate) config: ClientConfig,
     pub(crate) system: Arc<System>,
     /// Whether keys may be attributes (ATTR-C-23).
@@ -113,7 +113,7 @@ impl Kafka {
     ///
     /// Fails as [`connect`](Self::connect), and when a property does not exist, has a wrong value, or would break what
     /// this adapter promises; the error names it. Those are: `delivery.report.only.error`, `transactional.id`, `acks`
-    /// other than `all` while the producer is idempotent; `enable.auto.commit`, `enable.auto.offset.store`,
+    /// other than `all` while the producer is idempotent, `linger.ms` over 5000; `enable.auto.commit`, `enable.auto.offset.store`,
     /// `offset.store.*`, `enable.partition.eof`; and what a subscription has a method for: `auto.offset.reset`,
     /// `group.id`, `group.instance.id`, `isolation.level`, `partition.assignment.strategy`.
     ///
@@ -173,8 +173,8 @@ impl Kafka {
 
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client leaves secrets out of its own form.
-        f.debug_struct("Kafka").field("config", &self.connection.config).finish_non_exhaustive()
+        // Not the properties: some are secrets.
+        f.debug_struct("Kafka").field("servers", &servers(&self.connection.config)).finish_non_exhaustive()
     }
 }
 
@@ -197,10 +197,11 @@ impl Broker for Kafka {
 
 impl Connection {
     /// Makes the producer and waits for the first broker that answers. Blocks.
-    fn open(config: ClientConfig) -> Result<Self, BrokerError> {
+    fn open(mut config: ClientConfig) -> Result<Self, BrokerError> {
         config::check(&config)?;
+        config.set_log_level(config::log_level(&config));
         let producer = Producer::create(&config::producer(&config)?)?;
-        let servers = config.get("bootstrap.servers").or(config.get("metadata.broker.list")).unwrap_or_default();
+        let servers = servers(&config);
         let cluster_id = reach(&producer, servers)?;
         let server = semconv::server(servers);
         let server = server.as_ref().map(|(host, port)| (host.as_str(), *port));
@@ -211,6 +212,11 @@ impl Connection {
             config,
         })
     }
+}
+
+/// Returns the servers the user named.
+fn servers(config: &ClientConfig) -> &str {
+    config.get("bootstrap.servers").or(config.get("metadata.broker.list")).unwrap_or_default()
 }
 
 /// Waits for the first broker that answers and returns the id of its cluster, where it has one. Blocks.
@@ -240,4 +246,62 @@ async fn blocking<T: Send + 'static>(
     let stopped =
         |failed| BrokerError::new(BrokerErrorKind::Other, error::OTHER, "the runtime has stopped").with_source(failed);
     spawn_blocking(work).await.map_err(stopped)?
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_core::broker::Pattern;
+    use throughline_core::message::{Destination, Envelope};
+
+    use super::*;
+    use crate::TopicDestination;
+
+    /// Connects to brokers that the client itself plays.
+    async fn connect() -> Kafka {
+        let mut config = ClientConfig::new();
+        config.set("test.mock.num.brokers", "1").set("client.id", "stock");
+        Kafka::connect_with(config).await.unwrap()
+    }
+
+    fn shown(kafka: &Kafka, envelope: &Envelope) -> Vec<String> {
+        let transport = kafka.transport();
+        let mut attributes = transport.target(envelope.destination()).attributes;
+        transport.attributes(envelope, &mut attributes);
+        attributes.iter().map(|attribute| format!("{}={}", attribute.key, attribute.value)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_described_once() {
+        let kafka = connect().await;
+        let system = kafka.transport().system();
+        assert_eq!((system.name(), system.client_id()), ("kafka", Some("stock")), "ATTR-K-08");
+        assert_eq!(system.attributes().len(), 1, "ATTR-K-07");
+    }
+
+    #[tokio::test]
+    async fn a_send_span_shows_what_the_caller_said() {
+        let kafka = connect().await;
+        let partition = "messaging.destination.partition.id=3";
+        let (key, tombstone) = ("messaging.kafka.message.key=42", "messaging.kafka.message.tombstone=true");
+        let plain = Envelope::new("users", "");
+        assert_eq!(shown(&kafka, &plain), [""; 0], "ATTR-K-02, ATTR-K-04, ATTR-K-06");
+        let placed = Destination::from(TopicDestination::new("users").partition(3));
+        let deleted = plain.with_destination(placed).with_key("42").without_payload();
+        assert_eq!(shown(&kafka, &deleted), [partition, key, tombstone], "ATTR-K-02, ATTR-K-04, ATTR-K-06");
+        let binary = deleted.clone().with_key(vec![0xff]);
+        assert_eq!(shown(&kafka, &binary), [partition, tombstone], "ATTR-K-04");
+        assert_eq!(shown(&kafka.without_message_keys(), &deleted), [partition, tombstone], "ATTR-C-23");
+    }
+
+    #[tokio::test]
+    async fn a_subscription_for_another_broker_is_refused() {
+        let other = Subscription::new("nats", Pattern::exact("orders"));
+        let error = connect().await.subscribe(&other).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), BrokerErrorKind::Configuration);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_idle_is_shut_down() {
+        connect().await.shutdown().await.unwrap();
+    }
 }

@@ -1,9 +1,17 @@
+use std::time::Duration;
+
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use throughline_core::broker::BrokerError;
 use tracing::{Level, enabled};
 
 use crate::error;
+
+/// The client's default of `message.timeout.ms`.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The longest `linger.ms`: the flush of `rdkafka` waits it out, and a shutdown waits for the flush.
+const MAX_LINGER_MILLIS: f64 = 5_000.0;
 
 /// What a producer has unless the user says otherwise, by all names of the property.
 const PRODUCER_DEFAULTS: &[(&[&str], &str)] = &[
@@ -25,14 +33,13 @@ pub(crate) fn producer(given: &ClientConfig) -> Result<ClientConfig, BrokerError
             config.set(names[0], *value);
         }
     }
-    config.set_log_level(log_level(given));
     check_producer(given, &config)?;
     Ok(config)
 }
 
 /// Refuses what would break a promise of the publisher, and what the client does not know.
 fn check_producer(given: &ClientConfig, config: &ClientConfig) -> Result<(), BrokerError> {
-    // The client reads the values here, so that `acks=-1` is `acks=all`.
+    // The client reads the values here, so that `t` is `true`.
     let native = config.create_native_config().map_err(|failed| unusable(&failed))?;
     let is = |name: &str, value: &str| native.get(name).is_ok_and(|found| found == value);
     if is("delivery.report.only.error", "true") {
@@ -44,7 +51,15 @@ fn check_producer(given: &ClientConfig, config: &ClientConfig) -> Result<(), Bro
     if given.get("transactional.id").is_some() {
         return Err(error::property("transactional.id", "it belongs to a subscription that processes exactly once"));
     }
-    if is("enable.idempotence", "true") && !is("acks", "-1") {
+    let linger = native.get("linger.ms").ok().and_then(|millis| millis.parse::<f64>().ok());
+    if linger.is_some_and(|millis| millis > MAX_LINGER_MILLIS) {
+        return Err(error::property(
+            "linger.ms",
+            "over 5000, what is published last would not be sent before a shutdown gives up: a flush does not cut it short",
+        ));
+    }
+    let acks = given.get("acks").or(given.get("request.required.acks")).unwrap_or("all");
+    if is("enable.idempotence", "true") && !matches!(acks, "all" | "-1") {
         return Err(error::property(
             "acks",
             "an idempotent producer needs all replicas to confirm: leave it away, or set `enable.idempotence` to false, \
@@ -52,6 +67,16 @@ fn check_producer(given: &ClientConfig, config: &ClientConfig) -> Result<(), Bro
         ));
     }
     Ok(())
+}
+
+/// Returns how long the client tries to deliver a message; `None` is for ever.
+pub(crate) fn message_timeout(config: &ClientConfig) -> Option<Duration> {
+    let given = config.get("message.timeout.ms").or(config.get("delivery.timeout.ms"));
+    match given.map(str::parse) {
+        Some(Ok(millis)) => (millis > 0).then_some(Duration::from_millis(millis)),
+        // A wrong value the client has refused.
+        Some(Err(_)) | None => Some(MESSAGE_TIMEOUT),
+    }
 }
 
 /// Refuses a property of a consumer that would break a promise of a subscription, or for which a subscription has a method.
@@ -77,7 +102,10 @@ pub(crate) fn check_consumer_property(name: &str, value: &str) -> Result<(), Bro
 
 /// Checks what a user gave for all clients of a connection.
 pub(crate) fn check(given: &ClientConfig) -> Result<(), BrokerError> {
-    if given.get("bootstrap.servers").or(given.get("metadata.broker.list")).is_none_or(str::is_empty)
+    if given
+        .get("bootstrap.servers")
+        .or(given.get("metadata.broker.list"))
+        .is_none_or(|servers| servers.trim().is_empty())
         && given.get("test.mock.num.brokers").is_none()
     {
         return Err(BrokerError::configuration(
@@ -162,13 +190,29 @@ mod tests {
 
     #[test]
     fn what_would_break_a_promise_of_the_publisher_is_refused() {
-        for (name, value) in
-            [("delivery.report.only.error", "true"), ("transactional.id", "shop"), ("acks", "1"), ("acks", "0")]
-        {
+        for (name, value) in [
+            ("delivery.report.only.error", "true"),
+            ("transactional.id", "shop"),
+            ("acks", "1"),
+            ("acks", "0"),
+            ("linger.ms", "5001"),
+        ] {
             assert!(refused(&[(name, value)]).to_string().contains(name), "{name}");
         }
         for all in ["all", "-1"] {
             assert!(producer(&config(&[("acks", all)])).is_ok(), "{all}");
+        }
+    }
+
+    #[test]
+    fn a_message_waits_for_room_as_long_as_it_may_take() {
+        for (properties, expected) in [
+            (&[][..], Some(MESSAGE_TIMEOUT)),
+            (&[("message.timeout.ms", "700")], Some(Duration::from_millis(700))),
+            (&[("delivery.timeout.ms", "700")], Some(Duration::from_millis(700))),
+            (&[("message.timeout.ms", "0")], None),
+        ] {
+            assert_eq!(message_timeout(&config(properties)), expected, "{properties:?}");
         }
     }
 

@@ -256,7 +256,10 @@ impl Cause {
         match self {
             Self::Configuration => "a property or an argument is wrong: correct what the source of this error names",
             Self::Disconnected => "the connection to the brokers is gone: see whether they run",
-            Self::Fenced => "another client has taken its place: give each its own id, and start this one again",
+            Self::Fenced => {
+                "the client cannot go on, perhaps because another one with its id took its place: start the service \
+                 again, each instance with an id of its own"
+            }
             Self::InvalidTopic => {
                 "the name is no topic's: use 1 to 249 ASCII letters, digits, `.`, `_` and `-`, and not `.` or `..`"
             }

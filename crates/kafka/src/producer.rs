@@ -24,7 +24,7 @@ use crate::receipt::RecordMetadata;
 const RECHECK: Duration = Duration::from_millis(10);
 
 /// How long what nobody waits for any more is still sent when the last clone of a connection is dropped.
-const DROP_WAIT: Duration = Duration::from_secs(5);
+const DROP_WAIT: Duration = Duration::from_secs(10);
 
 /// Is a message as the client takes it.
 pub(crate) type Record<'a> = BaseRecord<'a, [u8], [u8], Arc<Report>>;
@@ -49,16 +49,8 @@ pub(crate) enum Unsent<'a> {
 impl Producer {
     /// Creates the client; it connects in the background. Blocks shortly.
     pub(crate) fn create(config: &ClientConfig) -> Result<Self, BrokerError> {
-        let unusable = |failed: KafkaError| config::unusable(&failed);
-        let millis =
-            config.create_native_config().and_then(|native| native.get("message.timeout.ms")).map_err(unusable)?;
-        let millis = millis.parse().unwrap_or_default();
-        let client = config.create_with_context(Reports::default()).map_err(unusable)?;
-        Ok(Self {
-            client: Some(client),
-            turn: Semaphore::new(1),
-            message_timeout: (millis > 0).then_some(Duration::from_millis(millis)),
-        })
+        let client = config.create_with_context(Reports::default()).map_err(|failed| config::unusable(&failed))?;
+        Ok(Self { client: Some(client), turn: Semaphore::new(1), message_timeout: config::message_timeout(config) })
     }
 
     pub(crate) fn client(&self) -> Result<&ThreadedProducer<Reports>, KafkaError> {
@@ -196,5 +188,108 @@ impl Future for Reported {
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use rdkafka::producer::PurgeConfig;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    /// How long a test waits for anything before it fails.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Connects to a broker that the client itself plays.
+    fn producer(properties: &[(&str, &str)]) -> Producer {
+        let mut config = ClientConfig::new();
+        config.set("test.mock.num.brokers", "1").set("linger.ms", "0");
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        let producer = Producer::create(&config).unwrap();
+        producer.client().unwrap().client().mock_cluster().unwrap().create_topic("orders", 1, 1).unwrap();
+        producer
+    }
+
+    /// Makes the broker answer only after a time that no test waits for.
+    fn make_slow(producer: &Producer) {
+        producer
+            .client()
+            .unwrap()
+            .client()
+            .mock_cluster()
+            .unwrap()
+            .broker_round_trip_time(1, Duration::from_secs(600))
+            .unwrap();
+    }
+
+    fn record(report: &Arc<Report>) -> Record<'static> {
+        BaseRecord::with_opaque_to("orders", Arc::clone(report)).payload(b"x".as_slice()).key(b"".as_slice())
+    }
+
+    fn send(producer: &Producer) -> Reported {
+        let report = Report::new();
+        assert!(producer.send(record(&report)).is_ok());
+        Reported(report)
+    }
+
+    #[tokio::test]
+    async fn each_message_is_reported() {
+        let producer = producer(&[]);
+        let offsets = [send(&producer), send(&producer), send(&producer)];
+        for (expected, reported) in offsets.into_iter().enumerate() {
+            let place = timeout(PATIENCE, reported).await.unwrap().unwrap();
+            assert_eq!((place.partition, place.offset), (0, expected as i64));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_message_is_reported_with_the_reason() {
+        let producer = producer(&[]);
+        let mock = producer.client().unwrap().client().mock_cluster().unwrap();
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        mock.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+        let failed = timeout(PATIENCE, send(&producer)).await.unwrap().unwrap_err();
+        assert_eq!(failed.rdkafka_error_code(), Some(RDKafkaErrorCode::TopicAuthorizationFailed));
+    }
+
+    #[tokio::test]
+    async fn a_flush_says_how_many_messages_are_not_confirmed() {
+        let producer = producer(&[]);
+        make_slow(&producer);
+        let _sent = [send(&producer), send(&producer), send(&producer)];
+        let (failed, messages) = producer.flush(Duration::from_millis(1)).unwrap_err();
+        assert_eq!((failed.rdkafka_error_code(), messages), (Some(RDKafkaErrorCode::OperationTimedOut), 3));
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_stays_full_is_an_error_after_the_time_of_a_message() {
+        let mut producer = producer(&[("queue.buffering.max.messages", "1")]);
+        make_slow(&producer);
+        let _first = send(&producer);
+        producer.message_timeout = Some(Duration::from_millis(1));
+        let failed = producer.send_when_room(Box::new(record(&Report::new()))).await.unwrap_err();
+        assert_eq!(failed.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
+    }
+
+    #[tokio::test]
+    async fn who_finds_the_queue_full_waits_for_room() {
+        let producer = producer(&[("queue.buffering.max.messages", "1")]);
+        make_slow(&producer);
+        let first = send(&producer);
+        let report = Report::new();
+        let Err(Unsent::Full(second)) = producer.send(record(&report)) else { panic!("there is no room") };
+        let mut waiting = Box::pin(producer.send_when_room(second));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(matches!(producer.send(record(&report)), Err(Unsent::Full(_))));
+
+        // What is given up makes room.
+        producer.client().unwrap().purge(PurgeConfig::default().queue().inflight());
+        let given_up = timeout(PATIENCE, first).await.unwrap();
+        assert!(given_up.is_err());
+        timeout(PATIENCE, waiting).await.unwrap().unwrap();
     }
 }

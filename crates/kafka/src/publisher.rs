@@ -6,11 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 use throughline_core::broker::{Publish, PublishError};
 use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
+use throughline_core::propagation::Carrier;
 
 use crate::broker::Connection;
+use crate::carrier::{HeaderInjector, to_native};
 use crate::destination::Route;
 use crate::error;
 use crate::producer::{Record, Report, Reported, Unsent};
@@ -155,23 +157,21 @@ fn is_topic(name: &str) -> bool {
 
 /// Writes the headers and, in place of headers of those names, what Kafka has no other place for (ATTR-K-09).
 fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
+    let mut native = to_native(envelope.headers());
     let own = [
         (MESSAGE_ID, envelope.id()),
         (CORRELATION_ID, envelope.correlation_id()),
         (CONTENT_TYPE, envelope.content_type()),
         (REPLY_TO, envelope.reply_to().map(Destination::name)),
     ];
-    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let count = envelope.headers().len() + own.clone().count();
-    if count == 0 {
-        return None;
+    for (name, value) in own {
+        if let Some(value) = value {
+            let mut headers = HeaderInjector(native.get_or_insert_default());
+            headers.remove(name);
+            headers.put(name, value.as_bytes());
+        }
     }
-    let is_replaced = |key: &str| own.clone().any(|(name, _)| key.eq_ignore_ascii_case(name));
-    let given =
-        envelope.headers().iter().filter(|(key, _)| !is_replaced(key)).map(|(key, value)| (key, value.as_ref()));
-    let all = given.chain(own.clone().map(|(name, value)| (name, value.as_bytes())));
-    let native = OwnedHeaders::new_with_capacity(count);
-    Some(all.fold(native, |native, (key, value)| native.insert(Header { key, value: Some(value) })))
+    native
 }
 
 /// Says where the message is, with what telemetry did not know before (ATTR-K-02, ATTR-K-05).
@@ -185,4 +185,104 @@ fn receipt(reported: Result<RecordMetadata, KafkaError>, destination: &Destinati
         receipt = receipt.with_attribute(offset_attribute(place.offset));
     }
     Ok(receipt)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rdkafka::Timestamp;
+    use rdkafka::message::Headers as _;
+
+    use super::*;
+    use crate::TopicDestination;
+
+    fn written(envelope: &Envelope) -> Vec<(String, Vec<u8>)> {
+        let native = headers(envelope);
+        let all = native.iter().flat_map(|native| native.iter());
+        all.map(|one| (one.key.to_owned(), one.value.unwrap_or_default().to_vec())).collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+        expected.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+    }
+
+    fn place() -> RecordMetadata {
+        RecordMetadata { partition: 3, offset: 12, timestamp: Timestamp::NotAvailable }
+    }
+
+    #[test]
+    fn what_kafka_has_no_place_for_are_headers() {
+        let mut envelope = Envelope::new("orders", "x")
+            .with_header("tenant", "acme")
+            .with_header("Message-ID", "copied")
+            .with_id("m1")
+            .with_correlation_id("c1")
+            .with_content_type("application/json")
+            .with_reply_to("answers");
+        envelope.headers_mut().append("tenant", "twice");
+        let expected = [
+            ("tenant", "acme"),
+            ("tenant", "twice"),
+            ("message-id", "m1"),
+            ("correlation-id", "c1"),
+            ("content-type", "application/json"),
+            ("reply-to", "answers"),
+        ];
+        assert_eq!(written(&envelope), pairs(&expected), "ATTR-K-09");
+    }
+
+    #[test]
+    fn a_message_without_headers_has_none() {
+        assert!(headers(&Envelope::new("orders", "x").with_key("42")).is_none());
+    }
+
+    #[test]
+    fn a_header_of_the_user_stays_where_there_is_no_property() {
+        let envelope = Envelope::new("orders", "x").with_header("message-id", "mine");
+        assert_eq!(written(&envelope), pairs(&[("message-id", "mine")]));
+    }
+
+    #[test]
+    fn null_and_empty_are_not_the_same() {
+        let report = Report::new();
+        let parts = |envelope: &Envelope| {
+            let record = record(envelope, &report).unwrap();
+            (record.key.map(<[u8]>::to_vec), record.payload.map(<[u8]>::to_vec))
+        };
+        assert_eq!(parts(&Envelope::new("orders", "x").without_payload().with_key("42")), (Some(b"42".to_vec()), None));
+        assert_eq!(parts(&Envelope::new("orders", "").with_key("")), (Some(vec![]), Some(vec![])));
+        assert_eq!(parts(&Envelope::new("orders", "x")), (None, Some(b"x".to_vec())));
+    }
+
+    #[test]
+    fn the_receipt_has_what_was_not_known_before() {
+        let attributes = |destination: Destination| {
+            let receipt = receipt(Ok(place()), &destination).unwrap();
+            assert_eq!(receipt.native::<RecordMetadata>(), Some(&place()));
+            receipt.attributes().iter().map(|one| format!("{}={}", one.key, one.value)).collect::<Vec<_>>()
+        };
+        let (partition, offset) = ("messaging.destination.partition.id=3", "messaging.kafka.offset=12");
+        assert_eq!(attributes("orders".into()), [partition, offset], "ATTR-K-02, ATTR-K-05");
+        assert_eq!(attributes(TopicDestination::new("orders").partition(3).into()), [offset], "ATTR-K-02");
+    }
+
+    #[test]
+    fn a_topic_has_a_name_the_brokers_take() {
+        let longest = "a".repeat(MAX_TOPIC);
+        for name in ["orders", "orders.placed_2-x", "...", "A", longest.as_str()] {
+            assert!(is_topic(name), "{name}");
+        }
+        let too_long = "a".repeat(MAX_TOPIC + 1);
+        for name in ["", ".", "..", "a b", "größe", "a\0", "a/b", too_long.as_str()] {
+            assert!(!is_topic(name), "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_makes_the_record_panic(name in ".*", key in ".*", header in ".*", value in ".*") {
+            let envelope = Envelope::new(name, value.clone()).with_key(key).with_header(header, value);
+            let _ = record(&envelope, &Report::new());
+        }
+    }
 }
