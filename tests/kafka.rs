@@ -4,8 +4,12 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/harness.rs"]
+mod harness;
 #[path = "kafka/publish.rs"]
 mod publish;
+#[path = "kafka/raw.rs"]
+mod raw;
 #[path = "kafka/retry_topics.rs"]
 mod retry_topics;
 #[path = "kafka/server.rs"]

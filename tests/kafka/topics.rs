@@ -37,6 +37,26 @@ pub(crate) async fn create(bootstrap: &str, name: &str, partitions: i32) {
     until(&admin, name, usable, "usable").await;
 }
 
+/// Creates topics of one partition by one call; returns when all can be written and read.
+pub(crate) async fn create_all(bootstrap: &str, names: &[String]) {
+    let admin = admin(bootstrap);
+    let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
+    done(admin.create_topics(&topics, &options()).await, format_args!("the topics {names:?} are created"));
+    let usable = |topic: Option<&MetadataTopic>| {
+        let partitions = topic.map(MetadataTopic::partitions).unwrap_or_default();
+        partitions.len() == 1 && partitions.iter().all(|one| one.error().is_none() && one.leader() >= 0)
+    };
+    for name in names {
+        until(&admin, name, usable, "usable").await;
+    }
+}
+
+/// Deletes topics, and does not wait until they are gone.
+pub(crate) async fn delete_all(bootstrap: &str, names: &[String]) {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    done(admin(bootstrap).delete_topics(&names, &options()).await, format_args!("the topics {names:?} are deleted"));
+}
+
 /// Deletes a topic; returns when the server does not know it any more.
 pub(crate) async fn delete(bootstrap: &str, name: &str) {
     let admin = admin(bootstrap);

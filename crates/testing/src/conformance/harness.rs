@@ -203,6 +203,8 @@ pub struct Names {
     pub server: Option<(String, u16)>,
     /// `messaging.client.id`, on all spans but those of creating.
     pub client_id: Option<String>,
+    /// What else all spans of a connection carry but those of creating: an id of the cluster. Metrics do not (METR-10).
+    pub connection: Vec<KeyValue>,
     /// What inboxes of requests are called in telemetry.
     pub inbox: &'static str,
     /// Whether a subscription by a pattern is called by that pattern. Else a message is called by its destination, where those are
@@ -222,7 +224,15 @@ impl Names {
     /// ```
     #[must_use]
     pub const fn new(system: &'static str, operations: Operations) -> Self {
-        Self { system, operations, server: None, client_id: None, inbox: "_INBOX", patterns_are_templates: true }
+        Self {
+            system,
+            operations,
+            server: None,
+            client_id: None,
+            connection: Vec::new(),
+            inbox: "_INBOX",
+            patterns_are_templates: true,
+        }
     }
 }
 

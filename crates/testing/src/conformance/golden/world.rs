@@ -144,6 +144,9 @@ impl World {
             if let Some(id) = self.names.client_id.as_ref().filter(|_| span.verb != Verb::Create) {
                 push("messaging.client.id", Some(id.clone().into()));
             }
+            for attribute in self.names.connection.iter().filter(|_| span.verb != Verb::Create) {
+                push(attribute.key.as_str(), Some(attribute.value.clone()));
+            }
         }
         if span.verb.is_consumer() {
             for attribute in &self.consumer {
