@@ -10,6 +10,8 @@ mod harness;
 mod publish;
 #[path = "kafka/raw.rs"]
 mod raw;
+#[path = "kafka/raw_rows.rs"]
+mod raw_rows;
 #[path = "kafka/server.rs"]
 mod server;
 #[path = "kafka/topics.rs"]
