@@ -12,6 +12,8 @@ mod publish;
 mod raw;
 #[path = "kafka/raw_rows.rs"]
 mod raw_rows;
+#[path = "kafka/retry_topics.rs"]
+mod retry_topics;
 #[path = "kafka/server.rs"]
 mod server;
 #[path = "kafka/topics.rs"]

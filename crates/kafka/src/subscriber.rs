@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, Observe, Received, Subscriber, Subscription};
+use throughline_core::broker::{BrokerError, Observe, Received, RetryRoute, Subscriber, Subscription};
 use throughline_core::message::Source;
 
 use crate::broker::Connection;
@@ -26,8 +26,9 @@ pub(crate) async fn subscribe(
     topic.names = subscription.patterns().iter().map(|pattern| Arc::from(pattern.as_str())).collect();
     let source = Arc::new(source(connection, &topic));
     let concurrency = topic.concurrency();
+    let retry = topic.retry_route().map(|route| Arc::new(route) as Arc<dyn RetryRoute>);
     let consumer = ConsumerHandle::start(connection, topic).await?;
-    Ok(Box::new(KafkaSubscriber { source, concurrency, consumer }))
+    Ok(Box::new(KafkaSubscriber { source, concurrency, retry, consumer }))
 }
 
 /// Describes what a subscription reads from. Topics are few and have names of their own, so a pattern is not their template: each
@@ -48,6 +49,7 @@ fn source(connection: &Connection, topic: &Topic) -> Source {
 struct KafkaSubscriber {
     source: Arc<Source>,
     concurrency: usize,
+    retry: Option<Arc<dyn RetryRoute>>,
     consumer: ConsumerHandle,
 }
 
@@ -55,6 +57,10 @@ struct KafkaSubscriber {
 impl Subscriber for KafkaSubscriber {
     fn source(&self) -> Arc<Source> {
         Arc::clone(&self.source)
+    }
+
+    fn retry_route(&self) -> Option<Arc<dyn RetryRoute>> {
+        self.retry.clone()
     }
 
     fn concurrency(&self) -> usize {

@@ -1,4 +1,5 @@
 mod choices;
+mod retry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
 
 pub use self::choices::{Assignment, Isolation, StartPosition};
+pub(crate) use self::retry::{RetryTopics, read as read_retry};
 use crate::semconv::SYSTEM;
 
 /// How many messages of one partition are held unsettled where the user sets nothing.
@@ -60,6 +62,7 @@ pub struct Topic {
     pub(crate) prefetch: usize,
     pub(crate) commit: Commit,
     pub(crate) rebalance_timeout: Duration,
+    pub(crate) retry: Option<Arc<RetryTopics>>,
 }
 
 /// Which messages wait for each other.
@@ -104,6 +107,7 @@ impl Topic {
             prefetch: DEFAULT_PREFETCH,
             commit: Commit::Every(DEFAULT_COMMIT_INTERVAL),
             rebalance_timeout: DEFAULT_REBALANCE_TIMEOUT,
+            retry: None,
         }
     }
 
@@ -352,6 +356,27 @@ impl Topic {
     #[must_use]
     pub const fn commit_each_message(mut self) -> Self {
         self.commit = Commit::EachMessage;
+        self
+    }
+
+    /// Lets messages that failed wait in topics of their own instead of in place, so that those behind them go on: the order is given
+    /// up for them. After the last delay a message that fails again is given up: a dead letter, where one is set.
+    ///
+    /// For each delay there must be a topic `{topic}.{group}.retry.{number}`, counted from 1; this subscription reads it, too. The
+    /// message is forwarded as it is, with the headers `retry-attempt`, `retry-due`, `retry-error` and `retry-origin`. A delay that
+    /// a handler asks for itself takes the first topic whose delay is as long. A wait of more than a day is cut to that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_kafka::Topic;
+    /// let topic = Topic::new("orders").group("stock").retry_topics([Duration::from_secs(5), Duration::from_secs(60)]);
+    /// # let _ = topic;
+    /// ```
+    #[must_use]
+    pub fn retry_topics(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
+        self.retry = Some(Arc::new(RetryTopics::new(delays)));
         self
     }
 

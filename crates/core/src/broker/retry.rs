@@ -12,11 +12,13 @@ pub const RETRY_DUE: &str = "retry-due";
 ///
 /// The framework forwards the message there, as it is (SPAN-37), with the headers `retry-attempt`, `retry-due`, `retry-error` (the
 /// `error.type`) and `retry-origin` set and never added, and acknowledges it when that is confirmed. The subscription receives from
-/// there, too, not before the message is due.
+/// there, too, not before the message is due. How often a message is tried is the route's to say, in place of the failure rule; one
+/// that cannot be forwarded is tried again in place.
 pub trait RetryRoute: Send + Sync + 'static {
-    /// Returns the place for a message whose attempt failed and that is to wait for `after` at least; `None` where it is to be tried
-    /// again in place.
-    fn place(&self, message: &Delivery, after: Duration) -> Option<RetryPlace>;
+    /// Returns the place for a message that is to be tried again; `None` where its attempts are used up and it is given up.
+    ///
+    /// `after` is the delay a handler asked for by itself, without a failure; such a message has no bound.
+    fn place(&self, message: &Delivery, after: Option<Duration>) -> Option<RetryPlace>;
 }
 
 /// Is a place where a message waits for its next attempt.

@@ -16,7 +16,7 @@ const ERROR: &str = "retry-error";
 const ORIGIN: &str = "retry-origin";
 
 /// Forwards messages that are to be tried again to the place where they wait, and then acknowledges them. A message that cannot be
-/// forwarded is tried again in place.
+/// forwarded is tried again in place, and one whose attempts are used up is rejected.
 pub(crate) struct RetryLater {
     route: Arc<dyn RetryRoute>,
 }
@@ -30,19 +30,35 @@ impl RetryLater {
         Self { route }
     }
 
-    /// Returns whether the message waits elsewhere now.
-    async fn postpone(&self, message: &Delivery, outcome: &Outcome, index: usize, next: Next<'_>) -> bool {
-        let Settlement::Retry { after } = outcome.settlement_of(index) else { return false };
-        let Some(place) = self.route.place(message, after.unwrap_or_default()) else { return false };
-        let envelope = forward(message, outcome.failure_of(index), place);
-        match next.publish(envelope).await {
-            Ok(_) => true,
+    /// Returns what becomes of a message that is to be tried again; `None` where nothing of it changes.
+    async fn postpone(
+        &self,
+        message: &Delivery,
+        outcome: &Outcome,
+        index: usize,
+        next: Next<'_>,
+    ) -> Option<Postponing> {
+        let Settlement::Retry { after } = outcome.settlement_of(index) else { return None };
+        let failure = outcome.failure_of(index);
+        // With a failure the delay is that of the failure rule, which the route stands for.
+        let Some(place) = self.route.place(message, after.filter(|_| failure.is_none())) else {
+            return Some(Postponing::GivenUp(message.attempt()));
+        };
+        match next.publish(forward(message, failure, place)).await {
+            Ok(_) => Some(Postponing::Waits),
             Err(error) => {
                 warn!(destination = message.destination(), %error, "a message is tried again in place: it cannot wait elsewhere");
-                false
+                None
             }
         }
     }
+}
+
+/// What becomes of a message that is to be tried again.
+#[derive(Clone, Copy)]
+enum Postponing {
+    GivenUp(u32),
+    Waits,
 }
 
 fn forward(message: &Delivery, failure: Option<&Failure>, place: RetryPlace) -> Envelope {
@@ -70,16 +86,19 @@ impl Middleware for RetryLater {
         for (index, message) in delivery.messages().iter().enumerate() {
             postponed.push(self.postpone(message, &outcome, index, next).await);
         }
-        if !postponed.contains(&true) {
+        if postponed.iter().all(Option::is_none) {
             return outcome;
         }
-        outcome.map_each(count, |index, own| {
-            if !postponed.get(index).copied().unwrap_or_default() {
-                return own;
+        outcome.map_each(count, |index, own| match postponed.get(index).copied().flatten() {
+            None => own,
+            Some(Postponing::GivenUp(attempt)) => {
+                own.with_settlement(Settlement::reject(format!("failed {attempt} times")))
             }
-            let mut done = own.with_settlement(Settlement::Ack);
-            done.insert_extension(Postponed);
-            done
+            Some(Postponing::Waits) => {
+                let mut done = own.with_settlement(Settlement::Ack);
+                done.insert_extension(Postponed);
+                done
+            }
         })
     }
 }

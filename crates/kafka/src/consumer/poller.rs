@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::{start, watermarks};
 use crate::error;
 use crate::record::to_delivery;
-use crate::subscription::{Commit, Order};
+use crate::subscription::{Commit, Order, read_retry};
 
 /// How long a poll waits for a message. It also bounds how late an order is followed and a commit begins.
 const POLL_WAIT: Duration = Duration::from_millis(50);
@@ -128,13 +128,14 @@ impl Poller {
         let consumer = Arc::new(consumer);
         self.shared.set_consumer(&consumer);
         let topic = &self.shared.settings;
+        let all_names = topic.all_names()?;
         if !topic.is_pattern {
-            for name in &topic.names {
+            for name in &all_names {
                 check_topic(&consumer, name, &topic.partitions)?;
             }
         }
         if topic.partitions.is_empty() {
-            let names: Vec<&str> = topic.names.iter().map(AsRef::as_ref).collect();
+            let names: Vec<&str> = all_names.iter().map(AsRef::as_ref).collect();
             consumer
                 .subscribe(&names)
                 .map_err(|failed| error::broker(&format!("cannot subscribe to {names:?}"), &failed))?;
@@ -159,7 +160,9 @@ impl Poller {
 
     /// Hands out what comes, for a while.
     fn take(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
-        let mut wait = if self.paused.is_empty() { POLL_WAIT } else { PAUSED_POLL_WAIT };
+        // Those that wait for an attempt need no haste.
+        let is_calm = self.paused.iter().all(|partition| self.shared.has_waiting(partition));
+        let mut wait = if is_calm { POLL_WAIT } else { PAUSED_POLL_WAIT };
         for _ in 0..BURST {
             match consumer.poll(wait) {
                 None => return Ok(()),
@@ -173,6 +176,7 @@ impl Poller {
 
     /// Stays a member without taking anything.
     fn stay(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
+        self.shared.forget_waiting();
         for partition in self.shared.partitions() {
             self.pause(consumer, &partition);
         }
@@ -189,13 +193,23 @@ impl Poller {
             return;
         };
         let held = partition.hand_out(message.offset());
-        let delivery = to_delivery(message, &partition.topic, self.records_keys);
+        let mut delivery = to_delivery(message, &partition.topic, self.records_keys);
+        let mut wait = Duration::ZERO;
+        if self.shared.settings.is_retry_topic(&partition.topic) {
+            (delivery, wait) = read_retry(delivery);
+        }
         let lane = self.lane_of(&partition, message.key());
         let tag = u64::try_from(message.offset()).unwrap_or_default();
         let settle: Arc<dyn Settle> = Arc::clone(&partition) as _;
         let mut received = Received::new(delivery).with_settle(settle, tag);
         if let Some(lane) = lane {
             received = received.with_lane(lane);
+        }
+        if wait > Duration::ZERO {
+            // Those behind it have waited less.
+            self.shared.keep_waiting(&partition, wait, received);
+            self.pause(consumer, &partition);
+            return;
         }
         // Nobody receives any more where the subscription is closing: it is given up.
         let _ = self.messages.send(Ok(received));
@@ -245,6 +259,9 @@ impl Poller {
     /// Does what is due: partitions that go on, messages to read again, commits, the lag.
     fn look_after(&mut self, consumer: &BaseConsumer<Context>) {
         if !self.paused.is_empty() && self.orders.task() == Task::Take {
+            for received in self.shared.take_due() {
+                let _ = self.messages.send(Ok(received));
+            }
             self.resume(consumer);
         }
         let now = Instant::now();
@@ -296,7 +313,8 @@ impl Poller {
     fn resume(&mut self, consumer: &BaseConsumer<Context>) {
         let most = self.most_held();
         self.paused.retain(|partition| {
-            if partition.held() > most / 2 && partition.is_owned() {
+            let stays = partition.held() > most / 2 || self.shared.has_waiting(partition);
+            if stays && partition.is_owned() {
                 return true;
             }
             let list = start::list_of(&[(Arc::clone(&partition.topic), partition.number)]);

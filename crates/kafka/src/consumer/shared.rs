@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
-use throughline_core::broker::{BrokerError, Observe};
+use throughline_core::broker::{BrokerError, Observe, Received};
 use tokio::sync::oneshot;
 
 use super::context::Context;
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     is_assigned: AtomicBool,
     commits: Mutex<Commits>,
+    /// Messages that are not due yet; their partitions are paused.
+    waiting: Mutex<Vec<Waiting>>,
     observer: OnceLock<Arc<dyn Observe>>,
 }
 
@@ -34,6 +36,13 @@ struct Owned {
     partitions: HashMap<(Arc<str>, i32), Arc<Partition>>,
     /// A partition keeps its lane also when it comes back.
     lanes: HashMap<(Arc<str>, i32), u32>,
+}
+
+/// A message that waits for its next attempt.
+struct Waiting {
+    partition: Arc<Partition>,
+    due: Instant,
+    received: Received,
 }
 
 /// The commits the broker has not answered.
@@ -66,6 +75,7 @@ impl Shared {
             generation: AtomicU64::new(0),
             is_assigned: AtomicBool::new(false),
             commits: Mutex::default(),
+            waiting: Mutex::default(),
             observer: OnceLock::new(),
         }
     }
@@ -132,7 +142,43 @@ impl Shared {
             .collect();
         drop(owned);
         self.generation.fetch_add(1, Ordering::AcqRel);
+        // Given up here: nobody handles them, and the rebalance need not wait.
+        self.take_waiting(|waiting| !self.owns(&waiting.partition));
         gone
+    }
+
+    /// Keeps a message until it is due.
+    pub(crate) fn keep_waiting(&self, partition: &Arc<Partition>, wait: Duration, received: Received) {
+        let due = Instant::now() + wait;
+        let partition = Arc::clone(partition);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Waiting { partition, due, received });
+    }
+
+    /// Takes out the messages that are due.
+    pub(crate) fn take_due(&self) -> Vec<Received> {
+        let now = Instant::now();
+        self.take_waiting(|waiting| waiting.due <= now).into_iter().map(|waiting| waiting.received).collect()
+    }
+
+    /// Gives up the messages that wait.
+    pub(crate) fn forget_waiting(&self) {
+        drop(self.take_waiting(|_| true));
+    }
+
+    /// Tells whether a message of that partition waits.
+    pub(crate) fn has_waiting(&self, partition: &Arc<Partition>) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.iter().any(|waiting| Arc::ptr_eq(&waiting.partition, partition))
+    }
+
+    fn take_waiting(&self, which: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extract_if(.., |waiting| which(waiting)).collect()
+    }
+
+    fn owns(&self, partition: &Arc<Partition>) -> bool {
+        let key = (Arc::clone(&partition.topic), partition.number);
+        self.owned().partitions.get(&key).is_some_and(|owned| Arc::ptr_eq(owned, partition))
     }
 
     /// Sends the offsets that are not committed to the broker, unless an earlier commit is under way; its answer comes to

@@ -1,0 +1,169 @@
+//! Messages that wait in topics of their own for their next attempt.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use opentelemetry::trace::SpanKind;
+use throughline_core::middleware::TelemetryMiddleware;
+use throughline_core::{App, Delivery, Handler, Settlement, serve};
+use throughline_kafka::{Kafka, Topic};
+use throughline_testing::Capture;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::server::{PATIENCE, url};
+use crate::topics::{create, unique};
+
+const DELAYS: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(600)];
+
+/// What a handler saw.
+#[derive(Debug)]
+struct Seen {
+    topic: String,
+    body: String,
+    attempt: u32,
+    headers: Vec<(String, String)>,
+    at: Instant,
+}
+
+fn look(delivery: &Delivery) -> Seen {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Seen {
+        topic: delivery.destination().to_owned(),
+        body: text(delivery.payload()),
+        attempt: delivery.attempt(),
+        headers: delivery.headers().iter().map(|(name, value)| (name.to_owned(), text(value))).collect(),
+        at: Instant::now(),
+    }
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+    }
+}
+
+async fn next(seen: &mut mpsc::UnboundedReceiver<Seen>) -> Seen {
+    timeout(PATIENCE, seen.recv()).await.expect("a message in time").expect("the app lives")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_behind_it_go_on() {
+    let (bootstrap, topic, group) = (url(), unique("retried"), unique("g"));
+    let dead = format!("{topic}.dead");
+    let waits: Vec<String> = (1..=2).map(|number| format!("{topic}.{group}.retry.{number}")).collect();
+    for name in [&topic, &dead, &waits[0], &waits[1]] {
+        create(&bootstrap, name, 1).await;
+    }
+    let capture = Capture::new();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let handle = {
+        let sender = sender.clone();
+        move |delivery: Delivery| {
+            sender.send(look(&delivery)).expect("the test listens");
+            async move { if delivery.payload().as_ref() == b"bad" { Err(std::fmt::Error) } else { Ok(()) } }
+        }
+    };
+    let (dead_sender, mut dead_seen) = mpsc::unbounded_channel();
+    let bury = move |delivery: Delivery| {
+        dead_sender.send(look(&delivery)).expect("the test listens");
+        async {}
+    };
+    let app = App::new()
+        .telemetry(TelemetryMiddleware::from(capture.instrumentation().build()))
+        .subscribe(
+            Topic::new(topic.clone()).group(group.clone()).retry_topics(DELAYS),
+            Handler::<(Delivery,), ()>::dead_letter(handle, dead.clone()),
+        )
+        .subscribe(Topic::new(dead.clone()).group(group.clone()), bury);
+    let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
+    let running = serve(kafka.clone(), app).start().await.expect("the app starts");
+    let publisher = kafka.publisher();
+    publisher.publish(topic.clone(), "bad").await.expect("published");
+    publisher.publish(topic.clone(), "good").await.expect("published");
+
+    let first = next(&mut seen).await;
+    let good = next(&mut seen).await;
+    assert_eq!((first.body.as_str(), first.attempt), ("bad", 1));
+    assert_eq!((good.body.as_str(), good.attempt), ("good", 1), "it does not wait for the one before it");
+    let mut before = first;
+    for (number, (wait, delay)) in waits.iter().zip(DELAYS).enumerate() {
+        let again = next(&mut seen).await;
+        assert_eq!((&again.topic, again.attempt), (wait, number as u32 + 2));
+        assert!(again.at.duration_since(before.at) >= delay, "{:?} is too soon", again.at.duration_since(before.at));
+        assert_eq!(again.header("retry-attempt"), [(number + 2).to_string()], "set, not added (SPAN-37)");
+        assert_eq!(again.header("retry-error"), ["core::fmt::Error"]);
+        assert_eq!(again.header("retry-origin"), [topic.as_str()]);
+        before = again;
+    }
+    let buried = next(&mut dead_seen).await;
+    assert_eq!(buried.body, "bad");
+    assert_eq!(buried.header("retry-origin"), [topic.as_str()]);
+    assert_eq!(buried.header("dead-letter-reason"), ["failed 3 times"]);
+    running.shutdown().await.expect("a clean end");
+
+    let tree = capture.tree();
+    let process = tree.find(&format!("process {topic}"));
+    let _ = process;
+    let forward = tree.find(&format!("send {}", waits[0]));
+    assert_eq!(forward.span_kind, SpanKind::Client, "SPAN-37");
+    let failed = tree.parent(forward).expect("a parent");
+    assert_eq!(failed.name, format!("process {topic}"));
+    let attempts = [format!("process {}", waits[0]), format!("process {}", waits[1])];
+    for name in &attempts {
+        let links = &tree.find(name).links;
+        let origin = tree.parent(failed).expect("the publish").span_context.span_id();
+        assert_eq!(links.iter().map(|link| link.span_context.span_id()).collect::<Vec<_>>(), [origin], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn a_message_that_cannot_wait_elsewhere_is_tried_again_in_place() {
+    let (bootstrap, topic, group) = (url(), unique("retried"), unique("g"));
+    let wait = format!("{topic}.{group}.retry.1");
+    create(&bootstrap, &topic, 1).await;
+    create(&bootstrap, &wait, 1).await;
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let (sender, mut done) = mpsc::unbounded_channel();
+    let (kept, doomed) = (Arc::clone(&attempts), (bootstrap.clone(), wait.clone()));
+    let handle = move |delivery: Delivery| {
+        let (kept, sender, doomed) = (Arc::clone(&kept), sender.clone(), doomed.clone());
+        async move {
+            kept.lock().expect("no handler panicked").push((delivery.destination().to_owned(), delivery.attempt()));
+            if delivery.attempt() == 1 {
+                // The place where it is to wait is gone by the time it is needed.
+                crate::topics::delete(&doomed.0, &doomed.1).await;
+                return Err(Settlement::retry());
+            }
+            sender.send(look(&delivery)).expect("the test listens");
+            Ok(())
+        }
+    };
+    let app = App::new()
+        .without_telemetry()
+        .subscribe(Topic::new(topic.clone()).group(group).retry_topics([Duration::from_millis(100)]), handle);
+    let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
+    let running = serve(kafka.clone(), app).start().await.expect("the app starts");
+    kafka.publisher().publish(topic.clone(), "x").await.expect("published");
+    let again = next(&mut done).await;
+    assert_eq!((again.topic.as_str(), again.attempt), (topic.as_str(), 2));
+    running.shutdown().await.expect("a clean end");
+    assert_eq!(*attempts.lock().expect("no handler panicked"), [(topic.clone(), 1), (topic, 2)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn a_missing_retry_topic_is_named_at_start() {
+    let (bootstrap, topic) = (url(), unique("retried"));
+    create(&bootstrap, &topic, 1).await;
+    let app = App::new().without_telemetry().subscribe(
+        Topic::new(topic.clone()).group("g").retry_topics(DELAYS),
+        Handler::<(Delivery,), ()>::concurrency(async |_: Delivery| {}, 1),
+    );
+    let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
+    let failed = serve(kafka, app).start().await.expect_err("a topic is missing");
+    let text = std::error::Error::source(&failed).map(ToString::to_string).unwrap_or_default();
+    assert!(text.contains(&format!("{topic}.g.retry.1")), "{text}");
+}
