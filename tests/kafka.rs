@@ -12,6 +12,8 @@ mod harness;
 mod publish;
 #[path = "kafka/raw.rs"]
 mod raw;
+#[path = "kafka/raw_rows.rs"]
+mod raw_rows;
 #[path = "kafka/retry_topics.rs"]
 mod retry_topics;
 #[path = "kafka/server.rs"]

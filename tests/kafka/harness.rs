@@ -64,13 +64,13 @@ impl Harness for Topics {
         Kafka::connect_with(config(&self.url)).await.expect("a connection to THROUGHLINE_KAFKA_URL")
     }
 
-    /// Each message is committed by itself, so that its settlement is part of its trace.
+    /// From the beginning: the topic is new, and nothing that is sent before the group is complete is passed over.
     fn subscription(&self, spec: &Spec) -> Subscription {
         let topic = match spec.destination.strip_prefix('^') {
             Some(_) => Topic::pattern(&spec.destination),
             None => Topic::new(spec.destination.as_str()),
         };
-        let topic = topic.group(group(spec)).start(StartPosition::Earliest).commit_each_message();
+        let topic = topic.group(group(spec)).start(StartPosition::Earliest);
         match spec.batch {
             Some(policy) => topic.batch(policy.max_messages, policy.max_wait).into(),
             None => topic.into(),

@@ -42,13 +42,23 @@ pub(crate) async fn create_all(bootstrap: &str, names: &[String]) {
     let admin = admin(bootstrap);
     let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
     done(admin.create_topics(&topics, &options()).await, format_args!("the topics {names:?} are created"));
-    let usable = |topic: Option<&MetadataTopic>| {
-        let partitions = topic.map(MetadataTopic::partitions).unwrap_or_default();
-        partitions.len() == 1 && partitions.iter().all(|one| one.error().is_none() && one.leader() >= 0)
-    };
     for name in names {
-        until(&admin, name, usable, "usable").await;
+        until(&admin, name, is_usable, "usable").await;
     }
+}
+
+/// Whether the only partition has a leader.
+fn is_usable(topic: Option<&MetadataTopic>) -> bool {
+    let partitions = topic.map(MetadataTopic::partitions).unwrap_or_default();
+    partitions.len() == 1 && partitions.iter().all(|one| one.error().is_none() && one.leader() >= 0)
+}
+
+/// Creates a topic of one partition that takes messages up to so many bytes.
+pub(crate) async fn create_small(bootstrap: &str, name: &str, bytes: u32) {
+    let (admin, bytes) = (admin(bootstrap), bytes.to_string());
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &bytes);
+    done(admin.create_topics([&topic], &options()).await, format_args!("topic {name} is created"));
+    until(&admin, name, is_usable, "usable").await;
 }
 
 /// Deletes topics, and does not wait until they are gone.
