@@ -47,6 +47,8 @@ pub(crate) struct Topics {
 impl Harness for Topics {
     type Broker = Kafka;
 
+    const DIVIDED: &'static str = "divided";
+
     /// Kafka has no requests and replies of its own.
     const CAPABILITIES: Capabilities = Capabilities { request_reply: false, ..Capabilities::all(1_000_000 - 4096) };
 
@@ -54,6 +56,9 @@ impl Harness for Topics {
         let url = server::url();
         let names: Vec<String> = DESTINATIONS.map(|name| format!("{id}.{name}")).into();
         topics::create_all(&url, &names).await;
+        let divided = format!("{id}.{}", Self::DIVIDED);
+        topics::create(&url, &divided, 4).await;
+        let names = names.into_iter().chain([divided]).collect();
         let client: BaseProducer = config(&url).create().expect("a client");
         let asked = spawn_blocking(move || client.client().fetch_cluster_id(PATIENCE)).await;
         let cluster_id = asked.expect("the question does not panic").expect("an id of the cluster");
@@ -65,12 +70,13 @@ impl Harness for Topics {
     }
 
     /// From the beginning: the topic is new, and nothing that is sent before the group is complete is passed over.
+    /// Each message is committed by itself, so that its settlement is part of its trace.
     fn subscription(&self, spec: &Spec) -> Subscription {
         let topic = match spec.destination.strip_prefix('^') {
             Some(_) => Topic::pattern(&spec.destination),
             None => Topic::new(spec.destination.as_str()),
         };
-        let topic = topic.group(group(spec)).start(StartPosition::Earliest);
+        let topic = topic.group(group(spec)).start(StartPosition::Earliest).commit_each_message();
         match spec.batch {
             Some(policy) => topic.batch(policy.max_messages, policy.max_wait).into(),
             None => topic.into(),

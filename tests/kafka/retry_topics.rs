@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::trace::SpanKind;
 use throughline_core::middleware::TelemetryMiddleware;
-use throughline_core::{App, Delivery, Handler, Settlement, serve};
+use throughline_core::{App, Delivery, Handler, Publisher, Settlement, serve};
 use throughline_kafka::{Kafka, Topic};
 use throughline_testing::Capture;
 use tokio::sync::mpsc;
@@ -79,7 +79,7 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
         .subscribe(Topic::new(dead.clone()).group(group.clone()), bury);
     let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
     let running = serve(kafka.clone(), app).start().await.expect("the app starts");
-    let publisher = kafka.publisher();
+    let publisher = Publisher::new(&kafka).with_telemetry(&capture.instrumentation().build());
     publisher.publish(topic.clone(), "bad").await.expect("published");
     publisher.publish(topic.clone(), "good").await.expect("published");
 
@@ -104,8 +104,6 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
     running.shutdown().await.expect("a clean end");
 
     let tree = capture.tree();
-    let process = tree.find(&format!("process {topic}"));
-    let _ = process;
     let forward = tree.find(&format!("send {}", waits[0]));
     assert_eq!(forward.span_kind, SpanKind::Client, "SPAN-37");
     let failed = tree.parent(forward).expect("a parent");

@@ -1,12 +1,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 
 use super::batching::Work;
 use super::dispatch::Dispatcher;
+use super::worker::Phase;
 use crate::broker::Received;
 
 /// Handles the messages of each lane one after the other, and those of different lanes at the same time.
@@ -14,6 +15,7 @@ pub(super) struct Lanes {
     by_number: HashMap<u32, Arc<Lane>>,
     /// How many lanes handle a message at the same time.
     permits: Arc<Semaphore>,
+    phase: watch::Receiver<Phase>,
 }
 
 /// The messages of one lane that wait, and whether a task handles them.
@@ -29,8 +31,9 @@ struct State {
 }
 
 impl Lanes {
-    pub(super) fn new(most: usize) -> Self {
-        Self { by_number: HashMap::new(), permits: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))) }
+    pub(super) fn new(most: usize, phase: watch::Receiver<Phase>) -> Self {
+        let permits = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Self { by_number: HashMap::new(), permits, phase }
     }
 
     /// Adds a message to the end of its lane and starts the lane's task where none runs.
@@ -44,7 +47,8 @@ impl Lanes {
         let lane = self.by_number.entry(number).or_default();
         if lane.push(received) {
             let (lane, dispatcher, permits) = (Arc::clone(lane), Arc::clone(dispatcher), Arc::clone(&self.permits));
-            tasks.spawn(async move { lane.run(&dispatcher, &permits).await });
+            let phase = self.phase.clone();
+            tasks.spawn(async move { lane.run(&dispatcher, &permits, &phase).await });
         }
     }
 
@@ -76,11 +80,15 @@ impl Lane {
         std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).waiting)
     }
 
-    async fn run(&self, dispatcher: &Dispatcher, permits: &Semaphore) {
+    async fn run(&self, dispatcher: &Dispatcher, permits: &Semaphore, phase: &watch::Receiver<Phase>) {
         let _running = Running(self);
         while let Some(received) = self.pop() {
             // Never closed.
             let _permit = permits.acquire().await;
+            // No handler begins once the app is ending: what waits is given up.
+            if *phase.borrow() != Phase::Running {
+                continue;
+            }
             dispatcher.dispatch(Work::Single(received)).await;
             // A lane that is never empty must not keep this thread from everybody else.
             consume_budget().await;

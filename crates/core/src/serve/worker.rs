@@ -111,11 +111,11 @@ impl Worker {
 
     /// Handles in this task where one message at a time is allowed, else in its lane or in a task of its own.
     async fn dispatch(&mut self, work: Work) {
-        if self.dispatcher.concurrency() > 1 {
-            let work = match work {
-                Work::Single(received) if received.lane().is_some() => return self.follow_lane(received),
-                other => other,
-            };
+        let work = match (self.lane_of(&work), work) {
+            (Some(lane), Work::Single(received)) => return self.follow_lane(lane, received),
+            (_, work) => work,
+        };
+        if self.dispatcher.concurrency() > 1 && self.lanes.is_none() {
             let dispatcher = Arc::clone(&self.dispatcher);
             self.running.spawn(async move { dispatcher.dispatch(work).await });
             return;
@@ -133,9 +133,14 @@ impl Worker {
         }
     }
 
-    fn follow_lane(&mut self, received: Received) {
-        let Some(number) = received.lane() else { return };
-        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(self.dispatcher.concurrency()));
+    /// Where lanes are followed: not at the end, when what cannot be given back is handled in its order.
+    fn lane_of(&self, work: &Work) -> Option<u32> {
+        let Work::Single(received) = work else { return None };
+        received.lane().filter(|_| self.dispatcher.concurrency() > 1 && *self.phase.borrow() == Phase::Running)
+    }
+
+    fn follow_lane(&mut self, number: u32, received: Received) {
+        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(self.dispatcher.concurrency(), self.phase.clone()));
         lanes.push(number, received, &self.dispatcher, &mut self.running);
     }
 

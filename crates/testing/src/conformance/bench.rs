@@ -179,6 +179,11 @@ pub(crate) async fn publish(publisher: &Publisher, destination: &String, body: i
     delivered(publisher.publish(destination, body.into()).await);
 }
 
+/// Publishes a text under itself as the key, for a broker that divides a destination by keys.
+pub(crate) async fn publish_with_key(publisher: &Publisher, destination: &String, body: String) {
+    delivered(publisher.publish(destination, body.clone()).key(body).await);
+}
+
 /// Unwraps the result of a publish.
 #[track_caller]
 pub(crate) fn delivered<T, E: std::error::Error>(result: Result<T, E>) -> T {

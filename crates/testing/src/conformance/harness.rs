@@ -61,6 +61,10 @@ pub trait Harness: Send + Sync + Sized + 'static {
     /// What the broker can do.
     const CAPABILITIES: Capabilities;
 
+    /// A destination of each test whose messages the broker divides by their keys, where it handles and shares a destination by such
+    /// parts. Elsewhere any will do, which is the default.
+    const DIVIDED: &'static str = "orders";
+
     /// Prepares the broker for one test. Every destination of the test is called `{id}.` and something; the id has no dot.
     async fn start(id: &str) -> Self;
 

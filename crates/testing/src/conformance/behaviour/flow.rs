@@ -5,7 +5,7 @@ use throughline_core::{App, Delivery, Handler};
 
 use super::{collecting, left_out, note, sorted};
 use crate::conformance::Harness;
-use crate::conformance::bench::{Bench, publish, stopped};
+use crate::conformance::bench::{Bench, publish, publish_with_key, stopped};
 use crate::conformance::wait::{Gate, Seen};
 
 pub async fn messages_are_handled_in_their_order<H: Harness>() {
@@ -31,7 +31,7 @@ pub async fn no_more_handlers_run_than_the_concurrency_allows<H: Harness>() {
     const MOST: usize = 3;
     const MANY: usize = 12;
     let bench = Bench::<H>::start().await;
-    let spec = bench.spec("orders");
+    let spec = bench.spec(H::DIVIDED);
     let (running_now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (begun, ended, gate) = (Seen::new(), Seen::new(), Gate::closed());
     let handle = handler!([running_now, most, begun, ended, gate] |delivery: Delivery| {
@@ -46,7 +46,7 @@ pub async fn no_more_handlers_run_than_the_concurrency_allows<H: Harness>() {
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), route)).await;
     let publisher = bench.publisher().await;
     for number in 0..MANY {
-        publish(&publisher, &spec.destination, format!("{number:02}")).await;
+        publish_with_key(&publisher, &spec.destination, format!("{number:02}")).await;
     }
     begun.count(MOST).await;
     gate.open();

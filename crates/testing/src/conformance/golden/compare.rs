@@ -2,7 +2,7 @@
 
 use opentelemetry::KeyValue;
 use opentelemetry::Value;
-use opentelemetry::trace::{SpanContext, SpanId, Status};
+use opentelemetry::trace::{Link, SpanContext, SpanId, Status};
 use opentelemetry_sdk::trace::SpanData;
 use throughline_core::telemetry::semconv::{SCHEMA_URL, SCOPE_NAME};
 
@@ -104,7 +104,18 @@ fn links(world: &World, matched: &Matched<'_>, expected: &Span, span: &SpanData)
     if span.links.links.len() != expected.links.len() {
         problems.push(format!("it has {} links, not {}", span.links.links.len(), expected.links.len()));
     }
-    for (number, ((target, own), link)) in expected.links.iter().zip(&span.links.links).enumerate() {
+    let mut there: Vec<&Link> = span.links.links.iter().collect();
+    if world.is_spread {
+        // No broker promises an order between destinations.
+        let place = |link: &Link| {
+            let is_target = |(target, _): &(Ref, _)| {
+                matched.context(*target, world).is_some_and(|wanted| wanted.span_id() == link.span_context.span_id())
+            };
+            expected.links.iter().position(is_target)
+        };
+        there.sort_by_key(|link| place(link));
+    }
+    for (number, ((target, own), link)) in expected.links.iter().zip(there).enumerate() {
         let wanted = matched.context(*target, world).unwrap_or(SpanContext::NONE);
         let found = &link.span_context;
         if (found.trace_id(), found.span_id()) != (wanted.trace_id(), wanted.span_id()) {

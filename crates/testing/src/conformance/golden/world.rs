@@ -15,6 +15,8 @@ pub(super) struct World {
     pub(super) dead: String,
     pub(super) wildcard: Wildcard,
     pub(super) refusal: Option<Refusal>,
+    /// Whether the messages come from several destinations.
+    pub(super) is_spread: bool,
     /// The subscription, and what telemetry says about it.
     pub(super) spec: Spec,
     pub(super) consumer: Vec<KeyValue>,
@@ -46,6 +48,7 @@ impl World {
             dead: bench.name("dead"),
             wildcard,
             refusal: bench.harness.refusal(),
+            is_spread: matches!(row.act, Act::Process(process) if process.spread),
             consumer: bench.harness.consumer_attributes(&spec),
             spec,
             ambient_span: ambient.as_ref().map_or(SpanContext::NONE, |ambient| ambient.span().span_context().clone()),
