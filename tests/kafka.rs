@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/framework.rs"]
+mod framework;
 #[path = "kafka/harness.rs"]
 mod harness;
 #[path = "kafka/publish.rs"]

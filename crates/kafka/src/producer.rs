@@ -140,7 +140,8 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
                 offset: message.offset(),
                 timestamp: message.timestamp(),
             }),
-            Err((failed, _)) => Err(failed.clone()),
+            // Of a message, the client reports a code and nothing else.
+            Err((failed, _)) => Err(failed.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
         });
         self.room.notify_one();
     }
@@ -153,7 +154,7 @@ pub(crate) struct Report {
 
 enum State {
     Awaited(Option<Waker>),
-    Here(Result<RecordMetadata, KafkaError>),
+    Here(Result<RecordMetadata, RDKafkaErrorCode>),
 }
 
 impl Report {
@@ -161,7 +162,7 @@ impl Report {
         Arc::new(Self { state: Mutex::new(State::Awaited(None)) })
     }
 
-    fn set(&self, result: Result<RecordMetadata, KafkaError>) {
+    fn set(&self, result: Result<RecordMetadata, RDKafkaErrorCode>) {
         let before =
             std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Here(result));
         if let State::Awaited(Some(waker)) = before {
@@ -174,11 +175,11 @@ impl Report {
 pub(crate) struct Reported(pub(crate) Arc<Report>);
 
 impl Future for Reported {
-    type Output = Result<RecordMetadata, KafkaError>;
+    type Output = Result<RecordMetadata, RDKafkaErrorCode>;
 
     fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
         match &mut *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Here(result) => Poll::Ready(result.clone()),
+            State::Here(result) => Poll::Ready(*result),
             State::Awaited(Some(waker)) => {
                 waker.clone_from(task.waker());
                 Poll::Pending
@@ -253,7 +254,7 @@ mod tests {
         let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
         mock.request_errors(RDKafkaApiKey::Produce, &[refusal]);
         let failed = timeout(PATIENCE, send(&producer)).await.unwrap().unwrap_err();
-        assert_eq!(failed.rdkafka_error_code(), Some(RDKafkaErrorCode::TopicAuthorizationFailed));
+        assert_eq!(failed, RDKafkaErrorCode::TopicAuthorizationFailed);
     }
 
     #[tokio::test]

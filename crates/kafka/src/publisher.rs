@@ -112,16 +112,22 @@ impl Publish for KafkaPublisher {
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
         let mut started = Vec::with_capacity(messages.len());
         for envelope in messages {
-            let reported = self.start(&envelope).await;
+            let reported = match self.start_now(&envelope) {
+                Ok(None) => self.start(&envelope).await,
+                Ok(Some(reported)) => Ok(reported),
+                Err(failed) => Err(failed),
+            };
             started.push((reported, envelope.destination().clone()));
         }
+        // From the last on: when that is reported, most of the others are, and the task is woken once and not for each.
         let mut results = Vec::with_capacity(started.len());
-        for (reported, destination) in started {
+        while let Some((reported, destination)) = started.pop() {
             results.push(match reported {
                 Ok(reported) => receipt(reported.await, &destination),
                 Err(failed) => Err(failed),
             });
         }
+        results.reverse();
         results
     }
 }
@@ -175,8 +181,12 @@ fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
 }
 
 /// Says where the message is, with what telemetry did not know before (ATTR-K-02, ATTR-K-05).
-fn receipt(reported: Result<RecordMetadata, KafkaError>, destination: &Destination) -> Result<Receipt, PublishError> {
-    let place = reported.map_err(|failed| error::publish(&failed, destination.name()))?;
+fn receipt(
+    reported: Result<RecordMetadata, RDKafkaErrorCode>,
+    destination: &Destination,
+) -> Result<Receipt, PublishError> {
+    let failed = |code| error::publish(&KafkaError::MessageProduction(code), destination.name());
+    let place = reported.map_err(failed)?;
     let mut receipt = Receipt::new().with_native(place);
     if Route::of(destination).partition.is_none() {
         receipt = receipt.with_attribute(partition_attribute(place.partition));

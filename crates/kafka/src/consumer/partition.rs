@@ -167,7 +167,11 @@ impl Partition {
 
     async fn commit_now(&self, position: i64) -> Result<(), BrokerError> {
         match self.shared.upgrade() {
-            Some(shared) => shared.commit_now(self, position).await,
+            Some(shared) => {
+                shared.commit_now(Arc::clone(&self.topic), self.number, position).await?;
+                self.note_commit(position);
+                Ok(())
+            }
             None => Err(error::partition_lost(&self.topic, self.number)),
         }
     }

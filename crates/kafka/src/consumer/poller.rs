@@ -7,6 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset};
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Settle};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
@@ -37,6 +38,9 @@ const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the check of a topic may take.
 const METADATA_WAIT: Duration = Duration::from_secs(10);
 
+/// How long the end waits for commits that are under way.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+
 /// How long a move to another offset may take.
 const SEEK_WAIT: Duration = Duration::from_secs(10);
 
@@ -48,6 +52,8 @@ pub(super) struct Poller {
     shared: Arc<Shared>,
     orders: Arc<Orders>,
     messages: mpsc::UnboundedSender<Result<Received, BrokerError>>,
+    /// For commits, which block.
+    runtime: Handle,
     records_keys: bool,
     /// The partitions of the last messages; looked up by the client's handle of the topic, which costs nothing.
     recent: Vec<Recent>,
@@ -74,6 +80,7 @@ impl Poller {
             shared,
             orders,
             messages,
+            runtime: Handle::current(),
             records_keys,
             recent: Vec::new(),
             generation: 0,
@@ -257,7 +264,7 @@ impl Poller {
     }
 
     /// Does what is due: partitions that go on, messages to read again, commits, the lag.
-    fn look_after(&mut self, consumer: &BaseConsumer<Context>) {
+    fn look_after(&mut self, consumer: &Arc<BaseConsumer<Context>>) {
         if !self.paused.is_empty() && self.orders.task() == Task::Take {
             for received in self.shared.take_due() {
                 let _ = self.messages.send(Ok(received));
@@ -270,7 +277,7 @@ impl Poller {
             && now.duration_since(self.last_commit) >= interval
         {
             self.last_commit = now;
-            self.shared.commit_in_background(consumer);
+            self.shared.commit_in_background(consumer, &self.runtime);
         }
         if now.duration_since(self.last_lag) >= LAG_INTERVAL {
             self.last_lag = now;
@@ -335,7 +342,7 @@ impl Poller {
         for partition in &partitions {
             partition.lose();
         }
-        self.shared.forget_commits();
+        self.shared.wait_for_commits(COMMIT_WAIT);
         // Closes the consumer, which leaves the group; the callback finds nothing left to wait for.
         drop(consumer);
         committed
