@@ -3,7 +3,6 @@ use std::ffi::CString;
 
 use bytes::Bytes;
 use opentelemetry::propagation::{Extractor, Injector};
-use rdkafka::Message;
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
 use throughline_core::message::Headers;
 use throughline_core::propagation::{Carrier, admit};
@@ -205,16 +204,6 @@ fn append(headers: &mut OwnedHeaders, key: &str, value: &[u8]) {
     raw_headers::append(headers, key.as_bytes(), Some(value));
 }
 
-/// Copies a record's headers into portable ones, whatever they are.
-pub(crate) fn to_headers<M>(message: &M) -> Headers
-where
-    M: Message,
-    M::Headers: RecordHeaders,
-{
-    let native = message.headers().map(RecordHeaders::to_borrowed);
-    native.map_or_else(Headers::new, |native| read(native, Bytes::copy_from_slice))
-}
-
 /// Reads portable headers in their order (PROP-K-03); `take` makes the value of what it is shown.
 ///
 /// A null value becomes an empty one, which is absent for propagation too (PROP-K-02): portable headers have no null. A
@@ -250,6 +239,17 @@ pub(crate) fn to_native(headers: &Headers) -> Option<OwnedHeaders> {
     }
     let room = OwnedHeaders::new_with_capacity(headers.len());
     Some(headers.iter().fold(room, |native, (key, value)| native.insert(Header { key, value: Some(value.as_ref()) })))
+}
+
+/// Copies a record's headers into portable ones; a delivery has them in one buffer with key and value.
+#[cfg(test)]
+pub(crate) fn to_headers<M>(message: &M) -> Headers
+where
+    M: rdkafka::Message,
+    M::Headers: RecordHeaders,
+{
+    let native = message.headers().map(RecordHeaders::to_borrowed);
+    native.map_or_else(Headers::new, |native| read(native, Bytes::copy_from_slice))
 }
 
 #[cfg(test)]

@@ -151,7 +151,10 @@ impl Instrumentation {
         let mut results = Vec::with_capacity(reports.len());
         for report in reports {
             results.push(match report {
-                Ok(report) => report.await.unwrap_or_else(|_| Err((KafkaError::Canceled, nothing()))),
+                Ok(report) => match report.await {
+                    Ok(result) => result,
+                    Err(_) => Err((KafkaError::Canceled, nothing())),
+                },
                 Err(failed) => Err(failed),
             });
         }
@@ -183,7 +186,7 @@ impl Instrumentation {
     /// # Ok(())
     /// # }
     /// ```
-    #[allow(clippy::result_large_err)] // The client's own type: the record comes back.
+    #[allow(clippy::result_large_err, clippy::type_complexity)] // The client's own type: the record comes back.
     pub fn send_base<'a, S, K, P>(
         &self,
         producer: &S,
