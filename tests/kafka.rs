@@ -4,6 +4,10 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/faults.rs"]
+mod faults;
+#[path = "kafka/load.rs"]
+mod load;
 #[path = "kafka/server.rs"]
 mod server;
 #[path = "kafka/topics.rs"]
