@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::partition::Partition;
-use super::report;
+use super::{commit, report};
 use crate::error;
 use crate::subscription::Topic;
 
@@ -147,7 +147,7 @@ impl Shared {
             return;
         }
         let started = Instant::now();
-        match to_list(&positions).and_then(|list| consumer.commit(&list, CommitMode::Async)) {
+        match to_list(&positions).and_then(|list| commit::start(consumer, &list)) {
             Ok(()) => commits.background = Some(Background { started, positions }),
             Err(failed) => report::commit(self, started, &positions, Some(&failed)),
         }
@@ -189,7 +189,7 @@ impl Shared {
             let each = Each { topic: Arc::clone(&partition.topic), partition: partition.number, position, answer };
             // Locked until it is noted: the answer may be there at once.
             let mut commits = self.commits();
-            consumer.commit(&list, CommitMode::Async).map_err(|failed| error::commit(&failed))?;
+            commit::start(&consumer, &list).map_err(|failed| error::commit(&failed))?;
             commits.each.push(each);
         }
         answered.await.unwrap_or_else(|_| Err(lost()))
