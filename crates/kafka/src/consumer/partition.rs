@@ -34,7 +34,7 @@ struct State {
     phase: Phase,
     /// The messages handed out from the first on that is not settled, in their order.
     window: VecDeque<Entry>,
-    /// How many of them nobody has settled or given up.
+    /// How many of them are being handled.
     open: usize,
     /// The offset to commit: the one behind all that is settled.
     position: Option<i64>,
@@ -46,7 +46,15 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     offset: i64,
-    is_settled: bool,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Progress {
+    /// No handler has begun with it, or it was given up.
+    Waits,
+    Begun,
+    Settled,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +63,21 @@ enum Phase {
     /// Goes to another member: handlers that run may finish, others do not begin.
     Leaving,
     Lost,
+}
+
+impl State {
+    /// Notes how far a message is.
+    fn set(&mut self, offset: i64, progress: Progress) {
+        // In order of the partition it is the first one.
+        let place = match self.window.front() {
+            Some(first) if first.offset == offset => Ok(0),
+            _ => self.window.binary_search_by_key(&offset, |entry| entry.offset),
+        };
+        let Some(entry) = place.ok().and_then(|place| self.window.get_mut(place)) else { return };
+        let earlier = std::mem::replace(&mut entry.progress, progress);
+        self.open += usize::from(progress == Progress::Begun);
+        self.open -= usize::from(earlier == Progress::Begun);
+    }
 }
 
 impl Partition {
@@ -88,8 +111,7 @@ impl Partition {
     /// Notes a message that is handed out and returns how many are held.
     pub(crate) fn hand_out(&self, offset: i64) -> usize {
         let mut state = self.lock();
-        state.window.push_back(Entry { offset, is_settled: false });
-        state.open += 1;
+        state.window.push_back(Entry { offset, progress: Progress::Waits });
         state.window.len()
     }
 
@@ -112,7 +134,7 @@ impl Partition {
         self.changed.notify_all();
     }
 
-    /// Waits until all that was handed out is settled or given up.
+    /// Waits until no handler is at work. Messages that nobody has begun with need no wait: since [`leave`](Self::leave) nobody will.
     pub(crate) fn wait_until_idle(&self, deadline: Instant) -> bool {
         let limit = deadline.saturating_duration_since(Instant::now());
         let (state, _) = self
@@ -175,17 +197,12 @@ impl Partition {
     /// Marks a message as settled. Returns the offset to commit where it moved.
     fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
         let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
+        state.set(offset, Progress::Settled);
         if state.phase == Phase::Lost {
             return Err(error::partition_lost(&self.topic, self.number));
         }
-        if let Ok(place) = state.window.binary_search_by_key(&offset, |entry| entry.offset)
-            && let Some(entry) = state.window.get_mut(place)
-        {
-            entry.is_settled = true;
-        }
         let mut moved = None;
-        while let Some(done) = state.window.front().filter(|first| first.is_settled) {
+        while let Some(done) = state.window.front().filter(|first| first.progress == Progress::Settled) {
             moved = Some(done.offset + 1);
             state.window.pop_front();
         }
@@ -223,13 +240,20 @@ impl Settle for Partition {
         !self.commits_each_message
     }
 
-    fn is_withdrawn(&self, _message: &Received) -> bool {
-        self.lock().phase != Phase::Owned
+    /// Is asked right before a handler begins. That is noted in the same step: a rebalance waits for those that began, and lets no
+    /// other one begin.
+    fn is_withdrawn(&self, message: &Received) -> bool {
+        let mut state = self.lock();
+        if state.phase != Phase::Owned {
+            return true;
+        }
+        state.set(offset_of(message), Progress::Begun);
+        false
     }
 
-    fn abandon(&self, _message: &Received) {
+    fn abandon(&self, message: &Received) {
         let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
+        state.set(offset_of(message), Progress::Waits);
         state.rewind = state.phase == Phase::Owned;
         drop(state);
         self.changed.notify_all();
