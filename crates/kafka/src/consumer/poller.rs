@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset};
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Settle};
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::context::Context;
-use super::handle::{Orders, Task};
+use super::handle::{FINISH_WAIT, Orders, Task};
 use super::partition::Partition;
 use super::shared::Shared;
 use super::{start, watermarks};
@@ -307,14 +307,27 @@ impl Poller {
         });
     }
 
+    /// Commits what is settled. While other members come or go the group takes no commit: it is tried again when that is over.
+    fn commit_at_last(&self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
+        let deadline = Instant::now() + FINISH_WAIT;
+        loop {
+            match self.shared.commit_and_wait(consumer, &self.shared.partitions()) {
+                Err(failed) if is_rebalancing(&failed) && Instant::now() < deadline => {
+                    // The rebalance goes on by polling; partitions that are lost in it are committed by its callback.
+                    drop(consumer.poll(PAUSED_POLL_WAIT));
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Commits what is settled, leaves the group and closes the consumer.
     fn end(&self, consumer: Arc<BaseConsumer<Context>>) -> Result<(), BrokerError> {
-        let partitions = self.shared.partitions();
-        for partition in &partitions {
+        for partition in self.shared.partitions() {
             partition.leave();
         }
-        let committed = self.shared.commit_and_wait(&consumer, &partitions).map_err(|failed| error::commit(&failed));
-        for partition in &partitions {
+        let committed = self.commit_at_last(&consumer).map_err(|failed| error::commit(&failed));
+        for partition in self.shared.partitions() {
             partition.lose();
         }
         self.shared.forget_commits();
@@ -322,6 +335,14 @@ impl Poller {
         drop(consumer);
         committed
     }
+}
+
+/// Tells whether a commit was refused only because the group is dividing its partitions anew.
+fn is_rebalancing(failed: &KafkaError) -> bool {
+    matches!(
+        failed.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::RebalanceInProgress)
+    )
 }
 
 /// Fails where there is no such topic, instead of a subscription that stays silent.
