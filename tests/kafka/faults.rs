@@ -190,7 +190,7 @@ async fn a_killed_member_loses_nothing() {
 #[ignore = "needs Kafka: cargo xtask test --broker kafka"]
 async fn a_killed_member_that_commits_each_message_repeats_one_of_each_partition() {
     let test = "faults::a_killed_member_that_commits_each_message_repeats_one_of_each_partition";
-    let each = Topic::commit_each_message;
+    let each = |topic: Topic| topic.commit_each_message().property("socket.nagle.disable", "true");
     let Some((load, _)) = a_member_is_killed(test, "killed-each", each).await else { return };
     let sum = load.account.sum("a member is killed, commits each message", MESSAGES as usize);
     assert_eq!(sum.lost, 0);
@@ -314,10 +314,12 @@ async fn a_shutdown_under_load_repeats_nothing() {
     const DEADLINE: Duration = Duration::from_secs(10);
     let load = Load::new("shutdown").await;
     let mut longest = Duration::ZERO;
-    for round in 1..=6 {
+    for round in 1..=4 {
         let one = load.member(2 * round, load.subscription()).await;
         let two = load.member(2 * round + 1, load.subscription()).await;
-        load.account.reach(round as usize * 2_000).await;
+        // A member that has no partition yet leaves without a word to the group: that is the client's way.
+        let both_work = || [2 * round, 2 * round + 1].iter().all(|member| load.account.of_member(*member) >= 100);
+        wait_until("both members work", both_work).await;
         let began = Instant::now();
         let (one, two) = timeout(DEADLINE, async { tokio::join!(one.shutdown(), two.shutdown()) })
             .await
@@ -329,7 +331,7 @@ async fn a_shutdown_under_load_repeats_nothing() {
     let last = load.member(1, load.subscription()).await;
     load.all().await;
     last.shutdown().await.expect("the last member stops");
-    let sum = load.account.sum(&format!("both members shut down, 6 times, at most {longest:?}"), MESSAGES as usize);
+    let sum = load.account.sum(&format!("both members shut down, 4 times, at most {longest:?}"), MESSAGES as usize);
     assert_eq!((sum.lost, sum.twice), (0, 0));
     load.account.assert_ordered();
     assert_eq!(load.uncommitted().await, 0);

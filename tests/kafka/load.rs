@@ -92,10 +92,7 @@ impl Account {
         let handled = self.entries.lock().expect("no handler panicked").len();
         let lost = (0..published as u64).filter(|number| !counts.contains_key(number)).count();
         let sum = Sum { handled, lost, twice: handled - counts.len() };
-        eprintln!(
-            "FAULT {what}: published {published}, handled {handled}, lost {}, again {}",
-            sum.lost, sum.twice
-        );
+        eprintln!("FAULT {what}: published {published}, handled {handled}, lost {}, again {}", sum.lost, sum.twice);
         sum
     }
 
