@@ -17,6 +17,7 @@ mod semconv;
 mod subscriber;
 mod subscription;
 mod tombstone;
+mod transaction;
 
 pub use self::broker::Kafka;
 pub use self::carrier::{HeaderExtractor, HeaderInjector, RecordHeaders};

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tracing::warn;
 
-use super::dead_letter::header_text;
+use super::dead_letter::{header_text, one_by_one};
 use super::{Middleware, Next};
 use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Settlement};
@@ -30,17 +30,20 @@ impl RetryLater {
         Self { route }
     }
 
-    /// Returns whether the message waits elsewhere now.
-    async fn postpone(&self, message: &Delivery, outcome: &Outcome, index: usize, next: Next<'_>) -> bool {
-        let Settlement::Retry { after } = outcome.settlement_of(index) else { return false };
-        let Some(place) = self.route.place(message, after.unwrap_or_default()) else { return false };
-        let envelope = forward(message, outcome.failure_of(index), place);
-        match next.publish(envelope).await {
-            Ok(_) => true,
-            Err(error) => {
-                warn!(destination = message.destination(), %error, "a message is tried again in place: it cannot wait elsewhere");
-                false
-            }
+    /// Where a message is to wait, if it is to be tried again and there is a place for it.
+    fn place(&self, message: &Delivery, settlement: &Settlement) -> Option<RetryPlace> {
+        let Settlement::Retry { after } = settlement else { return None };
+        self.route.place(message, after.unwrap_or_default())
+    }
+}
+
+/// Returns whether the message waits elsewhere now.
+async fn postpone(message: &Delivery, failure: Option<&Failure>, place: RetryPlace, next: Next<'_>) -> bool {
+    match next.publish(forward(message, failure, place)).await {
+        Ok(_) => true,
+        Err(error) => {
+            warn!(destination = message.destination(), %error, "a message is tried again in place: it cannot wait elsewhere");
+            false
         }
     }
 }
@@ -66,12 +69,26 @@ impl Middleware for RetryLater {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         let outcome = next.run(delivery.clone()).await;
         let count = if delivery.is_batch() { delivery.messages().len() } else { 0 };
-        let mut postponed = Vec::with_capacity(count.max(1));
-        for (index, message) in delivery.messages().iter().enumerate() {
-            postponed.push(self.postpone(message, &outcome, index, next).await);
-        }
-        if !postponed.contains(&true) {
+        let fails = |index| matches!(outcome.settlement_of(index), Settlement::Retry { .. });
+        if !(0..delivery.messages().len()).any(fails) {
             return outcome;
+        }
+        let messages = delivery.messages().iter().enumerate();
+        let places: Vec<Option<RetryPlace>> =
+            messages.clone().map(|(index, message)| self.place(message, outcome.settlement_of(index))).collect();
+        let wanted: Vec<bool> = places.iter().map(Option::is_some).collect();
+        if !wanted.contains(&true) {
+            return outcome;
+        }
+        if !next.may_forward(&wanted).await {
+            return outcome.map_each(count, |index, own| one_by_one(own, &wanted, index));
+        }
+        let mut postponed = Vec::with_capacity(count.max(1));
+        for ((index, message), place) in messages.zip(places) {
+            postponed.push(match place {
+                Some(place) => postpone(message, outcome.failure_of(index), place, next).await,
+                None => false,
+            });
         }
         outcome.map_each(count, |index, own| {
             if !postponed.get(index).copied().unwrap_or_default() {
