@@ -1,9 +1,14 @@
+use std::time::Duration;
+
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use throughline_core::broker::BrokerError;
 use tracing::{Level, enabled};
 
 use crate::error;
+
+/// The client's default of `message.timeout.ms`.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a producer has unless the user says otherwise, by all names of the property.
 const PRODUCER_DEFAULTS: &[(&[&str], &str)] = &[
@@ -44,7 +49,8 @@ fn check_producer(given: &ClientConfig, config: &ClientConfig) -> Result<(), Bro
     if given.get("transactional.id").is_some() {
         return Err(error::property("transactional.id", "it belongs to a subscription that processes exactly once"));
     }
-    if is("enable.idempotence", "true") && !is("acks", "-1") {
+    let acks = given.get("acks").or(given.get("request.required.acks")).unwrap_or("all");
+    if is("enable.idempotence", "true") && !matches!(acks, "all" | "-1") {
         return Err(error::property(
             "acks",
             "an idempotent producer needs all replicas to confirm: leave it away, or set `enable.idempotence` to false, \
@@ -52,6 +58,16 @@ fn check_producer(given: &ClientConfig, config: &ClientConfig) -> Result<(), Bro
         ));
     }
     Ok(())
+}
+
+/// Returns how long the client tries to deliver a message; `None` is for ever.
+pub(crate) fn message_timeout(config: &ClientConfig) -> Option<Duration> {
+    let given = config.get("message.timeout.ms").or(config.get("delivery.timeout.ms"));
+    match given.map(str::parse) {
+        Some(Ok(millis)) => (millis > 0).then_some(Duration::from_millis(millis)),
+        // A wrong value the client has refused.
+        Some(Err(_)) | None => Some(MESSAGE_TIMEOUT),
+    }
 }
 
 /// Refuses a property of a consumer that would break a promise of a subscription, or for which a subscription has a method.

@@ -49,16 +49,8 @@ pub(crate) enum Unsent<'a> {
 impl Producer {
     /// Creates the client; it connects in the background. Blocks shortly.
     pub(crate) fn create(config: &ClientConfig) -> Result<Self, BrokerError> {
-        let unusable = |failed: KafkaError| config::unusable(&failed);
-        let millis =
-            config.create_native_config().and_then(|native| native.get("message.timeout.ms")).map_err(unusable)?;
-        let millis = millis.parse().unwrap_or_default();
-        let client = config.create_with_context(Reports::default()).map_err(unusable)?;
-        Ok(Self {
-            client: Some(client),
-            turn: Semaphore::new(1),
-            message_timeout: (millis > 0).then_some(Duration::from_millis(millis)),
-        })
+        let client = config.create_with_context(Reports::default()).map_err(|failed| config::unusable(&failed))?;
+        Ok(Self { client: Some(client), turn: Semaphore::new(1), message_timeout: config::message_timeout(config) })
     }
 
     pub(crate) fn client(&self) -> Result<&ThreadedProducer<Reports>, KafkaError> {

@@ -15,7 +15,8 @@ use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, decide, panicked, process_with,
+    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, decide, panicked,
+    process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, run_in};

@@ -184,11 +184,7 @@ impl Shared {
         self.partitions().into_iter().filter(|partition| partition.held() == 0).collect()
     }
 
-    fn commit_positions(
-        &self,
-        consumer: &BaseConsumer<Context>,
-        partitions: &[Arc<Partition>],
-    ) -> KafkaResult<()> {
+    fn commit_positions(&self, consumer: &BaseConsumer<Context>, partitions: &[Arc<Partition>]) -> KafkaResult<()> {
         let positions = uncommitted(partitions);
         if self.settings.group.is_none() || positions.is_empty() {
             return Ok(());

@@ -14,7 +14,10 @@ pub(super) fn producer(connection: &ClientConfig, topic: &Topic, id: &str) -> Re
     let mut config = config::producer(&given)?;
     let native = config.create_native_config().map_err(|failed| config::unusable(&failed))?;
     if native.get("enable.idempotence").is_ok_and(|value| value == "false") {
-        return Err(error::property("enable.idempotence", "transactions are made of idempotent messages: leave it away"));
+        return Err(error::property(
+            "enable.idempotence",
+            "transactions are made of idempotent messages: leave it away",
+        ));
     }
     config.set("transactional.id", id);
     Ok(config)
