@@ -4,22 +4,30 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use throughline_core::extract::{Batch, State};
-use throughline_core::{App, Handler, Publisher, serve};
+use throughline_core::{App, Publisher, serve};
 use throughline_kafka::Kafka;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::Results;
 use super::world::{World, ids, sorted};
+use crate::server::PATIENCE;
 
 /// Set in a service: the world it works in, and its own number.
 const SERVICE: &str = "THROUGHLINE_KAFKA_EXACTLY_ONCE_SERVICE";
 
+/// What a service writes when it has published a result.
+const PUBLISHED: &str = "a result is published";
+
 const TEST: &str = "exactly_once::kills::each_result_is_there_once_although_services_are_killed";
 
 const PARTITIONS: usize = 3;
-const EACH: usize = 1_200;
-const KILLS: usize = 8;
+const ROUNDS: usize = 8;
+
+/// How many messages each partition gets in a round.
+const EACH: usize = 150;
 
 /// Two services of one group, of which one or the other is killed and started again with its id. One handles single messages, the other
 /// batches. This test is also the program of the services.
@@ -30,23 +38,24 @@ async fn each_result_is_there_once_although_services_are_killed() {
         return service(&told).await;
     }
     let world = World::new("exact-kill", PARTITIONS as i32).await;
-    for partition in 0..PARTITIONS {
-        let from = partition * EACH;
-        world.publish(partition as i32, ids(from..from + EACH)).await;
+    let total = ROUNDS * PARTITIONS * EACH;
+    let mut services = [Service::start(&world, 0), Service::start(&world, 1)];
+    for round in 0..ROUNDS {
+        // Work for everybody, whoever has which partition.
+        for partition in 0..PARTITIONS {
+            let from = (round * PARTITIONS + partition) * EACH;
+            world.publish(partition as i32, ids(from..from + EACH)).await;
+        }
+        let killed = &mut services[round % 2];
+        killed.publishes(1 + random(20)).await;
+        // Anywhere in the transaction, or in the next one.
+        sleep(Duration::from_micros(random(5_000) as u64)).await;
+        killed.child.kill().await.expect("the service is killed");
+        *killed = Service::start(&world, round % 2);
     }
-    let mut services = [start(&world, 0), start(&world, 1)];
-    for kill in 0..KILLS {
-        let total = PARTITIONS * EACH;
-        world.wait_for(&world.results, total * (kill + 1) / (KILLS + 2)).await;
-        // Anywhere in a transaction; it is no matter how long.
-        sleep(Duration::from_micros(random(20_000))).await;
-        let killed = &mut services[kill % 2];
-        killed.kill().await.expect("the service is killed");
-        *killed = start(&world, kill % 2);
-    }
-    world.wait_for(&world.results, PARTITIONS * EACH).await;
+    world.wait_for(&world.results, total).await;
     for service in &mut services {
-        service.kill().await.expect("the service is killed");
+        service.child.kill().await.expect("the service is killed");
     }
     // Who starts with the ids ends what the last kills left open, so that the end of the topic can be read.
     for number in 0..2 {
@@ -55,10 +64,44 @@ async fn each_result_is_there_once_although_services_are_killed() {
         last.shutdown().await.expect("a regular end");
     }
     let (results, written) = (world.committed(&world.results).await, world.written(&world.results).await);
-    println!("{KILLS} kills; {} results, {} written", results.len(), written.len());
-    assert_eq!(sorted(results), ids(0..PARTITIONS * EACH));
-    assert!(written.len() > PARTITIONS * EACH, "no kill was in the middle of a transaction");
-    assert_eq!(world.offsets().await, [Some(EACH as i64); PARTITIONS]);
+    println!("{ROUNDS} kills; {} results, {} written", results.len(), written.len());
+    assert_eq!(sorted(results), ids(0..total));
+    assert!(written.len() > total, "no kill was in the middle of a transaction");
+    assert_eq!(world.offsets().await, [Some((ROUNDS * EACH) as i64); PARTITIONS]);
+}
+
+/// A process that runs a service.
+struct Service {
+    child: Child,
+    /// How many results it has published, in transactions that may be open.
+    published: watch::Receiver<usize>,
+}
+
+impl Service {
+    fn start(world: &World, number: usize) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args([TEST, "--exact", "--ignored", "--nocapture"])
+            .env(SERVICE, format!("{} {} {number}", world.orders, world.results))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the service starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let (count, published) = watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                count.send_modify(|count| *count += usize::from(line.ends_with(PUBLISHED)));
+            }
+        });
+        Self { child, published }
+    }
+
+    async fn publishes(&mut self, more: usize) {
+        let most = *self.published.borrow() + more;
+        let published = timeout(PATIENCE, self.published.wait_for(|count| *count >= most)).await;
+        published.expect("it publishes in time").expect("it runs");
+    }
 }
 
 /// The program of a service: it ends by being killed.
@@ -77,37 +120,28 @@ async fn service(told: &str) {
 }
 
 fn app(world: &World, number: usize) -> App {
-    async fn one(order: String) -> String {
-        order
+    async fn one(order: String, publisher: Publisher, State(Results(results)): State<Results>) {
+        publisher.publish(results, order).await.expect("it is published");
+        println!("{PUBLISHED}");
     }
     async fn many(batch: Batch<String>, publisher: Publisher, State(Results(results)): State<Results>) {
         for message in &batch {
             publisher.publish(results.as_str(), message.body().clone()).await.expect("it is published");
+            println!("{PUBLISHED}");
         }
     }
     let topic = world.topic().exactly_once(format!("{}-{number}", world.orders));
     let app = App::new();
     let app = if number == 0 {
-        app.subscribe(topic, one.reply_to(world.results.as_str()))
+        app.subscribe(topic, one)
     } else {
         app.subscribe(topic.batch(10, Duration::from_millis(5)), many)
     };
     app.with_state(Results(world.results.clone())).without_telemetry()
 }
 
-fn start(world: &World, number: usize) -> Child {
-    Command::new(std::env::current_exe().expect("this program"))
-        .args([TEST, "--exact", "--ignored", "--nocapture"])
-        .env(SERVICE, format!("{} {} {number}", world.orders, world.results))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the service starts")
-}
-
 /// A number below this one, from the clock.
-fn random(below: u64) -> u64 {
+fn random(below: usize) -> usize {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock");
-    u64::from(now.subsec_nanos()).wrapping_mul(6_364_136_223_846_793_005).rotate_right(31) % below
+    now.subsec_nanos() as usize / 7 % below
 }
