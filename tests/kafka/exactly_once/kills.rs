@@ -21,6 +21,9 @@ const SERVICE: &str = "THROUGHLINE_KAFKA_EXACTLY_ONCE_SERVICE";
 /// What a service writes when it has published a result.
 const PUBLISHED: &str = "a result is published";
 
+/// The number of the service that takes its time.
+const SLOW: usize = 2;
+
 const TEST: &str = "exactly_once::kills::each_result_is_there_once_although_services_are_killed";
 
 const PARTITIONS: usize = 3;
@@ -54,15 +57,7 @@ async fn each_result_is_there_once_although_services_are_killed() {
         *killed = Service::start(&world, round % 2);
     }
     world.wait_for(&world.results, total).await;
-    for service in &mut services {
-        service.child.kill().await.expect("the service is killed");
-    }
-    // Who starts with the ids ends what the last kills left open, so that the end of the topic can be read.
-    for number in 0..2 {
-        let kafka = Kafka::connect(world.url.as_str()).await.expect("a connection");
-        let last = serve(kafka, app(&world, number)).start().await.expect("the app starts");
-        last.shutdown().await.expect("a regular end");
-    }
+    end(&world, services).await;
     let (results, written) = (world.committed(&world.results).await, world.written(&world.results).await);
     println!("{ROUNDS} kills; {} results, {} written", results.len(), written.len());
     assert_eq!(sorted(results), ids(0..total));
@@ -70,9 +65,48 @@ async fn each_result_is_there_once_although_services_are_killed() {
     assert_eq!(world.offsets().await, [Some((ROUNDS * EACH) as i64); PARTITIONS]);
 }
 
+/// A process that stands still for longer than its session, in the middle of a transaction: another one handles its messages, and
+/// what it still wants to commit when it goes on is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn who_stands_still_in_a_transaction_and_goes_on_commits_nothing() {
+    const COUNT: usize = 60;
+    let world = World::new("exact-pause", PARTITIONS as i32).await;
+    let mut slow = Service::start(&world, SLOW);
+    for partition in 0..PARTITIONS {
+        let from = partition * COUNT;
+        world.publish(partition as i32, ids(from..from + COUNT)).await;
+    }
+    slow.publishes(3).await;
+    slow.signal("-STOP").await;
+    let before = *slow.published.borrow();
+    let mut other = Service::start(&world, 0);
+    // The last one of the slow service is not committed.
+    other.publishes(PARTITIONS * COUNT - before + 1).await;
+    slow.signal("-CONT").await;
+    world.wait_for(&world.results, PARTITIONS * COUNT).await;
+    end(&world, [slow, other]).await;
+    let (results, written) = (world.committed(&world.results).await, world.written(&world.results).await);
+    println!("{} results, {} written", results.len(), written.len());
+    assert_eq!(sorted(results), ids(0..PARTITIONS * COUNT));
+    assert!(written.len() > PARTITIONS * COUNT, "it did not stand still in a transaction");
+    assert_eq!(world.offsets().await, [Some(COUNT as i64); PARTITIONS]);
+}
+
+/// Kills all services, and ends what they left open, so that the end of the topics can be read: who starts with their ids does.
+async fn end<const N: usize>(world: &World, services: [Service; N]) {
+    for mut service in services {
+        service.child.kill().await.expect("the service is killed");
+        let kafka = Kafka::connect(world.url.as_str()).await.expect("a connection");
+        let last = serve(kafka, app(world, service.number)).start().await.expect("the app starts");
+        last.shutdown().await.expect("a regular end");
+    }
+}
+
 /// A process that runs a service.
 struct Service {
     child: Child,
+    number: usize,
     /// How many results it has published, in transactions that may be open.
     published: watch::Receiver<usize>,
 }
@@ -94,7 +128,13 @@ impl Service {
                 count.send_modify(|count| *count += usize::from(line.ends_with(PUBLISHED)));
             }
         });
-        Self { child, published }
+        Self { child, number, published }
+    }
+
+    async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let told = Command::new("kill").args([signal, &id]).status().await.expect("`kill` runs");
+        assert!(told.success(), "the service is not told: {told}");
     }
 
     async fn publishes(&mut self, more: usize) {
@@ -130,12 +170,17 @@ fn app(world: &World, number: usize) -> App {
             println!("{PUBLISHED}");
         }
     }
+    /// Has something to do while its transaction is open.
+    async fn slow(order: String, publisher: Publisher, state: State<Results>) {
+        one(order, publisher, state).await;
+        sleep(Duration::from_millis(300)).await;
+    }
     let topic = world.topic().exactly_once(format!("{}-{number}", world.orders));
     let app = App::new();
-    let app = if number == 0 {
-        app.subscribe(topic, one)
-    } else {
-        app.subscribe(topic.batch(10, Duration::from_millis(5)), many)
+    let app = match number {
+        0 => app.subscribe(topic, one),
+        1 => app.subscribe(topic.batch(10, Duration::from_millis(5)), many),
+        _ => app.subscribe(topic, slow),
     };
     app.with_state(Results(world.results.clone())).without_telemetry()
 }
