@@ -8,8 +8,6 @@ mod batches;
 mod kills;
 #[path = "exactly_once/members.rs"]
 mod members;
-#[path = "exactly_once/speed.rs"]
-mod speed;
 #[path = "exactly_once/world.rs"]
 mod world;
 

@@ -395,8 +395,8 @@ impl Topic {
     ///
     /// # How it works
     ///
-    /// There is one transaction at a time, of one message or one [`batch`](Self::batch), whatever is said of order and concurrency:
-    /// next to a few milliseconds for each transaction, batches are what makes it fast. A message that is to be tried again comes
+    /// There is one transaction at a time, of one message or one [`batch`](Self::batch), whatever is said of order and concurrency.
+    /// Each takes some ten milliseconds, however many messages it has: batches are what makes it fast. A message that is to be tried again comes
     /// again in this process, after its delay and before others. A batch of which one message fails is taken back as a whole, and its
     /// messages come one by one, each in a batch of its own.
     ///
