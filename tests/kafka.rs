@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/exactly_once.rs"]
+mod exactly_once;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/framework.rs"]

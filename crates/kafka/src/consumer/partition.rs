@@ -169,6 +169,11 @@ impl Partition {
         self.lock().phase == Phase::Owned
     }
 
+    /// Tells whether another member may have it by now, so that nothing of it may be committed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lock().phase == Phase::Lost
+    }
+
     /// From now on nothing is settled or committed.
     pub(crate) fn lose(&self) {
         self.lock().phase = Phase::Lost;
@@ -215,7 +220,7 @@ impl Partition {
     }
 
     /// Marks a message as settled. Returns the offset to commit where it moved.
-    fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
+    pub(crate) fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
         let mut state = self.lock();
         state.set(offset, Progress::Settled);
         if state.phase == Phase::Lost {
@@ -264,7 +269,7 @@ impl Settle for Partition {
         }
     }
 
-    fn is_deferred(&self) -> bool {
+    fn is_deferred(&self, _message: &Received) -> bool {
         !self.commits_each_message
     }
 

@@ -155,7 +155,9 @@ impl Poller {
         let mut list = start::list_of(keys);
         let starts = start::positions(consumer, &self.shared.settings, &mut list).map_err(cannot)?;
         self.shared.own(starts);
-        consumer.assign(&list).map_err(cannot)
+        consumer.assign(&list).map_err(cannot)?;
+        self.shared.commit_starts(consumer);
+        Ok(())
     }
 
     /// Hands out what comes, for a while.
@@ -197,6 +199,10 @@ impl Poller {
         let mut wait = Duration::ZERO;
         if self.shared.settings.is_retry_topic(&partition.topic) {
             (delivery, wait) = read_retry(delivery);
+        }
+        if self.shared.settings.exactly_once.is_some() {
+            // A transaction looks there whether the partition is still this member's.
+            delivery.insert_extension(Arc::clone(&partition));
         }
         let lane = self.lane_of(&partition, message.key());
         let tag = u64::try_from(message.offset()).unwrap_or_default();

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use throughline_core::broker::{BrokerError, Observe, Received};
@@ -132,15 +132,19 @@ impl Shared {
         self.is_assigned.store(true, Ordering::Release);
     }
 
-    /// Gives partitions up and returns them.
+    /// Gives partitions up and returns them: no handler begins with a message of theirs any more.
     pub(crate) fn disown(&self, revoked: &TopicPartitionList) -> Vec<Arc<Partition>> {
         let mut owned = self.owned();
-        let gone = revoked
+        let gone: Vec<_> = revoked
             .elements()
             .iter()
             .filter_map(|element| owned.partitions.remove(&(Arc::from(element.topic()), element.partition())))
             .collect();
         drop(owned);
+        for partition in &gone {
+            partition.leave();
+        }
+        // Last: who sees the change sees what has left.
         self.generation.fetch_add(1, Ordering::AcqRel);
         // Given up here: nobody handles them, and the rebalance need not wait.
         self.take_waiting(|waiting| !self.owns(&waiting.partition));
@@ -185,7 +189,7 @@ impl Shared {
     /// [`note_commit`](Self::note_commit).
     pub(crate) fn commit_in_background(&self, consumer: &BaseConsumer<Context>) {
         let mut commits = self.commits();
-        if commits.background.is_some() {
+        if commits.background.is_some() || self.settings.exactly_once.is_some() {
             return;
         }
         let positions = uncommitted(&self.partitions());
@@ -205,6 +209,28 @@ impl Shared {
         consumer: &BaseConsumer<Context>,
         partitions: &[Arc<Partition>],
     ) -> KafkaResult<()> {
+        if self.settings.exactly_once.is_some() {
+            // Transactions commit the offsets.
+            return Ok(());
+        }
+        self.commit_positions(consumer, partitions)
+    }
+
+    /// Commits where partitions begin, before any of their messages is handed out, for a subscription whose other offsets are
+    /// committed in transactions. Blocks.
+    pub(crate) fn commit_starts(&self, consumer: &BaseConsumer<Context>) {
+        if self.settings.exactly_once.is_some() {
+            // A failure is reported there. The next start of the group then looks for the place once more.
+            let _ = self.commit_positions(consumer, &self.fresh_partitions());
+        }
+    }
+
+    /// The partitions of which nothing was handed out yet.
+    fn fresh_partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions().into_iter().filter(|partition| partition.held() == 0).collect()
+    }
+
+    fn commit_positions(&self, consumer: &BaseConsumer<Context>, partitions: &[Arc<Partition>]) -> KafkaResult<()> {
         let positions = uncommitted(partitions);
         if self.settings.group.is_none() || positions.is_empty() {
             return Ok(());
@@ -218,6 +244,14 @@ impl Shared {
         }
         report::commit(self, started, &positions, result.as_ref().err());
         result
+    }
+
+    /// Returns as what this member commits offsets in a transaction; `None` when it is none any more. Blocks shortly.
+    pub(crate) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        let consumer = self.consumer.get().and_then(Weak::upgrade)?;
+        let metadata = consumer.group_metadata()?;
+        // A member that was thrown out has no name until it joins again, and the broker would take offsets of a nobody.
+        (!consumer.assignment_lost()).then_some(metadata)
     }
 
     /// Commits one offset and waits for the broker's answer.

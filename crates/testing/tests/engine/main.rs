@@ -7,6 +7,7 @@
 
 mod support;
 
+mod atomic;
 mod baggage;
 mod batches;
 mod bridge;
