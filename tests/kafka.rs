@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/consume.rs"]
+mod consume;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/load.rs"]
