@@ -4,12 +4,16 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/commits.rs"]
+mod commits;
 #[path = "kafka/consume.rs"]
 mod consume;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/load.rs"]
 mod load;
+#[path = "kafka/order.rs"]
+mod order;
 #[path = "kafka/server.rs"]
 mod server;
 #[path = "kafka/topics.rs"]
