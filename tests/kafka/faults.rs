@@ -383,9 +383,11 @@ async fn panics_and_poison_hold_up_nothing_else() {
     for member in members {
         member.shutdown().await.expect("the member stops");
     }
-    let sum = load.account.sum("44 panics and 50 bodies that cannot be read", published);
+    let panics = panics.load(Ordering::Relaxed);
+    let sum = load.account.sum(&format!("{panics} panics and {POISONED} bodies that cannot be read"), published);
     assert_eq!((sum.lost, sum.twice), (0, 0));
-    assert_eq!(panics.load(Ordering::Relaxed), published / 500);
+    // One that waits for its second attempt while its partition goes to the second member has a first one there, too.
+    assert!((published / 500..=published / 500 + PARTITIONS as usize).contains(&panics), "{panics} panics");
     let found: BTreeSet<String> = letters.into_iter().collect();
     assert_eq!(found, bodies.into_iter().collect(), "each is a dead letter");
     assert_eq!(load.uncommitted().await, -(2_000 + POISONED as i64), "all is committed");

@@ -196,16 +196,10 @@ pub(crate) async fn start(bootstrap: &str, app: App) -> Running {
 }
 
 /// Waits for a condition that changes by itself.
-#[track_caller]
-pub(crate) fn wait_until<'a>(
-    what: impl Display + 'a,
-    mut is_so: impl FnMut() -> bool + 'a,
-) -> impl Future<Output = ()> + 'a {
-    async move {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_so() {
-            assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}");
-            sleep(Duration::from_millis(5)).await;
-        }
+pub(crate) async fn wait_until(what: impl Display, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}");
+        sleep(Duration::from_millis(5)).await;
     }
 }
