@@ -21,7 +21,7 @@ pub(crate) struct Context {
 impl Context {
     /// Takes partitions over, from where they are to be read.
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) {
-        let starts = start::positions(consumer, &self.shared.settings, partitions).unwrap_or_else(|failed| {
+        let starts = start::positions(consumer, &self.shared, partitions).unwrap_or_else(|failed| {
             warn!(error = %failed, "where to begin is not known; the client decides by `auto.offset.reset`");
             start::keys(partitions).into_iter().map(|(topic, number)| (topic, number, None)).collect()
         });

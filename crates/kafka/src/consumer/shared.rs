@@ -36,6 +36,8 @@ struct Owned {
     partitions: HashMap<(Arc<str>, i32), Arc<Partition>>,
     /// A partition keeps its lane also when it comes back.
     lanes: HashMap<(Arc<str>, i32), u32>,
+    /// Where partitions that were given up go on, without a group: nobody else keeps it.
+    places: HashMap<(Arc<str>, i32), i64>,
 }
 
 /// A message that waits for its next attempt.
@@ -112,7 +114,7 @@ impl Shared {
         self.owned().partitions.values().map(Arc::clone).collect()
     }
 
-    /// Takes partitions over; each with the offset it begins at where that is to be committed.
+    /// Takes partitions over; each with the offset it begins at where that is not the group's.
     pub(crate) fn own(self: &Arc<Self>, assigned: impl IntoIterator<Item = (Arc<str>, i32, Option<i64>)>) {
         let mut owned = self.owned();
         for (topic, number, start) in assigned {
@@ -120,7 +122,7 @@ impl Shared {
             let next = u32::try_from(owned.lanes.len()).unwrap_or(u32::MAX);
             let lane = *owned.lanes.entry(key.clone()).or_insert(next);
             let mut partition = Partition::new(topic, number, lane, self);
-            if let Some(offset) = start.filter(|_| self.settings.group.is_some()) {
+            if let Some(offset) = start {
                 partition = partition.starting_at(offset);
             }
             if let Some(earlier) = owned.partitions.insert(key, Arc::new(partition)) {
@@ -132,6 +134,11 @@ impl Shared {
         self.is_assigned.store(true, Ordering::Release);
     }
 
+    /// Returns where a subscription without a group goes on in a partition that it had before.
+    pub(crate) fn place(&self, topic: &Arc<str>, number: i32) -> Option<i64> {
+        self.owned().places.get(&(Arc::clone(topic), number)).copied()
+    }
+
     /// Gives partitions up and returns them: no handler begins with a message of theirs any more.
     pub(crate) fn disown(&self, revoked: &TopicPartitionList) -> Vec<Arc<Partition>> {
         let mut owned = self.owned();
@@ -140,6 +147,12 @@ impl Shared {
             .iter()
             .filter_map(|element| owned.partitions.remove(&(Arc::from(element.topic()), element.partition())))
             .collect();
+        if self.settings.group.is_none() {
+            for partition in &gone {
+                let key = (Arc::clone(&partition.topic), partition.number);
+                owned.places.extend(partition.next().map(|next| (key, next)));
+            }
+        }
         drop(owned);
         for partition in &gone {
             partition.leave();
