@@ -58,7 +58,7 @@ impl Settle for Log {
         Ok(())
     }
 
-    fn is_deferred(&self) -> bool {
+    fn is_deferred(&self, _message: &Received) -> bool {
         true
     }
 
