@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use quickstart::handlers::End;
 use quickstart::services::Subscriptions;
 use quickstart::story::{Cast, Service, play};
-use quickstart::{memory, nats};
+use quickstart::{kafka, memory, nats};
 use throughline::broker::Broker;
 use throughline::memory::Memory;
 use throughline_testing::{Capture, TraceTree};
@@ -58,6 +58,17 @@ async fn every_order_is_one_trace_on_nats() -> Result<(), Failed> {
     let connections = [nats::connect(&url).await?, nats::connect(&url).await?, nats::connect(&url).await?];
     let told = tell_the_story(connections, nats::subscriptions()).await;
     nats::clean_up(&control).await?;
+    told
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn every_order_is_one_trace_on_kafka() -> Result<(), Failed> {
+    let url = std::env::var("THROUGHLINE_KAFKA_URL")?;
+    let run = kafka::Run::prepare(&url).await?;
+    let connections = [kafka::connect(&url).await?, kafka::connect(&url).await?, kafka::connect(&url).await?];
+    let told = tell_the_story(connections, run.subscriptions()).await;
+    run.clean_up().await?;
     told
 }
 
