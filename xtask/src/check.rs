@@ -23,16 +23,17 @@ struct Check {
 /// Runs every step, also after one failed.
 pub(crate) fn run() -> Result<End, Box<dyn Error>> {
     let workspace = Workspace::load()?;
+    let features = all_features(workspace.packages());
     let mut checks = vec![
         Check::cargo("format", &["fmt", "--all", "--check"]),
         Check::cargo(
             "lints",
-            &["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"],
+            &["clippy", "--workspace", "--all-targets", "--features", &features, "--", "--deny", "warnings"],
         ),
     ];
     checks.extend(workspace.packages().iter().flat_map(feature_checks));
     checks.push(
-        Check::cargo("documentation", &["doc", "--workspace", "--no-deps", "--all-features"])
+        Check::cargo("documentation", &["doc", "--workspace", "--no-deps", "--features", &features])
             .with("RUSTDOCFLAGS", "-D warnings"),
     );
     let mut report = Report::new();
@@ -78,6 +79,14 @@ impl Check {
         report.end(&self.title, started, result);
         Next::GoOn
     }
+}
+
+/// Every feature that needs no library of the system.
+fn all_features(packages: &[Package]) -> String {
+    let named = |package: &Package| {
+        package.features.iter().map(|feature| format!("{}/{feature}", package.name)).collect::<Vec<_>>()
+    };
+    packages.iter().flat_map(named).collect::<Vec<_>>().join(",")
 }
 
 /// The library (or the programs) of a package with no feature and with each alone. Clippy instead of a plain

@@ -34,7 +34,8 @@ pub struct Package {
     pub name: String,
     /// The folder that its `Cargo.toml` is in.
     pub folder: PathBuf,
-    /// The names of its features, sorted.
+    /// The names of its features, sorted; without those that need a library of the system, which the package names as
+    /// `package.metadata.xtask.system-features`.
     pub features: Vec<String>,
     /// What it builds.
     pub targets: Vec<Target>,
@@ -167,7 +168,11 @@ impl Error for WorkspaceError {
 fn package(value: &Value) -> Result<Package, WorkspaceError> {
     let manifest = PathBuf::from(text(value, "manifest_path")?);
     let features = value.get("features").and_then(Value::as_object);
-    let mut features: Vec<String> = features.into_iter().flat_map(|map| map.keys().cloned()).collect();
+    let metadata = value.get("metadata").and_then(|metadata| metadata.get("xtask")).unwrap_or(&Value::Null);
+    let of_the_system: Vec<&str> = list(metadata, "system-features").filter_map(Value::as_str).collect();
+    let features =
+        features.into_iter().flat_map(|map| map.keys()).filter(|name| !of_the_system.contains(&name.as_str()));
+    let mut features: Vec<String> = features.cloned().collect();
     features.sort();
     Ok(Package {
         name: text(value, "name")?.to_owned(),
@@ -200,7 +205,8 @@ mod tests {
     #[test]
     fn packages_features_and_targets_are_read() {
         let json = r#"{"workspace_root": "/w", "target_directory": "/t", "packages": [{
-            "name": "a", "manifest_path": "/w/crates/a/Cargo.toml", "features": {"json": [], "default": ["json"]},
+            "name": "a", "manifest_path": "/w/crates/a/Cargo.toml", "features": {"json": [], "default": ["json"], "ssl": []},
+            "metadata": {"xtask": {"system-features": ["ssl"]}},
             "targets": [{"name": "a", "kind": ["lib"], "test": true}, {"name": "slow", "kind": ["bench"], "test": false}]}]}"#;
         let workspace = Workspace::parse(json).unwrap();
         let expected = Package {

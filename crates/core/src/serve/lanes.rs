@@ -13,8 +13,10 @@ use crate::broker::Received;
 /// Handles the messages of each lane one after the other, and those of different lanes at the same time.
 pub(super) struct Lanes {
     by_number: HashMap<u32, Arc<Lane>>,
-    /// How many lanes handle a message at the same time.
-    permits: Arc<Semaphore>,
+    /// The lane of the last message: brokers hand out runs of them.
+    last: Option<(u32, Arc<Lane>)>,
+    /// How many lanes handle a message at the same time; `None` where nobody bounds it.
+    permits: Option<Arc<Semaphore>>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -32,8 +34,8 @@ struct State {
 
 impl Lanes {
     pub(super) fn new(most: usize, phase: watch::Receiver<Phase>) -> Self {
-        let permits = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Self { by_number: HashMap::new(), permits, phase }
+        let permits = (most <= Semaphore::MAX_PERMITS).then(|| Arc::new(Semaphore::new(most)));
+        Self { by_number: HashMap::new(), last: None, permits, phase }
     }
 
     /// Adds a message to the end of its lane and starts the lane's task where none runs.
@@ -44,12 +46,21 @@ impl Lanes {
         dispatcher: &Arc<Dispatcher>,
         tasks: &mut JoinSet<()>,
     ) {
-        let lane = self.by_number.entry(number).or_default();
+        let lane = self.lane(number);
         if lane.push(received) {
-            let (lane, dispatcher, permits) = (Arc::clone(lane), Arc::clone(dispatcher), Arc::clone(&self.permits));
+            let (lane, dispatcher, permits) = (Arc::clone(lane), Arc::clone(dispatcher), self.permits.clone());
             let phase = self.phase.clone();
-            tasks.spawn(async move { lane.run(&dispatcher, &permits, &phase).await });
+            tasks.spawn(async move { lane.run(&dispatcher, permits.as_deref(), &phase).await });
         }
+    }
+
+    fn lane(&mut self, number: u32) -> &Arc<Lane> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != number) {
+            self.last = None;
+        }
+        let (_, lane) =
+            self.last.get_or_insert_with(|| (number, Arc::clone(self.by_number.entry(number).or_default())));
+        lane
     }
 
     /// Gives up the messages that wait; those that are being handled go on.
@@ -80,11 +91,14 @@ impl Lane {
         std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).waiting)
     }
 
-    async fn run(&self, dispatcher: &Dispatcher, permits: &Semaphore, phase: &watch::Receiver<Phase>) {
+    async fn run(&self, dispatcher: &Dispatcher, permits: Option<&Semaphore>, phase: &watch::Receiver<Phase>) {
         let _running = Running(self);
         while let Some(received) = self.pop() {
-            // Never closed.
-            let _permit = permits.acquire().await;
+            let _permit = match permits {
+                // Never closed.
+                Some(permits) => permits.acquire().await.ok(),
+                None => None,
+            };
             // No handler begins once the app is ending: what waits is given up.
             if *phase.borrow() != Phase::Running {
                 continue;
