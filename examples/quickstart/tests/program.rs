@@ -35,7 +35,7 @@ fn the_terminal_shows_the_same_on_kafka() {
     let output = quickstart(&["--broker", "kafka"]).unwrap();
     shows_the_story(&output);
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("throughline.consumer.lag"), "{said}");
+    assert!(said.contains("stock   commit orders.placed"), "{said}");
 }
 
 fn shows_the_story(output: &Output) {
