@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::shared::Shared;
 use super::start;
 
-/// Hears from the client, on the poll thread: which partitions come and go.
+/// Hears from the client, on the poll thread: which partitions come and go, and what became of commits.
 pub(crate) struct Context {
     pub(super) shared: Arc<Shared>,
     pub(super) client: crate::context::Context,
@@ -77,6 +77,10 @@ impl ConsumerContext for Context {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, partitions),
             _ => self.revoke(consumer, partitions),
         }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.shared.note_commit(&result, offsets);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::subscription::Topic;
 const ASSIGNMENT_WAIT: Duration = Duration::from_secs(30);
 
 /// How long the last commit and the leave may take.
-const FINISH_WAIT: Duration = Duration::from_secs(10);
+pub(super) const FINISH_WAIT: Duration = Duration::from_secs(10);
 
 /// What the poll thread is to do.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -93,24 +93,13 @@ impl ConsumerHandle {
         self.shared.set_observer(observer);
     }
 
-    /// Waits for the next message that is still this member's. Cancel safe.
+    /// Waits for the next message. One that was withdrawn meanwhile is known to be so before its handler begins. Cancel safe.
     pub(crate) async fn receive(&mut self) -> Result<Received, BrokerError> {
-        loop {
-            match self.messages.recv().await {
-                Some(Ok(received)) if received.is_withdrawn() => {}
-                Some(received) => return received,
-                None => return Err(ended_early()),
-            }
-        }
+        self.messages.recv().await.unwrap_or_else(|| Err(ended_early()))
     }
 
     pub(crate) fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
-        loop {
-            match self.messages.try_recv().ok()? {
-                Ok(received) if received.is_withdrawn() => {}
-                received => return Some(received),
-            }
-        }
+        self.messages.try_recv().ok()
     }
 
     /// Takes no more messages and gives up those that nobody received.

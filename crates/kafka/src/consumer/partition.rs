@@ -34,19 +34,38 @@ struct State {
     phase: Phase,
     /// The messages handed out from the first on that is not settled, in their order.
     window: VecDeque<Entry>,
-    /// How many of them nobody has settled or given up.
+    /// How many of them are being handled.
     open: usize,
     /// The offset to commit: the one behind all that is settled.
     position: Option<i64>,
     committed: Option<i64>,
     /// Whether a message was given up that no one else gets.
     rewind: bool,
+    /// What the poll thread waits for; it is told only then, which is a call of the system.
+    awaited: Option<Awaited>,
+}
+
+/// What the poll thread waits for.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// No handler is at work.
+    Idle,
+    /// No more than so many messages are held.
+    Room(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     offset: i64,
-    is_settled: bool,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Progress {
+    /// No handler has begun with it, or it was given up.
+    Waits,
+    Begun,
+    Settled,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +74,28 @@ enum Phase {
     /// Goes to another member: handlers that run may finish, others do not begin.
     Leaving,
     Lost,
+}
+
+impl State {
+    fn has_come(&self, awaited: Awaited) -> bool {
+        match awaited {
+            Awaited::Idle => self.open == 0,
+            Awaited::Room(most) => self.window.len() <= most || self.phase != Phase::Owned,
+        }
+    }
+
+    /// Notes how far a message is.
+    fn set(&mut self, offset: i64, progress: Progress) {
+        // In order of the partition it is the first one.
+        let place = match self.window.front() {
+            Some(first) if first.offset == offset => Ok(0),
+            _ => self.window.binary_search_by_key(&offset, |entry| entry.offset),
+        };
+        let Some(entry) = place.ok().and_then(|place| self.window.get_mut(place)) else { return };
+        let earlier = std::mem::replace(&mut entry.progress, progress);
+        self.open += usize::from(progress == Progress::Begun);
+        self.open -= usize::from(earlier == Progress::Begun);
+    }
 }
 
 impl Partition {
@@ -66,6 +107,7 @@ impl Partition {
             position: None,
             committed: None,
             rewind: false,
+            awaited: None,
         };
         Self {
             topic,
@@ -88,8 +130,7 @@ impl Partition {
     /// Notes a message that is handed out and returns how many are held.
     pub(crate) fn hand_out(&self, offset: i64) -> usize {
         let mut state = self.lock();
-        state.window.push_back(Entry { offset, is_settled: false });
-        state.open += 1;
+        state.window.push_back(Entry { offset, progress: Progress::Waits });
         state.window.len()
     }
 
@@ -100,26 +141,28 @@ impl Partition {
 
     /// Waits until no more than so many are held; false when that took too long.
     pub(crate) fn wait_for_room(&self, most: usize, limit: Duration) -> bool {
-        let crowded = |state: &mut State| state.window.len() > most && state.phase == Phase::Owned;
-        let (state, _) =
-            self.changed.wait_timeout_while(self.lock(), limit, crowded).unwrap_or_else(PoisonError::into_inner);
-        state.window.len() <= most
+        self.wait_for(Awaited::Room(most), limit)
     }
 
     /// Lets no further handler begin with a message of it.
     pub(crate) fn leave(&self) {
         self.lock().phase = Phase::Leaving;
-        self.changed.notify_all();
     }
 
-    /// Waits until all that was handed out is settled or given up.
+    /// Waits until no handler is at work. Messages that nobody has begun with need no wait: since [`leave`](Self::leave) nobody will.
     pub(crate) fn wait_until_idle(&self, deadline: Instant) -> bool {
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let (state, _) = self
+        self.wait_for(Awaited::Idle, deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn wait_for(&self, awaited: Awaited, limit: Duration) -> bool {
+        let mut state = self.lock();
+        state.awaited = Some(awaited);
+        let (mut state, _) = self
             .changed
-            .wait_timeout_while(self.lock(), limit, |state| state.open > 0)
+            .wait_timeout_while(state, limit, |state| !state.has_come(awaited))
             .unwrap_or_else(PoisonError::into_inner);
-        state.open == 0
+        state.awaited = None;
+        state.has_come(awaited)
     }
 
     pub(crate) fn is_owned(&self) -> bool {
@@ -129,7 +172,6 @@ impl Partition {
     /// From now on nothing is settled or committed.
     pub(crate) fn lose(&self) {
         self.lock().phase = Phase::Lost;
-        self.changed.notify_all();
     }
 
     /// Returns the offset to commit, if it was not committed yet.
@@ -167,11 +209,7 @@ impl Partition {
 
     async fn commit_now(&self, position: i64) -> Result<(), BrokerError> {
         match self.shared.upgrade() {
-            Some(shared) => {
-                shared.commit_now(Arc::clone(&self.topic), self.number, position).await?;
-                self.note_commit(position);
-                Ok(())
-            }
+            Some(shared) => shared.commit_now(self, position).await,
             None => Err(error::partition_lost(&self.topic, self.number)),
         }
     }
@@ -179,24 +217,27 @@ impl Partition {
     /// Marks a message as settled. Returns the offset to commit where it moved.
     fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
         let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
+        state.set(offset, Progress::Settled);
         if state.phase == Phase::Lost {
             return Err(error::partition_lost(&self.topic, self.number));
         }
-        if let Ok(place) = state.window.binary_search_by_key(&offset, |entry| entry.offset)
-            && let Some(entry) = state.window.get_mut(place)
-        {
-            entry.is_settled = true;
-        }
         let mut moved = None;
-        while let Some(done) = state.window.front().filter(|first| first.is_settled) {
+        while let Some(done) = state.window.front().filter(|first| first.progress == Progress::Settled) {
             moved = Some(done.offset + 1);
             state.window.pop_front();
         }
         state.position = moved.or(state.position);
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
         Ok(moved)
+    }
+
+    /// Wakes the poll thread where what it waits for has come.
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        let has_come = state.awaited.is_some_and(|awaited| state.has_come(awaited));
+        drop(state);
+        if has_come {
+            self.changed.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -227,16 +268,22 @@ impl Settle for Partition {
         !self.commits_each_message
     }
 
-    fn is_withdrawn(&self, _message: &Received) -> bool {
-        self.lock().phase != Phase::Owned
+    /// Is asked right before a handler begins. That is noted in the same step: a rebalance waits for those that began, and lets no
+    /// other one begin.
+    fn is_withdrawn(&self, message: &Received) -> bool {
+        let mut state = self.lock();
+        if state.phase != Phase::Owned {
+            return true;
+        }
+        state.set(offset_of(message), Progress::Begun);
+        false
     }
 
-    fn abandon(&self, _message: &Received) {
+    fn abandon(&self, message: &Received) {
         let mut state = self.lock();
-        state.open = state.open.saturating_sub(1);
+        state.set(offset_of(message), Progress::Waits);
         state.rewind = state.phase == Phase::Owned;
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
     }
 }
 

@@ -3,16 +3,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset};
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Settle};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::context::Context;
-use super::handle::{Orders, Task};
+use super::handle::{FINISH_WAIT, Orders, Task};
 use super::partition::Partition;
 use super::shared::Shared;
 use super::{start, watermarks};
@@ -38,9 +37,6 @@ const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the check of a topic may take.
 const METADATA_WAIT: Duration = Duration::from_secs(10);
 
-/// How long the end waits for commits that are under way.
-const COMMIT_WAIT: Duration = Duration::from_secs(5);
-
 /// How long a move to another offset may take.
 const SEEK_WAIT: Duration = Duration::from_secs(10);
 
@@ -52,8 +48,6 @@ pub(super) struct Poller {
     shared: Arc<Shared>,
     orders: Arc<Orders>,
     messages: mpsc::UnboundedSender<Result<Received, BrokerError>>,
-    /// For commits, which block.
-    runtime: Handle,
     records_keys: bool,
     /// The partitions of the last messages; looked up by the client's handle of the topic, which costs nothing.
     recent: Vec<Recent>,
@@ -80,7 +74,6 @@ impl Poller {
             shared,
             orders,
             messages,
-            runtime: Handle::current(),
             records_keys,
             recent: Vec::new(),
             generation: 0,
@@ -264,7 +257,7 @@ impl Poller {
     }
 
     /// Does what is due: partitions that go on, messages to read again, commits, the lag.
-    fn look_after(&mut self, consumer: &Arc<BaseConsumer<Context>>) {
+    fn look_after(&mut self, consumer: &BaseConsumer<Context>) {
         if !self.paused.is_empty() && self.orders.task() == Task::Take {
             for received in self.shared.take_due() {
                 let _ = self.messages.send(Ok(received));
@@ -277,7 +270,7 @@ impl Poller {
             && now.duration_since(self.last_commit) >= interval
         {
             self.last_commit = now;
-            self.shared.commit_in_background(consumer, &self.runtime);
+            self.shared.commit_in_background(consumer);
         }
         if now.duration_since(self.last_lag) >= LAG_INTERVAL {
             self.last_lag = now;
@@ -332,21 +325,42 @@ impl Poller {
         });
     }
 
+    /// Commits what is settled. While other members come or go the group takes no commit: it is tried again when that is over.
+    fn commit_at_last(&self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
+        let deadline = Instant::now() + FINISH_WAIT;
+        loop {
+            match self.shared.commit_and_wait(consumer, &self.shared.partitions()) {
+                Err(failed) if is_rebalancing(&failed) && Instant::now() < deadline => {
+                    // The rebalance goes on by polling; partitions that are lost in it are committed by its callback.
+                    drop(consumer.poll(PAUSED_POLL_WAIT));
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Commits what is settled, leaves the group and closes the consumer.
     fn end(&self, consumer: Arc<BaseConsumer<Context>>) -> Result<(), BrokerError> {
-        let partitions = self.shared.partitions();
-        for partition in &partitions {
+        for partition in self.shared.partitions() {
             partition.leave();
         }
-        let committed = self.shared.commit_and_wait(&consumer, &partitions).map_err(|failed| error::commit(&failed));
-        for partition in &partitions {
+        let committed = self.commit_at_last(&consumer).map_err(|failed| error::commit(&failed));
+        for partition in self.shared.partitions() {
             partition.lose();
         }
-        self.shared.wait_for_commits(COMMIT_WAIT);
+        self.shared.forget_commits();
         // Closes the consumer, which leaves the group; the callback finds nothing left to wait for.
         drop(consumer);
         committed
     }
+}
+
+/// Tells whether a commit was refused only because the group is dividing its partitions anew.
+fn is_rebalancing(failed: &KafkaError) -> bool {
+    matches!(
+        failed.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::RebalanceInProgress)
+    )
 }
 
 /// Fails where there is no such topic, instead of a subscription that stays silent.

@@ -1,18 +1,17 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use throughline_core::broker::{BrokerError, Observe, Received};
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::partition::Partition;
-use super::report;
+use super::{commit, report};
 use crate::error;
 use crate::subscription::Topic;
 
@@ -26,7 +25,7 @@ pub(crate) struct Shared {
     /// Counts changes of what is owned.
     generation: AtomicU64,
     is_assigned: AtomicBool,
-    commits: Commits,
+    commits: Mutex<Commits>,
     /// Messages that are not due yet; their partitions are paused.
     waiting: Mutex<Vec<Waiting>>,
     observer: OnceLock<Arc<dyn Observe>>,
@@ -46,6 +45,27 @@ struct Waiting {
     received: Received,
 }
 
+/// The commits the broker has not answered.
+#[derive(Default)]
+struct Commits {
+    background: Option<Background>,
+    each: Vec<Each>,
+}
+
+/// The one commit in the background that is under way.
+struct Background {
+    started: Instant,
+    positions: Vec<(Arc<Partition>, i64)>,
+}
+
+/// A handler that waits for its commit.
+struct Each {
+    topic: Arc<str>,
+    partition: i32,
+    position: i64,
+    answer: oneshot::Sender<Result<(), BrokerError>>,
+}
+
 impl Shared {
     pub(crate) fn new(settings: Topic) -> Self {
         Self {
@@ -54,7 +74,7 @@ impl Shared {
             owned: Mutex::default(),
             generation: AtomicU64::new(0),
             is_assigned: AtomicBool::new(false),
-            commits: Commits::default(),
+            commits: Mutex::default(),
             waiting: Mutex::default(),
             observer: OnceLock::new(),
         }
@@ -161,24 +181,22 @@ impl Shared {
         self.owned().partitions.get(&key).is_some_and(|owned| Arc::ptr_eq(owned, partition))
     }
 
-    /// Commits what is settled and not committed, on a thread that may block, unless an earlier commit is under way.
-    ///
-    /// The client tells only who waits what became of a commit.
-    pub(crate) fn commit_in_background(self: &Arc<Self>, consumer: &Arc<BaseConsumer<Context>>, runtime: &Handle) {
-        let partitions = self.partitions();
-        if partitions.iter().all(|partition| partition.uncommitted().is_none()) {
+    /// Sends the offsets that are not committed to the broker, unless an earlier commit is under way; its answer comes to
+    /// [`note_commit`](Self::note_commit).
+    pub(crate) fn commit_in_background(&self, consumer: &BaseConsumer<Context>) {
+        let mut commits = self.commits();
+        if commits.background.is_some() {
             return;
         }
-        if !self.commits.begin_only() {
+        let positions = uncommitted(&self.partitions());
+        if positions.is_empty() {
             return;
         }
-        let (shared, consumer) = (Arc::clone(self), Arc::clone(consumer));
-        runtime.spawn_blocking(move || {
-            let _committing = shared.commits.guard();
-            // A failure is reported there, and the next commit tries again.
-            let _ = shared.commit_and_wait(&consumer, &partitions);
-            drop(consumer);
-        });
+        let started = Instant::now();
+        match to_list(&positions).and_then(|list| commit::start(consumer, &list)) {
+            Ok(()) => commits.background = Some(Background { started, positions }),
+            Err(failed) => report::commit(self, started, &positions, Some(&failed)),
+        }
     }
 
     /// Commits what is settled of some partitions and waits for the broker's answer. Blocks.
@@ -203,82 +221,81 @@ impl Shared {
     }
 
     /// Commits one offset and waits for the broker's answer.
-    pub(crate) async fn commit_now(
-        self: Arc<Self>,
-        topic: Arc<str>,
-        partition: i32,
-        position: i64,
-    ) -> Result<(), BrokerError> {
+    pub(crate) async fn commit_now(&self, partition: &Partition, position: i64) -> Result<(), BrokerError> {
+        let lost = || error::partition_lost(&partition.topic, partition.number);
         if self.settings.group.is_none() {
             return Ok(());
         }
-        let lost = || error::partition_lost(&topic, partition);
-        let consumer = self.consumer.get().and_then(Weak::upgrade).ok_or_else(lost)?;
-        let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(&topic, partition, Offset::Offset(position))
-            .map_err(|failed| error::commit(&failed))?;
-        self.commits.begin();
-        let committing = spawn_blocking(move || {
-            let _committing = self.commits.guard();
-            let result = consumer.commit(&list, CommitMode::Sync);
-            drop(consumer);
-            result
-        });
-        committing.await.map_err(|_| lost())?.map_err(|failed| error::commit(&failed))
+        let (answer, answered) = oneshot::channel();
+        {
+            let consumer = self.consumer.get().and_then(Weak::upgrade).ok_or_else(lost)?;
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(position))
+                .map_err(|failed| error::commit(&failed))?;
+            let each = Each { topic: Arc::clone(&partition.topic), partition: partition.number, position, answer };
+            // Locked until it is noted: the answer may be there at once.
+            let mut commits = self.commits();
+            commit::start(&consumer, &list).map_err(|failed| error::commit(&failed))?;
+            commits.each.push(each);
+        }
+        answered.await.unwrap_or_else(|_| Err(lost()))
     }
 
-    /// Waits until no commit is under way, since whoever commits holds the consumer.
-    pub(crate) fn wait_for_commits(&self, limit: Duration) {
-        self.commits.wait_for_none(limit);
+    /// Takes the broker's answer to a commit.
+    pub(crate) fn note_commit(&self, result: &KafkaResult<()>, offsets: &TopicPartitionList) {
+        let mut commits = self.commits();
+        let background = commits.background.take_if(|background| background.answers_to(offsets));
+        for element in offsets.elements() {
+            let Offset::Offset(committed) = element.offset() else { continue };
+            let result = result.clone().and_then(|()| element.error());
+            if result.is_ok()
+                && let Some(partition) = self.partition(element.topic(), element.partition())
+            {
+                partition.note_commit(committed);
+            }
+            for each in commits.each.extract_if(.., |each| {
+                *each.topic == *element.topic() && each.partition == element.partition() && each.position <= committed
+            }) {
+                let answer = result.as_ref().copied().map_err(error::commit);
+                // The handler may be gone.
+                let _ = each.answer.send(answer);
+            }
+        }
+        drop(commits);
+        if let Some(Background { started, positions }) = background {
+            let failed = result
+                .as_ref()
+                .err()
+                .cloned()
+                .or_else(|| offsets.elements().iter().find_map(|element| element.error().err()));
+            report::commit(self, started, &positions, failed.as_ref());
+        }
+    }
+
+    /// Ends the wait of handlers whose commit nobody will answer.
+    pub(crate) fn forget_commits(&self) {
+        let mut commits = self.commits();
+        commits.each.clear();
+        commits.background = None;
     }
 
     fn owned(&self) -> MutexGuard<'_, Owned> {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Counts the commits that are under way.
-#[derive(Default)]
-struct Commits {
-    running: Mutex<usize>,
-    ended: Condvar,
-}
-
-/// Ends a commit when it is dropped.
-struct Committing<'a>(&'a Commits);
-
-impl Commits {
-    fn begin(&self) {
-        *self.running() += 1;
-    }
-
-    /// Begins a commit unless one is under way.
-    fn begin_only(&self) -> bool {
-        let mut running = self.running();
-        let is_only = *running == 0;
-        *running += usize::from(is_only);
-        is_only
-    }
-
-    const fn guard(&self) -> Committing<'_> {
-        Committing(self)
-    }
-
-    fn wait_for_none(&self, limit: Duration) {
-        drop(self.ended.wait_timeout_while(self.running(), limit, |running| *running > 0));
-    }
-
-    fn running(&self) -> MutexGuard<'_, usize> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn commits(&self) -> MutexGuard<'_, Commits> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Committing<'_> {
-    fn drop(&mut self) {
-        let mut running = self.0.running();
-        *running = running.saturating_sub(1);
-        drop(running);
-        self.0.ended.notify_all();
+impl Background {
+    fn answers_to(&self, offsets: &TopicPartitionList) -> bool {
+        offsets.count() == self.positions.len()
+            && self.positions.iter().all(|(partition, position)| {
+                offsets
+                    .find_partition(&partition.topic, partition.number)
+                    .is_some_and(|element| element.offset() == Offset::Offset(*position))
+            })
     }
 }
 
