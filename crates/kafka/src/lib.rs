@@ -29,7 +29,7 @@
 //! brokers, and `INVALID_TOPIC_EXCEPTION` where the name of a topic is no name. What fails in the client is one of:
 //! `all_brokers_down`, `assignment_lost`, `authentication_failed`, `auto_offset_reset`, `canceled`, `configuration`,
 //! `fatal`, `fenced`, `gapless_guarantee`, `invalid_argument`, `invalid_different_record`, `invalid_state`,
-//! `max_poll_exceeded`, `no_offset`, `purged`, `queue_full`, `resolve`, `ssl`, `timeout`, `transport`, `unsupported`,
+//! `max_poll_exceeded`, `no_offset`, `partition_lost`, `purged`, `queue_full`, `resolve`, `ssl`, `timeout`, `transport`, `unsupported`,
 //! `_OTHER`.
 //!
 //! # Features

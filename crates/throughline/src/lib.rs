@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | `json` (default) | [`Json`](extract) bodies |
 //! | `memory` | the in-memory broker, `throughline::memory` |
+//! | `kafka` | Kafka, `throughline::kafka`; a C compiler and `make` build its client |
 //! | `nats` | core NATS and JetStream, `throughline::nats` |
 //! | `export` | telemetry pipelines, `throughline::export` |
 
@@ -39,6 +40,10 @@ pub use throughline_core::*;
 #[cfg(feature = "export")]
 #[doc(inline)]
 pub use throughline_export as export;
+/// Kafka.
+#[cfg(feature = "kafka")]
+#[doc(inline)]
+pub use throughline_kafka as kafka;
 /// The in-memory broker, for quickstarts and tests.
 #[cfg(feature = "memory")]
 #[doc(inline)]

@@ -36,6 +36,9 @@ struct Testing;
 #[doc = include_str!("../../../docs/src/nats.md")]
 struct Nats;
 
+#[doc = include_str!("../../../docs/src/kafka.md")]
+struct Kafka;
+
 #[doc = include_str!("../../../docs/src/raw-clients.md")]
 struct RawClients;
 

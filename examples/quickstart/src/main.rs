@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use quickstart::handlers::End;
 use quickstart::story::{Cast, Service, play};
-use quickstart::{memory, nats};
+use quickstart::{kafka, memory, nats};
 use throughline::broker::Broker;
 use throughline::export::{Telemetry, console};
 use throughline::memory::Memory;
 use tokio::runtime::Runtime;
-use xtask::interrupt;
-use xtask::servers::nats::find_or_start;
+use xtask::{interrupt, servers};
 
 const USAGE: &str = "\
 usage: cargo run -p quickstart [-- --broker NAME]
@@ -22,6 +21,7 @@ An order goes through three services; the terminal shows its trace.
 
   --broker memory   inside this program (the default)
   --broker nats     on a NATS server that is found or started
+  --broker kafka    on a Kafka server that is found or started
   --help            this text";
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         [] | ["--broker", "memory"] => in_memory(),
         ["--broker", "nats"] => on_nats(),
+        ["--broker", "kafka"] => on_kafka(),
         ["--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -61,7 +62,7 @@ fn in_memory() -> Result<(), Failed> {
 
 fn on_nats() -> Result<(), Failed> {
     interrupt::install()?;
-    let server = find_or_start()?; // stopped when it is dropped, if it was started here
+    let server = servers::nats::find_or_start()?; // stopped when it is dropped, if it was started here
     println!("using {server}");
     Runtime::new()?.block_on(async {
         let telemetry = console().service_name("shop").build()?;
@@ -81,6 +82,32 @@ async fn story_on(url: &str, telemetry: &Telemetry) -> Result<(), Failed> {
     let played = play(cast(telemetry, connections), nats::subscriptions(), tell).await;
     nats::clean_up(&control).await?;
     played.map(drop)
+}
+
+fn on_kafka() -> Result<(), Failed> {
+    interrupt::install()?;
+    let server = servers::kafka::find_or_start()?; // stopped when it is dropped, if it was started here
+    println!("using {server}");
+    Runtime::new()?.block_on(async {
+        let telemetry = console().service_name("shop").build()?;
+        let result = story_on_kafka(server.url(), &telemetry).await;
+        finish(result, &telemetry).await
+    })
+}
+
+async fn story_on_kafka(url: &str, telemetry: &Telemetry) -> Result<(), Failed> {
+    let run = kafka::Run::prepare(url).await?;
+    let story = async {
+        // A connection each: they are three services.
+        let connections = [kafka::connect(url).await?, kafka::connect(url).await?, kafka::connect(url).await?];
+        play(cast(telemetry, connections), run.subscriptions(), tell).await.map(drop)
+    };
+    let played = tokio::select! {
+        played = story => played,
+        () = interrupted() => Err("interrupted".into()),
+    };
+    run.clean_up().await?;
+    played
 }
 
 /// One collector for all three services: it draws a trace that crosses them as one picture.

@@ -2,6 +2,18 @@
 
 use std::process::{Command, Output};
 
+/// What the pictures show on every broker.
+const LINES: [&str; 8] = [
+    "order 44: in the dead letter",
+    "6 spans  3 services",
+    "stock      ├─ retry  attempt=2",
+    "✗ quickstart::orders::NotReserved: no warehouse has a unicorn",
+    "billing process stock.reserved",
+    "baggage tenant=acme warehouse=north",
+    "messaging.process.duration",
+    "0 dropped, 0 never ended",
+];
+
 fn quickstart(arguments: &[&str]) -> std::io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_quickstart"))
         .args(arguments)
@@ -14,19 +26,22 @@ fn quickstart(arguments: &[&str]) -> std::io::Result<Output> {
 
 #[test]
 fn the_terminal_shows_the_traces_and_the_metrics() {
-    let output = quickstart(&[]).unwrap();
+    shows_the_story(&quickstart(&[]).unwrap());
+}
+
+#[test]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+fn the_terminal_shows_the_same_on_kafka() {
+    let output = quickstart(&["--broker", "kafka"]).unwrap();
+    shows_the_story(&output);
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}");
-    for line in [
-        "order 44: in the dead letter",
-        "6 spans  3 services",
-        "stock      ├─ retry  attempt=2",
-        "✗ quickstart::orders::NotReserved: no warehouse has a unicorn",
-        "billing process stock.reserved",
-        "baggage tenant=acme warehouse=north",
-        "messaging.process.duration",
-        "0 dropped, 0 never ended",
-    ] {
+    assert!(said.contains("stock   commit orders.placed"), "{said}");
+}
+
+fn shows_the_story(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for line in LINES {
         assert!(said.contains(line), "`{line}` is not in\n{said}");
     }
 }
@@ -46,4 +61,13 @@ fn a_nats_server_that_does_not_answer_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("THROUGHLINE_NATS_URL names a server that does not answer"), "{said}");
+}
+
+#[test]
+fn a_kafka_server_that_does_not_answer_is_named() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quickstart"));
+    let output = command.args(["--broker", "kafka"]).env("THROUGHLINE_KAFKA_URL", "127.0.0.1:1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("THROUGHLINE_KAFKA_URL names a server that does not answer"), "{said}");
 }

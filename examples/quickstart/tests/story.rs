@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use quickstart::handlers::End;
 use quickstart::services::Subscriptions;
 use quickstart::story::{Cast, Service, play};
-use quickstart::{memory, nats};
+use quickstart::{kafka, memory, nats};
 use throughline::broker::Broker;
 use throughline::memory::Memory;
 use throughline_testing::{Capture, TraceTree};
@@ -46,7 +46,7 @@ const NOT_AT_ALL: &str = "
 #[tokio::test]
 async fn every_order_is_one_trace() -> Result<(), Failed> {
     let broker = Memory::new();
-    tell_the_story([broker.clone(), broker.clone(), broker], memory::subscriptions()).await
+    tell_the_story([broker.clone(), broker.clone(), broker], memory::subscriptions(), "publish").await
 }
 
 #[tokio::test]
@@ -56,12 +56,28 @@ async fn every_order_is_one_trace_on_nats() -> Result<(), Failed> {
     let control = nats::connect(&url).await?;
     nats::clean_up(&control).await?;
     let connections = [nats::connect(&url).await?, nats::connect(&url).await?, nats::connect(&url).await?];
-    let told = tell_the_story(connections, nats::subscriptions()).await;
+    let told = tell_the_story(connections, nats::subscriptions(), "publish").await;
     nats::clean_up(&control).await?;
     told
 }
 
-async fn tell_the_story<B: Broker>([shop, stock, billing]: [B; 3], from: Subscriptions) -> Result<(), Failed> {
+#[tokio::test]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn every_order_is_one_trace_on_kafka() -> Result<(), Failed> {
+    let url = std::env::var("THROUGHLINE_KAFKA_URL")?;
+    let run = kafka::Run::prepare(&url).await?;
+    let connections = [kafka::connect(&url).await?, kafka::connect(&url).await?, kafka::connect(&url).await?];
+    let told = tell_the_story(connections, run.subscriptions(), "send").await;
+    run.clean_up().await?;
+    told
+}
+
+/// Plays the story on a broker that calls publishing by this verb (SPAN-07).
+async fn tell_the_story<B: Broker>(
+    [shop, stock, billing]: [B; 3],
+    from: Subscriptions,
+    verb: &str,
+) -> Result<(), Failed> {
     let capture = Capture::new();
     let service = |broker| Service { broker, tracers: capture.tracer_provider(), meters: capture.meter_provider() };
     let cast = Cast { shop: service(shop), stock: service(stock), billing: service(billing) };
@@ -78,23 +94,24 @@ async fn tell_the_story<B: Broker>([shop, stock, billing]: [B; 3], from: Subscri
     );
 
     let tree = capture.tree();
-    trace_of(&tree, &capture, "order-42").assert_tree(AT_ONCE);
-    trace_of(&tree, &capture, "order-43").assert_tree(AT_THE_SECOND_ATTEMPT);
-    trace_of(&tree, &capture, "order-44").assert_tree(NOT_AT_ALL);
+    for (order, expected) in [("order-42", AT_ONCE), ("order-43", AT_THE_SECOND_ATTEMPT), ("order-44", NOT_AT_ALL)] {
+        let first = format!("{verb} orders.placed");
+        trace_of(&tree, &capture, &first, order).assert_tree(&expected.replace("publish", verb));
+    }
 
     let batch = tree.find("process stock.reserved");
     let two = KeyValue::new("messaging.batch.message_count", 2);
     assert!(batch.attributes.contains(&two), "{:?}", batch.attributes);
     let linked: Vec<_> = batch.links.iter().map(|link| link.span_context.span_id()).collect();
-    let replies: Vec<_> = tree.find_all("publish stock.reserved");
+    let replies: Vec<_> = tree.find_all(&format!("{verb} stock.reserved"));
     assert_eq!(linked, replies.iter().map(|span| span.span_context.span_id()).collect::<Vec<_>>(), "LINK-12");
     Ok(())
 }
 
-/// The trace in which a message of that id was published.
-fn trace_of(tree: &TraceTree, capture: &Capture, id: &str) -> TraceTree {
+/// The trace in which a message of that id was published, by the span of that name.
+fn trace_of(tree: &TraceTree, capture: &Capture, name: &str, id: &str) -> TraceTree {
     let id = KeyValue::new("messaging.message.id", id.to_owned());
-    let published = tree.find_all("publish orders.placed");
+    let published = tree.find_all(name);
     let traces: Vec<_> = published.iter().filter(|span| span.attributes.contains(&id)).collect();
     let [root] = traces.as_slice() else { panic!("not one publish of {id:?} in\n{tree}") };
     let trace = root.span_context.trace_id();
