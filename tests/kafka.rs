@@ -4,10 +4,14 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/foreign.rs"]
+mod foreign;
 #[path = "kafka/framework.rs"]
 mod framework;
 #[path = "kafka/harness.rs"]
 mod harness;
+#[path = "kafka/hostile.rs"]
+mod hostile;
 #[path = "kafka/publish.rs"]
 mod publish;
 #[path = "kafka/raw.rs"]
