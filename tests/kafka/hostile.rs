@@ -95,9 +95,10 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const TRACEPARENT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 type NativeHeaders = &'static [(&'static [u8], Option<&'static [u8]>)];
+type ReadHeaders = &'static [(&'static str, &'static [u8])];
 
 /// What no client of ours writes, and what a handler sees of it under [`SEEN`]: names are text there, and null is empty.
-const ODD: [(&str, NativeHeaders, &[(&str, &[u8])]); 5] = [
+const ODD: [(&str, NativeHeaders, ReadHeaders); 5] = [
     ("names", &[(b"\xff\xfe", Some(b"1")), (b"caf\xe9", Some(b"2"))], &[]),
     ("nulls", &[(b"null", None), (b"baggage", None), (b"message-id", None)], &[("null", b"")]),
     ("twice", &[(b"a", Some(b"1")), (b"a", Some(b"2"))], &[("a", b"1"), ("a", b"2")]),

@@ -4,7 +4,7 @@ use throughline_core::{App, Delivery, Handler, Settlement};
 
 use super::HeaderSet;
 use super::cases::Strangers;
-use super::stranger::send_all;
+use super::stranger::Given;
 use crate::conformance::bench::{Bench, body_of, stopped};
 
 /// How many messages are under way at a time.
@@ -21,8 +21,10 @@ pub(super) async fn bury<H: Strangers>(sets: &[HeaderSet]) {
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), route)).await;
     for (number, chunk) in sets.chunks(CHUNK).enumerate() {
         let mut sent = BTreeSet::new();
-        for (id, _, given) in send_all(stranger.as_ref(), &spec.destination, number * CHUNK, chunk).await {
-            if given.is_sent() {
+        for (index, set) in chunk.iter().enumerate() {
+            let id = format!("{}", number * CHUNK + index);
+            let given = stranger.send(&spec.destination, set, id.clone().into()).await;
+            if matches!(given, Given::AsItIs | Given::ByHand) {
                 sent.insert(id);
             }
         }

@@ -1,6 +1,5 @@
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::join_all;
 use throughline_core::message::Destination;
 use throughline_core::{Envelope, Publisher};
 
@@ -39,21 +38,6 @@ pub trait Stranger: Send + Sync {
     }
 }
 
-/// Sends sets all at once, the first one with this number as its body, and says how each was given.
-pub(super) async fn send_all<'a>(
-    stranger: &dyn Stranger,
-    destination: &str,
-    first: usize,
-    sets: &'a [HeaderSet],
-) -> Vec<(String, &'a HeaderSet, Given)> {
-    let send = async |(index, set)| {
-        let id = format!("{}", first + index);
-        let given = stranger.send(destination, set, id.clone().into()).await;
-        (id, set, given)
-    };
-    join_all(sets.iter().enumerate().map(send)).await
-}
-
 /// Says how the broker was given a set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Given {
@@ -65,13 +49,6 @@ pub enum Given {
     HeldBack,
     /// Not at all: no message of this broker can be so.
     Refused,
-}
-
-impl Given {
-    /// Tells whether the broker has it.
-    pub(super) fn is_sent(self) -> bool {
-        matches!(self, Self::AsItIs | Self::ByHand)
-    }
 }
 
 /// Writes with the adapter's own publisher, without telemetry.
