@@ -4,6 +4,12 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/commits.rs"]
+mod commits;
+#[path = "kafka/consume.rs"]
+mod consume;
+#[path = "kafka/exactly_once.rs"]
+mod exactly_once;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/framework.rs"]
@@ -12,6 +18,8 @@ mod framework;
 mod harness;
 #[path = "kafka/load.rs"]
 mod load;
+#[path = "kafka/order.rs"]
+mod order;
 #[path = "kafka/publish.rs"]
 mod publish;
 #[path = "kafka/raw.rs"]

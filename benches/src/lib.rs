@@ -14,6 +14,10 @@
 //! | [`rounds`] | interleaved rounds, and what they took |
 //! | [`memory`] | the table of the in-process cases |
 //! | [`growth`] | how cost grows, and the pictures of it |
+//! | `programs` | those that take turns on a real server, and what they are compared with |
+//! | `resident` | the memory of this process |
+//! | `tally` | what such a program has handled |
+//! | [`kafka`] | the table of a real Kafka server |
 //! | [`nats`] | the table of a real NATS server |
 //! | [`stats`] | median and spread |
 //! | [`report`] | the table for a terminal, as JSON and as Markdown |
@@ -21,12 +25,16 @@
 pub mod case;
 pub mod growth;
 pub mod hand;
+pub mod kafka;
 pub mod load;
 pub mod memory;
 pub mod nats;
 pub mod ours;
 pub mod pipeline;
+mod programs;
 pub mod report;
+mod resident;
 pub mod rounds;
 pub mod side;
 pub mod stats;
+mod tally;

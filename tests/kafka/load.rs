@@ -5,10 +5,10 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::util::Timeout;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use throughline_core::serve::Running;
 use throughline_core::{App, Delivery, serve};
 use throughline_kafka::{Kafka, NativeRecord};
@@ -144,6 +144,29 @@ pub(crate) async fn publish(bootstrap: &str, topic: &str, numbers: std::ops::Ran
     publishing.await.expect("everything is published");
 }
 
+/// Publishes bodies one after the other, in all partitions.
+pub(crate) async fn publish_bodies(bootstrap: &str, topic: &str, bodies: &[String]) {
+    let kafka = connect(bootstrap).await;
+    let publisher = kafka.publisher().without_telemetry();
+    publisher.publish_batch(topic.to_owned(), bodies.iter().cloned()).await.expect("everything is published");
+}
+
+/// Reads the first records of a topic with one partition.
+pub(crate) async fn read(bootstrap: &str, topic: &str, count: usize) -> Vec<String> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("group.id", "none").set("enable.auto.commit", "false");
+    let consumer: StreamConsumer = config.create().expect("a consumer");
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("a position");
+    consumer.assign(&partitions).expect("the partition");
+    let mut bodies = Vec::new();
+    while bodies.len() < count {
+        let received = timeout(PATIENCE, consumer.recv()).await.expect("a record in time").expect("a record");
+        bodies.push(String::from_utf8_lossy(received.payload().unwrap_or_default()).into_owned());
+    }
+    bodies
+}
+
 /// Returns the offsets of a group, -1 where it has none.
 pub(crate) async fn committed(bootstrap: &str, group: &str, topic: &str, partitions: i32) -> Vec<i64> {
     let mut config = ClientConfig::new();
@@ -173,16 +196,10 @@ pub(crate) async fn start(bootstrap: &str, app: App) -> Running {
 }
 
 /// Waits for a condition that changes by itself.
-#[track_caller]
-pub(crate) fn wait_until<'a>(
-    what: impl Display + 'a,
-    mut is_so: impl FnMut() -> bool + 'a,
-) -> impl Future<Output = ()> + 'a {
-    async move {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_so() {
-            assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}");
-            sleep(Duration::from_millis(5)).await;
-        }
+pub(crate) async fn wait_until(what: impl Display, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}");
+        sleep(Duration::from_millis(5)).await;
     }
 }

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use throughline_benches::report::{Report, replace_block};
 use throughline_benches::rounds::Rounds;
-use throughline_benches::{growth, memory, nats};
+use throughline_benches::{growth, kafka, memory, nats};
 
-const USAGE: &str = "usage: measure memory|nats|growth --folder FOLDER [--rounds N] [--docs FILE]";
+const USAGE: &str = "usage: measure memory|nats|kafka|growth --folder FOLDER [--rounds N] [--docs FILE]";
 
-/// Where the server is.
+/// Where the servers are.
 const NATS: &str = "THROUGHLINE_NATS_URL";
+const KAFKA: &str = "THROUGHLINE_KAFKA_URL";
 
 struct Options {
     what: String,
@@ -25,7 +26,12 @@ struct Options {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let options = options()?;
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let Some((kafka::BACKLOG, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        println!("{}", kafka::backlog(&url(KAFKA)?, rest)?);
+        return Ok(());
+    }
+    let options = options(arguments)?;
     match options.what.as_str() {
         "growth" => {
             let pictures = options.docs.as_deref().and_then(Path::parent).map(|folder| folder.join("cost"));
@@ -33,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             growth.draw(pictures.as_deref().unwrap_or(&options.folder))?;
             println!("{}", growth.markdown());
             fs::write(options.folder.join("growth.json"), serde_json::to_string_pretty(&growth.json())?)?;
-            put(&options, &growth.markdown())
+            put(&options, &options.what, &growth.markdown())
         }
         "memory" => {
             let counts: Value = serde_json::from_slice(&fs::read(options.folder.join("allocations.json"))?)?;
@@ -41,15 +47,27 @@ fn main() -> Result<(), Box<dyn Error>> {
             write(&memory::measure(rounds, &counts), &options)
         }
         "nats" => {
-            let url = env::var(NATS).map_err(|_| format!("{NATS} does not say where the server is"))?;
-            write(&nats::measure(&url, options.rounds.unwrap_or(9))?, &options)
+            let report = nats::measure(&url(NATS)?, options.rounds.unwrap_or(9))?;
+            write(&report, &options)
+        }
+        "kafka" => {
+            let url = url(KAFKA)?;
+            let backlogs = kafka::measure_backlogs(&url)?;
+            println!("{}", backlogs.markdown());
+            fs::write(options.folder.join("kafka-memory.json"), serde_json::to_string_pretty(&backlogs.json())?)?;
+            put(&options, "kafka-memory", &backlogs.markdown())?;
+            write(&kafka::measure(&url, options.rounds.unwrap_or(9))?, &options)
         }
         _ => Err(USAGE.into()),
     }
 }
 
-fn options() -> Result<Options, Box<dyn Error>> {
-    let mut arguments = env::args().skip(1);
+fn url(variable: &str) -> Result<String, String> {
+    env::var(variable).map_err(|_| format!("{variable} does not say where the server is"))
+}
+
+fn options(arguments: Vec<String>) -> Result<Options, Box<dyn Error>> {
+    let mut arguments = arguments.into_iter();
     let what = arguments.next().ok_or(USAGE)?;
     let mut options = Options { what, folder: PathBuf::from("."), rounds: None, docs: None };
     while let Some(name) = arguments.next() {
@@ -69,13 +87,13 @@ fn write(report: &Report, options: &Options) -> Result<(), Box<dyn Error>> {
     let file = options.folder.join(format!("{}.json", options.what));
     fs::write(&file, serde_json::to_string_pretty(&report.json())?)?;
     println!("Written to {}.", file.display());
-    put(options, &report.markdown())
+    put(options, &options.what, &report.markdown())
 }
 
 /// Writes into the guide, where that is asked for.
-fn put(options: &Options, text: &str) -> Result<(), Box<dyn Error>> {
+fn put(options: &Options, block: &str, text: &str) -> Result<(), Box<dyn Error>> {
     if let Some(docs) = &options.docs {
-        fs::write(docs, replace_block(&fs::read_to_string(docs)?, &options.what, text)?)?;
+        fs::write(docs, replace_block(&fs::read_to_string(docs)?, block, text)?)?;
     }
     Ok(())
 }

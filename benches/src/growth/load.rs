@@ -1,4 +1,3 @@
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,13 +13,11 @@ use tokio::task::yield_now;
 use crate::load::{DESTINATION, State, body};
 use crate::ours::{engine, system};
 use crate::pipeline::{Pipeline, QUEUE};
+use crate::resident::resident;
 use crate::side;
 
 /// Messages of a round where nothing else says how many: their spans fit into the queue.
 const MESSAGES: usize = 1000;
-/// The kernel counts resident memory in pages of so many bytes.
-const PAGE: f64 = 4096.0;
-const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// Runs one round and returns the nanoseconds per message.
 pub(super) type Round = Box<dyn FnMut() -> f64>;
@@ -70,11 +67,6 @@ pub(super) fn memory(seconds: usize) -> Vec<(f64, f64)> {
         }
     }
     points
-}
-
-fn resident() -> Option<f64> {
-    let pages: f64 = fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * PAGE / MEBIBYTE)
 }
 
 /// An app that runs, on the in-memory broker.

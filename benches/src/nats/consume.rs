@@ -12,10 +12,10 @@ use throughline_core::{App, serve};
 use throughline_nats::{Nats, Stream, Subject};
 
 use super::hand::Spans;
-use super::tally::{self, handle};
-use super::{Program, engine, provider};
 use crate::hand::traceparent;
 use crate::load::body;
+use crate::programs::{Case, Program, engine, provider};
+use crate::tally::{self, handle};
 
 const CORE: &str = "bench.consume.core";
 const STORED: &str = "bench.consume.stored";
@@ -40,43 +40,6 @@ pub(super) enum Consume {
 
 impl Consume {
     pub(super) const ALL: [Self; 2] = [Self::Core, Self::Stored];
-
-    /// Fills the stream that each round reads from its start.
-    pub(super) async fn prepare(self, url: &str) -> Result<(), Box<dyn Error>> {
-        if matches!(self, Self::Stored) {
-            let jetstream = jetstream::new(async_nats::connect(url).await?);
-            let config = stream::Config {
-                name: STREAM.to_owned(),
-                subjects: vec![STORED.to_owned()],
-                storage: stream::StorageType::Memory,
-                ..stream::Config::default()
-            };
-            // What an earlier run left is counted wrongly.
-            let _ = jetstream.delete_stream(STREAM).await;
-            jetstream.create_stream(config).await?;
-            for _ in 0..MESSAGES / 100 {
-                let mut acks = Vec::with_capacity(100);
-                for _ in 0..100 {
-                    acks.push(jetstream.publish_with_headers(STORED, headers(), body()).await?);
-                }
-                for ack in acks {
-                    ack.await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs one round and returns how many messages a second were handled.
-    pub(super) async fn rate(self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
-        tally::begin(MESSAGES);
-        // Each round reads the stream from its start, and so as a consumer of its own.
-        let name = format!("bench-{}", ROUND.fetch_add(1, Ordering::Relaxed));
-        match program {
-            Program::Raw | Program::ByHand => self.by_client(url, program, name).await,
-            Program::Untraced | Program::Traced => self.by_ours(url, program, name).await,
-        }
-    }
 
     async fn by_client(self, url: &str, program: Program, name: String) -> Result<f64, Box<dyn Error>> {
         let client = async_nats::connect(url).await?;
@@ -160,6 +123,44 @@ fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(traceparent::NAME, TRACEPARENT);
     headers
+}
+
+impl Case for Consume {
+    /// Fills the stream that each round reads from its start.
+    async fn prepare(&self, url: &str) -> Result<(), Box<dyn Error>> {
+        if matches!(self, Self::Stored) {
+            let jetstream = jetstream::new(async_nats::connect(url).await?);
+            let config = stream::Config {
+                name: STREAM.to_owned(),
+                subjects: vec![STORED.to_owned()],
+                storage: stream::StorageType::Memory,
+                ..stream::Config::default()
+            };
+            // What an earlier run left is counted wrongly.
+            let _ = jetstream.delete_stream(STREAM).await;
+            jetstream.create_stream(config).await?;
+            for _ in 0..MESSAGES / 100 {
+                let mut acks = Vec::with_capacity(100);
+                for _ in 0..100 {
+                    acks.push(jetstream.publish_with_headers(STORED, headers(), body()).await?);
+                }
+                for ack in acks {
+                    ack.await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn rate(&self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
+        tally::begin(MESSAGES);
+        // Each round reads the stream from its start, and so as a consumer of its own.
+        let name = format!("bench-{}", ROUND.fetch_add(1, Ordering::Relaxed));
+        match program {
+            Program::Raw | Program::ByHand | Program::Careless => self.by_client(url, program, name).await,
+            Program::Untraced | Program::Traced => self.by_ours(url, program, name).await,
+        }
+    }
 }
 
 impl fmt::Display for Consume {

@@ -9,8 +9,8 @@ use futures_util::{StreamExt, TryStreamExt, stream as streams};
 use throughline_nats::Nats;
 
 use super::hand::{Spans, end};
-use super::{Program, engine, provider};
 use crate::load::body;
+use crate::programs::{Case, Program, engine, provider};
 
 const CORE: &str = "bench.publish.core";
 const STORED: &str = "bench.publish.stored";
@@ -38,30 +38,6 @@ impl Publish {
 
     const fn subject(self) -> &'static str {
         if self.stored { STORED } else { CORE }
-    }
-
-    pub(super) async fn prepare(self, url: &str) -> Result<(), Box<dyn Error>> {
-        if self.stored {
-            let jetstream = jetstream::new(async_nats::connect(url).await?);
-            let config = stream::Config {
-                name: STREAM.to_owned(),
-                subjects: vec![STORED.to_owned()],
-                storage: stream::StorageType::Memory,
-                max_messages: 1_000,
-                ..stream::Config::default()
-            };
-            jetstream.get_or_create_stream(config).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs one round and returns how many messages a second were published.
-    pub(super) async fn rate(self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
-        let rate = match program {
-            Program::Raw | Program::ByHand => self.by_client(url, program).await,
-            Program::Untraced | Program::Traced => self.by_ours(url, program).await,
-        };
-        rate.map_err(|error| -> Box<dyn Error> { error })
     }
 
     async fn by_client(self, url: &str, program: Program) -> Result<f64, BoxError> {
@@ -131,6 +107,31 @@ impl Publish {
     #[allow(clippy::cast_precision_loss)] // there are far fewer than 2^52
     fn per_second(self, begun: Instant) -> f64 {
         self.messages as f64 / begun.elapsed().as_secs_f64()
+    }
+}
+
+impl Case for Publish {
+    async fn prepare(&self, url: &str) -> Result<(), Box<dyn Error>> {
+        if self.stored {
+            let jetstream = jetstream::new(async_nats::connect(url).await?);
+            let config = stream::Config {
+                name: STREAM.to_owned(),
+                subjects: vec![STORED.to_owned()],
+                storage: stream::StorageType::Memory,
+                max_messages: 1_000,
+                ..stream::Config::default()
+            };
+            jetstream.get_or_create_stream(config).await?;
+        }
+        Ok(())
+    }
+
+    async fn rate(&self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
+        let rate = match program {
+            Program::Raw | Program::ByHand | Program::Careless => self.by_client(url, program).await,
+            Program::Untraced | Program::Traced => self.by_ours(url, program).await,
+        };
+        rate.map_err(|error| -> Box<dyn Error> { error })
     }
 }
 

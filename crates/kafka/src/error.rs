@@ -88,6 +88,49 @@ pub(crate) fn commit(error: &KafkaError) -> BrokerError {
     described(Cause::of(error).broker_kind(), error, message.to_owned())
 }
 
+/// Says that a subscription cannot go on with its transactions.
+pub(crate) fn transaction(id: &str, error: &KafkaError) -> BrokerError {
+    let cause = Cause::of(error);
+    let message = match cause {
+        Cause::Fenced => format!(
+            "the transactional id `{id}` has another owner: another process or subscription uses the same id, or a handler \
+             took longer than `transaction.timeout.ms`; give each subscription of each process an id of its own"
+        ),
+        cause => format!("the transactions of `{id}` cannot go on: {}", cause.advice()),
+    };
+    let error_type = match error.rdkafka_error_code() {
+        // The client's own name for two errors of the protocol.
+        Some(RDKafkaErrorCode::Fenced) => error_type(RDKafkaErrorCode::ProducerFenced),
+        _ => type_of(error),
+    };
+    BrokerError::new(cause.broker_kind(), error_type, message).with_source(error.clone())
+}
+
+/// Says that a message is not settled as it was to be, since its transaction is aborted for another one.
+pub(crate) fn taken_back() -> BrokerError {
+    let message = "the transaction of its batch is aborted, and the messages of the batch come one by one";
+    BrokerError::new(BrokerErrorKind::Other, "transaction_aborted", message)
+}
+
+/// Says that the last transaction is still open at the end.
+pub(crate) fn not_aborted(id: &str) -> BrokerError {
+    let message = format!(
+        "the last transaction of `{id}` was not ended within 10 s: readers wait until a start with the same id or \
+         `transaction.timeout.ms` ends it"
+    );
+    BrokerError::new(BrokerErrorKind::Timeout, TIMEOUT, message)
+}
+
+/// Says that a message is published by nobody's handler.
+pub(crate) fn no_transaction(topic: &str) -> PublishError {
+    let message = format!(
+        "the message to `{}` was not published: no message is being handled whose transaction it could be part of; publish before \
+         the handler ends, or with a publisher of the connection",
+        topic.escape_debug()
+    );
+    PublishError::new(PublishErrorKind::Refused, "no_transaction", message)
+}
+
 /// Says which property cannot be set, without its value: it may be a secret.
 pub(crate) fn property(name: &str, why: &str) -> BrokerError {
     BrokerError::configuration(format!("the property `{name}` cannot be used: {why}"))

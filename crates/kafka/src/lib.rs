@@ -56,6 +56,7 @@ mod semconv;
 mod subscriber;
 mod subscription;
 mod tombstone;
+mod transaction;
 
 pub use self::broker::Kafka;
 pub use self::carrier::{HeaderExtractor, HeaderInjector, RecordHeaders};

@@ -53,6 +53,20 @@ pub(crate) fn system(server: Option<(&str, u16)>, client_id: Option<&str>, clust
     Arc::new(system)
 }
 
+/// Describes a connection for a subscription that settles in transactions: what is to come again ends one too.
+pub(crate) fn transactional(system: &System) -> Arc<System> {
+    let operations = Operations { retry: Some("abort"), ..OPERATIONS };
+    let server = system.server().map(|(address, port)| (Arc::<str>::from(address), port));
+    let mut described = System::new(SYSTEM, operations);
+    if let Some((address, port)) = server {
+        described = described.with_server(address, port);
+    }
+    if let Some(id) = system.client_id() {
+        described = described.with_client_id(id);
+    }
+    Arc::new(system.attributes().iter().cloned().fold(described, System::with_attribute))
+}
+
 /// Returns the host and port the user configured, unless they configured different ones (ATTR-C-17, ATTR-C-18).
 pub(crate) fn server(bootstrap_servers: &str) -> Option<(String, u16)> {
     let mut servers = bootstrap_servers.split(',').map(str::trim).filter(|server| !server.is_empty()).map(address);

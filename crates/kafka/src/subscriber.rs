@@ -2,12 +2,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use throughline_core::broker::{BrokerError, Observe, Received, RetryRoute, Subscriber, Subscription};
-use throughline_core::message::Source;
+use throughline_core::message::{Source, System};
 
 use crate::broker::Connection;
 use crate::consumer::ConsumerHandle;
 use crate::semconv::SYSTEM;
 use crate::subscription::Topic;
+use crate::{semconv, transaction};
 
 /// Starts a subscription.
 pub(crate) async fn subscribe(
@@ -24,7 +25,12 @@ pub(crate) async fn subscribe(
     let mut topic = topic.clone();
     // A router may have put a prefix before the names.
     topic.names = subscription.patterns().iter().map(|pattern| Arc::from(pattern.as_str())).collect();
-    let source = Arc::new(source(connection, &topic));
+    if let Some(id) = topic.exactly_once.clone() {
+        let system = semconv::transactional(&connection.system);
+        let source = Arc::new(source(system, &topic));
+        return transaction::subscribe(connection, topic, id, source).await;
+    }
+    let source = Arc::new(source(Arc::clone(&connection.system), &topic));
     let concurrency = topic.concurrency();
     let retry = topic.retry_route().map(|route| Arc::new(route) as Arc<dyn RetryRoute>);
     let consumer = ConsumerHandle::start(connection, topic).await?;
@@ -33,8 +39,8 @@ pub(crate) async fn subscribe(
 
 /// Describes what a subscription reads from. Topics are few and have names of their own, so a pattern is not their template: each
 /// message is shown under its topic (ATTR-K-01, ATTR-K-03).
-fn source(connection: &Connection, topic: &Topic) -> Source {
-    let source = Source::new(Arc::clone(&connection.system));
+fn source(system: Arc<System>, topic: &Topic) -> Source {
+    let source = Source::new(system);
     let source = match topic.names.as_slice() {
         [only] if !topic.is_pattern => source.with_destination(Arc::clone(only)),
         _ => source,

@@ -34,6 +34,7 @@ const DEFAULT_REBALANCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// | [`prefetch`](Self::prefetch) | 1,000 messages of each partition | bounds memory, and what comes twice after a crash |
 /// | [`commit_interval`](Self::commit_interval) | 1 s | bounds what comes twice after a crash |
 /// | [`rebalance_timeout`](Self::rebalance_timeout) | 10 s | handlers of lost partitions finish, the group does not wait for ever |
+/// | delivery | at least once | [`exactly_once`](Self::exactly_once) costs a transaction for each message or batch |
 ///
 /// # Examples
 ///
@@ -63,6 +64,8 @@ pub struct Topic {
     pub(crate) commit: Commit,
     pub(crate) rebalance_timeout: Duration,
     pub(crate) retry: Option<Arc<RetryTopics>>,
+    /// The `transactional.id`.
+    pub(crate) exactly_once: Option<Arc<str>>,
 }
 
 /// Which messages wait for each other.
@@ -108,6 +111,7 @@ impl Topic {
             commit: Commit::Every(DEFAULT_COMMIT_INTERVAL),
             rebalance_timeout: DEFAULT_REBALANCE_TIMEOUT,
             retry: None,
+            exactly_once: None,
         }
     }
 
@@ -396,6 +400,56 @@ impl Topic {
         self.rebalance_timeout = limit;
         self
     }
+
+    /// Consumes, processes and produces exactly once: what is published for a message and the group's offset are committed in one
+    /// transaction, or neither is. Who reads the results with `read_committed` sees each once, also when a process is killed in
+    /// between.
+    ///
+    /// The transaction holds the replies, what the handler sends with its [`Publisher`](throughline_core::Publisher) argument, and
+    /// dead letters. What is sent with a publisher of [`Kafka`](crate::Kafka) itself, or to another system, is no part of it. Nor is a
+    /// handler run exactly once: an attempt that fails is taken back and made again. A task that a handler leaves behind publishes
+    /// with whatever transaction is open then, and fails where none is.
+    ///
+    /// # The id
+    ///
+    /// `id` is the `transactional.id`. It must be another one in each process of the group, and in each subscription: who starts with
+    /// an id takes it from whoever has it, whose subscription then ends with an error of kind
+    /// [`Ended`](throughline_core::broker::BrokerErrorKind::Ended). It should be the same one after a restart of the process, such as the ordinal of
+    /// a stateful set: the start then ends at once what a killed process left open. Otherwise that keeps readers, and the members
+    /// that got its partitions, waiting until `transaction.timeout.ms` is over.
+    ///
+    /// # How it works
+    ///
+    /// There is one transaction at a time, of one message or one [`batch`](Self::batch), whatever is said of order and concurrency.
+    /// Each takes some ten milliseconds, however many messages it has: batches are what makes it fast. A message that is to be tried again comes
+    /// again in this process, after its delay and before others. A batch of which one message fails is taken back as a whole, and its
+    /// messages come one by one, each in a batch of its own.
+    ///
+    /// | property | default | what it is here |
+    /// | --- | --- | --- |
+    /// | `transaction.timeout.ms` | 60000 | the longest a handler may take from its first publish on; the broker aborts after it, and the subscription ends |
+    ///
+    /// # Errors
+    ///
+    /// The start fails with kind [`Configuration`](throughline_core::broker::BrokerErrorKind::Configuration) without a
+    /// [`group`](Self::group), with an empty id, with [`ReadUncommitted`](Isolation::ReadUncommitted), and where
+    /// `enable.idempotence` is off.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::broker::Subscription;
+    /// use throughline_kafka::Topic;
+    ///
+    /// let billing = Topic::new("orders").group("billing").exactly_once("billing-1").batch(100, Duration::from_millis(50));
+    /// assert_eq!(Subscription::from(billing).needs().len(), 1);
+    /// ```
+    #[must_use]
+    pub fn exactly_once(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.exactly_once = Some(id.into());
+        self
+    }
 }
 
 impl Topic {
@@ -409,6 +463,7 @@ impl Topic {
     /// messages of several and follow each other.
     pub(crate) const fn concurrency(&self) -> usize {
         match self.order {
+            _ if self.exactly_once.is_some() => 1,
             Order::Unordered(workers) => workers,
             Order::ByKey(_) | Order::ByPartition if self.batch.is_some() => 1,
             Order::ByKey(workers) => workers,
@@ -439,6 +494,9 @@ impl From<Topic> for Subscription {
         if !topic.partitions.is_empty() {
             subscription = subscription.with_need("partitions by their number");
         }
+        if topic.exactly_once.is_some() {
+            subscription = subscription.with_need("transactions");
+        }
         subscription.with_native(topic)
     }
 }
@@ -458,6 +516,7 @@ mod tests {
         assert!(Subscription::from(Topic::new("orders").group("g").by_key(4)).needs().is_empty());
         assert_eq!(Subscription::from(Topic::pattern("^orders")).needs().len(), 1);
         assert_eq!(Subscription::from(Topic::new("orders").partition(0).partition(1)).needs().len(), 1);
+        assert_eq!(Subscription::from(Topic::new("orders").group("g").exactly_once("g-1")).needs().len(), 1);
     }
 
     #[test]

@@ -134,6 +134,7 @@ pub struct Received {
     pub tag: u64,
     /// The lane of [`with_lane`](Self::with_lane).
     lane: Option<u32>,
+    ends_batch: bool,
     settle: Option<Arc<dyn Settle>>,
 }
 
@@ -149,7 +150,7 @@ impl Received {
     #[inline]
     #[must_use]
     pub const fn new(delivery: Delivery) -> Self {
-        Self { delivery, tag: 0, lane: None, settle: None }
+        Self { delivery, tag: 0, lane: None, ends_batch: false, settle: None }
     }
 
     /// Puts the message into a lane: messages of one lane are handled one after the other, in the order in which they were received,
@@ -169,6 +170,27 @@ impl Received {
     pub const fn with_lane(mut self, lane: u32) -> Self {
         self.lane = Some(lane);
         self
+    }
+
+    /// Completes the batch the message is in, where messages are handed over in batches: the next one is in another batch. It is for
+    /// brokers that know which messages belong together.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, broker::Received};
+    /// let last = Received::new(Delivery::new("orders", "x")).with_batch_end();
+    /// # let _ = last;
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_batch_end(mut self) -> Self {
+        self.ends_batch = true;
+        self
+    }
+
+    pub(crate) const fn ends_batch(&self) -> bool {
+        self.ends_batch
     }
 
     /// Returns the lane of the message, if it has one.
@@ -316,10 +338,11 @@ pub trait Settle: Send + Sync + 'static {
     /// Fails when the broker could not be told; the message must then be delivered again.
     async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError>;
 
-    /// Tells whether [`settle`](Self::settle) only notes what became of a message, and the broker hears of it later and of many at
-    /// once. Such a settlement is no operation of its own in telemetry; the adapter reports the later one with
-    /// [`Observe::settled`] (SPAN-33). The default is that the broker is told at once.
-    fn is_deferred(&self) -> bool {
+    /// Tells, after [`settle`](Self::settle), whether that only noted what became of the message, and the broker hears of it later
+    /// and of many at once. Such a settlement is no operation of its own in telemetry; the adapter reports the later one with
+    /// [`Observe::settled`], or the settlement of another message was it (SPAN-33). The default is that the broker is told at once.
+    fn is_deferred(&self, message: &Received) -> bool {
+        let _ = message;
         false
     }
 

@@ -42,6 +42,19 @@ pub trait Publish: Send + Sync + 'static {
         results
     }
 
+    /// Tells whether what is published counts only when the messages it was published for are settled, and together with them.
+    ///
+    /// Such a transport is that of one [`Subscriber`](super::Subscriber::transport) alone. The framework calls
+    /// [`discard`](Self::discard) before a message is handled once more in place or forwarded, so that nothing of a failed attempt
+    /// counts. The default is that a message counts as soon as it is published.
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
+    /// Takes back all that was published and is not settled yet; called only where [`is_atomic`](Self::is_atomic) says so. Where it
+    /// cannot be taken back, settling must fail. The default does nothing.
+    async fn discard(&self) {}
+
     /// Publishes a message and waits for its reply.
     ///
     /// # Errors

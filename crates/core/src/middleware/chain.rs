@@ -62,6 +62,9 @@ pub(crate) trait Endpoint: Send + Sync {
     fn call(&self, delivery: Delivery) -> BoxFuture<'_, Outcome>;
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>>;
+
+    /// What publishes in the end.
+    fn transport(&self) -> &dyn Publish;
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -128,6 +131,47 @@ impl<'a> Next<'a> {
     /// ```
     pub async fn publish(self, envelope: Envelope) -> Result<Receipt, PublishError> {
         self.endpoint.publish(envelope).await
+    }
+}
+
+impl Next<'_> {
+    /// Takes back what was published for this delivery so far, where the subscription publishes and settles in one transaction; does
+    /// nothing elsewhere. Middleware that runs a failed delivery again calls it before, or what the failed attempt published would
+    /// count with the next one; the framework's own does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Outcome, middleware::Next};
+    ///
+    /// async fn twice(delivery: Delivery, next: Next<'_>) -> Outcome {
+    ///     let outcome = next.run(delivery.clone()).await;
+    ///     if outcome.failure().is_none() {
+    ///         return outcome;
+    ///     }
+    ///     next.discard().await;
+    ///     next.run(delivery).await
+    /// }
+    /// ```
+    pub async fn discard(self) {
+        let transport = self.endpoint.transport();
+        if transport.is_atomic() {
+            transport.discard().await;
+        }
+    }
+
+    /// Prepares that some messages of a delivery are forwarded, and returns whether they may be. What was published for them is taken
+    /// back before. Where that would take back what was published for the others too, nothing may be forwarded: the messages must come
+    /// one by one.
+    pub(super) async fn may_forward(self, wanted: &[bool]) -> bool {
+        if !self.endpoint.transport().is_atomic() {
+            return true;
+        }
+        if wanted.contains(&false) {
+            return false;
+        }
+        self.discard().await;
+        true
     }
 }
 

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -16,6 +17,7 @@ const ORIGIN: &str = "dead-letter-origin";
 ///
 /// The body and the headers stay as they are, with the context of the producer (SPAN-37); `dead-letter-reason`,
 /// `dead-letter-error` (the `error.type`) and `dead-letter-origin` are set, not added, so they never pile up. A message that cannot be forwarded is not settled but retried.
+/// Where the subscription publishes and settles in one transaction, what the message's attempts published is taken back before.
 ///
 /// # Examples
 ///
@@ -73,6 +75,15 @@ impl Middleware for DeadLetter {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         let outcome = next.run(delivery.clone()).await;
         let count = if delivery.is_batch() { delivery.messages().len() } else { 0 };
+        let is_given_up = |index| matches!(outcome.settlement_of(index), Settlement::Reject { .. });
+        let indices = 0..delivery.messages().len();
+        if !indices.clone().any(is_given_up) {
+            return outcome;
+        }
+        let given_up: Vec<bool> = indices.map(is_given_up).collect();
+        if !next.may_forward(&given_up).await {
+            return outcome.map_each(count, |index, own| one_by_one(own, &given_up, index));
+        }
         let mut buried: Vec<Option<Result<Buried, Failure>>> = Vec::with_capacity(count.max(1));
         for (index, message) in delivery.messages().iter().enumerate() {
             buried.push(match outcome.settlement_of(index) {
@@ -81,9 +92,6 @@ impl Middleware for DeadLetter {
                 ),
                 _ => None,
             });
-        }
-        if buried.iter().all(Option::is_none) {
-            return outcome;
         }
         outcome.map_each(count, |index, own| match buried.get_mut(index).and_then(Option::take) {
             None => own,
@@ -99,6 +107,14 @@ impl Middleware for DeadLetter {
             }
         })
     }
+}
+
+/// Lets a message that is to be forwarded come again by itself, at once.
+pub(super) fn one_by_one(own: Outcome, wanted: &[bool], index: usize) -> Outcome {
+    if wanted.get(index).copied().unwrap_or_default() {
+        return own.with_settlement(Settlement::retry_after(Duration::ZERO));
+    }
+    own
 }
 
 /// Makes a text safe for the headers of every broker: printable ASCII, at most 200 characters.

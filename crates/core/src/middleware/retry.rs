@@ -162,6 +162,7 @@ impl Middleware for Retry {
                 let messages = if delivery.is_batch() { delivery.messages().len() } else { 0 };
                 return outcome.map_each(messages, |_, own| give_up(own, attempt));
             }
+            next.discard().await;
             tokio::time::sleep(self.backoff.delay(attempt)).await;
             attempt += 1;
             let scope = delivery.telemetry_scope();

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tracing::warn;
 
-use super::dead_letter::header_text;
+use super::dead_letter::{header_text, one_by_one};
 use super::{Middleware, Next};
 use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Settlement};
@@ -30,35 +30,30 @@ impl RetryLater {
         Self { route }
     }
 
-    /// Returns what becomes of a message that is to be tried again; `None` where nothing of it changes.
-    async fn postpone(
-        &self,
-        message: &Delivery,
-        outcome: &Outcome,
-        index: usize,
-        next: Next<'_>,
-    ) -> Option<Postponing> {
+    /// What is to become of a message, if it is to be tried again.
+    fn plan(&self, message: &Delivery, outcome: &Outcome, index: usize) -> Option<Plan> {
         let Settlement::Retry { after } = outcome.settlement_of(index) else { return None };
-        let failure = outcome.failure_of(index);
         // With a failure the delay is that of the failure rule, which the route stands for.
-        let Some(place) = self.route.place(message, after.filter(|_| failure.is_none())) else {
-            return Some(Postponing::GivenUp(message.attempt()));
-        };
-        match next.publish(forward(message, failure, place)).await {
-            Ok(_) => Some(Postponing::Waits),
-            Err(error) => {
-                warn!(destination = message.destination(), %error, "a message is tried again in place: it cannot wait elsewhere");
-                None
-            }
-        }
+        let asked = after.filter(|_| outcome.failure_of(index).is_none());
+        Some(self.route.place(message, asked).map_or(Plan::GiveUp, Plan::Wait))
     }
 }
 
-/// What becomes of a message that is to be tried again.
-#[derive(Clone, Copy)]
-enum Postponing {
-    GivenUp(u32),
-    Waits,
+/// What is to become of a message that is to be tried again.
+enum Plan {
+    GiveUp,
+    Wait(RetryPlace),
+}
+
+/// Returns whether the message waits elsewhere now.
+async fn postpone(message: &Delivery, failure: Option<&Failure>, place: RetryPlace, next: Next<'_>) -> bool {
+    match next.publish(forward(message, failure, place)).await {
+        Ok(_) => true,
+        Err(error) => {
+            warn!(destination = message.destination(), %error, "a message is tried again in place: it cannot wait elsewhere");
+            false
+        }
+    }
 }
 
 fn forward(message: &Delivery, failure: Option<&Failure>, place: RetryPlace) -> Envelope {
@@ -82,23 +77,35 @@ impl Middleware for RetryLater {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         let outcome = next.run(delivery.clone()).await;
         let count = if delivery.is_batch() { delivery.messages().len() } else { 0 };
-        let mut postponed = Vec::with_capacity(count.max(1));
-        for (index, message) in delivery.messages().iter().enumerate() {
-            postponed.push(self.postpone(message, &outcome, index, next).await);
-        }
-        if postponed.iter().all(Option::is_none) {
+        let fails = |index| matches!(outcome.settlement_of(index), Settlement::Retry { .. });
+        if !(0..delivery.messages().len()).any(fails) {
             return outcome;
         }
-        outcome.map_each(count, |index, own| match postponed.get(index).copied().flatten() {
+        let messages = delivery.messages().iter().enumerate();
+        let plans: Vec<Option<Plan>> =
+            messages.clone().map(|(index, message)| self.plan(message, &outcome, index)).collect();
+        let wanted: Vec<bool> = plans.iter().map(|plan| matches!(plan, Some(Plan::Wait(_)))).collect();
+        if wanted.contains(&true) && !next.may_forward(&wanted).await {
+            return outcome.map_each(count, |index, own| one_by_one(own, &wanted, index));
+        }
+        let mut done = Vec::with_capacity(count.max(1));
+        for ((index, message), plan) in messages.zip(plans) {
+            done.push(match plan {
+                Some(Plan::Wait(place)) => {
+                    postpone(message, outcome.failure_of(index), place, next).await.then_some(Settlement::Ack)
+                }
+                Some(Plan::GiveUp) => Some(Settlement::reject(format!("failed {} times", message.attempt()))),
+                None => None,
+            });
+        }
+        outcome.map_each(count, |index, own| match done.get_mut(index).and_then(Option::take) {
             None => own,
-            Some(Postponing::GivenUp(attempt)) => {
-                own.with_settlement(Settlement::reject(format!("failed {attempt} times")))
+            Some(Settlement::Ack) => {
+                let mut own = own.with_settlement(Settlement::Ack);
+                own.insert_extension(Postponed);
+                own
             }
-            Some(Postponing::Waits) => {
-                let mut done = own.with_settlement(Settlement::Ack);
-                done.insert_extension(Postponed);
-                done
-            }
+            Some(given_up) => own.with_settlement(given_up),
         })
     }
 }

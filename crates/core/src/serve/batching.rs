@@ -72,9 +72,10 @@ impl Batcher {
     /// Adds a message and returns the unit of work it completes, if it does.
     pub(super) fn push(&mut self, received: Received) -> Option<Work> {
         let Some(policy) = self.policy else { return Some(Work::Single(received)) };
+        let is_last = received.ends_batch() || self.pending.len() + 1 >= policy.max_messages;
         self.pending.push(received);
         self.deadline.get_or_insert_with(|| Instant::now() + policy.max_wait);
-        (self.pending.len() >= policy.max_messages).then(|| Work::Batch(self.take_pending()))
+        is_last.then(|| Work::Batch(self.take_pending()))
     }
 
     /// Returns what is collected so far.

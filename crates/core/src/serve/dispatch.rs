@@ -15,7 +15,8 @@ use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, Middleware, Next, Overrides, RetryLater, ScopeUse, Settler, decide, panicked, process_with,
+    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, decide, panicked,
+    process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, run_in};
@@ -254,6 +255,10 @@ impl Endpoint for Dispatcher {
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         Box::pin(self.replies.publisher().publish_envelope(envelope))
     }
+
+    fn transport(&self) -> &dyn Publish {
+        self.replies.publisher().transport()
+    }
 }
 
 /// What dead letters and retries elsewhere stand before.
@@ -272,5 +277,9 @@ impl Endpoint for Answering<'_> {
         // Like a reply it sees what the handler has changed, whether or not its scope was open before.
         let context = self.scope.as_ref().map(|scope| scope.context().clone());
         Box::pin(run_in(context, self.dispatcher.publish(envelope)))
+    }
+
+    fn transport(&self) -> &dyn Publish {
+        self.dispatcher.transport()
     }
 }

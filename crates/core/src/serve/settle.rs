@@ -21,7 +21,7 @@ pub(super) async fn settle_one(
     }
     let Some(settle) = message.take_settle() else { return };
     let result = settle.settle(message, settlement).await;
-    if result.is_ok() && settle.is_deferred() {
+    if result.is_ok() && settle.is_deferred(message) {
         return;
     }
     if let Err(error) = &result {

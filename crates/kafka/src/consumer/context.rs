@@ -21,7 +21,7 @@ pub(crate) struct Context {
 impl Context {
     /// Takes partitions over, from where they are to be read.
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) {
-        let starts = start::positions(consumer, &self.shared.settings, partitions).unwrap_or_else(|failed| {
+        let starts = start::positions(consumer, &self.shared, partitions).unwrap_or_else(|failed| {
             warn!(error = %failed, "where to begin is not known; the client decides by `auto.offset.reset`");
             start::keys(partitions).into_iter().map(|(topic, number)| (topic, number, None)).collect()
         });
@@ -33,14 +33,12 @@ impl Context {
             _ => consumer.assign(partitions),
         };
         note(assigned, "partitions could not be assigned");
+        self.shared.commit_starts(consumer);
     }
 
     /// Gives partitions up: handlers that run may finish, what is settled is committed, and from then on nothing of them counts.
     fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
         let gone = self.shared.disown(partitions);
-        for partition in &gone {
-            partition.leave();
-        }
         if consumer.assignment_lost() {
             // Another member has them already: a commit would be refused.
             warn!(partitions = gone.len(), "partitions were lost; what was not committed comes again");

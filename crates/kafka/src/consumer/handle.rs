@@ -88,6 +88,10 @@ impl ConsumerHandle {
         Ok(handle)
     }
 
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub(crate) fn observe(&self, observer: Arc<dyn Observe>) {
         report::measure_lag(&self.shared, &*observer);
         self.shared.set_observer(observer);

@@ -12,3 +12,5 @@ mod start;
 mod watermarks;
 
 pub(crate) use self::handle::ConsumerHandle;
+pub(crate) use self::partition::Partition;
+pub(crate) use self::shared::Shared;

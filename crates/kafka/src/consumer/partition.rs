@@ -121,7 +121,7 @@ impl Partition {
         }
     }
 
-    /// Begins at an offset that is to be committed, although no message before it was settled here.
+    /// Begins at an offset that a group commits, although no message before it was settled here.
     pub(crate) fn starting_at(self, offset: i64) -> Self {
         self.lock().position = Some(offset);
         self
@@ -169,6 +169,11 @@ impl Partition {
         self.lock().phase == Phase::Owned
     }
 
+    /// Tells whether another member may have it by now, so that nothing of it may be committed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lock().phase == Phase::Lost
+    }
+
     /// From now on nothing is settled or committed.
     pub(crate) fn lose(&self) {
         self.lock().phase = Phase::Lost;
@@ -194,6 +199,17 @@ impl Partition {
         state.window.front().map(|first| first.offset)
     }
 
+    /// Asks for it once more, where the move failed.
+    pub(crate) fn ask_for_rewind(&self) {
+        self.lock().rewind = true;
+    }
+
+    /// Returns where to go on: at the first message that is not settled. `None` as long as that is not known.
+    pub(crate) fn next(&self) -> Option<i64> {
+        let state = self.lock();
+        state.window.front().map(|first| first.offset).or(state.position)
+    }
+
     /// Notes where the partition ends at present.
     pub(crate) fn note_end(&self, offset: i64) {
         self.end.store(offset, Ordering::Relaxed);
@@ -202,9 +218,8 @@ impl Partition {
     /// Returns how many messages are between what is settled and the end, as far as the client knows.
     pub(crate) fn lag(&self) -> Option<i64> {
         let end = self.end.load(Ordering::Relaxed);
-        let state = self.lock();
-        let position = state.window.front().map(|first| first.offset).or(state.position)?;
-        (end >= 0).then(|| (end - position).max(0))
+        let next = self.next()?;
+        (end >= 0).then(|| (end - next).max(0))
     }
 
     async fn commit_now(&self, position: i64) -> Result<(), BrokerError> {
@@ -215,7 +230,7 @@ impl Partition {
     }
 
     /// Marks a message as settled. Returns the offset to commit where it moved.
-    fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
+    pub(crate) fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
         let mut state = self.lock();
         state.set(offset, Progress::Settled);
         if state.phase == Phase::Lost {
@@ -264,7 +279,7 @@ impl Settle for Partition {
         }
     }
 
-    fn is_deferred(&self) -> bool {
+    fn is_deferred(&self, _message: &Received) -> bool {
         !self.commits_each_message
     }
 

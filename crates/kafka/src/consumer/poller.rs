@@ -15,6 +15,7 @@ use super::handle::{FINISH_WAIT, Orders, Task};
 use super::partition::Partition;
 use super::shared::Shared;
 use super::{start, watermarks};
+use crate::config::unusable;
 use crate::error;
 use crate::record::to_delivery;
 use crate::subscription::{Commit, Order, read_retry};
@@ -122,9 +123,8 @@ impl Poller {
     /// Connects, and asks for the partitions.
     fn begin(&mut self, config: &ClientConfig) -> Result<Arc<BaseConsumer<Context>>, BrokerError> {
         let context = Context { shared: Arc::clone(&self.shared), client: crate::context::Context::default() };
-        let consumer: BaseConsumer<Context> = config
-            .create_with_context(context)
-            .map_err(|failed| error::broker("the consumer could not be made", &failed))?;
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(context).map_err(|failed| unusable(&failed))?;
         let consumer = Arc::new(consumer);
         self.shared.set_consumer(&consumer);
         let topic = &self.shared.settings;
@@ -153,9 +153,11 @@ impl Poller {
     fn assign_given(&self, consumer: &BaseConsumer<Context>, keys: &[(Arc<str>, i32)]) -> Result<(), BrokerError> {
         let cannot = |failed: KafkaError| error::broker("the partitions could not be assigned", &failed);
         let mut list = start::list_of(keys);
-        let starts = start::positions(consumer, &self.shared.settings, &mut list).map_err(cannot)?;
+        let starts = start::positions(consumer, &self.shared, &mut list).map_err(cannot)?;
         self.shared.own(starts);
-        consumer.assign(&list).map_err(cannot)
+        consumer.assign(&list).map_err(cannot)?;
+        self.shared.commit_starts(consumer);
+        Ok(())
     }
 
     /// Hands out what comes, for a while.
@@ -197,6 +199,10 @@ impl Poller {
         let mut wait = Duration::ZERO;
         if self.shared.settings.is_retry_topic(&partition.topic) {
             (delivery, wait) = read_retry(delivery);
+        }
+        if self.shared.settings.exactly_once.is_some() {
+            // A transaction looks there whether the partition is still this member's.
+            delivery.insert_extension(Arc::clone(&partition));
         }
         let lane = self.lane_of(&partition, message.key());
         let tag = u64::try_from(message.offset()).unwrap_or_default();
@@ -293,10 +299,13 @@ impl Poller {
             offset,
             "a message was given up and is read again"
         );
-        self.shared.own([(Arc::clone(&partition.topic), partition.number, None)]);
         if let Err(failed) = consumer.seek(&partition.topic, partition.number, Offset::Offset(offset), SEEK_WAIT) {
-            warn!(error = %failed, "the partition could not be read again; its messages come with the next assignment");
+            warn!(error = %failed, "the partition cannot be read again yet; until then nothing of it is committed");
+            partition.ask_for_rewind();
+            return;
         }
+        // What was handed out before belongs to a time that is over; nothing was polled since the move.
+        self.shared.own([(Arc::clone(&partition.topic), partition.number, Some(offset))]);
     }
 
     fn pause(&mut self, consumer: &BaseConsumer<Context>, partition: &Arc<Partition>) {

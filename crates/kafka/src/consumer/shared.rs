@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use throughline_core::broker::{BrokerError, Observe, Received};
@@ -36,6 +36,8 @@ struct Owned {
     partitions: HashMap<(Arc<str>, i32), Arc<Partition>>,
     /// A partition keeps its lane also when it comes back.
     lanes: HashMap<(Arc<str>, i32), u32>,
+    /// Where partitions that were given up go on, without a group: nobody else keeps it.
+    places: HashMap<(Arc<str>, i32), i64>,
 }
 
 /// A message that waits for its next attempt.
@@ -112,7 +114,7 @@ impl Shared {
         self.owned().partitions.values().map(Arc::clone).collect()
     }
 
-    /// Takes partitions over; each with the offset it begins at where that is to be committed.
+    /// Takes partitions over; each with the offset it begins at where that is not the group's.
     pub(crate) fn own(self: &Arc<Self>, assigned: impl IntoIterator<Item = (Arc<str>, i32, Option<i64>)>) {
         let mut owned = self.owned();
         for (topic, number, start) in assigned {
@@ -120,7 +122,7 @@ impl Shared {
             let next = u32::try_from(owned.lanes.len()).unwrap_or(u32::MAX);
             let lane = *owned.lanes.entry(key.clone()).or_insert(next);
             let mut partition = Partition::new(topic, number, lane, self);
-            if let Some(offset) = start.filter(|_| self.settings.group.is_some()) {
+            if let Some(offset) = start {
                 partition = partition.starting_at(offset);
             }
             if let Some(earlier) = owned.partitions.insert(key, Arc::new(partition)) {
@@ -132,15 +134,30 @@ impl Shared {
         self.is_assigned.store(true, Ordering::Release);
     }
 
-    /// Gives partitions up and returns them.
+    /// Returns where a subscription without a group goes on in a partition that it had before.
+    pub(crate) fn place(&self, topic: &Arc<str>, number: i32) -> Option<i64> {
+        self.owned().places.get(&(Arc::clone(topic), number)).copied()
+    }
+
+    /// Gives partitions up and returns them: no handler begins with a message of theirs any more.
     pub(crate) fn disown(&self, revoked: &TopicPartitionList) -> Vec<Arc<Partition>> {
         let mut owned = self.owned();
-        let gone = revoked
+        let gone: Vec<_> = revoked
             .elements()
             .iter()
             .filter_map(|element| owned.partitions.remove(&(Arc::from(element.topic()), element.partition())))
             .collect();
+        if self.settings.group.is_none() {
+            for partition in &gone {
+                let key = (Arc::clone(&partition.topic), partition.number);
+                owned.places.extend(partition.next().map(|next| (key, next)));
+            }
+        }
         drop(owned);
+        for partition in &gone {
+            partition.leave();
+        }
+        // Last: who sees the change sees what has left.
         self.generation.fetch_add(1, Ordering::AcqRel);
         // Given up here: nobody handles them, and the rebalance need not wait.
         self.take_waiting(|waiting| !self.owns(&waiting.partition));
@@ -185,7 +202,7 @@ impl Shared {
     /// [`note_commit`](Self::note_commit).
     pub(crate) fn commit_in_background(&self, consumer: &BaseConsumer<Context>) {
         let mut commits = self.commits();
-        if commits.background.is_some() {
+        if commits.background.is_some() || self.settings.exactly_once.is_some() {
             return;
         }
         let positions = uncommitted(&self.partitions());
@@ -205,6 +222,28 @@ impl Shared {
         consumer: &BaseConsumer<Context>,
         partitions: &[Arc<Partition>],
     ) -> KafkaResult<()> {
+        if self.settings.exactly_once.is_some() {
+            // Transactions commit the offsets.
+            return Ok(());
+        }
+        self.commit_positions(consumer, partitions)
+    }
+
+    /// Commits where partitions begin, before any of their messages is handed out, for a subscription whose other offsets are
+    /// committed in transactions. Blocks.
+    pub(crate) fn commit_starts(&self, consumer: &BaseConsumer<Context>) {
+        if self.settings.exactly_once.is_some() {
+            // A failure is reported there. The next start of the group then looks for the place once more.
+            let _ = self.commit_positions(consumer, &self.fresh_partitions());
+        }
+    }
+
+    /// The partitions of which nothing was handed out yet.
+    fn fresh_partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions().into_iter().filter(|partition| partition.held() == 0).collect()
+    }
+
+    fn commit_positions(&self, consumer: &BaseConsumer<Context>, partitions: &[Arc<Partition>]) -> KafkaResult<()> {
         let positions = uncommitted(partitions);
         if self.settings.group.is_none() || positions.is_empty() {
             return Ok(());
@@ -218,6 +257,14 @@ impl Shared {
         }
         report::commit(self, started, &positions, result.as_ref().err());
         result
+    }
+
+    /// Returns as what this member commits offsets in a transaction; `None` when it is none any more. Blocks shortly.
+    pub(crate) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        let consumer = self.consumer.get().and_then(Weak::upgrade)?;
+        let metadata = consumer.group_metadata()?;
+        // A member that was thrown out has no name until it joins again, and the broker would take offsets of a nobody.
+        (!consumer.assignment_lost()).then_some(metadata)
     }
 
     /// Commits one offset and waits for the broker's answer.

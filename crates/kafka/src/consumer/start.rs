@@ -6,7 +6,8 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Context;
-use crate::subscription::{StartPosition, Topic};
+use super::shared::Shared;
+use crate::subscription::StartPosition;
 
 /// How long the broker may take to say where a partition begins.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -19,11 +20,14 @@ pub(super) type Start = (Arc<str>, i32, Option<i64>);
 /// The end of a partition is asked for now and not left to the first fetch: what is published from here on must not be missed.
 pub(super) fn positions(
     consumer: &BaseConsumer<Context>,
-    topic: &Topic,
+    shared: &Shared,
     assigned: &mut TopicPartitionList,
 ) -> KafkaResult<Vec<Start>> {
     let keys = keys(assigned);
+    let topic = &shared.settings;
     let position = topic.start_position();
+    // Without a group this member has every partition from its start on: what it gets later was created since.
+    let is_later = topic.group.is_none() && shared.is_assigned();
     if keys.is_empty() || (position == StartPosition::Earliest && topic.group.is_some()) {
         return Ok(keys.into_iter().map(|(name, number)| (name, number, None)).collect());
     }
@@ -41,10 +45,12 @@ pub(super) fn positions(
             starts.push((name, number, None));
             continue;
         }
-        let offset = match position {
-            StartPosition::Earliest => consumer.fetch_watermarks(&name, number, ANSWER_WAIT)?.0,
-            StartPosition::Latest => consumer.fetch_watermarks(&name, number, ANSWER_WAIT)?.1,
-            StartPosition::Time(time) => at_time(consumer, &name, number, time)?,
+        let offset = match (shared.place(&name, number), position) {
+            (Some(place), _) => place,
+            (None, StartPosition::Latest) if is_later => consumer.fetch_watermarks(&name, number, ANSWER_WAIT)?.0,
+            (None, StartPosition::Earliest) => consumer.fetch_watermarks(&name, number, ANSWER_WAIT)?.0,
+            (None, StartPosition::Latest) => consumer.fetch_watermarks(&name, number, ANSWER_WAIT)?.1,
+            (None, StartPosition::Time(time)) => at_time(consumer, &name, number, time)?,
         };
         if let Some(mut element) = assigned.find_partition(&name, number) {
             element.set_offset(Offset::Offset(offset))?;

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod atomic;
 mod baggage;
 mod batches;
 mod bridge;
@@ -15,6 +16,7 @@ mod current_span;
 mod dead_letter;
 mod extractors;
 mod foreign;
+mod lanes;
 mod metrics;
 mod middleware;
 mod no_sdk;

@@ -1,0 +1,147 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use throughline_core::broker::{BrokerError, BrokerErrorKind, Observe, Publish, Received, RetryRoute, Subscriber};
+use throughline_core::message::Source;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::client::Client;
+use super::publisher::TransactionPublisher;
+use super::settings;
+use super::units::{Step, Units};
+use crate::broker::Connection;
+use crate::consumer::ConsumerHandle;
+use crate::error;
+use crate::publisher::KafkaPublisher;
+use crate::subscription::Topic;
+
+/// How often it is looked whether another member gets a message that waits for its next attempt.
+const WITHDRAWAL_CHECK: Duration = Duration::from_millis(50);
+
+/// How long the last abort may take.
+const FINISH_WAIT: Duration = Duration::from_secs(10);
+
+/// Starts a subscription that settles in transactions.
+pub(crate) async fn subscribe(
+    connection: &Connection,
+    topic: Topic,
+    id: Arc<str>,
+    source: Arc<Source>,
+) -> Result<Box<dyn Subscriber>, BrokerError> {
+    let config = settings::producer(&connection.config, &topic, &id)?;
+    let stopped =
+        |failed| BrokerError::new(BrokerErrorKind::Other, error::OTHER, "the runtime has stopped").with_source(failed);
+    // Before the consumer: what an earlier process left open holds offsets back.
+    let client = spawn_blocking(move || Client::start(&config, id)).await.map_err(stopped)??;
+    let producer = Arc::clone(&client.producer);
+    let retry = topic.retry_route().map(|route| Arc::new(route) as Arc<dyn RetryRoute>);
+    let consumer = ConsumerHandle::start(connection, topic).await?;
+    let units = Arc::new(Units::new(client, Arc::clone(consumer.shared())));
+    let inner = KafkaPublisher { connection: Arc::new(Connection { producer, ..connection.clone() }) };
+    let publisher = Arc::new(TransactionPublisher { inner, units: Arc::clone(&units) });
+    Ok(Box::new(TransactionSubscriber { source, consumer, retry, units, publisher }))
+}
+
+/// Hands out the messages of one transaction, and those of the next one when it has ended.
+struct TransactionSubscriber {
+    source: Arc<Source>,
+    consumer: ConsumerHandle,
+    retry: Option<Arc<dyn RetryRoute>>,
+    units: Arc<Units>,
+    publisher: Arc<TransactionPublisher>,
+}
+
+impl TransactionSubscriber {
+    /// Takes along what is here after partitions moved, so that the messages of those that left are given up at once.
+    fn follow_moves(&mut self) -> Result<(), BrokerError> {
+        if !self.units.has_moved() {
+            return Ok(());
+        }
+        while let Some(received) = self.consumer.try_receive() {
+            self.units.push(received?);
+        }
+        self.units.drop_withdrawn();
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Step, BrokerError> {
+        self.follow_moves()?;
+        match self.units.step()? {
+            Step::Empty => {}
+            step => return Ok(step),
+        }
+        match self.consumer.try_receive() {
+            Some(received) => {
+                self.units.push(received?);
+                self.units.step()
+            }
+            None => Ok(Step::Empty),
+        }
+    }
+}
+
+#[async_trait]
+impl Subscriber for TransactionSubscriber {
+    fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source)
+    }
+
+    fn redelivers(&self) -> bool {
+        true
+    }
+
+    fn retry_route(&self) -> Option<Arc<dyn RetryRoute>> {
+        self.retry.clone()
+    }
+
+    fn transport(&self) -> Option<Arc<dyn Publish>> {
+        Some(Arc::clone(&self.publisher) as _)
+    }
+
+    fn observe(&mut self, observer: Arc<dyn Observe>) {
+        self.consumer.observe(observer);
+    }
+
+    async fn receive(&mut self) -> Result<Received, BrokerError> {
+        loop {
+            match self.step()? {
+                Step::Ready(received) => return Ok(received),
+                Step::TakeBack => self.units.perform(Units::take_back).await?,
+                Step::Unit => self.units.ended.notified().await,
+                Step::Due(due) => sleep_until(due.min(Instant::now() + WITHDRAWAL_CHECK)).await,
+                Step::Empty => tokio::select! {
+                    received = self.consumer.receive() => self.units.push(received?),
+                    () = self.units.ended.notified() => {}
+                },
+            }
+        }
+    }
+
+    fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
+        match self.step() {
+            Ok(Step::Ready(received)) => Some(Ok(received)),
+            Ok(_) => None,
+            Err(failed) => Some(Err(failed)),
+        }
+    }
+
+    async fn close(&mut self) {
+        self.units.close();
+        self.consumer.close();
+    }
+
+    async fn finish(&mut self) -> Result<(), BrokerError> {
+        // What an aborted handler published, or what is still being committed.
+        let aborted = match timeout(FINISH_WAIT, self.units.perform(Units::take_back)).await {
+            Ok(aborted) => aborted,
+            Err(_) => {
+                self.units.client.give_up();
+                Err(error::not_aborted(&self.units.client.id))
+            }
+        };
+        let finished = self.consumer.finish().await;
+        aborted.and(finished)
+    }
+}

@@ -1,0 +1,312 @@
+//! Publishing and settling in one transaction: when the framework takes back what a failed attempt published.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use throughline_core::broker::{
+    Broker, BrokerError, Publish, PublishError, Received, RetryPlace, RetryRoute, Settle, Subscriber, Subscription,
+};
+use throughline_core::extract::{Batch, State};
+use throughline_core::message::{Source, System};
+use throughline_core::middleware::{Backoff, Middleware, Next, Retry};
+use throughline_core::telemetry::SettleSpans;
+use throughline_core::{App, Delivery, Envelope, Handler, Outcome, Publisher, Receipt, Settlement, serve};
+use throughline_memory::{Channel, Memory, SettledMessage};
+use throughline_testing::{Capture, attribute};
+
+use crate::support::Seen;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The in-memory broker, with a transport that says what it is called for. Nothing is really taken back.
+#[derive(Clone)]
+struct Atomic {
+    memory: Memory,
+    calls: Seen<String>,
+    is_atomic: bool,
+    /// Whether failed messages wait at `later`.
+    waits: bool,
+}
+
+impl Atomic {
+    fn new() -> Self {
+        Self { memory: Memory::recording(), calls: Seen::new(), is_atomic: true, waits: false }
+    }
+
+    /// Runs an app until so many messages are settled.
+    async fn run(&self, app: App, messages: &[&'static str], count: usize) -> Vec<SettledMessage> {
+        let running = serve(self.clone(), app.without_telemetry()).start().await.unwrap();
+        let publisher = self.memory.publisher().without_telemetry();
+        publisher.publish_batch("orders", messages.iter().copied()).await.unwrap();
+        let settled = self.memory.settled_within(count, LONG).await.unwrap();
+        running.shutdown().await.unwrap();
+        settled
+    }
+}
+
+#[async_trait]
+impl Broker for Atomic {
+    fn transport(&self) -> Arc<dyn Publish> {
+        panic!("the subscription has a transport of its own")
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
+        let inner = self.memory.subscribe(subscription).await?;
+        Ok(Box::new(AtomicSubscriber { inner, broker: self.clone() }))
+    }
+
+    async fn shutdown(&self) -> Result<(), BrokerError> {
+        self.memory.shutdown().await
+    }
+}
+
+struct AtomicSubscriber {
+    inner: Box<dyn Subscriber>,
+    broker: Atomic,
+}
+
+#[async_trait]
+impl Subscriber for AtomicSubscriber {
+    fn source(&self) -> Arc<Source> {
+        self.inner.source()
+    }
+
+    fn redelivers(&self) -> bool {
+        true
+    }
+
+    fn retry_route(&self) -> Option<Arc<dyn RetryRoute>> {
+        self.broker.waits.then(|| Arc::new(Later) as _)
+    }
+
+    fn transport(&self) -> Option<Arc<dyn Publish>> {
+        Some(Arc::new(self.broker.clone()))
+    }
+
+    /// One with the body `last` ends its batch.
+    async fn receive(&mut self) -> Result<Received, BrokerError> {
+        let received = self.inner.receive().await?;
+        Ok(if received.delivery.payload() == "last" { received.with_batch_end() } else { received })
+    }
+}
+
+struct Later;
+
+impl RetryRoute for Later {
+    fn place(&self, _message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
+        Some(RetryPlace { destination: "later".into(), due: SystemTime::now() })
+    }
+}
+
+#[async_trait]
+impl Publish for Atomic {
+    fn system(&self) -> Arc<System> {
+        self.memory.transport().system()
+    }
+
+    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        let body = String::from_utf8_lossy(envelope.payload()).into_owned();
+        self.calls.push(format!("{} {body}", envelope.destination().name()));
+        Ok(Receipt::new())
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.is_atomic
+    }
+
+    async fn discard(&self) {
+        self.calls.push("discard".to_owned());
+    }
+}
+
+fn retry() -> Retry {
+    Retry::new(Backoff::exponential(Duration::from_millis(1)))
+}
+
+/// Publishes each attempt and fails two of them.
+async fn third_time(order: String, delivery: Delivery, publisher: Publisher) -> Result<(), PublishError> {
+    publisher.publish("done", format!("{order} {}", delivery.attempt())).await?;
+    publisher.publish("done", "again").await?;
+    if delivery.attempt() < 3 {
+        return Err(PublishError::new(throughline_core::broker::PublishErrorKind::Other, "_OTHER", "not yet"));
+    }
+    Ok(())
+}
+
+/// Rejects the message `bad`, singly or in a batch.
+async fn inspect(batch: Batch<String>) {
+    for message in batch {
+        let is_bad = message.body().starts_with("bad");
+        message.settle(if is_bad { Settlement::reject("bad") } else { Settlement::Ack });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_in_place_begins_with_nothing_published() {
+    let broker = Atomic::new();
+    let app = App::new().subscribe(Channel::new("orders"), third_time.middleware(retry()));
+    let settled = broker.run(app, &["42"], 1).await;
+    assert_eq!(settled[0].settlement, Settlement::Ack);
+    let expected =
+        ["done 42 1", "done again", "discard", "done 42 2", "done again", "discard", "done 42 3", "done again"];
+    assert_eq!(broker.calls.take(), expected);
+}
+
+/// Middleware of a user that runs a delivery again can do as the framework's own does.
+#[tokio::test(start_paused = true)]
+async fn middleware_can_take_back_what_an_attempt_published() {
+    struct Twice;
+    #[async_trait]
+    impl Middleware for Twice {
+        async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
+            let outcome = next.run(delivery.clone()).await;
+            if outcome.failure().is_none() {
+                return outcome;
+            }
+            next.discard().await;
+            next.run(delivery.with_attempt(3)).await
+        }
+    }
+    let broker = Atomic::new();
+    let app = App::new().subscribe(Channel::new("orders"), third_time.middleware(Twice));
+    broker.run(app, &["42"], 1).await;
+    assert_eq!(broker.calls.take(), ["done 42 1", "done again", "discard", "done 42 3", "done again"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_messages_count_at_once_nothing_is_taken_back() {
+    let broker = Atomic { is_atomic: false, ..Atomic::new() };
+    let route = third_time.middleware(retry().attempts(2)).dead_letter("dead");
+    broker.run(App::new().subscribe(Channel::new("orders"), route), &["42"], 1).await;
+    assert_eq!(broker.calls.take(), ["done 42 1", "done again", "done 42 2", "done again", "dead 42"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_all_that_stays_of_a_message() {
+    let broker = Atomic::new();
+    let route = third_time.middleware(retry().attempts(1)).dead_letter("dead");
+    let settled = broker.run(App::new().subscribe(Channel::new("orders"), route), &["42"], 1).await;
+    assert_eq!(settled[0].settlement, Settlement::Ack);
+    assert_eq!(broker.calls.take(), ["done 42 1", "done again", "discard", "dead 42"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waits_elsewhere_leaves_nothing_else() {
+    let broker = Atomic { waits: true, ..Atomic::new() };
+    let settled = broker.run(App::new().subscribe(Channel::new("orders"), third_time), &["42"], 1).await;
+    assert_eq!(settled[0].settlement, Settlement::Ack);
+    assert_eq!(broker.calls.take(), ["done 42 1", "done again", "discard", "later 42"]);
+}
+
+fn batches(size: usize) -> Channel {
+    Channel::new("orders").batch(size, Duration::from_secs(1))
+}
+
+/// What was published for the others cannot be kept, so the message must come alone before it is forwarded.
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_nothing_is_forwarded_before_it_comes_alone() {
+    let broker = Atomic::new();
+    let app = App::new().subscribe(batches(2), inspect.dead_letter("dead"));
+    let settled = broker.run(app, &["good", "bad"], 3).await;
+    let shown: Vec<_> = settled.iter().map(|message| (message.delivery.attempt(), &message.settlement)).collect();
+    let at_once = Settlement::retry_after(Duration::ZERO);
+    assert_eq!(shown, [(1, &Settlement::Ack), (1, &at_once), (2, &Settlement::Ack)]);
+    assert_eq!(broker.calls.take(), ["discard", "dead bad"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_which_all_are_given_up_is_forwarded() {
+    let broker = Atomic::new();
+    let app = App::new().subscribe(batches(2), inspect.dead_letter("dead"));
+    let settled = broker.run(app, &["bad 1", "bad 2"], 2).await;
+    assert!(settled.iter().all(|message| message.settlement == Settlement::Ack), "{settled:?}");
+    assert_eq!(broker.calls.take(), ["discard", "dead bad 1", "dead bad 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_nothing_waits_elsewhere_before_it_comes_alone() {
+    async fn handle(batch: Batch<String>) {
+        for message in batch {
+            let is_bad = message.body() == "bad";
+            message.settle(if is_bad { Settlement::retry_after(LONG) } else { Settlement::Ack });
+        }
+    }
+    let broker = Atomic { waits: true, ..Atomic::new() };
+    let settled = broker.run(App::new().subscribe(batches(2), handle), &["good", "bad"], 3).await;
+    let at_once = Settlement::retry_after(Duration::ZERO);
+    assert_eq!(settled[1].settlement, at_once, "not after the delay of the attempt it is not given yet");
+    assert_eq!(broker.calls.take(), ["discard", "later bad"]);
+}
+
+/// An adapter that knows which messages belong together ends their batch.
+#[tokio::test(start_paused = true)]
+async fn a_batch_ends_with_the_message_that_says_so() {
+    async fn count(batch: Batch<String>, State(seen): State<Seen<usize>>) {
+        seen.push(batch.len());
+    }
+    let seen = Seen::new();
+    let broker = Atomic::new();
+    let app = App::new().subscribe(batches(3), count).with_state(seen.clone());
+    broker.run(app, &["1", "last", "last", "4", "5", "6"], 6).await;
+    assert_eq!(seen.take(), [2, 1, 3]);
+}
+
+/// One settlement that stands for others is the only one in the trace (SPAN-33).
+#[tokio::test]
+async fn a_settlement_that_was_only_noted_is_not_shown() {
+    #[derive(Clone)]
+    struct Noting(Memory);
+    struct NotingSubscriber(Box<dyn Subscriber>);
+    /// Tells the broker of the message `last` alone.
+    struct OfLast(Arc<dyn Settle>);
+
+    #[async_trait]
+    impl Broker for Noting {
+        fn transport(&self) -> Arc<dyn Publish> {
+            self.0.transport()
+        }
+        async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
+            Ok(Box::new(NotingSubscriber(self.0.subscribe(subscription).await?)))
+        }
+        async fn shutdown(&self) -> Result<(), BrokerError> {
+            self.0.shutdown().await
+        }
+    }
+    #[async_trait]
+    impl Subscriber for NotingSubscriber {
+        fn source(&self) -> Arc<Source> {
+            self.0.source()
+        }
+        async fn receive(&mut self) -> Result<Received, BrokerError> {
+            let mut received = self.0.receive().await?;
+            let (settle, tag) = (received.take_settle().unwrap(), received.tag);
+            Ok(received.with_settle(Arc::new(OfLast(settle)), tag))
+        }
+    }
+    #[async_trait]
+    impl Settle for OfLast {
+        async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
+            self.0.settle(message, settlement).await
+        }
+        fn is_deferred(&self, message: &Received) -> bool {
+            message.delivery.payload() != "last"
+        }
+    }
+
+    async fn ignore(_batch: Batch<String>) {}
+    let (capture, memory) = (Capture::new(), Memory::recording());
+    let telemetry = capture.instrumentation().settle_spans(SettleSpans::Always).build();
+    let app = App::new().subscribe(batches(3), ignore).telemetry(telemetry.into());
+    let running = serve(Noting(memory.clone()), app).start().await.unwrap();
+    let messages = ["1", "2", "last"].map(|body| Envelope::new("orders", body).with_id(body));
+    for message in messages {
+        memory.publisher().without_telemetry().publish_envelope(message).await.unwrap();
+    }
+    memory.settled_within(3, LONG).await.unwrap();
+    running.shutdown().await.unwrap();
+    let tree = capture.tree();
+    let shown: Vec<_> =
+        tree.find_all("ack orders").into_iter().map(|span| attribute(span, "messaging.message.id")).collect();
+    assert_eq!(shown, [Some(&"last".into())]);
+}
