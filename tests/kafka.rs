@@ -12,10 +12,14 @@ mod consume;
 mod exactly_once;
 #[path = "kafka/faults.rs"]
 mod faults;
+#[path = "kafka/foreign.rs"]
+mod foreign;
 #[path = "kafka/framework.rs"]
 mod framework;
 #[path = "kafka/harness.rs"]
 mod harness;
+#[path = "kafka/hostile.rs"]
+mod hostile;
 #[path = "kafka/load.rs"]
 mod load;
 #[path = "kafka/order.rs"]

@@ -72,15 +72,7 @@ impl Harness for Topics {
     /// From the beginning: the topic is new, and nothing that is sent before the group is complete is passed over.
     /// Each message is committed by itself, so that its settlement is part of its trace.
     fn subscription(&self, spec: &Spec) -> Subscription {
-        let topic = match spec.destination.strip_prefix('^') {
-            Some(_) => Topic::pattern(&spec.destination),
-            None => Topic::new(spec.destination.as_str()),
-        };
-        let topic = topic.group(group(spec)).start(StartPosition::Earliest).commit_each_message();
-        match spec.batch {
-            Some(policy) => topic.batch(policy.max_messages, policy.max_wait).into(),
-            None => topic.into(),
-        }
+        topic(spec).commit_each_message().into()
     }
 
     /// SPAN-07, ATTR-S-02, ATTR-K-07, ATTR-K-08. Topics are few and have names of their own, so a pattern is no template.
@@ -126,6 +118,19 @@ impl Harness for Topics {
 
     async fn stop(self) {
         topics::delete_all(&self.url, &self.names).await;
+    }
+}
+
+/// What a case wants to read.
+pub(crate) fn topic(spec: &Spec) -> Topic {
+    let topic = match spec.destination.strip_prefix('^') {
+        Some(_) => Topic::pattern(&spec.destination),
+        None => Topic::new(spec.destination.as_str()),
+    };
+    let topic = topic.group(group(spec)).start(StartPosition::Earliest);
+    match spec.batch {
+        Some(policy) => topic.batch(policy.max_messages, policy.max_wait),
+        None => topic,
     }
 }
 

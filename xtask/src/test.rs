@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use xtask::servers::{BROKERS, Broker, Origin, Pass, Server, ServerErrorKind};
+use xtask::servers::{BROKERS, Broker, Origin, Pass, Server, ServerError, ServerErrorKind};
 use xtask::workspace::{Workspace, cargo};
 
 use crate::End;
@@ -57,11 +57,15 @@ struct Tests<'a> {
     empty: Empty,
 }
 
-/// What tests are told about a server.
+/// The variable of a program that is no server, and its path.
+type Other = (&'static str, PathBuf);
+
+/// What tests are told about a server and what they need beside it.
 struct Given<'a> {
     broker: &'a Broker,
     server: &'a Server,
     program: Option<PathBuf>,
+    others: &'a [Other],
 }
 
 impl Run<'_> {
@@ -88,6 +92,7 @@ impl Run<'_> {
     /// All passes of a broker. The first one also runs the examples; the others are for other versions.
     fn broker(&mut self, broker: &Broker) -> Result<(), Interrupted> {
         let mut versions: Vec<String> = Vec::new();
+        let others = self.others(broker)?;
         for pass in broker.passes {
             let Some(server) = self.server(pass)? else {
                 continue;
@@ -98,7 +103,7 @@ impl Run<'_> {
                 self.report.end(&format!("{} tests", pass.name), Instant::now(), why);
                 continue;
             }
-            let given = Given::new(broker, pass, &server)?;
+            let given = Given::new(broker, pass, &server, &others)?;
             let ran = self.cargo_test(&self.suite(pass, &given))?;
             if versions.is_empty() {
                 let examples = self.examples(pass, &given);
@@ -113,14 +118,36 @@ impl Run<'_> {
     /// The server of a pass. None that is required is a failure.
     fn server(&mut self, pass: &Pass) -> Result<Option<Server>, Interrupted> {
         let title = format!("{}: find or start the server", pass.name);
-        let started = self.report.start(&title);
-        let (server, result) = match (pass.start)() {
-            Ok(server) => {
-                let result = StepResult::Passed(server.to_string());
-                (Some(server), result)
+        self.find(&title, pass.required, pass.start, Server::to_string)
+    }
+
+    /// What the tests of a broker need beside its server. All is required.
+    fn others(&mut self, broker: &Broker) -> Result<Vec<Other>, Interrupted> {
+        let mut others = Vec::new();
+        for program in broker.others {
+            let title = format!("{}: find or install {}", broker.name, program.name);
+            let path = self.find(&title, true, program.find, |path| path.display().to_string())?;
+            others.extend(path.map(|path| (program.variable, path)));
+        }
+        Ok(others)
+    }
+
+    /// A step that finds something. What is required and missing is a failure.
+    fn find<T>(
+        &mut self,
+        title: &str,
+        required: bool,
+        find: fn() -> Result<T, ServerError>,
+        shown: impl FnOnce(&T) -> String,
+    ) -> Result<Option<T>, Interrupted> {
+        let started = self.report.start(title);
+        let (found, result) = match find() {
+            Ok(found) => {
+                let result = StepResult::Passed(shown(&found));
+                (Some(found), result)
             }
             Err(error) if error.kind() == ServerErrorKind::Interrupted => return Err(Interrupted),
-            Err(error) if !pass.required && error.kind() == ServerErrorKind::Unavailable => {
+            Err(error) if !required && error.kind() == ServerErrorKind::Unavailable => {
                 (None, StepResult::LeftOut(error.reason()))
             }
             Err(error) => {
@@ -129,8 +156,8 @@ impl Run<'_> {
                 (None, StepResult::Failed(error.reason()))
             }
         };
-        self.report.end(&title, started, result);
-        Ok(server)
+        self.report.end(title, started, result);
+        Ok(found)
     }
 
     /// The integration tests of a broker: the target that is named like it.
@@ -208,7 +235,7 @@ impl Run<'_> {
 
 impl<'a> Given<'a> {
     /// Tests that restart a server need a program of their own, also where the server is a container.
-    fn new(broker: &'a Broker, pass: &Pass, server: &'a Server) -> Result<Self, Interrupted> {
+    fn new(broker: &'a Broker, pass: &Pass, server: &'a Server, others: &'a [Other]) -> Result<Self, Interrupted> {
         let mut program = server.program().map(PathBuf::from);
         if server.origin() == Origin::Compose {
             program = match (pass.program)() {
@@ -222,7 +249,7 @@ impl<'a> Given<'a> {
                 }
             };
         }
-        Ok(Self { broker, server, program })
+        Ok(Self { broker, server, program, others })
     }
 
     fn to(&self, command: &mut Command) {
@@ -231,6 +258,7 @@ impl<'a> Given<'a> {
         if let Some(program) = &self.program {
             command.env(self.broker.program_variable, program);
         }
+        command.envs(self.others.iter().map(|(variable, path)| (variable, path)));
     }
 }
 

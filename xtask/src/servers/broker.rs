@@ -28,6 +28,8 @@ pub struct Broker {
     /// The variable that gives tests the path of the server program (for Kafka, the folder of its jars), for those
     /// that restart a server.
     pub program_variable: &'static str,
+    /// What its tests need beside the server; without one of them the run fails.
+    pub others: &'static [Program],
     /// What its tests run against; the first one is the main one.
     pub passes: &'static [Pass],
 }
@@ -44,6 +46,17 @@ pub struct Pass {
     /// Finds or installs the server's program, for tests that restart a server where the one that was
     /// started has no program of its own (Docker Compose).
     pub program: fn() -> Result<PathBuf, ServerError>,
+}
+
+/// A program that tests of a broker need beside the server, such as another client.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// What to call it in the output.
+    pub name: &'static str,
+    /// The variable that gives tests its path; set by the user, it names the program to use.
+    pub variable: &'static str,
+    /// Finds or installs it.
+    pub find: fn() -> Result<PathBuf, ServerError>,
 }
 
 /// The broker of this name.

@@ -19,7 +19,7 @@ mod local;
 pub mod nats;
 mod server;
 
-pub use self::broker::{BROKERS, Broker, Pass, broker};
+pub use self::broker::{BROKERS, Broker, Pass, Program, broker};
 pub use self::error::{ServerError, ServerErrorKind};
 pub use self::server::{Origin, Server};
 

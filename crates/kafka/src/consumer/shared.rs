@@ -276,12 +276,14 @@ impl Shared {
         let (answer, answered) = oneshot::channel();
         {
             let consumer = self.consumer.get().and_then(Weak::upgrade).ok_or_else(lost)?;
+            // Locked until it is noted: the answer may be there at once.
+            let mut commits = self.commits();
+            // Where messages are handled side by side another one may have come further: never commit behind it.
+            let position = partition.uncommitted().map_or(position, |latest| latest.max(position));
             let mut list = TopicPartitionList::with_capacity(1);
             list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(position))
                 .map_err(|failed| error::commit(&failed))?;
             let each = Each { topic: Arc::clone(&partition.topic), partition: partition.number, position, answer };
-            // Locked until it is noted: the answer may be there at once.
-            let mut commits = self.commits();
             commit::start(&consumer, &list).map_err(|failed| error::commit(&failed))?;
             commits.each.push(each);
         }

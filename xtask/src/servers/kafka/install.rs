@@ -18,8 +18,8 @@ const OLDEST_JAVA: u32 = 17;
 const JAVA_PACKAGE: &str = "default-jre-headless";
 const MAVEN_PACKAGE: &str = "maven";
 
-const INSTALL_WITHIN: Duration = Duration::from_secs(900);
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const INSTALL_WITHIN: Duration = Duration::from_secs(900);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a local server is started from.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ fn project() -> String {
 }
 
 /// Installs a package of Debian. Only root can.
-fn apt_get(package: &str) -> Result<(), ServerError> {
+pub(super) fn apt_get(package: &str) -> Result<(), ServerError> {
     if tools::find_on_path("apt-get").is_none() {
         return Err(unavailable("apt-get: not a Debian machine"));
     }
@@ -141,7 +141,7 @@ fn apt_get(package: &str) -> Result<(), ServerError> {
     Ok(())
 }
 
-fn on_path(program: &str) -> Result<PathBuf, ServerError> {
+pub(super) fn on_path(program: &str) -> Result<PathBuf, ServerError> {
     tools::find_on_path(program).ok_or_else(|| unavailable(format!("`{program}` is not on the path")))
 }
 
@@ -167,7 +167,7 @@ fn java_version(said: &str) -> Option<u32> {
     version.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
-fn unavailable(text: impl Into<String>) -> ServerError {
+pub(super) fn unavailable(text: impl Into<String>) -> ServerError {
     ServerError::new(ServerErrorKind::Unavailable, text)
 }
 

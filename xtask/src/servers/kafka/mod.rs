@@ -4,6 +4,7 @@
 
 mod address;
 mod install;
+mod python;
 mod settings;
 
 use std::io;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::workspace::Workspace;
 
-use super::broker::{Broker, Pass};
+use super::broker::{Broker, Pass, Program};
 use super::compose::Project;
 use super::error::{ServerError, ServerErrorKind};
 use super::local::{Process, Start};
@@ -20,6 +21,7 @@ use super::server::Server;
 use super::set_variable;
 
 use self::install::Installed;
+pub use self::python::PYTHON_VARIABLE;
 
 /// The variable that names the bootstrap servers to use, and gives tests those of the server that was started.
 pub const URL_VARIABLE: &str = "THROUGHLINE_KAFKA_URL";
@@ -43,6 +45,7 @@ pub const BROKER: Broker = Broker {
     name: "kafka",
     url_variable: URL_VARIABLE,
     program_variable: HOME_VARIABLE,
+    others: &[Program { name: "Python with confluent-kafka", variable: PYTHON_VARIABLE, find: python::python }],
     passes: &[Pass { name: "kafka", required: true, start: find_or_start, program: home }],
 };
 

@@ -41,6 +41,7 @@ pub const BROKER: Broker = Broker {
     name: "nats",
     url_variable: URL_VARIABLE,
     program_variable: PROGRAM_VARIABLE,
+    others: &[],
     passes: &[
         Pass { name: "nats", required: true, start: find_or_start, program },
         Pass { name: "nats-2.9", required: false, start: find_or_start_2_9, program: program_2_9 },
