@@ -10,16 +10,15 @@ use rdkafka::bindings::{rd_kafka_header_add, rd_kafka_headers_t, rd_kafka_resp_e
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use throughline_core::broker::Subscription;
 use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::{App, Delivery, Handler, serve};
 use throughline_kafka::{Kafka, StartPosition, Topic};
 use throughline_testing::Capture;
-use throughline_testing::conformance::{Capabilities, Given, Harness, HeaderSet, Names, Spec, Stranger, Strangers};
+use throughline_testing::conformance::{Given, HeaderSet, Stranger, Strangers};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::harness::{Topics, topic};
+use crate::harness::Topics;
 use crate::server::{self, PATIENCE};
 use crate::topics::{create, delete_all, unique};
 
@@ -62,9 +61,9 @@ impl Stranger for Outsider {
 }
 
 #[async_trait]
-impl Strangers for Plain {
+impl Strangers for Topics {
     async fn stranger(&self) -> Box<dyn Stranger> {
-        Box::new(Outsider::connect(&self.0.url))
+        Box::new(Outsider::connect(&self.url))
     }
 }
 
@@ -87,39 +86,9 @@ fn append(headers: &OwnedHeaders, name: &[u8], value: Option<&[u8]>) {
     assert_eq!(answer, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
 }
 
-/// The topics of the suite, read as most services do: offsets are committed in the background.
-struct Plain(Topics);
-
-#[async_trait]
-impl Harness for Plain {
-    type Broker = Kafka;
-    const CAPABILITIES: Capabilities = Topics::CAPABILITIES;
-    const DIVIDED: &'static str = Topics::DIVIDED;
-
-    async fn start(id: &str) -> Self {
-        Self(Topics::start(id).await)
-    }
-
-    async fn connect(&self) -> Kafka {
-        self.0.connect().await
-    }
-
-    fn subscription(&self, spec: &Spec) -> Subscription {
-        topic(spec).into()
-    }
-
-    fn names(&self) -> Names {
-        self.0.names()
-    }
-
-    async fn stop(self) {
-        self.0.stop().await;
-    }
-}
-
 mod sets {
-    use super::Plain;
-    throughline_testing::conformance_hostile!(Plain, ignore = "needs Kafka: cargo xtask test --broker kafka");
+    use super::Topics;
+    throughline_testing::conformance_hostile!(Topics, ignore = "needs Kafka: cargo xtask test --broker kafka");
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

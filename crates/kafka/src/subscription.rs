@@ -369,6 +369,7 @@ impl Topic {
     /// For each delay there must be a topic `{topic}.{group}.retry.{number}`, counted from 1; this subscription reads it, too. The
     /// message is forwarded as it is, with the headers `retry-attempt`, `retry-due`, `retry-error` and `retry-origin`. A delay that
     /// a handler asks for itself takes the first topic whose delay is as long. A wait of more than a day is cut to that.
+    /// There may be nine delays, as a message is tried ten times in all.
     ///
     /// # Examples
     ///

@@ -409,6 +409,12 @@ fn judge(failed: &KafkaError) -> Result<(), BrokerError> {
                 | RDKafkaErrorCode::InconsistentGroupProtocol
                 | RDKafkaErrorCode::FencedInstanceId
                 | RDKafkaErrorCode::InvalidGroupId
+                // The client would go on behind messages that it cannot read: compressed in a way it was built without, or damaged.
+                | RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::NotImplemented
+                | RDKafkaErrorCode::UnsupportedCompressionType
         ),
         _ => false,
     };

@@ -9,6 +9,9 @@ use super::Topic;
 /// How long a message waits at most, whatever it says: a stranger may have written it.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How many delays there may be: the failure rule gives a message up at its tenth attempt.
+const MOST: usize = 9;
+
 /// Holds the delays of retry topics.
 #[derive(Clone, Debug)]
 pub(crate) struct RetryTopics {
@@ -44,8 +47,10 @@ impl Topic {
                 "retry topics have the name of a topic before theirs: subscribe to topics by name, and to no partition alone",
             ));
         }
-        if retry.delays.is_empty() {
-            return Err(BrokerError::configuration("`retry_topics` needs one delay at least"));
+        if !(1..=MOST).contains(&retry.delays.len()) {
+            return Err(BrokerError::configuration(format!(
+                "`retry_topics` needs one delay at least and takes {MOST} at most: a message is tried ten times in all"
+            )));
         }
         let waiting = self.names.iter().flat_map(|topic| retry.names(topic, group)).map(Arc::from);
         Ok(self.names.iter().map(Arc::clone).chain(waiting).collect())
@@ -145,6 +150,7 @@ mod tests {
         assert!(Topic::pattern("^orders").group("g").retry_topics(DELAYS).all_names().is_err());
         assert!(Topic::new("orders").group("g").partition(1).retry_topics(DELAYS).all_names().is_err());
         assert!(Topic::new("orders").group("g").retry_topics([]).all_names().is_err());
+        assert!(Topic::new("orders").group("g").retry_topics([DELAYS[0]; 10]).all_names().is_err());
     }
 
     #[test]

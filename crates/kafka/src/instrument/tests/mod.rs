@@ -8,6 +8,7 @@ mod settle;
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status};
+use opentelemetry_sdk::trace::SpanData;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::mocking::MockCluster;
@@ -84,10 +85,8 @@ fn message(key: Option<&str>, payload: Option<&str>, entries: &[(&str, &str)]) -
     OwnedMessage::new(payload, key, topic, Timestamp::NotAvailable, 3, 12, Some(headers(entries)))
 }
 
-/// The span of that name: its name, kind and links, and its complete attributes without those that every Kafka span has.
-fn shown(capture: &Capture, name: &str) -> (String, SpanKind, usize, String) {
-    let tree = capture.tree();
-    let span = tree.find(name);
+/// A span: its name, kind and links, and its complete attributes without those that every Kafka span has.
+fn shown(span: &SpanData) -> (String, SpanKind, usize, String) {
     let set = attributes(&span.attributes);
     assert_eq!(set["messaging.system"].as_str(), "kafka", "ATTR-S-02");
     assert_eq!(set.len(), span.attributes.len(), "GEN-06");
@@ -101,7 +100,7 @@ fn shown(capture: &Capture, name: &str) -> (String, SpanKind, usize, String) {
 fn only(capture: &Capture) -> (String, SpanKind, usize, String) {
     let spans = capture.spans();
     assert_eq!(spans.len(), 1, "{spans:#?}");
-    shown(capture, &spans[0].name)
+    shown(&spans[0])
 }
 
 fn error_type(capture: &Capture) -> String {

@@ -28,11 +28,7 @@ async fn golden_k_06_a_commit_is_a_child_of_the_process_span() {
     assert_eq!(tree.parent(commit).map(|span| span.name.as_ref()), Some("process orders"), "GOLD-K-06, LINK-12");
     let expected =
         "consumer.group.name=g destination.name=orders destination.partition.id=3 kafka.offset=0 message.id=m1";
-    assert_eq!(
-        shown(&capture, "commit orders"),
-        ("commit orders".to_owned(), SpanKind::Client, 0, expected.to_owned()),
-        "GOLD-K-06"
-    );
+    assert_eq!(shown(commit), ("commit orders".to_owned(), SpanKind::Client, 0, expected.to_owned()), "GOLD-K-06");
     let committed = consumer.committed(PATIENCE).unwrap();
     assert_eq!(committed.find_partition("orders", 3).unwrap().offset(), Offset::Offset(1));
 }
