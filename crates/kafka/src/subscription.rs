@@ -31,7 +31,7 @@ const DEFAULT_REBALANCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// | order | by partition, one message at a time in each | what Kafka promises |
 /// | [`assignment`](Self::assignment) | cooperative-sticky | a rebalance stops only the partitions that move |
 /// | [`isolation`](Self::isolation) | read committed | what an aborted transaction wrote never was |
-/// | [`prefetch`](Self::prefetch) | 1,000 messages of each partition | bounds memory, and what comes twice after a crash |
+/// | [`prefetch`](Self::prefetch) | 1,000 messages of each partition | bounds memory, and how far a slow message is overtaken |
 /// | [`commit_interval`](Self::commit_interval) | 1 s | bounds what comes twice after a crash |
 /// | [`rebalance_timeout`](Self::rebalance_timeout) | 10 s | handlers of lost partitions finish, the group does not wait for ever |
 /// | delivery | at least once | [`exactly_once`](Self::exactly_once) costs a transaction for each message or batch |

@@ -348,6 +348,8 @@ pub trait Settle: Send + Sync + 'static {
 
     /// Tells whether the broker gives the message to another member of the group, so that this one is not to begin with it. It is
     /// given up then, and one that is being handled may still be settled. The default is that it never does.
+    ///
+    /// The framework asks right before each attempt: an adapter may take `false` for the beginning of it.
     fn is_withdrawn(&self, message: &Received) -> bool {
         let _ = message;
         false
