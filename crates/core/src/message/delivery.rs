@@ -24,7 +24,7 @@ use super::{Destination, Envelope, Extensions, Headers, OperationType, Source};
 ///
 /// impl Native for Record {
 ///     fn attributes(&self, _operation: OperationType, attributes: &mut Vec<KeyValue>) {
-///         attributes.push(KeyValue::new("messaging.kafka.offset", self.offset));
+///         attributes.push(KeyValue::new("example.offset", self.offset));
 ///     }
 /// }
 /// ```
@@ -315,7 +315,7 @@ impl Delivery {
         self
     }
 
-    /// Takes the body away: the message then has none, which some brokers tell from an empty one (a tombstone on Kafka).
+    /// Takes the body away: the message then has none, which some brokers tell from an empty one (a tombstone).
     ///
     /// # Examples
     ///

@@ -47,8 +47,8 @@ impl OperationType {
 /// ```
 /// use throughline_core::message::Operations;
 ///
-/// let kafka_like = Operations { send: "send", receive: "poll", ..Operations::DEFAULT };
-/// assert_eq!(kafka_like.process, "process");
+/// let of_a_log = Operations { send: "send", receive: "poll", ..Operations::DEFAULT };
+/// assert_eq!(of_a_log.process, "process");
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Operations {
@@ -154,7 +154,7 @@ impl System {
     /// ```
     /// use opentelemetry::KeyValue;
     /// use throughline_core::message::{Operations, System};
-    /// let system = System::new("kafka", Operations::DEFAULT).with_attribute(KeyValue::new("messaging.kafka.cluster.id", "x"));
+    /// let system = System::new("example", Operations::DEFAULT).with_attribute(KeyValue::new("example.cluster.id", "x"));
     /// assert_eq!(system.attributes().len(), 1);
     /// ```
     #[must_use]

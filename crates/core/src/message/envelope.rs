@@ -265,7 +265,7 @@ impl Envelope {
         self
     }
 
-    /// Takes the body away: the message then has none, where the broker tells that from an empty one (a tombstone on Kafka). To
+    /// Takes the body away: the message then has none, where the broker tells that from an empty one (a tombstone). To
     /// any other broker the body is empty.
     ///
     /// # Examples

@@ -46,7 +46,7 @@ impl Receipt {
     ///
     /// ```
     /// use opentelemetry::KeyValue;
-    /// let receipt = throughline_core::Receipt::new().with_attribute(KeyValue::new("messaging.kafka.offset", 12));
+    /// let receipt = throughline_core::Receipt::new().with_attribute(KeyValue::new("example.offset", 12));
     /// assert_eq!(receipt.attributes().len(), 1);
     /// ```
     #[must_use]

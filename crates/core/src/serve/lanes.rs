@@ -7,7 +7,7 @@ use tokio::task::coop::consume_budget;
 
 use super::batching::Work;
 use super::dispatch::Dispatcher;
-use super::worker::Phase;
+use super::phase::Phase;
 use crate::broker::Received;
 
 /// Handles the messages of each lane one after the other, and those of different lanes at the same time.

@@ -4,6 +4,7 @@ mod batching;
 mod dispatch;
 mod error;
 mod lanes;
+mod phase;
 mod replies;
 mod running;
 mod settle;

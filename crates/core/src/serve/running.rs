@@ -9,7 +9,8 @@ use tracing::warn;
 
 use super::dispatch::Dispatcher;
 use super::error::{ServeError, ServeErrorKind};
-use super::worker::{Phase, Worker};
+use super::phase::Phase;
+use super::worker::Worker;
 use crate::app::App;
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Subscription};
 use crate::extract::Shape;

@@ -10,18 +10,8 @@ use tokio::task::coop::consume_budget;
 use super::batching::{Batcher, Work};
 use super::dispatch::{Dispatcher, record_received};
 use super::lanes::Lanes;
+use super::phase::Phase;
 use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
-
-/// How far an app is on its way to the end.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Phase {
-    /// Messages are taken.
-    Running,
-    /// No more messages are taken, handlers finish.
-    Draining,
-    /// Handlers are dropped.
-    Aborting,
-}
 
 /// The receive loop of one subscription.
 pub(super) struct Worker {

@@ -330,7 +330,7 @@ impl<T: From<Instrumentation>> Builder<T> {
     /// # Examples
     ///
     /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().hide_attribute("messaging.kafka.message.key").build();
+    /// let engine = throughline_core::telemetry::Instrumentation::builder().hide_attribute("messaging.message.id").build();
     /// # let _ = engine;
     /// ```
     #[must_use]

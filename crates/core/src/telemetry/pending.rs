@@ -167,11 +167,11 @@ impl Settling {
     /// # use opentelemetry::KeyValue;
     /// # use throughline_core::message::{Operations, Source, System};
     /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("kafka", Operations::DEFAULT))));
+    /// # let source = Arc::new(Source::new(Arc::new(System::new("example", Operations::DEFAULT))));
     /// # let consumer = Instrumentation::from_globals().consumer(source);
     /// use throughline_core::Settlement;
     /// let settling = consumer.settle(&Settlement::Ack, &opentelemetry::Context::current());
-    /// settling.finish_up_to(Some("orders"), vec![KeyValue::new("messaging.kafka.offset", 12)], None);
+    /// settling.finish_up_to(Some("orders"), vec![KeyValue::new("example.offset", 12)], None);
     /// ```
     pub fn finish_up_to(self, destination: Option<&str>, attributes: Vec<KeyValue>, error: Option<&BrokerError>) {
         self.consumer.settled_up_to(destination, attributes, &self.settlement, &self.parent, self.clock, error);

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -8,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::orders::{FINISH_WAIT, Orders, Task};
 use super::poller::Poller;
 use super::shared::Shared;
 use super::{report, settings};
@@ -18,39 +18,6 @@ use crate::subscription::Topic;
 /// How long a start waits for the group to give this member its share. The start goes on without it then: another member may take
 /// as long as its own rebalance.
 const ASSIGNMENT_WAIT: Duration = Duration::from_secs(30);
-
-/// How long the last commit and the leave may take.
-pub(super) const FINISH_WAIT: Duration = Duration::from_secs(10);
-
-/// What the poll thread is to do.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[repr(u8)]
-pub(super) enum Task {
-    /// Hand messages out.
-    Take,
-    /// Only stay a member, until the handlers are done.
-    Stay,
-    /// Commit, leave and end.
-    End,
-}
-
-/// The task as the thread sees it.
-#[derive(Debug)]
-pub(super) struct Orders(AtomicU8);
-
-impl Orders {
-    pub(super) fn task(&self) -> Task {
-        match self.0.load(Ordering::Acquire) {
-            0 => Task::Take,
-            1 => Task::Stay,
-            _ => Task::End,
-        }
-    }
-
-    fn set(&self, task: Task) {
-        self.0.fetch_max(task as u8, Ordering::AcqRel);
-    }
-}
 
 /// Is the consumer of one subscription: the thread that polls, and the way its messages come.
 pub(crate) struct ConsumerHandle {
@@ -65,7 +32,7 @@ impl ConsumerHandle {
     pub(crate) async fn start(connection: &Connection, topic: Topic) -> Result<Self, BrokerError> {
         let config: ClientConfig = settings::client_config(&connection.config, &topic)?;
         let shared = Arc::new(Shared::new(topic));
-        let orders = Arc::new(Orders(AtomicU8::new(Task::Take as u8)));
+        let orders = Arc::new(Orders::new());
         // Unbounded, as the thread itself bounds how many messages of a partition are held.
         let (sender, messages) = mpsc::unbounded_channel();
         let (ready, is_ready) = oneshot::channel();

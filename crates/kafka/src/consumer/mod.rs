@@ -3,6 +3,7 @@
 mod commit;
 mod context;
 mod handle;
+mod orders;
 mod partition;
 mod poller;
 mod report;

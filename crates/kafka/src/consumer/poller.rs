@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::context::Context;
-use super::handle::{FINISH_WAIT, Orders, Task};
+use super::orders::{FINISH_WAIT, Orders, Task};
 use super::partition::Partition;
 use super::shared::Shared;
 use super::{start, watermarks};
