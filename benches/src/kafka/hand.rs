@@ -1,8 +1,10 @@
-use opentelemetry::trace::{Link, Span as _, SpanBuilder, SpanKind, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer, TracerProvider,
+};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
-use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
-use rdkafka::{Message, producer::future_producer::Delivery};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::future_producer::Delivery;
 
 use super::clients::CLIENT;
 use crate::hand::traceparent;
@@ -31,7 +33,8 @@ impl Spans {
             create_name: format!("create {topic}").leak(),
             process_name: format!("process {topic}").leak(),
             send: attributes("send", "send", topic),
-            create: attributes("create", "create", topic),
+            // The span of one message of a batch says nothing of the connection.
+            create: attributes("create", "create", topic).into_iter().take(6).collect(),
             process,
         }
     }
@@ -82,13 +85,17 @@ impl Spans {
         parent.with_span(span)
     }
 
-    /// Starts the span of handling a batch and returns its context.
+    /// Starts the span of handling a batch of one partition and returns its context.
     pub(super) fn process_batch(&self, messages: &[BorrowedMessage<'_>]) -> Context {
-        let producers = messages.iter().filter_map(producer_of);
+        let mut attributes = with_count(&self.process, messages.len());
+        attributes.extend(messages.first().map(|first| partition_attribute(first.partition())));
+        let links = messages
+            .iter()
+            .filter_map(|message| Some(Link::new(producer_of(message)?, vec![offset_attribute(message.offset())], 0)));
         let builder = SpanBuilder::from_name(self.process_name)
             .with_kind(SpanKind::Consumer)
-            .with_attributes(with_count(&self.process, messages.len()))
-            .with_links(producers.map(|producer| Link::new(producer, Vec::new(), 0)).collect());
+            .with_attributes(attributes)
+            .with_links(links.collect());
         let parent = Context::new();
         let span = self.tracer.build_with_context(builder, &parent);
         parent.with_span(span)
@@ -110,25 +117,34 @@ fn headers_of(span: &Span) -> OwnedHeaders {
     }
 }
 
-fn producer_of(message: &BorrowedMessage<'_>) -> Option<opentelemetry::trace::SpanContext> {
+fn producer_of(message: &BorrowedMessage<'_>) -> Option<SpanContext> {
     let headers = message.headers()?;
     let header = headers.iter().find(|header| header.key == traceparent::NAME)?;
     traceparent::parse(header.value?)
 }
 
 fn place(partition: i32, offset: i64) -> [KeyValue; 2] {
+    [partition_attribute(partition), offset_attribute(offset)]
+}
+
+fn partition_attribute(partition: i32) -> KeyValue {
     // There are no more than four.
     let text = usize::try_from(partition).ok().and_then(|partition| PARTITIONS.get(partition)).unwrap_or(&"");
-    [KeyValue::new("messaging.destination.partition.id", *text), KeyValue::new("messaging.kafka.offset", offset)]
+    KeyValue::new("messaging.destination.partition.id", *text)
+}
+
+fn offset_attribute(offset: i64) -> KeyValue {
+    KeyValue::new("messaging.kafka.offset", offset)
 }
 
 fn with_count(attributes: &[KeyValue], messages: usize) -> Vec<KeyValue> {
-    let mut all = Vec::with_capacity(attributes.len() + 1);
+    let mut all = Vec::with_capacity(attributes.len() + 2);
     all.extend_from_slice(attributes);
     all.push(KeyValue::new("messaging.batch.message_count", i64::try_from(messages).unwrap_or(i64::MAX)));
     all
 }
 
+/// The attributes of a span, those of a create span first.
 fn attributes(verb: &'static str, operation: &'static str, topic: &'static str) -> Vec<KeyValue> {
     vec![
         KeyValue::new("messaging.system", "kafka"),
@@ -136,8 +152,8 @@ fn attributes(verb: &'static str, operation: &'static str, topic: &'static str) 
         KeyValue::new("messaging.operation.type", operation),
         KeyValue::new("server.address", "localhost"),
         KeyValue::new("server.port", 9092),
-        KeyValue::new("messaging.client.id", CLIENT),
         KeyValue::new("messaging.destination.name", topic),
+        KeyValue::new("messaging.client.id", CLIENT),
         KeyValue::new("messaging.kafka.cluster.id", "bench"),
     ]
 }
