@@ -180,34 +180,18 @@ broker.session.timeout.ms=3000
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::consumer::{Consumer, StreamConsumer};
+    use rdkafka::ClientConfig;
     use rdkafka::producer::{FutureProducer, FutureRecord};
-    use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::load::read;
 
     async fn publish(bootstrap: &str, topic: &str, body: &str) {
         let producer: FutureProducer =
             ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a producer");
         let record = FutureRecord::<(), _>::to(topic).payload(body).partition(0);
         producer.send(record, PATIENCE).await.expect("the record is stored");
-    }
-
-    /// Reads this many records from the start of partition 0.
-    async fn read(bootstrap: &str, topic: &str, count: usize) -> Vec<String> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", bootstrap).set("group.id", "none").set("enable.auto.commit", "false");
-        let consumer: StreamConsumer = config.create().expect("a consumer");
-        let mut partitions = TopicPartitionList::new();
-        partitions.add_partition_offset(topic, 0, Offset::Beginning).expect("a position");
-        consumer.assign(&partitions).expect("the partition");
-        let mut bodies = Vec::new();
-        while bodies.len() < count {
-            let received = timeout(PATIENCE, consumer.recv()).await.expect("a record in time").expect("a record");
-            bodies.push(String::from_utf8_lossy(received.payload().unwrap_or_default()).into_owned());
-        }
-        bodies
     }
 
     #[tokio::test]

@@ -293,7 +293,13 @@ impl Shared {
     /// Takes the broker's answer to a commit.
     pub(crate) fn note_commit(&self, result: &KafkaResult<()>, offsets: &TopicPartitionList) {
         let mut commits = self.commits();
-        let background = commits.background.take_if(|background| background.answers_to(offsets));
+        // An answer that names no partition is one to whatever is under way: nobody may wait for another, which never comes.
+        let is_unnamed = offsets.count() == 0;
+        let background = commits.background.take_if(|background| is_unnamed || background.answers_to(offsets));
+        for each in if is_unnamed { std::mem::take(&mut commits.each) } else { Vec::new() } {
+            // The handler may be gone.
+            let _ = each.answer.send(result.as_ref().copied().map_err(error::commit));
+        }
         for element in offsets.elements() {
             let Offset::Offset(committed) = element.offset() else { continue };
             let result = result.clone().and_then(|()| element.error());
