@@ -9,7 +9,7 @@ use throughline_kafka::Kafka;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Results;
 use super::world::{World, ids, sorted};
@@ -29,8 +29,9 @@ const TEST: &str = "exactly_once::kills::each_result_is_there_once_although_serv
 const PARTITIONS: usize = 3;
 const ROUNDS: usize = 8;
 
-/// How many messages each partition gets in a round.
+/// How many messages each partition gets in a round, and how many more for as long as the service that is to be killed has none.
 const EACH: usize = 150;
+const MORE: usize = 20;
 
 /// Two services of one group, of which one or the other is killed and started again with its id. One handles single messages, the other
 /// batches. This test is also the program of the services.
@@ -41,28 +42,31 @@ async fn each_result_is_there_once_although_services_are_killed() {
         return service(&told).await;
     }
     let world = World::new("exact-kill", PARTITIONS as i32).await;
-    let total = ROUNDS * PARTITIONS * EACH;
+    let mut each = 0;
     let mut services = [Service::start(&world, 0), Service::start(&world, 1)];
     for round in 0..ROUNDS {
-        // Work for everybody, whoever has which partition.
-        for partition in 0..PARTITIONS {
-            let from = (round * PARTITIONS + partition) * EACH;
-            world.publish(partition as i32, ids(from..from + EACH)).await;
-        }
         let killed = &mut services[round % 2];
-        killed.publishes(1 + random(20)).await;
+        let most = *killed.published.borrow() + 1 + random(20);
+        each += work(&world, each, EACH).await;
+        // The other one may have handled all of it before this one has a partition.
+        let deadline = Instant::now() + PATIENCE;
+        while !killed.publishes_up_to(most, Duration::from_millis(500)).await {
+            assert!(Instant::now() < deadline, "service {} publishes nothing", killed.number);
+            each += work(&world, each, MORE).await;
+        }
         // Anywhere in the transaction, or in the next one.
         sleep(Duration::from_micros(random(5_000) as u64)).await;
         killed.child.kill().await.expect("the service is killed");
         *killed = Service::start(&world, round % 2);
     }
+    let total = PARTITIONS * each;
     world.wait_for(&world.results, total).await;
     end(&world, services).await;
     let (results, written) = (world.committed(&world.results).await, world.written(&world.results).await);
     println!("{ROUNDS} kills; {} results, {} written", results.len(), written.len());
     assert_eq!(sorted(results), ids(0..total));
     assert!(written.len() > total, "no kill was in the middle of a transaction");
-    assert_eq!(world.offsets().await, [Some((ROUNDS * EACH) as i64); PARTITIONS]);
+    assert_eq!(world.offsets().await, [Some(each as i64); PARTITIONS]);
 }
 
 /// A process that stands still for longer than its session, in the middle of a transaction: another one handles its messages, and
@@ -91,6 +95,15 @@ async fn who_stands_still_in_a_transaction_and_goes_on_commits_nothing() {
     assert_eq!(sorted(results), ids(0..PARTITIONS * COUNT));
     assert!(written.len() > PARTITIONS * COUNT, "it did not stand still in a transaction");
     assert_eq!(world.offsets().await, [Some(COUNT as i64); PARTITIONS]);
+}
+
+/// Gives each partition so many messages more than it had, for whoever has it.
+async fn work(world: &World, before: usize, more: usize) -> usize {
+    for partition in 0..PARTITIONS {
+        let from = before * PARTITIONS + partition * more;
+        world.publish(partition as i32, ids(from..from + more)).await;
+    }
+    more
 }
 
 /// Kills all services, and ends what they left open, so that the end of the topics can be read: who starts with their ids does.
@@ -139,8 +152,13 @@ impl Service {
 
     async fn publishes(&mut self, more: usize) {
         let most = *self.published.borrow() + more;
-        let published = timeout(PATIENCE, self.published.wait_for(|count| *count >= most)).await;
-        published.expect("it publishes in time").expect("it runs");
+        assert!(self.publishes_up_to(most, PATIENCE).await, "service {} publishes too little", self.number);
+    }
+
+    /// Whether it has published so many within the time.
+    async fn publishes_up_to(&mut self, most: usize, limit: Duration) -> bool {
+        let published = timeout(limit, self.published.wait_for(|count| *count >= most)).await;
+        published.map(|told| told.map(drop).expect("it runs")).is_ok()
     }
 }
 
