@@ -1,5 +1,5 @@
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -10,14 +10,26 @@ use super::dispatch::Dispatcher;
 use super::phase::Phase;
 use crate::broker::Received;
 
+/// How many messages are collected before they are added to their lanes, if so many are here: what is added one by one wakes up a task
+/// for each.
+const COLLECTED: usize = 64;
+
 /// Handles the messages of each lane one after the other, and those of different lanes at the same time.
 pub(super) struct Lanes {
-    by_number: HashMap<u32, Arc<Lane>>,
-    /// The lane of the last message: brokers hand out runs of them.
-    last: Option<(u32, Arc<Lane>)>,
+    by_number: HashMap<u32, Entrance>,
+    /// The lanes with messages that are collected.
+    collecting: Vec<u32>,
+    collected: usize,
     /// How many lanes handle a message at the same time; `None` where nobody bounds it.
     permits: Option<Arc<Semaphore>>,
     phase: watch::Receiver<Phase>,
+}
+
+/// A lane, and the messages that are collected for it.
+#[derive(Default)]
+struct Entrance {
+    lane: Arc<Lane>,
+    collected: VecDeque<Received>,
 }
 
 /// The messages of one lane that wait, and whether a task handles them.
@@ -35,10 +47,10 @@ struct State {
 impl Lanes {
     pub(super) fn new(most: usize, phase: watch::Receiver<Phase>) -> Self {
         let permits = (most <= Semaphore::MAX_PERMITS).then(|| Arc::new(Semaphore::new(most)));
-        Self { by_number: HashMap::new(), last: None, permits, phase }
+        Self { by_number: HashMap::new(), collecting: Vec::new(), collected: 0, permits, phase }
     }
 
-    /// Adds a message to the end of its lane and starts the lane's task where none runs.
+    /// Takes a message for the end of its lane. It is there at the latest with the next [`flush`](Self::flush).
     pub(super) fn push(
         &mut self,
         number: u32,
@@ -46,49 +58,66 @@ impl Lanes {
         dispatcher: &Arc<Dispatcher>,
         tasks: &mut JoinSet<()>,
     ) {
-        let lane = self.lane(number);
-        if lane.push(received) {
-            let (lane, dispatcher, permits) = (Arc::clone(lane), Arc::clone(dispatcher), self.permits.clone());
-            let phase = self.phase.clone();
-            tasks.spawn(async move { lane.run(&dispatcher, permits.as_deref(), &phase).await });
+        let entrance = self.by_number.entry(number).or_default();
+        if entrance.collected.is_empty() {
+            self.collecting.push(number);
+        }
+        entrance.collected.push_back(received);
+        self.collected += 1;
+        if self.collected >= COLLECTED {
+            self.flush(dispatcher, tasks);
         }
     }
 
-    fn lane(&mut self, number: u32) -> &Arc<Lane> {
-        if self.last.as_ref().is_none_or(|(last, _)| *last != number) {
-            self.last = None;
+    /// Adds what is collected to its lanes, and starts the task of a lane where none runs.
+    pub(super) fn flush(&mut self, dispatcher: &Arc<Dispatcher>, tasks: &mut JoinSet<()>) {
+        self.collected = 0;
+        for number in self.collecting.drain(..) {
+            let Some(Entrance { lane, collected }) = self.by_number.get_mut(&number) else { continue };
+            if lane.append(collected) {
+                let (lane, dispatcher, permits) = (Arc::clone(lane), Arc::clone(dispatcher), self.permits.clone());
+                let phase = self.phase.clone();
+                tasks.spawn(async move { lane.run(&dispatcher, permits.as_deref(), &phase).await });
+            }
         }
-        let (_, lane) =
-            self.last.get_or_insert_with(|| (number, Arc::clone(self.by_number.entry(number).or_default())));
-        lane
     }
 
     /// Gives up the messages that wait; those that are being handled go on.
-    pub(super) fn give_back(&self) {
-        for lane in self.by_number.values() {
+    pub(super) fn give_back(&mut self) {
+        for Entrance { lane, collected } in self.by_number.values_mut() {
             drop(lane.take_waiting());
+            collected.clear();
         }
+        self.collecting.clear();
     }
 }
 
 impl Lane {
     /// Returns whether a task has to be started for it.
-    fn push(&self, received: Received) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting.push_back(received);
+    fn append(&self, collected: &mut VecDeque<Received>) -> bool {
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            std::mem::swap(&mut state.waiting, collected);
+        } else {
+            state.waiting.append(collected);
+        }
         !std::mem::replace(&mut state.is_running, true)
     }
 
     /// The next message; without one the task has ended.
     fn pop(&self) -> Option<Received> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let next = state.waiting.pop_front();
         state.is_running = next.is_some();
         next
     }
 
     fn take_waiting(&self) -> VecDeque<Received> {
-        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).waiting)
+        std::mem::take(&mut self.lock().waiting)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn run(&self, dispatcher: &Dispatcher, permits: Option<&Semaphore>, phase: &watch::Receiver<Phase>) {
@@ -116,7 +145,7 @@ struct Running<'a>(&'a Lane);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_running = false;
+            self.0.lock().is_running = false;
         }
     }
 }

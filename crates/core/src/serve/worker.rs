@@ -37,7 +37,7 @@ impl Worker {
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
         let result = self.take_messages().await;
-        if let Some(lanes) = &self.lanes {
+        if let Some(lanes) = &mut self.lanes {
             lanes.give_back();
         }
         self.subscriber.close().await;
@@ -83,11 +83,17 @@ impl Worker {
             let receiving = self.dispatcher.receiving();
             let work = match self.batcher.try_next(&mut *self.subscriber) {
                 Some(work) => work?,
-                None => tokio::select! {
-                    biased;
-                    _ = &mut stopping => return Ok(()),
-                    work = self.batcher.next(&mut *self.subscriber) => work?,
-                },
+                None => {
+                    // Before this task waits.
+                    if let Some(lanes) = &mut self.lanes {
+                        lanes.flush(&self.dispatcher, &mut self.running);
+                    }
+                    tokio::select! {
+                        biased;
+                        _ = &mut stopping => return Ok(()),
+                        work = self.batcher.next(&mut *self.subscriber) => work?,
+                    }
+                }
             };
             if let Some(receiving) = receiving {
                 record_received(receiving, &work);

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec;
 
 use rdkafka::ClientConfig;
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Observe, Received};
@@ -8,7 +9,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::orders::{FINISH_WAIT, Orders, Task};
-use super::poller::Poller;
+use super::poller::{HandOver, Poller};
 use super::shared::Shared;
 use super::{report, settings};
 use crate::broker::Connection;
@@ -23,7 +24,9 @@ const ASSIGNMENT_WAIT: Duration = Duration::from_secs(30);
 pub(crate) struct ConsumerHandle {
     shared: Arc<Shared>,
     orders: Arc<Orders>,
-    messages: mpsc::UnboundedReceiver<Result<Received, BrokerError>>,
+    messages: mpsc::UnboundedReceiver<HandOver>,
+    /// The rest of what was handed over last.
+    rest: vec::IntoIter<Received>,
     ended: Option<oneshot::Receiver<Result<(), BrokerError>>>,
 }
 
@@ -46,7 +49,7 @@ impl ConsumerHandle {
             BrokerError::new(BrokerErrorKind::Other, error::OTHER, "no thread to poll Kafka could be started")
                 .with_source(failed)
         })?;
-        let handle = Self { shared, orders, messages, ended: Some(ended) };
+        let handle = Self { shared, orders, messages, rest: Vec::new().into_iter(), ended: Some(ended) };
         match timeout(ASSIGNMENT_WAIT, is_ready).await {
             Ok(Ok(started)) => started?,
             Ok(Err(_)) => return Err(ended_early()),
@@ -66,18 +69,31 @@ impl ConsumerHandle {
 
     /// Waits for the next message. One that was withdrawn meanwhile is known to be so before its handler begins. Cancel safe.
     pub(crate) async fn receive(&mut self) -> Result<Received, BrokerError> {
-        self.messages.recv().await.unwrap_or_else(|| Err(ended_early()))
+        loop {
+            if let Some(received) = self.rest.next() {
+                return Ok(received);
+            }
+            self.rest = self.messages.recv().await.unwrap_or_else(|| Err(ended_early()))?.into_iter();
+        }
     }
 
     pub(crate) fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
-        self.messages.try_recv().ok()
+        loop {
+            if let Some(received) = self.rest.next() {
+                return Some(Ok(received));
+            }
+            match self.messages.try_recv().ok()? {
+                Ok(messages) => self.rest = messages.into_iter(),
+                Err(ended) => return Some(Err(ended)),
+            }
+        }
     }
 
     /// Takes no more messages and gives up those that nobody received.
     pub(crate) fn close(&mut self) {
         self.orders.set(Task::Stay);
         self.messages.close();
-        while self.messages.try_recv().is_ok() {}
+        while self.try_receive().is_some() {}
     }
 
     /// Commits what is settled and leaves the group.

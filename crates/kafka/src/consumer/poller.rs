@@ -32,6 +32,9 @@ const ROOM_WAIT: Duration = Duration::from_millis(20);
 /// How many messages are taken before the clock is looked at.
 const BURST: usize = 256;
 
+/// How many messages are handed over at once, if so many are here: a hand-over wakes up who receives, which costs more than a message.
+const HAND_OVER: usize = 64;
+
 /// How often the ends of the partitions are looked up for the lag.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -43,12 +46,17 @@ const SEEK_WAIT: Duration = Duration::from_secs(10);
 
 type Ready = oneshot::Sender<Result<(), BrokerError>>;
 
+/// Messages in the order in which they came, or why there will be none.
+pub(super) type HandOver = Result<Vec<Received>, BrokerError>;
+
 /// Is the thread of one subscription. It polls all the time, so that a slow handler does not lose its membership, and hands messages
 /// out as long as not too many of their partition are held.
 pub(super) struct Poller {
     shared: Arc<Shared>,
     orders: Arc<Orders>,
-    messages: mpsc::UnboundedSender<Result<Received, BrokerError>>,
+    messages: mpsc::UnboundedSender<HandOver>,
+    /// Messages that are handed over with the next ones, before this thread waits for anything.
+    collected: Vec<Received>,
     records_keys: bool,
     /// The partitions of the last messages; looked up by the client's handle of the topic, which costs nothing.
     recent: Vec<Recent>,
@@ -67,7 +75,7 @@ impl Poller {
     pub(super) fn new(
         shared: Arc<Shared>,
         orders: Arc<Orders>,
-        messages: mpsc::UnboundedSender<Result<Received, BrokerError>>,
+        messages: mpsc::UnboundedSender<HandOver>,
         records_keys: bool,
     ) -> Self {
         let now = Instant::now();
@@ -75,6 +83,7 @@ impl Poller {
             shared,
             orders,
             messages,
+            collected: Vec::new(),
             records_keys,
             recent: Vec::new(),
             generation: 0,
@@ -165,15 +174,20 @@ impl Poller {
         // Those that wait for an attempt need no haste.
         let is_calm = self.paused.iter().all(|partition| self.shared.has_waiting(partition));
         let mut wait = if is_calm { POLL_WAIT } else { PAUSED_POLL_WAIT };
+        let mut result = Ok(());
         for _ in 0..BURST {
             match consumer.poll(wait) {
-                None => return Ok(()),
+                None => break,
                 Some(Ok(message)) => self.hand_out(consumer, &message),
-                Some(Err(failed)) => judge(&failed)?,
+                Some(Err(failed)) => result = judge(&failed),
+            }
+            if result.is_err() {
+                break;
             }
             wait = Duration::ZERO;
         }
-        Ok(())
+        self.hand_over();
+        result
     }
 
     /// Stays a member without taking anything.
@@ -217,11 +231,26 @@ impl Poller {
             self.pause(consumer, &partition);
             return;
         }
-        // Nobody receives any more where the subscription is closing: it is given up.
-        let _ = self.messages.send(Ok(received));
+        self.collected.push(received);
+        if self.collected.len() >= HAND_OVER {
+            self.hand_over();
+        }
         let most = self.most_held();
-        if held >= most && !partition.wait_for_room(most / 2, ROOM_WAIT) {
+        if held < most {
+            return;
+        }
+        self.hand_over();
+        if !partition.wait_for_room(most / 2, ROOM_WAIT) {
             self.pause(consumer, &partition);
+        }
+    }
+
+    /// Hands over what is collected.
+    fn hand_over(&mut self) {
+        if !self.collected.is_empty() {
+            let collected = std::mem::replace(&mut self.collected, Vec::with_capacity(HAND_OVER));
+            // Nobody receives any more where the subscription is closing: they are given up.
+            let _ = self.messages.send(Ok(collected));
         }
     }
 
@@ -265,9 +294,8 @@ impl Poller {
     /// Does what is due: partitions that go on, messages to read again, commits, the lag.
     fn look_after(&mut self, consumer: &BaseConsumer<Context>) {
         if !self.paused.is_empty() && self.orders.task() == Task::Take {
-            for received in self.shared.take_due() {
-                let _ = self.messages.send(Ok(received));
-            }
+            self.collected.extend(self.shared.take_due());
+            self.hand_over();
             self.resume(consumer);
         }
         let now = Instant::now();
