@@ -126,8 +126,10 @@ impl Units {
         Ok(())
     }
 
+    /// Whether a message is not to be begun with: another member gets it, or nothing can be committed here any more.
     pub(super) fn is_withdrawn(&self, index: usize) -> bool {
-        self.lock().unit.as_ref().is_some_and(|unit| unit.is_withdrawn(index))
+        let state = self.lock();
+        state.failed.is_some() || state.unit.as_ref().is_some_and(|unit| unit.is_withdrawn(index))
     }
 
     /// Notes the settlement of a message; what follows is to be [done](Self::perform).
