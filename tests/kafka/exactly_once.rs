@@ -8,6 +8,10 @@ mod batches;
 mod kills;
 #[path = "exactly_once/members.rs"]
 mod members;
+#[path = "exactly_once/restarts.rs"]
+mod restarts;
+#[path = "exactly_once/retries.rs"]
+mod retries;
 #[path = "exactly_once/world.rs"]
 mod world;
 

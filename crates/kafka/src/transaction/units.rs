@@ -212,7 +212,7 @@ impl Units {
             Err(failed) => {
                 warn!(error = %failed, "a transaction was not committed; its messages are handled again");
                 unit.fail(RECOMMIT_PAUSE);
-                requeue(&mut state, unit);
+                self.requeue(&mut state, unit);
             }
         }
         self.ended.notify_one();
@@ -274,8 +274,19 @@ impl Units {
         let is_over = |unit: &mut Unit| unit.stage == Stage::TakenBack && unit.is_done();
         if let Some(unit) = state.unit.take_if(is_over) {
             debug!("a transaction was aborted; its messages are handled again");
-            requeue(state, unit);
+            self.requeue(state, unit);
             self.ended.notify_one();
+        }
+    }
+
+    /// Puts the messages of a unit that was taken back before all others.
+    fn requeue(&self, state: &mut State, unit: Unit) {
+        if state.is_closed {
+            return;
+        }
+        let waits_elsewhere = self.shared.settings.retry.is_some();
+        for held in unit.again(Instant::now(), waits_elsewhere).into_iter().rev() {
+            state.queue.push_front(held);
         }
     }
 
@@ -293,16 +304,6 @@ impl Units {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Puts the messages of a unit that was taken back before all others.
-fn requeue(state: &mut State, unit: Unit) {
-    if state.is_closed {
-        return;
-    }
-    for held in unit.again(Instant::now()).into_iter().rev() {
-        state.queue.push_front(held);
     }
 }
 
