@@ -34,9 +34,12 @@ impl Work {
         }
     }
 
-    /// Closes the gate and returns when both members wait in an open transaction.
-    async fn hold_both(&self) {
+    fn close(&self) {
         self.is_closed.send_replace(true);
+    }
+
+    /// Returns when both members wait in an open transaction.
+    async fn hold_both(&self) {
         let mut held = self.held.subscribe();
         timeout(PATIENCE, held.wait_for(|held| *held == 2)).await.expect("both wait in time").expect("they live");
     }
@@ -68,7 +71,7 @@ async fn each_result_is_there_once_although_the_server_is_restarted() {
     let mut server = Server::start("exactly-once").await;
     let world = World::on(server.url(), "exact-restart", PARTITIONS as i32).await;
     let work =
-        Work { results: world.results.clone(), is_closed: watch::Sender::new(true), held: watch::Sender::new(0) };
+        Work { results: world.results.clone(), is_closed: watch::Sender::new(false), held: watch::Sender::new(0) };
     let topic = |id: &str| {
         let topic = world.topic().exactly_once(format!("{}-{id}", world.orders));
         // Longer than the server may take to start, with transactions that wait for it.
@@ -81,7 +84,8 @@ async fn each_result_is_there_once_although_the_server_is_restarted() {
     let second = world.serve(App::new().subscribe(batches, many).with_state(work.clone()), &capture).await;
     let mut published = 0;
     for is_killed in [false, true] {
-        // For both, whoever has which partition.
+        // Closed before there is any work, which is for both, whoever has which partition.
+        work.close();
         published = publish(&world, published).await;
         work.hold_both().await;
         if is_killed {
