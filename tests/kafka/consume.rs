@@ -1,11 +1,11 @@
 //! What a subscription reads: where it begins, which topics and partitions it has, and what is refused.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Received, Subscriber, Subscription};
 use throughline_core::{App, Settlement};
 use throughline_kafka::{Isolation, NativeRecord, StartPosition, Topic};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::load::{Account, Entry, PATIENCE, committed, connect, publish, start};
 use crate::server::url;
@@ -133,14 +133,27 @@ async fn a_start_at_a_time_begins_with_the_first_message_from_then_on() {
     let (topic, group) = (unique("time"), unique("group"));
     create(&url(), &topic, 1).await;
     publish(&url(), &topic, 0..3, 1, 1).await;
-    // The server's clock is this one; its times are whole milliseconds.
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    let time = SystemTime::now();
+    let time = next_millisecond().await;
     publish(&url(), &topic, 3..6, 1, 1).await;
     let at = Topic::new(topic.as_str()).group(group.as_str()).start(StartPosition::Time(time));
     let mut subscriber = subscribe(at).await.expect("a subscription");
     assert_eq!(take(&mut subscriber, 3).await, [3, 4, 5]);
     finish(subscriber).await;
+}
+
+/// Waits until the clock is past the time of all that was published: a message has the time of this clock, in whole milliseconds.
+async fn next_millisecond() -> SystemTime {
+    let millis = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_millis();
+    let published = millis(SystemTime::now());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = SystemTime::now();
+        if millis(now) > published {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "the clock stands still");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,10 @@ mod batches;
 mod kills;
 #[path = "exactly_once/members.rs"]
 mod members;
+#[path = "exactly_once/restarts.rs"]
+mod restarts;
+#[path = "exactly_once/retries.rs"]
+mod retries;
 #[path = "exactly_once/world.rs"]
 mod world;
 
@@ -315,4 +319,28 @@ async fn what_cannot_be_exactly_once_is_refused_at_the_start() {
         assert_eq!(error.broker_error().map(|error| error.kind()), Some(BrokerErrorKind::Configuration));
     }
     assert_eq!(sorted(world.written(&world.results).await), [""; 0]);
+}
+
+/// Two subscriptions with one id would end each other while they work: the second is refused instead.
+#[tokio::test]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn an_id_that_another_subscription_has_is_refused_at_the_start() {
+    async fn handle(order: String) -> String {
+        order
+    }
+    let world = World::new("exact-twice", 1).await;
+    let kafka = Kafka::connect(world.url.as_str()).await.expect("a connection");
+    let one = || App::new().subscribe(world.topic(), handle.reply_to(world.results.as_str()));
+    let two =
+        one().subscribe(Topic::new(world.dead.as_str()).group("other").exactly_once(world.orders.as_str()), handle);
+    let error = serve(kafka.clone(), two.without_telemetry()).start().await.unwrap_err();
+    assert_eq!(error.kind(), ServeErrorKind::Configuration);
+    let cause = error.broker_error().expect("the reason");
+    assert_eq!(cause.kind(), BrokerErrorKind::Configuration);
+    assert!(cause.to_string().contains(&format!("`{}`", world.orders)), "{cause}");
+    // The subscription that had the id is gone, and gives it back.
+    let running = serve(kafka, one().without_telemetry()).start().await.expect("the id is free");
+    world.publish(0, ["order".to_owned()]).await;
+    world.wait_for(&world.results, 1).await;
+    running.shutdown().await.expect("a regular end");
 }

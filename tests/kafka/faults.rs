@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use throughline_core::codec::Json;
@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::load::{self, Account, Entry, PATIENCE, start, wait_until};
+use crate::load::{self, Account, Entry, PATIENCE, start};
 use crate::server::{self, Server};
 use crate::topics::{self, unique};
 
@@ -33,7 +33,8 @@ struct Load {
     bootstrap: String,
     topic: String,
     group: String,
-    messages: u64,
+    /// How many there are; more where members that have none yet are to get some.
+    messages: AtomicU64,
     account: Account,
 }
 
@@ -42,7 +43,7 @@ impl Load {
         let (topic, group) = (unique(name), unique("group"));
         topics::create(&bootstrap, &topic, PARTITIONS).await;
         load::publish(&bootstrap, &topic, 0..messages, PARTITIONS, KEYS).await;
-        Self { bootstrap, topic, group, messages, account: Account::new() }
+        Self { bootstrap, topic, group, messages: AtomicU64::new(messages), account: Account::new() }
     }
 
     async fn new(name: &str) -> Self {
@@ -58,14 +59,41 @@ impl Load {
         start(&self.bootstrap, app(&self.account, member, subscription)).await
     }
 
+    fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed) as usize
+    }
+
     async fn all(&self) {
-        self.account.reach(self.messages as usize).await;
+        self.account.reach(self.messages()).await;
+    }
+
+    async fn publish(&self, more: u64) {
+        let from = self.messages.fetch_add(more, Ordering::Relaxed);
+        load::publish(&self.bootstrap, &self.topic, from..from + more, PARTITIONS, KEYS).await;
+    }
+
+    /// Waits until members have handled so much, and returns with work left for all of them: the others may have handled all there was
+    /// before one that starts has a partition.
+    async fn work_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let more = self.messages() as u64 / 4;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let is_over = is_so();
+            assert!(is_over || Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+            if self.messages() < self.account.distinct() + more as usize {
+                self.publish(more).await;
+            }
+            if is_over {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// What the group has not committed.
     async fn uncommitted(&self) -> i64 {
         let committed = load::committed(&self.bootstrap, &self.group, &self.topic, PARTITIONS).await;
-        self.messages as i64 - committed.iter().map(|offset| (*offset).max(0)).sum::<i64>()
+        self.messages() as i64 - committed.iter().map(|offset| (*offset).max(0)).sum::<i64>()
     }
 }
 
@@ -164,13 +192,11 @@ async fn a_member_is_killed(test: &str, messages: u64, choose: impl Fn(Topic) ->
     let load = Load::on(server::url(), "killed", messages).await;
     let other = load.member(1, choose(load.subscription())).await;
     let process = Process::start(test, &load, 2);
-    wait_until("both members work", || load.account.of_member(2) as u64 >= messages / 10).await;
+    load.work_until("both members work", || load.account.of_member(2) as u64 >= messages / 10).await;
+    assert!(load.account.distinct() < load.messages(), "it is killed in the middle of the work");
     let status = process.kill().await;
     assert!(!status.success(), "{status}");
     let by_the_killed = load.account.of_member(2);
-    let left = messages as usize - load.account.distinct();
-    assert!(left > messages as usize / 20, "it was killed in the middle of the work: {left} messages were left");
-
     load.all().await;
     other.shutdown().await.expect("the other one stops");
     load.account.assert_ordered();
@@ -184,7 +210,7 @@ async fn a_member_is_killed(test: &str, messages: u64, choose: impl Fn(Topic) ->
 async fn a_killed_member_loses_nothing() {
     let test = "faults::a_killed_member_loses_nothing";
     let Some((load, by_the_killed)) = a_member_is_killed(test, MESSAGES, |topic| topic).await else { return };
-    let sum = load.account.sum("a member is killed, commits each 0.2 s", MESSAGES as usize);
+    let sum = load.account.sum("a member is killed, commits each 0.2 s", load.messages());
     assert_eq!(sum.lost, 0);
     assert!(sum.twice <= by_the_killed, "only what it had handled comes again");
     let entries = load.account.entries();
@@ -199,7 +225,7 @@ async fn a_killed_member_that_commits_each_message_repeats_one_of_each_partition
     let test = "faults::a_killed_member_that_commits_each_message_repeats_one_of_each_partition";
     let each = Topic::commit_each_message;
     let Some((load, _)) = a_member_is_killed(test, COMMITTED_EACH, each).await else { return };
-    let sum = load.account.sum("a member is killed, commits each message", COMMITTED_EACH as usize);
+    let sum = load.account.sum("a member is killed, commits each message", load.messages());
     assert_eq!(sum.lost, 0);
     assert!(sum.twice <= PARTITIONS as usize, "{sum:?}");
 }
@@ -211,11 +237,10 @@ async fn a_member_comes_and_goes(name: &str, choose: impl Fn(Topic) -> Topic) ->
     load.account.reach(1_000).await;
     for member in [2, 3] {
         let second = load.member(member, choose(load.subscription())).await;
-        wait_until("both members work", || load.account.of_member(member) >= 1_000).await;
+        load.work_until("both members work", || load.account.of_member(member) >= 1_000).await;
+        assert!(load.account.distinct() < load.messages(), "it leaves in the middle of the work");
         second.shutdown().await.expect("the second member stops");
     }
-    let left = MESSAGES as usize - load.account.distinct();
-    assert!(left > 1_000, "they left in the middle of the work: {left} messages were left");
     load.all().await;
     first.shutdown().await.expect("the first member stops");
     assert_eq!(load.uncommitted().await, 0);
@@ -226,7 +251,7 @@ async fn a_member_comes_and_goes(name: &str, choose: impl Fn(Topic) -> Topic) ->
 #[ignore = "needs Kafka: cargo xtask test --broker kafka"]
 async fn a_member_that_comes_and_goes_repeats_nothing() {
     let load = a_member_comes_and_goes("cooperative", |topic| topic).await;
-    let sum = load.account.sum("a member comes and goes, cooperative", MESSAGES as usize);
+    let sum = load.account.sum("a member comes and goes, cooperative", load.messages());
     assert_eq!((sum.lost, sum.twice), (0, 0));
     load.account.assert_ordered();
 }
@@ -235,7 +260,7 @@ async fn a_member_that_comes_and_goes_repeats_nothing() {
 #[ignore = "needs Kafka: cargo xtask test --broker kafka"]
 async fn a_member_that_comes_and_goes_repeats_nothing_with_an_eager_assignment() {
     let load = a_member_comes_and_goes("eager", |topic| topic.assignment(Assignment::Range)).await;
-    let sum = load.account.sum("a member comes and goes, range", MESSAGES as usize);
+    let sum = load.account.sum("a member comes and goes, range", load.messages());
     assert_eq!((sum.lost, sum.twice), (0, 0));
     load.account.assert_ordered();
 }
@@ -246,7 +271,7 @@ async fn a_member_that_comes_and_goes_repeats_nothing_with_an_eager_assignment()
 #[ignore = "needs Kafka: cargo xtask test --broker kafka"]
 async fn a_member_that_comes_and_goes_keeps_the_order_of_each_key() {
     let load = a_member_comes_and_goes("keys", |topic| topic.by_key(8).prefetch(50)).await;
-    let sum = load.account.sum("a member comes and goes, by key, prefetch 50", MESSAGES as usize);
+    let sum = load.account.sum("a member comes and goes, by key, prefetch 50", load.messages());
     assert_eq!(sum.lost, 0);
     // Each of the four times a member joins or leaves, each partition moves once at most.
     assert!(sum.twice <= 4 * PARTITIONS as usize * 50, "{sum:?}");
@@ -271,7 +296,7 @@ async fn a_server_that_is_stopped_and_one_that_is_killed_lose_nothing() {
     for member in members {
         member.shutdown().await.expect("the member stops");
     }
-    let sum = load.account.sum("the broker is stopped, then killed, and started again", MESSAGES as usize);
+    let sum = load.account.sum("the broker is stopped, then killed, and started again", load.messages());
     assert_eq!(sum.lost, 0);
     load.account.assert_ordered();
     assert_eq!(load.uncommitted().await, 0);
@@ -283,35 +308,45 @@ async fn a_server_that_is_stopped_and_one_that_is_killed_lose_nothing() {
 async fn a_handler_slower_than_the_poll_interval_keeps_its_membership() {
     const POLL_INTERVAL: Duration = Duration::from_secs(6);
     let load = Load::new("slow").await;
-    let subscription = || load.subscription().prefetch(20).property("max.poll.interval.ms", "6000");
+    let subscription = || {
+        let topic = load.subscription().prefetch(20).property("max.poll.interval.ms", "6000");
+        topic.rebalance_timeout(Duration::from_secs(5))
+    };
     let account = load.account.clone();
-    let handle = move |delivery: Delivery| {
-        let account = account.clone();
-        async move {
+    // Partitions move before: the rebalance waits for less time than such a handler takes.
+    let have_moved = Arc::new(AtomicBool::new(false));
+    let slow_ones = Arc::new(Mutex::new(BTreeMap::new()));
+    let handle = {
+        let (have_moved, slow_ones) = (Arc::clone(&have_moved), Arc::clone(&slow_ones));
+        move |delivery: Delivery| {
             let entry = Entry::new(1, &delivery);
             account.add(entry);
             // One message of each partition takes longer than the group would wait for a poll.
-            let is_slow = entry.offset == 500;
-            sleep(if is_slow { POLL_INTERVAL + Duration::from_secs(2) } else { Duration::from_micros(300) }).await;
+            let is_slow = have_moved.load(Ordering::Relaxed) && {
+                let mut slow_ones = slow_ones.lock().expect("no handler panicked");
+                let is_first = !slow_ones.contains_key(&entry.partition);
+                slow_ones.entry(entry.partition).or_insert(entry.offset);
+                is_first
+            };
+            sleep(if is_slow { POLL_INTERVAL + Duration::from_secs(2) } else { Duration::from_micros(300) })
         }
     };
     let slow = start(&load.bootstrap, App::new().subscribe(subscription(), handle)).await;
     let other = load.member(2, subscription()).await;
+    load.work_until("both members work", || load.account.of_member(2) >= 100).await;
+    have_moved.store(true, Ordering::Relaxed);
+    // So that each partition has some after that.
+    load.publish(600).await;
     load.all().await;
-    let moved = |entry: &Entry| {
-        let earlier = load.account.entries();
-        let of_partition = earlier.iter().filter(|other| other.partition == entry.partition && other.offset > 500);
-        of_partition.map(|other| other.member).collect::<BTreeSet<_>>()
-    };
-    let slow_ones: Vec<_> =
-        load.account.entries().into_iter().filter(|entry| entry.offset == 500 && entry.member == 1).collect();
+    let slow_ones = slow_ones.lock().expect("no handler panicked").clone();
     assert!(!slow_ones.is_empty(), "the slow member had a partition");
-    for entry in &slow_ones {
-        assert_eq!(moved(entry).into_iter().collect::<Vec<_>>(), [1], "{entry:?} stayed with its member");
+    for entry in load.account.entries() {
+        let is_behind = slow_ones.get(&entry.partition).is_some_and(|slow| entry.offset > *slow);
+        assert!(!is_behind || entry.member == 1, "{entry:?} did not stay with the slow member");
     }
     slow.shutdown().await.expect("the slow member stops");
     other.shutdown().await.expect("the other member stops");
-    let sum = load.account.sum("a handler slower than max.poll.interval.ms (8 s, 6 s)", MESSAGES as usize);
+    let sum = load.account.sum("a handler slower than max.poll.interval.ms (8 s, 6 s)", load.messages());
     assert_eq!((sum.lost, sum.twice), (0, 0));
     load.account.assert_ordered();
 }
@@ -328,7 +363,7 @@ async fn a_shutdown_under_load_repeats_nothing() {
         let two = load.member(2 * round + 1, load.subscription()).await;
         // A member that has no partition yet leaves without a word to the group: that is the client's way.
         let both_work = || [2 * round, 2 * round + 1].iter().all(|member| load.account.of_member(*member) >= 100);
-        wait_until("both members work", both_work).await;
+        load.work_until("both members work", both_work).await;
         let began = Instant::now();
         let (one, two) = timeout(DEADLINE, async { tokio::join!(one.shutdown(), two.shutdown()) })
             .await
@@ -340,7 +375,7 @@ async fn a_shutdown_under_load_repeats_nothing() {
     let last = load.member(1, load.subscription()).await;
     load.all().await;
     last.shutdown().await.expect("the last member stops");
-    let sum = load.account.sum(&format!("both members shut down, 4 times, at most {longest:?}"), MESSAGES as usize);
+    let sum = load.account.sum(&format!("both members shut down, 4 times, at most {longest:?}"), load.messages());
     assert_eq!((sum.lost, sum.twice), (0, 0));
     load.account.assert_ordered();
     assert_eq!(load.uncommitted().await, 0);

@@ -2,8 +2,9 @@
 
     python3 -m venv venv && venv/bin/pip install confluent-kafka
     venv/bin/python tests/kafka/foreign.py 127.0.0.1:9092 TOPIC
+    venv/bin/python tests/kafka/foreign.py 127.0.0.1:9092 TOPIC zstd
 
-All go to partition 0 of a topic that exists, in this order. The program ends with 1 when one of them is not stored.
+With a compression it is one record, of a body that gets smaller. All go to partition 0 of a topic that exists, in this order. The program ends with 1 when one of them is not stored.
 """
 
 import sys
@@ -32,16 +33,18 @@ RECORDS = [
     (b"k\xff", b"", [("traceparent", TRACEPARENT.encode())]),
 ]
 
+COMPRESSIBLE = (None, b"x" * 10_000, None)
 
-def main(bootstrap, topic):
+
+def main(bootstrap, topic, compression="none"):
     failed = []
 
     def report(error, _message):
         if error is not None:
             failed.append(error)
 
-    producer = Producer({"bootstrap.servers": bootstrap})
-    for key, value, headers in RECORDS:
+    producer = Producer({"bootstrap.servers": bootstrap, "compression.type": compression})
+    for key, value, headers in RECORDS if compression == "none" else [COMPRESSIBLE]:
         producer.produce(topic, key=key, value=value, headers=headers, partition=0, on_delivery=report)
     left = producer.flush(30)
     for error in failed:
@@ -50,4 +53,4 @@ def main(bootstrap, topic):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(*sys.argv[1:]))

@@ -2,20 +2,23 @@
 //! is in `THROUGHLINE_KAFKA_PYTHON`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use throughline_core::broker::{Broker, Subscriber};
+use throughline_core::broker::{Broker, BrokerErrorKind, Subscriber};
+use throughline_core::serve::ServeErrorKind;
 use throughline_core::telemetry::CurrentBaggage;
-use throughline_core::{Delivery, Settlement};
+use throughline_core::{App, Delivery, Settlement, serve};
 use throughline_kafka::{Instrumentation, Kafka, NativeRecord, StartPosition, Topic};
 use throughline_testing::Capture;
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 use crate::server::{self, PATIENCE};
-use crate::topics;
+use crate::{load, topics};
 
 /// The span that the script says all its records come from.
 const SPAN: &str = "00f067aa0ba902b7";
@@ -24,13 +27,19 @@ const SPAN: &str = "00f067aa0ba902b7";
 const WITH_CONTEXT: [bool; 8] = [true, false, true, true, true, true, false, true];
 
 async fn written(name: &str) -> String {
-    let python = std::env::var_os("THROUGHLINE_KAFKA_PYTHON").expect("THROUGHLINE_KAFKA_PYTHON names a Python program");
     let topic = topics::unique(name);
     topics::create(&server::url(), &topic, 1).await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/foreign.py");
-    let output = Command::new(python).arg(script).args([&server::url(), &topic]).output().await.expect("Python runs");
-    assert!(output.status.success(), "foreign.py: {}", String::from_utf8_lossy(&output.stderr));
+    write(&[&topic]).await;
     topic
+}
+
+/// Runs the script for a topic, and with a compression where one is said.
+async fn write(arguments: &[&str]) {
+    let python = std::env::var_os("THROUGHLINE_KAFKA_PYTHON").expect("THROUGHLINE_KAFKA_PYTHON names a Python program");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/foreign.py");
+    let run = Command::new(python).arg(script).arg(server::url()).args(arguments).output().await;
+    let output = run.expect("Python runs");
+    assert!(output.status.success(), "foreign.py: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
@@ -85,6 +94,48 @@ async fn no_record_of_a_foreign_client_panics_or_is_lost_by_the_framework() {
     assert_eq!(deliveries[7].key().map(AsRef::as_ref), Some(&b"k\xff"[..]), "ATTR-K-04");
     subscriber.close().await;
     topics::delete(&server::url(), &topic).await;
+}
+
+/// A client built without zstd cannot read such a record and would go on behind it: the subscription ends there instead.
+#[tokio::test]
+#[ignore = "needs Kafka and Python: cargo xtask test --broker kafka"]
+async fn a_record_that_this_build_cannot_decompress_ends_the_subscription_before_it() {
+    let built_with = ClientConfig::new().create_native_config().expect("a configuration").get("builtin.features");
+    let has_zstd = built_with.expect("the client says so").split(',').any(|feature| feature.trim() == "zstd");
+    assert!(!has_zstd, "the client of this test is to be built without the feature `zstd`");
+    let (topic, group) = (topics::unique("foreign-zstd"), topics::unique("foreign"));
+    topics::create(&server::url(), &topic, 1).await;
+    let kafka = Kafka::connect(server::url()).await.expect("a connection to THROUGHLINE_KAFKA_URL");
+    let publish = async |body: &'static str| kafka.publisher().publish(topic.clone(), body).await.expect("published");
+    publish("before").await;
+    let (seen, mut handled) = mpsc::unbounded_channel();
+    let handle = move |body: String| {
+        seen.send(body).expect("the test listens");
+        async {}
+    };
+    let subscription = || Topic::new(topic.clone()).group(group.clone()).commit_interval(Duration::from_millis(20));
+    let app = || App::new().without_telemetry().subscribe(subscription(), handle.clone());
+    let committed = async || load::committed(&server::url(), &group, &topic, 1).await;
+    for start in 1..=2 {
+        let running = serve(kafka.clone(), app()).start().await.expect("the app starts");
+        if start == 1 {
+            let deadline = Instant::now() + PATIENCE;
+            while committed().await != [1] {
+                assert!(Instant::now() < deadline, "the message before the record is not committed");
+            }
+            write(&[&topic, "zstd"]).await;
+            publish("behind").await;
+        }
+        let ended = timeout(PATIENCE, running.run_until(std::future::pending())).await.expect("it ends in time");
+        let error = ended.expect_err("it ends with an error");
+        assert_eq!(error.kind(), ServeErrorKind::Ended, "start {start}");
+        let cause = error.broker_error().expect("the reason");
+        assert_eq!((cause.kind(), cause.error_type()), (BrokerErrorKind::Unsupported, "unsupported"), "{cause}");
+        assert!(cause.to_string().contains("`zstd`"), "{cause}");
+        assert_eq!(committed().await, [1], "start {start}");
+    }
+    assert_eq!(handled.try_recv().expect("the message before the record"), "before");
+    assert!(handled.try_recv().is_err(), "nothing behind it");
 }
 
 async fn next(subscriber: &mut dyn Subscriber) -> Delivery {

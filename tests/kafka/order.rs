@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use throughline_core::extract::Batch;
 use throughline_core::{App, Delivery, serve};
 use throughline_kafka::Topic;
 use throughline_testing::{Capture, attribute};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
-use crate::load::{Account, Entry, committed, publish, start, wait_until};
+use crate::load::{Account, Entry, PATIENCE, committed, publish, start, wait_until};
 use crate::server::url;
 use crate::topics::{create, unique};
 
@@ -209,22 +213,42 @@ async fn a_rebalance_waits_for_handlers_and_commits_them() {
         async move { start(&url, app).await }
     });
     // Once the rebalance has begun, the first message of the lost partition that is done is also the last one here.
-    sleep_until_leaving(&gate).await;
+    wait_until_leaving(&group, &gate).await;
     gate.open();
     let second = second.await.expect("the second member starts");
     gate.done.reach(20).await;
+    // The first one may have done all of it before it was told to give anything up.
+    let (mut count, deadline) = (20, Instant::now() + PATIENCE);
+    while gate.account.of_member(2) == 0 {
+        assert!(Instant::now() < deadline, "the second member gets no partition");
+        publish(&url(), &topic, count..count + 20, 2, 1).await;
+        count += 20;
+        gate.done.reach(count as usize).await;
+    }
     first.shutdown().await.expect("the first member stops");
     second.shutdown().await.expect("the second member stops");
-    assert_eq!(gate.account.entries().len(), 20, "nothing twice");
+    assert_eq!(gate.account.entries().len() as u64, count, "nothing twice");
     gate.account.assert_ordered();
-    assert!(gate.account.of_member(2) > 0, "a partition went to the second member");
-    assert_eq!(committed(&url(), &group, &topic, 2).await, [10, 10]);
+    assert_eq!(committed(&url(), &group, &topic, 2).await, [count as i64 / 2; 2]);
 }
 
-/// There is nothing to see from outside while a rebalance waits: give it the time of several heartbeats. Too short a time would make
-/// the test weaker, never fail.
-async fn sleep_until_leaving(gate: &Gate) {
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+/// Waits until the group has decided who gets what with the second member: the first one has then been told what to give up. That it
+/// waits for its handlers cannot be seen from outside; a moment too early would make the test weaker, never fail.
+async fn wait_until_leaving(group: &str, gate: &Gate) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (url, name) = (url(), group.to_owned());
+        let asked = spawn_blocking(move || {
+            let consumer: BaseConsumer =
+                ClientConfig::new().set("bootstrap.servers", url).create().expect("a consumer");
+            let groups = consumer.fetch_group_list(Some(&name), PATIENCE).expect("the group");
+            groups.groups().iter().any(|group| group.state() == "Stable" && group.members().len() == 2)
+        });
+        if asked.await.expect("the question does not panic") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the second member is no part of the group");
+    }
     assert_eq!(gate.account.distinct(), 8, "nothing goes on meanwhile");
 }
 

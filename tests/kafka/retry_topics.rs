@@ -1,16 +1,18 @@
 //! Messages that wait in topics of their own for their next attempt.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::middleware::TelemetryMiddleware;
-use throughline_core::{App, Delivery, Handler, Publisher, Settlement, serve};
+use throughline_core::{App, Delivery, Handler, Publisher, serve};
 use throughline_kafka::{Kafka, Topic};
 use throughline_testing::Capture;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::load::committed;
 use crate::server::{PATIENCE, url};
 use crate::topics::{create, unique};
 
@@ -118,37 +120,51 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Kafka: cargo xtask test --broker kafka"]
-async fn a_message_that_cannot_wait_elsewhere_is_tried_again_in_place() {
+async fn a_message_that_cannot_wait_elsewhere_is_handled_again_in_place_and_never_given_up() {
+    /// More often than it is tried in all: a first time, and after its one delay.
+    const FAILS: usize = 4;
     let (bootstrap, topic, group) = (url(), unique("retried"), unique("g"));
     let wait = format!("{topic}.{group}.retry.1");
     create(&bootstrap, &topic, 1).await;
     create(&bootstrap, &wait, 1).await;
-    let attempts = Arc::new(Mutex::new(Vec::new()));
-    let (sender, mut done) = mpsc::unbounded_channel();
-    let (kept, doomed) = (Arc::clone(&attempts), (bootstrap.clone(), wait.clone()));
+    let capture = Capture::new();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let names = [&bootstrap, &wait, &group, &topic].map(String::clone);
     let handle = move |delivery: Delivery| {
-        let (kept, sender, doomed) = (Arc::clone(&kept), sender.clone(), doomed.clone());
+        let (call, sender, names) = (calls.fetch_add(1, Ordering::Relaxed), sender.clone(), names.clone());
         async move {
-            kept.lock().expect("no handler panicked").push((delivery.destination().to_owned(), delivery.attempt()));
-            if delivery.attempt() == 1 {
+            let [bootstrap, wait, group, topic] = &names;
+            match call {
                 // The place where it is to wait is gone by the time it is needed.
-                crate::topics::delete(&doomed.0, &doomed.1).await;
-                return Err(Settlement::retry());
+                0 => crate::topics::delete(bootstrap, wait).await,
+                FAILS => assert!(committed(bootstrap, group, topic, 1).await[0] <= 0, "it is not settled before"),
+                _ => {}
             }
             sender.send(look(&delivery)).expect("the test listens");
-            Ok(())
+            if call < FAILS { Err(std::fmt::Error) } else { Ok(()) }
         }
     };
-    let app = App::new()
-        .without_telemetry()
-        .subscribe(Topic::new(topic.clone()).group(group).retry_topics([Duration::from_millis(100)]), handle);
+    let app = App::new().telemetry(TelemetryMiddleware::from(capture.instrumentation().build())).subscribe(
+        Topic::new(topic.clone())
+            .group(group.clone())
+            .retry_topics([Duration::from_millis(100)])
+            .commit_interval(Duration::from_millis(10)),
+        handle,
+    );
     let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
     let running = serve(kafka.clone(), app).start().await.expect("the app starts");
-    kafka.publisher().publish(topic.clone(), "x").await.expect("published");
-    let again = next(&mut done).await;
-    assert_eq!((again.topic.as_str(), again.attempt), (topic.as_str(), 2));
+    Publisher::new(&kafka).without_telemetry().publish(topic.clone(), "x").await.expect("published");
+    for call in 0..=FAILS {
+        let again = next(&mut seen).await;
+        assert_eq!((again.topic.as_str(), again.attempt), (topic.as_str(), 1), "call {call}: it is the same attempt");
+    }
     running.shutdown().await.expect("a clean end");
-    assert_eq!(*attempts.lock().expect("no handler panicked"), [(topic.clone(), 1), (topic, 2)]);
+    assert_eq!(committed(&bootstrap, &group, &topic, 1).await, [1]);
+    let tree = capture.tree();
+    let forwards = tree.find_all(&format!("send {wait}"));
+    assert_eq!(forwards.len(), FAILS, "each failed forward is in the trace");
+    assert!(forwards.iter().all(|span| matches!(span.status, Status::Error { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use crate::producer::Producer;
 use crate::publisher::KafkaPublisher;
+use crate::transaction::TransactionalIds;
 use crate::{config, error, semconv, subscriber};
 
 /// How long [`Kafka::connect`] waits for the first broker that answers.
@@ -78,6 +79,7 @@ pub(crate) struct Connection {
     /// Whether keys may be attributes (ATTR-C-23).
     pub(crate) records_keys: bool,
     pub(crate) producer: Arc<Producer>,
+    pub(crate) transactional_ids: TransactionalIds,
 }
 
 impl Kafka {
@@ -209,6 +211,7 @@ impl Connection {
             system: semconv::system(server, config.get("client.id"), cluster_id.as_deref()),
             records_keys: true,
             producer: Arc::new(producer),
+            transactional_ids: TransactionalIds::default(),
             config,
         })
     }
@@ -254,7 +257,7 @@ mod tests {
     use throughline_core::message::{Destination, Envelope};
 
     use super::*;
-    use crate::TopicDestination;
+    use crate::{Topic, TopicDestination};
 
     /// Connects to brokers that the client itself plays.
     async fn connect() -> Kafka {
@@ -298,6 +301,15 @@ mod tests {
         let other = Subscription::new("nats", Pattern::exact("orders"));
         let error = connect().await.subscribe(&other).await.map(drop).unwrap_err();
         assert_eq!(error.kind(), BrokerErrorKind::Configuration);
+    }
+
+    #[tokio::test]
+    async fn a_rebalance_that_may_outlast_the_poll_interval_is_refused_at_the_start() {
+        let topic = Topic::new("orders").group("stock").property("max.poll.interval.ms", "60000");
+        let topic = topic.rebalance_timeout(Duration::from_secs(60));
+        let error = connect().await.subscribe(&topic.into()).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), BrokerErrorKind::Configuration);
+        assert!(error.to_string().contains("rebalance_timeout"), "{error}");
     }
 
     #[tokio::test]

@@ -100,6 +100,20 @@ pub(crate) fn check_consumer_property(name: &str, value: &str) -> Result<(), Bro
     Err(error::property(name, why))
 }
 
+/// Refuses a wait for handlers in a rebalance during which the group would throw the member out: the thread that polls is the one
+/// that waits.
+pub(crate) fn check_rebalance_timeout(config: &ClientConfig, limit: Duration) -> Result<(), BrokerError> {
+    // The client knows its own default.
+    let native = config.create_native_config().map_err(|failed| unusable(&failed))?;
+    let interval = native.get("max.poll.interval.ms").ok().and_then(|millis| millis.parse().ok());
+    let Some(interval) = interval.map(Duration::from_millis).filter(|interval| limit >= *interval) else {
+        return Ok(());
+    };
+    Err(BrokerError::configuration(format!(
+        "the `rebalance_timeout` of {limit:?} is not below `max.poll.interval.ms`, which is {interval:?}: the client does not poll          while a rebalance waits for handlers, and the group would throw it out before they are done; shorten the one or raise          the other with `.property(..)`"
+    )))
+}
+
 /// Checks what a user gave for all clients of a connection.
 pub(crate) fn check(given: &ClientConfig) -> Result<(), BrokerError> {
     if given
@@ -247,6 +261,25 @@ mod tests {
             [("max.poll.interval.ms", "60000"), ("fetch.min.bytes", "1"), ("enable.auto.commit", "false")]
         {
             assert!(check_consumer_property(name, value).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rebalance_waits_for_less_time_than_the_group_waits_for_a_poll() {
+        let second = Duration::from_secs(1);
+        for (properties, limit, is_taken) in [
+            (&[][..], 299 * second, true),
+            (&[], 300 * second, false),
+            (&[("max.poll.interval.ms", "60000")], 59 * second, true),
+            (&[("max.poll.interval.ms", "60000")], 60 * second, false),
+            (&[("max.poll.interval.ms", "900000")], 300 * second, true),
+            (&[], Duration::MAX, false),
+        ] {
+            let checked = check_rebalance_timeout(&config(properties), limit);
+            assert_eq!(checked.is_ok(), is_taken, "{properties:?} {limit:?}");
+            let Err(error) = checked else { continue };
+            assert_eq!(error.kind(), BrokerErrorKind::Configuration);
+            assert!(error.to_string().contains("max.poll.interval.ms"), "{error}");
         }
     }
 

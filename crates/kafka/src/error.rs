@@ -25,6 +25,24 @@ pub(crate) fn broker(context: &str, error: &KafkaError) -> BrokerError {
     described(cause.broker_kind(), error, format!("{context}: {}", cause.advice()))
 }
 
+/// Says why a subscription ended.
+pub(crate) fn ended(error: &KafkaError) -> BrokerError {
+    use RDKafkaErrorCode::{BadCompression, BadMessage, InvalidMessage, NotImplemented, UnsupportedCompressionType};
+    // The client says neither which record nor of which partition.
+    let advice = match error.rdkafka_error_code() {
+        Some(NotImplemented | UnsupportedCompressionType) => {
+            "this build of the client cannot read a record; if it is compressed with zstd, build `throughline-kafka` with its feature \
+             `zstd` and start again"
+        }
+        Some(BadCompression | BadMessage | InvalidMessage) => {
+            "a record is damaged, on the broker or on the way: start again, and if that fails too, move the group past the record"
+        }
+        _ => return broker("the subscription ended", error),
+    };
+    let message = format!("the subscription ended: {advice}; nothing behind the record was handled or committed");
+    described(Cause::of(error).broker_kind(), error, message)
+}
+
 /// Says that a message belongs to another member by now.
 pub(crate) fn partition_lost(topic: &str, partition: i32) -> BrokerError {
     BrokerError::new(
@@ -416,9 +434,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_cannot_be_read_says_what_to_do() {
+        for (code, kind, advice) in [
+            (NotImplemented, BrokerErrorKind::Unsupported, "`zstd`"),
+            (UnsupportedCompressionType, BrokerErrorKind::Unsupported, "`zstd`"),
+            (BadCompression, BrokerErrorKind::Other, "damaged"),
+            (BadMessage, BrokerErrorKind::Other, "damaged"),
+            (InvalidMessage, BrokerErrorKind::Other, "damaged"),
+        ] {
+            let error = ended(&KafkaError::MessageConsumption(code));
+            assert_eq!(error.kind(), kind, "{code:?}");
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+    }
+
+    #[test]
     fn a_subscription_that_is_fenced_has_ended() {
-        let error =
-            broker("the subscription to `orders` ended", &KafkaError::MessageConsumptionFatal(FencedInstanceId));
+        let error = ended(&KafkaError::MessageConsumptionFatal(FencedInstanceId));
         assert_eq!((error.kind(), error.error_type()), (BrokerErrorKind::Ended, "FENCED_INSTANCE_ID"));
         let error = commit(&KafkaError::ConsumerCommit(RebalanceInProgress));
         assert_eq!((error.kind(), error.error_type()), (BrokerErrorKind::Other, "REBALANCE_IN_PROGRESS"));

@@ -386,7 +386,8 @@ impl Topic {
     }
 
     /// Sets how long a rebalance waits for the handlers of partitions that go to another member. What is not done by then is not
-    /// committed, and that member gets it again.
+    /// committed, and that member gets it again. The default is 10 s; one that is not below `max.poll.interval.ms` (the client's
+    /// default is 300 s) is refused at the start, as the group would throw the member out meanwhile.
     ///
     /// # Examples
     ///
@@ -433,8 +434,8 @@ impl Topic {
     /// # Errors
     ///
     /// The start fails with kind [`Configuration`](throughline_core::broker::BrokerErrorKind::Configuration) without a
-    /// [`group`](Self::group), with an empty id, with [`ReadUncommitted`](Isolation::ReadUncommitted), and where
-    /// `enable.idempotence` is off.
+    /// [`group`](Self::group), with an empty id or one that another subscription of the connection has, with
+    /// [`ReadUncommitted`](Isolation::ReadUncommitted), and where `enable.idempotence` is off.
     ///
     /// # Examples
     ///

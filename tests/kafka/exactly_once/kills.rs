@@ -1,6 +1,7 @@
 //! Processes that are killed in the middle: each result is there once all the same.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use throughline_core::extract::{Batch, State};
@@ -21,8 +22,9 @@ const SERVICE: &str = "THROUGHLINE_KAFKA_EXACTLY_ONCE_SERVICE";
 /// What a service writes when it has published a result.
 const PUBLISHED: &str = "a result is published";
 
-/// The number of the service that takes its time.
+/// The number of the service that takes its time, and how much: it is to be stopped in the middle of that.
 const SLOW: usize = 2;
+const LONG_WORK: Duration = Duration::from_secs(15);
 
 const TEST: &str = "exactly_once::kills::each_result_is_there_once_although_services_are_killed";
 
@@ -188,10 +190,13 @@ fn app(world: &World, number: usize) -> App {
             println!("{PUBLISHED}");
         }
     }
-    /// Has something to do while its transaction is open.
+    /// Has a lot to do while its third transaction is open.
     async fn slow(order: String, publisher: Publisher, state: State<Results>) {
+        static HANDLED: AtomicUsize = AtomicUsize::new(0);
         one(order, publisher, state).await;
-        sleep(Duration::from_millis(300)).await;
+        if HANDLED.fetch_add(1, Ordering::Relaxed) == 2 {
+            sleep(LONG_WORK).await;
+        }
     }
     let topic = world.topic().exactly_once(format!("{}-{number}", world.orders));
     let app = App::new();

@@ -29,15 +29,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new(name: &str, partitions: i32) -> Self {
+        Self::on(server::url(), name, partitions).await
+    }
+
+    /// The same on a server of the test's own.
+    pub(crate) async fn on(url: String, name: &str, partitions: i32) -> Self {
         let id = unique(name);
         let named = |suffix: &str| format!("{id}-{suffix}");
-        let world = Self {
-            url: server::url(),
-            orders: named("orders"),
-            results: named("results"),
-            dead: named("dead"),
-            partitions,
-        };
+        let world = Self { url, orders: named("orders"), results: named("results"), dead: named("dead"), partitions };
         for topic in [&world.orders, &world.results, &world.dead] {
             create(&world.url, topic, partitions).await;
         }

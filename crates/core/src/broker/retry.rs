@@ -12,8 +12,11 @@ pub const RETRY_DUE: &str = "retry-due";
 ///
 /// The framework forwards the message there, as it is (SPAN-37), with the headers `retry-attempt`, `retry-due`, `retry-error` (the
 /// `error.type`) and `retry-origin` set and never added, and acknowledges it when that is confirmed. The subscription receives from
-/// there, too, not before the message is due. How often a message is tried is the route's to say, in place of the failure rule; one
-/// that cannot be forwarded is tried again in place.
+/// there, too, not before the message is due. How often a message is tried is the route's to say, in place of the failure rule.
+///
+/// A message that cannot be forwarded is not settled: it is handled again in place, after a delay that grows from 100 ms to 30 s, until it
+/// can be, is withdrawn, or the app ends. That counts as the same attempt and the broker is told nothing, also where it
+/// [redelivers](super::Subscriber::redelivers).
 pub trait RetryRoute: Send + Sync + 'static {
     /// Returns the place for a message that is to be tried again; `None` where its attempts are used up and it is given up.
     ///

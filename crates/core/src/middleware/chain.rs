@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::failure_rule::{Attempts, decide, panicked};
+use super::failure_rule::{Attempts, decide, panic_failure, panicked};
 use crate::broker::{Publish, PublishError};
-use crate::message::{Delivery, Envelope, Outcome, Receipt};
+use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
 /// Wraps every delivery and every publish of an app or a subscription, single messages and batches alike.
 ///
@@ -154,9 +155,23 @@ impl Next<'_> {
     /// }
     /// ```
     pub async fn discard(self) {
-        let transport = self.endpoint.transport();
-        if transport.is_atomic() {
-            transport.discard().await;
+        if self.is_atomic() {
+            self.endpoint.transport().discard().await;
+        }
+    }
+
+    /// Tells whether the subscription publishes and settles in one transaction.
+    pub(super) fn is_atomic(self) -> bool {
+        self.endpoint.transport().is_atomic()
+    }
+
+    /// Publishes a message that goes elsewhere. A panic on the way there is a failure too: left to the failure rule, it would give the
+    /// message up at the tenth attempt.
+    pub(super) async fn forward(self, envelope: Envelope) -> Result<(), Failure> {
+        match AssertUnwindSafe(self.publish(envelope)).catch_unwind().await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Failure::new(error.error_type().to_owned(), error).by_framework()),
+            Err(panic) => Err(panic_failure(panic.as_ref())),
         }
     }
 
@@ -164,7 +179,7 @@ impl Next<'_> {
     /// back before. Where that would take back what was published for the others too, nothing may be forwarded: the messages must come
     /// one by one.
     pub(super) async fn may_forward(self, wanted: &[bool]) -> bool {
-        if !self.endpoint.transport().is_atomic() {
+        if !self.is_atomic() {
             return true;
         }
         if wanted.contains(&false) {

@@ -59,10 +59,7 @@ impl DeadLetter {
             envelope.headers_mut().insert(ERROR, header_text(failure.error_type()));
         }
         envelope.headers_mut().insert(ORIGIN, header_text(message.destination()));
-        match next.publish(envelope).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure::new(error.error_type().to_owned(), error).by_framework()),
-        }
+        next.forward(envelope).await
     }
 }
 

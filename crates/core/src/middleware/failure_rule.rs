@@ -5,12 +5,17 @@ use crate::message::{Delivery, Failure, Outcome, Settlement};
 
 /// Turns a caught panic into a failure (STAT-08).
 pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+    Outcome::failed(panic_failure(panic))
+}
+
+/// Says as a failure what a panic said.
+pub(super) fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
     let text = panic
         .downcast_ref::<&'static str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "the handler panicked".to_owned());
-    Outcome::failed(Failure::new("panic", text))
+    Failure::new("panic", text)
 }
 
 /// Which delivery of its message this is, for each message of a batch or for a single one.

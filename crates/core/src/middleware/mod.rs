@@ -19,7 +19,7 @@ pub(crate) use self::failure_rule::{Attempts, decide, panicked};
 pub use self::filter::Filter;
 pub(crate) use self::retry::DEFAULT_ATTEMPTS;
 pub use self::retry::{Backoff, Retry};
-pub(crate) use self::retry_later::{Postponed, RetryLater};
+pub(crate) use self::retry_later::{Postponed, RetryLater, Unforwarded};
 pub use self::telemetry::TelemetryMiddleware;
 pub(crate) use self::telemetry::{Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with};
 pub use self::timeout::Timeout;

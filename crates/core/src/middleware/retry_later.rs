@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use tracing::warn;
 
 use super::dead_letter::{header_text, one_by_one};
-use super::{Middleware, Next};
+use super::{Backoff, Middleware, Next};
 use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Settlement};
 
@@ -15,8 +15,9 @@ const ERROR: &str = "retry-error";
 /// The header that says where the message first failed.
 const ORIGIN: &str = "retry-origin";
 
-/// Forwards messages that are to be tried again to the place where they wait, and then acknowledges them. A message that cannot be
-/// forwarded is tried again in place, and one whose attempts are used up is rejected.
+/// Forwards messages that are to be tried again to the place where they wait, and then acknowledges them; one whose attempts are used
+/// up is rejected. One that cannot be forwarded is handled again in place, after a growing delay, until it can be: it is neither settled
+/// nor counted as another attempt, or its attempts would be used up by a place that is missing.
 pub(crate) struct RetryLater {
     route: Arc<dyn RetryRoute>,
 }
@@ -24,6 +25,23 @@ pub(crate) struct RetryLater {
 /// Waits elsewhere for its next attempt: counted by the settling stage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Postponed;
+
+/// Could not be forwarded, so many times in a row. It is in the outcome, and then in the message when that is handled again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unforwarded(u32);
+
+impl Unforwarded {
+    fn once_more(message: &Delivery) -> Self {
+        Self(message.extension::<Self>().map_or(1, |earlier| earlier.0.saturating_add(1)))
+    }
+
+    /// Lets a message be handled again in place.
+    fn again(self, own: Outcome) -> Outcome {
+        let mut own = own.with_settlement(Settlement::retry_after(Backoff::default().delay(self.0)));
+        own.insert_extension(self);
+        own
+    }
+}
 
 impl RetryLater {
     pub(crate) fn new(route: Arc<dyn RetryRoute>) -> Self {
@@ -45,13 +63,31 @@ enum Plan {
     Wait(RetryPlace),
 }
 
-/// Returns whether the message waits elsewhere now.
-async fn postpone(message: &Delivery, failure: Option<&Failure>, place: RetryPlace, next: Next<'_>) -> bool {
-    match next.publish(forward(message, failure, place)).await {
-        Ok(_) => true,
+/// What became of a message that was to be tried again.
+enum Done {
+    GivenUp(u32),
+    Stays(Unforwarded),
+    Waits,
+}
+
+impl Done {
+    const fn stays(&self) -> bool {
+        matches!(self, Self::Stays(_))
+    }
+}
+
+async fn postpone(message: &Delivery, failure: Option<&Failure>, place: RetryPlace, next: Next<'_>) -> Done {
+    let place_name = place.destination.clone();
+    match next.forward(forward(message, failure, place)).await {
+        Ok(()) => Done::Waits,
         Err(error) => {
-            warn!(destination = message.destination(), %error, "a message is tried again in place: it cannot wait elsewhere");
-            false
+            warn!(
+                destination = message.destination(),
+                place = place_name.name(),
+                %error,
+                "a message is handled again in place, after a growing delay: it could not be forwarded to where it is to wait"
+            );
+            Done::Stays(Unforwarded::once_more(message))
         }
     }
 }
@@ -91,21 +127,26 @@ impl Middleware for RetryLater {
         let mut done = Vec::with_capacity(count.max(1));
         for ((index, message), plan) in messages.zip(plans) {
             done.push(match plan {
-                Some(Plan::Wait(place)) => {
-                    postpone(message, outcome.failure_of(index), place, next).await.then_some(Settlement::Ack)
-                }
-                Some(Plan::GiveUp) => Some(Settlement::reject(format!("failed {} times", message.attempt()))),
+                Some(Plan::Wait(place)) => Some(postpone(message, outcome.failure_of(index), place, next).await),
+                Some(Plan::GiveUp) => Some(Done::GivenUp(message.attempt())),
                 None => None,
             });
         }
+        if next.is_atomic() && done.iter().flatten().any(Done::stays) {
+            // All of them were to wait, and what was forwarded is taken back with what was not.
+            next.discard().await;
+            let again = |message| Some(Done::Stays(Unforwarded::once_more(message)));
+            done = delivery.messages().iter().map(again).collect();
+        }
         outcome.map_each(count, |index, own| match done.get_mut(index).and_then(Option::take) {
             None => own,
-            Some(Settlement::Ack) => {
+            Some(Done::GivenUp(attempt)) => own.with_settlement(Settlement::reject(format!("failed {attempt} times"))),
+            Some(Done::Stays(unforwarded)) => unforwarded.again(own),
+            Some(Done::Waits) => {
                 let mut own = own.with_settlement(Settlement::Ack);
                 own.insert_extension(Postponed);
                 own
             }
-            Some(given_up) => own.with_settlement(given_up),
         })
     }
 }

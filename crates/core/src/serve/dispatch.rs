@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::batching::Work;
+use super::phase::Phase;
 use super::replies::Replies;
 use super::settle::{settle_one, with_heartbeats};
 use crate::broker::{Publish, PublishError, Received, Subscriber};
@@ -15,11 +18,14 @@ use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, decide, panicked,
-    process_with,
+    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, Unforwarded, decide,
+    panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, run_in};
+
+/// How often it is looked whether another member gets a message that waits here for its next attempt.
+const WITHDRAWAL_CHECK: Duration = Duration::from_millis(50);
 
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
@@ -37,6 +43,7 @@ pub(super) struct Dispatcher {
     /// Whether nothing but telemetry can stand around the chain.
     may_be_bare: bool,
     redelivers: bool,
+    phase: watch::Receiver<Phase>,
     runtime: Arc<Runtime>,
 }
 
@@ -47,6 +54,7 @@ impl Dispatcher {
         handler: Arc<dyn ErasedHandler<()>>,
         options: RouteOptions,
         instrumentation: Option<&Instrumentation>,
+        phase: watch::Receiver<Phase>,
     ) -> Self {
         let source = subscriber.source();
         let overrides = Overrides { parent: options.parent, trust: options.trust };
@@ -74,6 +82,7 @@ impl Dispatcher {
             consumer,
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
             redelivers: subscriber.redelivers(),
+            phase,
             runtime: Arc::new(runtime),
         }
     }
@@ -112,7 +121,9 @@ impl Dispatcher {
             let Some(delay) = self.next_attempt(&mut received, 0, &handled) else {
                 return handled.settle(&mut received, 0).await;
             };
-            with_heartbeats(std::slice::from_ref(&received), pin!(tokio::time::sleep(delay))).await;
+            // Boxed, as the rare one of the two ways on.
+            let Some(again) = Box::pin(self.pause(vec![received], delay)).await.pop() else { return };
+            received = again;
         }
     }
 
@@ -137,10 +148,28 @@ impl Dispatcher {
                     }
                 }
             }
-            if !again.is_empty() {
-                with_heartbeats(&again, pin!(tokio::time::sleep(longest))).await;
+            received = if again.is_empty() { again } else { self.pause(again, longest).await };
+        }
+    }
+
+    /// Waits before messages are handled again here, and returns those that are. One that another member gets is given up at once, so
+    /// that nobody waits for it; and when the app ends, those that the broker delivers again.
+    async fn pause(&self, mut received: Vec<Received>, delay: Duration) -> Vec<Received> {
+        let due = Instant::now() + delay;
+        let mut phase = self.phase.clone();
+        loop {
+            let stays = |message: &mut Received| !message.needs_settlement() || *phase.borrow() == Phase::Running;
+            received.retain_mut(|message| stays(message) && !message.is_withdrawn());
+            if received.is_empty() || Instant::now() >= due {
+                return received;
             }
-            received = again;
+            let waiting = async {
+                tokio::select! {
+                    () = sleep_until(due.min(Instant::now() + WITHDRAWAL_CHECK)) => {}
+                    _ = phase.wait_for(|phase| *phase != Phase::Running), if *phase.borrow() == Phase::Running => {}
+                }
+            };
+            with_heartbeats(&received, pin!(waiting)).await;
         }
     }
 
@@ -197,10 +226,12 @@ impl Dispatcher {
     /// the message is to be settled.
     fn next_attempt(&self, message: &mut Received, index: usize, handled: &Handled) -> Option<Duration> {
         let Settlement::Retry { after } = handled.outcome.settlement_of(index) else { return None };
-        if self.redelivers {
-            return None;
+        match handled.outcome_of(index).extension::<Unforwarded>() {
+            // The same attempt once more. The broker would count it.
+            Some(unforwarded) => message.delivery.insert_extension(*unforwarded),
+            None if self.redelivers => return None,
+            None => message.delivery.count_attempt(),
         }
-        message.delivery.count_attempt();
         if let Some(settler) = &handled.settler {
             settler.consumer.count_settlement("retry");
         }
@@ -221,9 +252,13 @@ impl Handled {
         Self { outcome, settler }
     }
 
+    /// What came of one message.
+    fn outcome_of(&self, index: usize) -> &Outcome {
+        self.outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&self.outcome)
+    }
+
     fn settle<'a>(&'a self, message: &'a mut Received, index: usize) -> impl Future<Output = ()> + Send + 'a {
-        let own = self.outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&self.outcome);
-        settle_one(message, own, self.outcome.settlement_of(index), self.settler.as_ref())
+        settle_one(message, self.outcome_of(index), self.outcome.settlement_of(index), self.settler.as_ref())
     }
 }
 

@@ -66,8 +66,14 @@ impl Running {
                 subscriber.observe(Arc::new(instrumentation.consumer(subscriber.source())));
             }
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
-            let dispatcher =
-                Dispatcher::new(&*subscriber, transport, entry.handler, entry.options, instrumentation.as_ref());
+            let dispatcher = Dispatcher::new(
+                &*subscriber,
+                transport,
+                entry.handler,
+                entry.options,
+                instrumentation.as_ref(),
+                phase.subscribe(),
+            );
             ready.push((name, Worker::new(subscriber, dispatcher, entry.subscription.batch(), phase.subscribe())));
         }
         let mut workers = JoinSet::new();

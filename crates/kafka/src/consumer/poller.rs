@@ -447,7 +447,7 @@ fn judge(failed: &KafkaError) -> Result<(), BrokerError> {
         _ => false,
     };
     if ends {
-        return Err(error::broker("the subscription ended", failed));
+        return Err(error::ended(failed));
     }
     warn!(error = %failed, "the consumer goes on after an error");
     Ok(())

@@ -1,7 +1,7 @@
 use rdkafka::ClientConfig;
 use throughline_core::broker::BrokerError;
 
-use crate::config::check_consumer_property;
+use crate::config::{check_consumer_property, check_rebalance_timeout};
 use crate::error;
 use crate::subscription::{StartPosition, Topic};
 
@@ -46,5 +46,8 @@ pub(super) fn client_config(connection: &ClientConfig, topic: &Topic) -> Result<
         .set("auto.offset.reset", reset)
         .set("isolation.level", topic.isolation.as_str())
         .set("partition.assignment.strategy", topic.assignment.as_str());
+    if topic.group.is_some() {
+        check_rebalance_timeout(&config, topic.rebalance_timeout)?;
+    }
     Ok(config)
 }

@@ -34,7 +34,12 @@ fn check(topic: &Topic, id: &str) -> Result<(), BrokerError> {
     } else {
         return Ok(());
     };
-    Err(BrokerError::configuration(format!("the subscription cannot be exactly once: {why}")))
+    Err(refused(why))
+}
+
+/// Says why a subscription cannot be exactly once.
+pub(super) fn refused(why: &str) -> BrokerError {
+    BrokerError::configuration(format!("the subscription cannot be exactly once: {why}"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::Client;
+use super::ids::TakenId;
 use super::publisher::TransactionPublisher;
 use super::settings;
 use super::units::{Step, Units};
@@ -31,6 +32,7 @@ pub(crate) async fn subscribe(
     source: Arc<Source>,
 ) -> Result<Box<dyn Subscriber>, BrokerError> {
     let config = settings::producer(&connection.config, &topic, &id)?;
+    let taken = connection.transactional_ids.take(&id)?;
     let stopped =
         |failed| BrokerError::new(BrokerErrorKind::Other, error::OTHER, "the runtime has stopped").with_source(failed);
     // Before the consumer: what an earlier process left open holds offsets back.
@@ -41,7 +43,7 @@ pub(crate) async fn subscribe(
     let units = Arc::new(Units::new(client, Arc::clone(consumer.shared())));
     let inner = KafkaPublisher { connection: Arc::new(Connection { producer, ..connection.clone() }) };
     let publisher = Arc::new(TransactionPublisher { inner, units: Arc::clone(&units) });
-    Ok(Box::new(TransactionSubscriber { source, consumer, retry, units, publisher }))
+    Ok(Box::new(TransactionSubscriber { source, consumer, retry, units, publisher, _id: taken }))
 }
 
 /// Hands out the messages of one transaction, and those of the next one when it has ended.
@@ -51,6 +53,7 @@ struct TransactionSubscriber {
     retry: Option<Arc<dyn RetryRoute>>,
     units: Arc<Units>,
     publisher: Arc<TransactionPublisher>,
+    _id: TakenId,
 }
 
 impl TransactionSubscriber {

@@ -65,6 +65,8 @@ enum Verdict {
     /// To be handled again after a time.
     Failed(Duration),
     GivenUp,
+    /// The same, and not through its handler: its transaction could not be committed.
+    Uncommitted(Duration),
 }
 
 /// Is how far the transaction of a unit is.
@@ -183,18 +185,20 @@ impl Unit {
         }
     }
 
-    /// Ends a unit that was taken back, and returns its messages as they are to come again.
-    pub(super) fn again(self, now: Instant) -> Vec<Held> {
+    /// Ends a unit that was taken back, and returns its messages as they are to come again. Where failed messages wait elsewhere
+    /// between their attempts, one that failed among others has not waited yet: that is no attempt of its own.
+    pub(super) fn again(self, now: Instant, waits_elsewhere: bool) -> Vec<Held> {
         let failed = |(_, verdict): &(Held, Verdict)| match verdict {
-            Verdict::Failed(after) => Some(*after),
+            Verdict::Failed(after) | Verdict::Uncommitted(after) => Some(*after),
             _ => None,
         };
+        let is_attempt = !waits_elsewhere || self.members.len() == 1;
         let longest = self.members.iter().filter_map(failed).max();
         let again = self.members.into_iter().map(|(mut held, verdict)| {
             if let Some(after) = longest {
                 (held.is_alone, held.due) = (true, Some(now + after));
             }
-            if matches!(verdict, Verdict::Failed(_)) {
+            if is_attempt && matches!(verdict, Verdict::Failed(_)) {
                 held.count_attempt();
             }
             held
@@ -207,7 +211,7 @@ impl Unit {
     pub(super) fn fail(&mut self, after: Duration) {
         for (_, verdict) in &mut self.members {
             if *verdict == Verdict::Done {
-                *verdict = Verdict::Failed(after);
+                *verdict = Verdict::Uncommitted(after);
             }
         }
     }

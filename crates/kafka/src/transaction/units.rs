@@ -126,8 +126,10 @@ impl Units {
         Ok(())
     }
 
+    /// Whether a message is not to be begun with: another member gets it, or nothing can be committed here any more.
     pub(super) fn is_withdrawn(&self, index: usize) -> bool {
-        self.lock().unit.as_ref().is_some_and(|unit| unit.is_withdrawn(index))
+        let state = self.lock();
+        state.failed.is_some() || state.unit.as_ref().is_some_and(|unit| unit.is_withdrawn(index))
     }
 
     /// Notes the settlement of a message; what follows is to be [done](Self::perform).
@@ -210,7 +212,7 @@ impl Units {
             Err(failed) => {
                 warn!(error = %failed, "a transaction was not committed; its messages are handled again");
                 unit.fail(RECOMMIT_PAUSE);
-                requeue(&mut state, unit);
+                self.requeue(&mut state, unit);
             }
         }
         self.ended.notify_one();
@@ -272,8 +274,19 @@ impl Units {
         let is_over = |unit: &mut Unit| unit.stage == Stage::TakenBack && unit.is_done();
         if let Some(unit) = state.unit.take_if(is_over) {
             debug!("a transaction was aborted; its messages are handled again");
-            requeue(state, unit);
+            self.requeue(state, unit);
             self.ended.notify_one();
+        }
+    }
+
+    /// Puts the messages of a unit that was taken back before all others.
+    fn requeue(&self, state: &mut State, unit: Unit) {
+        if state.is_closed {
+            return;
+        }
+        let waits_elsewhere = self.shared.settings.retry.is_some();
+        for held in unit.again(Instant::now(), waits_elsewhere).into_iter().rev() {
+            state.queue.push_front(held);
         }
     }
 
@@ -291,16 +304,6 @@ impl Units {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Puts the messages of a unit that was taken back before all others.
-fn requeue(state: &mut State, unit: Unit) {
-    if state.is_closed {
-        return;
-    }
-    for held in unit.again(Instant::now()).into_iter().rev() {
-        state.queue.push_front(held);
     }
 }
 

@@ -1,11 +1,14 @@
 //! Publishing and settling in one transaction: when the framework takes back what a failed attempt published.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use throughline_core::broker::{
-    Broker, BrokerError, Publish, PublishError, Received, RetryPlace, RetryRoute, Settle, Subscriber, Subscription,
+    Broker, BrokerError, Publish, PublishError, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle, Subscriber,
+    Subscription,
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::{Source, System};
@@ -27,11 +30,13 @@ struct Atomic {
     is_atomic: bool,
     /// Whether failed messages wait at `later`.
     waits: bool,
+    /// How often they cannot be forwarded there.
+    fails: Arc<AtomicUsize>,
 }
 
 impl Atomic {
     fn new() -> Self {
-        Self { memory: Memory::recording(), calls: Seen::new(), is_atomic: true, waits: false }
+        Self { memory: Memory::recording(), calls: Seen::new(), is_atomic: true, waits: false, fails: Arc::default() }
     }
 
     /// Runs an app until so many messages are settled.
@@ -107,7 +112,12 @@ impl Publish for Atomic {
 
     async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
         let body = String::from_utf8_lossy(envelope.payload()).into_owned();
-        self.calls.push(format!("{} {body}", envelope.destination().name()));
+        let name = envelope.destination().name();
+        if name == "later" && self.fails.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            self.calls.push(format!("{name} {body} fails"));
+            return Err(PublishError::new(PublishErrorKind::NotFound, "not_found", "no such place"));
+        }
+        self.calls.push(format!("{name} {body}"));
         Ok(Receipt::new())
     }
 
@@ -129,7 +139,7 @@ async fn third_time(order: String, delivery: Delivery, publisher: Publisher) -> 
     publisher.publish("done", format!("{order} {}", delivery.attempt())).await?;
     publisher.publish("done", "again").await?;
     if delivery.attempt() < 3 {
-        return Err(PublishError::new(throughline_core::broker::PublishErrorKind::Other, "_OTHER", "not yet"));
+        return Err(PublishError::new(PublishErrorKind::Other, "_OTHER", "not yet"));
     }
     Ok(())
 }
@@ -197,6 +207,30 @@ async fn a_message_that_waits_elsewhere_leaves_nothing_else() {
     let settled = broker.run(App::new().subscribe(Channel::new("orders"), third_time), &["42"], 1).await;
     assert_eq!(settled[0].settlement, Settlement::Ack);
     assert_eq!(broker.calls.take(), ["done 42 1", "done again", "discard", "later 42"]);
+}
+
+/// The failed forward is taken back with all else, and the broker does not hear of it: it would count an attempt.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_forwarded_is_handled_again_with_nothing_published() {
+    let broker = Atomic { waits: true, fails: Arc::new(AtomicUsize::new(12)), ..Atomic::new() };
+    let settled = broker.run(App::new().subscribe(Channel::new("orders"), third_time), &["42"], 1).await;
+    assert_eq!((settled[0].delivery.attempt(), &settled[0].settlement), (1, &Settlement::Ack));
+    let attempt = |forward| ["done 42 1", "done again", "discard", forward];
+    let failed = [&attempt("later 42 fails")[..], &["discard"]].concat();
+    assert_eq!(broker.calls.take(), [failed.repeat(12), attempt("later 42").to_vec()].concat());
+}
+
+/// What was forwarded is taken back with what could not be.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_cannot_be_forwarded_as_a_whole_is_handled_again_as_a_whole() {
+    async fn fail(_batch: Batch<String>) -> Result<(), std::fmt::Error> {
+        Err(std::fmt::Error)
+    }
+    let broker = Atomic { waits: true, fails: Arc::new(AtomicUsize::new(1)), ..Atomic::new() };
+    let settled = broker.run(App::new().subscribe(batches(2), fail), &["1", "2"], 2).await;
+    assert!(settled.iter().all(|message| message.settlement == Settlement::Ack), "{settled:?}");
+    let expected = ["discard", "later 1 fails", "later 2", "discard", "discard", "later 1", "later 2"];
+    assert_eq!(broker.calls.take(), expected);
 }
 
 fn batches(size: usize) -> Channel {

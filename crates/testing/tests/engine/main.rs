@@ -16,6 +16,7 @@ mod current_span;
 mod dead_letter;
 mod extractors;
 mod foreign;
+mod forwards;
 mod lanes;
 mod metrics;
 mod middleware;
