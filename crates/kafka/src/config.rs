@@ -110,7 +110,9 @@ pub(crate) fn check_rebalance_timeout(config: &ClientConfig, limit: Duration) ->
         return Ok(());
     };
     Err(BrokerError::configuration(format!(
-        "the `rebalance_timeout` of {limit:?} is not below `max.poll.interval.ms`, which is {interval:?}: the client does not poll          while a rebalance waits for handlers, and the group would throw it out before they are done; shorten the one or raise          the other with `.property(..)`"
+        "the `rebalance_timeout` of {limit:?} is not below `max.poll.interval.ms`, which is {interval:?}: the client does not poll \
+         while a rebalance waits for handlers, and the group would throw it out before they are done; shorten the one or raise \
+         the other with `.property(..)`"
     )))
 }
 
