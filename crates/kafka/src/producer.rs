@@ -1,9 +1,12 @@
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::any::Any;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
+use opentelemetry::KeyValue;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -11,6 +14,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
 use throughline_core::broker::BrokerError;
+use throughline_core::message::Answer;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tracing::error;
@@ -18,6 +22,7 @@ use tracing::error;
 use crate::config;
 use crate::context::Context;
 use crate::receipt::RecordMetadata;
+use crate::semconv::{offset_attribute, partition_attribute};
 
 /// How long a full queue is left alone when no report comes. The client gives the room of reported messages free only
 /// after it has reported all of them, so the report itself may be too early to try again.
@@ -147,47 +152,55 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     }
 }
 
-/// Is what the client will report of one message. Await it only while the producer lives, which reports every message.
+/// Is what the client will report of one message, and then the answer in its receipt. Wait for it only while the producer
+/// lives, which reports every message.
 pub(crate) struct Report {
-    state: Mutex<State>,
-}
-
-enum State {
-    Awaited(Option<Waker>),
-    Here(Result<RecordMetadata, RDKafkaErrorCode>),
+    result: OnceLock<Result<RecordMetadata, RDKafkaErrorCode>>,
+    waker: AtomicWaker,
+    /// Whether the partition was known before, so that the span has it already.
+    is_partition_known: bool,
 }
 
 impl Report {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::Awaited(None)) })
+    pub(crate) fn new(is_partition_known: bool) -> Arc<Self> {
+        Arc::new(Self { result: OnceLock::new(), waker: AtomicWaker::new(), is_partition_known })
     }
 
     fn set(&self, result: Result<RecordMetadata, RDKafkaErrorCode>) {
-        let before =
-            std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Here(result));
-        if let State::Awaited(Some(waker)) = before {
-            waker.wake();
-        }
+        // The client reports a message once.
+        let _ = self.result.set(result);
+        self.waker.wake();
+    }
+
+    /// Waits for the report. Only one task may wait. Cancel safe: dropped, the message is delivered all the same.
+    pub(crate) async fn wait(&self) -> Result<RecordMetadata, RDKafkaErrorCode> {
+        poll_fn(|task| {
+            if self.result.get().is_none() {
+                self.waker.register(task.waker());
+            }
+            // It may have come before the waker was there.
+            self.result.get().map_or(Poll::Pending, |result| Poll::Ready(*result))
+        })
+        .await
     }
 }
 
-/// Waits for a report. Cancel safe: dropped, the message is delivered all the same.
-pub(crate) struct Reported(pub(crate) Arc<Report>);
+/// Says what telemetry did not know before (ATTR-K-02, ATTR-K-05).
+impl Answer for Report {
+    fn native(&self) -> &dyn Any {
+        match self.result.get() {
+            Some(Ok(place)) => place,
+            _ => &(),
+        }
+    }
 
-impl Future for Reported {
-    type Output = Result<RecordMetadata, RDKafkaErrorCode>;
-
-    fn poll(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        match &mut *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Here(result) => Poll::Ready(*result),
-            State::Awaited(Some(waker)) => {
-                waker.clone_from(task.waker());
-                Poll::Pending
-            }
-            State::Awaited(waker) => {
-                *waker = Some(task.waker().clone());
-                Poll::Pending
-            }
+    fn attributes(&self, attributes: &mut Vec<KeyValue>) {
+        let Some(Ok(place)) = self.result.get() else { return };
+        if !self.is_partition_known {
+            attributes.push(partition_attribute(place.partition));
+        }
+        if place.offset >= 0 {
+            attributes.push(offset_attribute(place.offset));
         }
     }
 }
@@ -195,8 +208,10 @@ impl Future for Reported {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use rdkafka::Timestamp;
     use rdkafka::producer::PurgeConfig;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use throughline_core::message::Receipt;
 
     use super::*;
 
@@ -231,10 +246,25 @@ mod tests {
         BaseRecord::with_opaque_to("orders", Arc::clone(report)).payload(b"x".as_slice()).key(b"".as_slice())
     }
 
-    fn send(producer: &Producer) -> Reported {
-        let report = Report::new();
+    fn send(producer: &Producer) -> Arc<Report> {
+        let report = Report::new(false);
         assert!(producer.send(record(&report)).is_ok());
-        Reported(report)
+        report
+    }
+
+    #[test]
+    fn the_receipt_has_what_was_not_known_before() {
+        let place = RecordMetadata { partition: 3, offset: 12, timestamp: Timestamp::NotAvailable };
+        let attributes = |is_partition_known| {
+            let report = Report::new(is_partition_known);
+            report.set(Ok(place));
+            let receipt = Receipt::from_answer(report);
+            assert_eq!(receipt.native::<RecordMetadata>(), Some(&place));
+            receipt.attributes().iter().map(|one| format!("{}={}", one.key, one.value)).collect::<Vec<_>>()
+        };
+        let (partition, offset) = ("messaging.destination.partition.id=3", "messaging.kafka.offset=12");
+        assert_eq!(attributes(false), [partition, offset], "ATTR-K-02, ATTR-K-05");
+        assert_eq!(attributes(true), [offset], "ATTR-K-02");
     }
 
     #[tokio::test]
@@ -242,7 +272,7 @@ mod tests {
         let producer = producer(&[]);
         let offsets = [send(&producer), send(&producer), send(&producer)];
         for (expected, reported) in offsets.into_iter().enumerate() {
-            let place = timeout(PATIENCE, reported).await.unwrap().unwrap();
+            let place = timeout(PATIENCE, reported.wait()).await.unwrap().unwrap();
             assert_eq!((place.partition, place.offset), (0, expected as i64));
         }
     }
@@ -253,7 +283,7 @@ mod tests {
         let mock = producer.client().unwrap().client().mock_cluster().unwrap();
         let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
         mock.request_errors(RDKafkaApiKey::Produce, &[refusal]);
-        let failed = timeout(PATIENCE, send(&producer)).await.unwrap().unwrap_err();
+        let failed = timeout(PATIENCE, send(&producer).wait()).await.unwrap().unwrap_err();
         assert_eq!(failed, RDKafkaErrorCode::TopicAuthorizationFailed);
     }
 
@@ -272,7 +302,7 @@ mod tests {
         make_slow(&producer);
         let _first = send(&producer);
         producer.message_timeout = Some(Duration::from_millis(1));
-        let failed = producer.send_when_room(Box::new(record(&Report::new()))).await.unwrap_err();
+        let failed = producer.send_when_room(Box::new(record(&Report::new(false)))).await.unwrap_err();
         assert_eq!(failed.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
     }
 
@@ -281,7 +311,7 @@ mod tests {
         let producer = producer(&[("queue.buffering.max.messages", "1")]);
         make_slow(&producer);
         let first = send(&producer);
-        let report = Report::new();
+        let report = Report::new(false);
         let Err(Unsent::Full(second)) = producer.send(record(&report)) else { panic!("there is no room") };
         let mut waiting = Box::pin(producer.send_when_room(second));
         assert!(waiting.as_mut().now_or_never().is_none());
@@ -289,7 +319,7 @@ mod tests {
 
         // What is given up makes room.
         producer.client().unwrap().purge(PurgeConfig::default().queue().inflight());
-        let given_up = timeout(PATIENCE, first).await.unwrap();
+        let given_up = timeout(PATIENCE, first.wait()).await.unwrap();
         assert!(given_up.is_err());
         timeout(PATIENCE, waiting).await.unwrap().unwrap();
     }

@@ -24,5 +24,5 @@ pub use self::extensions::Extensions;
 pub use self::failure::{BoxError, Failure, IntoFailure};
 pub use self::headers::Headers;
 pub use self::outcome::Outcome;
-pub use self::receipt::Receipt;
+pub use self::receipt::{Answer, Receipt};
 pub use self::settlement::Settlement;

@@ -206,7 +206,9 @@ impl Publisher {
         destination: impl Into<Destination>,
         bodies: impl IntoIterator<Item = B>,
     ) -> Publishing<'_> {
-        let messages: Result<Vec<Envelope>, PublishError> = bodies.into_iter().map(|body| encode("", body)).collect();
+        // Each gets the destination of the whole.
+        let encode = |body| encode(Destination::from_static(""), body);
+        let messages: Result<Vec<Envelope>, PublishError> = bodies.into_iter().map(encode).collect();
         let batch = messages.map(|messages| (!messages.is_empty()).then(|| Envelope::batch(destination, messages)));
         Publishing::new(self, batch)
     }

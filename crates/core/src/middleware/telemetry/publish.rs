@@ -41,7 +41,7 @@ impl SendSpan {
 
     pub(crate) fn finish(self, result: &Result<Receipt, PublishError>) {
         match (result, self.batch) {
-            (Ok(receipt), _) => self.sending.finish(receipt.attributes().to_vec(), None),
+            (Ok(receipt), _) => self.sending.finish(receipt.attributes(), None),
             (Err(error), Some(total)) => self.sending.finish_batch(total, &failures(error, total)),
             (Err(error), None) => self.sending.finish(Vec::new(), Some(error)),
         }
