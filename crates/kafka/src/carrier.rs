@@ -204,18 +204,16 @@ fn append(headers: &mut OwnedHeaders, key: &str, value: &[u8]) {
     raw_headers::append(headers, key.as_bytes(), Some(value));
 }
 
-/// Reads portable headers in their order (PROP-K-03); `take` makes the value of what it is shown.
+/// Makes portable headers of names and values, in their order (PROP-K-03).
 ///
 /// A null value becomes an empty one, which is absent for propagation too (PROP-K-02): portable headers have no null. A
 /// header whose name is not UTF-8 is left out, since portable names are text; the message itself is whole (PROP-K-05).
-pub(crate) fn read(native: &BorrowedHeaders, mut take: impl FnMut(&[u8]) -> Bytes) -> Headers {
-    let raw = raw_headers::iter(native);
-    let mut headers = Headers::with_capacity(rdkafka::message::Headers::count(native));
+pub(crate) fn read<'a>(count: usize, native: impl Iterator<Item = (&'a [u8], Option<Bytes>)>) -> Headers {
+    let mut headers = Headers::with_capacity(count);
     let mut left_out = 0_usize;
-    for RawHeader { name, value } in raw {
-        let value = value.map_or_else(Bytes::new, &mut take);
-        match known(name.to_bytes()) {
-            Some(name) => headers.append(name, value),
+    for (name, value) in native {
+        match known(name) {
+            Some(name) => headers.append(name, value.unwrap_or_default()),
             None => left_out += 1,
         }
     }
@@ -249,7 +247,10 @@ where
     M::Headers: RecordHeaders,
 {
     let native = message.headers().map(RecordHeaders::to_borrowed);
-    native.map_or_else(Headers::new, |native| read(native, Bytes::copy_from_slice))
+    let copied = |RawHeader { name, value }| (name.to_bytes(), value.map(Bytes::copy_from_slice));
+    native.map_or_else(Headers::new, |native| {
+        read(rdkafka::message::Headers::count(native), raw_headers::iter(native).map(copied))
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use opentelemetry::KeyValue;
 use rdkafka::Timestamp as NativeTimestamp;
-use rdkafka::message::{BorrowedHeaders, Message};
+use rdkafka::message::Message;
 use throughline_core::message::{Delivery, Headers, Native, OperationType};
 
 use crate::carrier::{self, RecordHeaders};
-use crate::raw_headers;
+use crate::raw_headers::{self, RawHeader};
 use crate::semconv::{
     CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, offset_attribute, partition_attribute, tombstone_attribute,
 };
@@ -174,42 +175,126 @@ pub(crate) fn time_of(timestamp: NativeTimestamp) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
-/// Turns a record into a delivery, the hot path. Key, value and header values are copied out of the client's memory into
-/// one buffer, of which the delivery holds slices.
+/// Turns a record into a delivery.
 pub(crate) fn to_delivery<M>(message: &M, topic: &Arc<str>, records_key: bool) -> Delivery
 where
     M: Message,
     M::Headers: RecordHeaders,
 {
-    let native_headers = message.headers().map(RecordHeaders::to_borrowed);
-    let (key, value, timestamp) = (message.key(), message.payload(), message.timestamp());
-    let mut copies = Copies::of(key, value, native_headers);
-    let key = key.map(|key| copies.next(key.len()));
-    let payload = value.map_or_else(Bytes::new, |value| copies.next(value.len()));
-    let headers = native_headers.map(|headers| carrier::read(headers, |value| copies.next(value.len())));
+    let mut copies = Copies::default();
+    let copied = copies.push(message);
+    copies.next(&copied, topic, records_key)
+}
 
-    let mut delivery = Delivery::new(Arc::clone(topic), payload);
-    if let Some(key) = &key {
-        delivery = delivery.with_key(key.clone());
+/// Is records, copied out of the client's memory one behind the other; each becomes a delivery in its turn, the hot path.
+///
+/// A delivery's own memory is made then, where it is handled and freed soon, and not by the thread that copies: memory that one thread
+/// makes and another one frees costs both of them a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    /// Of each record its key, its value, the values of its headers and their names.
+    bytes: Cursor<Vec<u8>>,
+    /// The lengths of the name and the value of each header, and how many of them are taken.
+    headers: Vec<(usize, Option<usize>)>,
+    taken: usize,
+}
+
+/// Is what there is to know of a record beside its bytes.
+#[derive(Debug)]
+pub(crate) struct CopiedRecord {
+    partition: i32,
+    offset: i64,
+    timestamp: NativeTimestamp,
+    /// The lengths of the key and the value, where they are not null.
+    key: Option<usize>,
+    value: Option<usize>,
+    headers: usize,
+}
+
+impl CopiedRecord {
+    pub(crate) const fn offset(&self) -> i64 {
+        self.offset
     }
-    if let Some(headers) = headers.filter(|headers| !headers.is_empty()) {
-        delivery = with_headers(delivery, headers);
+}
+
+impl Copies {
+    /// Has room for as much as others had.
+    pub(crate) fn like(others: &Self) -> Self {
+        let bytes = Vec::with_capacity(others.bytes.get_ref().len());
+        Self { bytes: Cursor::new(bytes), headers: Vec::with_capacity(others.headers.len()), taken: 0 }
     }
-    if value.is_none() {
-        delivery = delivery.without_payload();
+
+    /// Copies a record behind the others.
+    pub(crate) fn push<M>(&mut self, message: &M) -> CopiedRecord
+    where
+        M: Message,
+        M::Headers: RecordHeaders,
+    {
+        let bytes = self.bytes.get_mut();
+        let (key, value) = (message.key(), message.payload());
+        let headers = message.headers().map(RecordHeaders::to_borrowed);
+        let headers = || headers.into_iter().flat_map(raw_headers::iter);
+        for part in key.into_iter().chain(value).chain(headers().filter_map(|header| header.value)) {
+            bytes.extend_from_slice(part);
+        }
+        let before = self.headers.len();
+        for RawHeader { name, value } in headers() {
+            bytes.extend_from_slice(name.to_bytes());
+            self.headers.push((name.count_bytes(), value.map(<[u8]>::len)));
+        }
+        CopiedRecord {
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp(),
+            key: key.map(<[u8]>::len),
+            value: value.map(<[u8]>::len),
+            headers: self.headers.len() - before,
+        }
     }
-    if let Some(sent_at) = time_of(timestamp) {
-        delivery = delivery.with_sent_at(sent_at);
+
+    /// Turns the next record into a delivery: key, value and header values are slices of one buffer.
+    pub(crate) fn next(&mut self, record: &CopiedRecord, topic: &Arc<str>, records_key: bool) -> Delivery {
+        let lengths = self.headers.get(self.taken..self.taken + record.headers).unwrap_or_default();
+        self.taken += record.headers;
+        let values: usize = lengths.iter().filter_map(|(_, value)| *value).sum();
+        let own = record.key.unwrap_or_default() + record.value.unwrap_or_default() + values;
+        // Longer than what is left it never is: the lengths are those of the parts.
+        let mut rest = self.bytes.copy_to_bytes(own);
+        let key = record.key.map(|length| rest.split_to(length));
+        let payload = record.value.map(|length| rest.split_to(length));
+        let mut names = self.bytes.chunk();
+        let parts = lengths.iter().map(|(name, value)| {
+            let (name, others) = names.split_at(*name);
+            names = others;
+            (name, value.map(|length| rest.split_to(length)))
+        });
+        let headers = carrier::read(lengths.len(), parts);
+        self.bytes.advance(lengths.iter().map(|(name, _)| *name).sum());
+
+        let is_tombstone = payload.is_none();
+        let mut delivery = Delivery::new(Arc::clone(topic), payload.unwrap_or_default());
+        if let Some(key) = &key {
+            delivery = delivery.with_key(key.clone());
+        }
+        if !headers.is_empty() {
+            delivery = with_headers(delivery, headers);
+        }
+        if is_tombstone {
+            delivery = delivery.without_payload();
+        }
+        if let Some(sent_at) = time_of(record.timestamp) {
+            delivery = delivery.with_sent_at(sent_at);
+        }
+        delivery.with_native(Arc::new(NativeRecord {
+            topic: Arc::clone(topic),
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key,
+            is_tombstone,
+            records_key,
+        }))
     }
-    delivery.with_native(Arc::new(NativeRecord {
-        topic: Arc::clone(topic),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp,
-        key,
-        is_tombstone: value.is_none(),
-        records_key,
-    }))
 }
 
 fn with_headers(mut delivery: Delivery, headers: Headers) -> Delivery {
@@ -225,26 +310,6 @@ fn with_headers(mut delivery: Delivery, headers: Headers) -> Delivery {
     match reply_to {
         Some(topic) => delivery.with_reply_to(topic.to_string()),
         None => delivery,
-    }
-}
-
-/// The copies of a record's parts in one buffer, handed out in the order in which they were put there.
-struct Copies {
-    rest: Bytes,
-}
-
-impl Copies {
-    fn of(key: Option<&[u8]>, value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Self {
-        let in_headers = || headers.into_iter().flat_map(raw_headers::iter).filter_map(|header| header.value);
-        let parts = || key.into_iter().chain(value).chain(in_headers());
-        let mut buffer = Vec::with_capacity(parts().map(<[u8]>::len).sum());
-        parts().for_each(|part| buffer.extend_from_slice(part));
-        Self { rest: buffer.into() }
-    }
-
-    fn next(&mut self, length: usize) -> Bytes {
-        // Longer than what is left it never is: the lengths are those of the parts.
-        self.rest.split_to(length.min(self.rest.len()))
     }
 }
 

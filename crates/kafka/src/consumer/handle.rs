@@ -1,6 +1,5 @@
 use std::sync::Arc;
 use std::time::Duration;
-use std::vec;
 
 use rdkafka::ClientConfig;
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Observe, Received};
@@ -8,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::burst::Burst;
 use super::orders::{FINISH_WAIT, Orders, Task};
 use super::poller::{HandOver, Poller};
 use super::shared::Shared;
@@ -26,7 +26,7 @@ pub(crate) struct ConsumerHandle {
     orders: Arc<Orders>,
     messages: mpsc::UnboundedReceiver<HandOver>,
     /// The rest of what was handed over last.
-    rest: vec::IntoIter<Received>,
+    rest: Burst,
     ended: Option<oneshot::Receiver<Result<(), BrokerError>>>,
 }
 
@@ -49,7 +49,7 @@ impl ConsumerHandle {
             BrokerError::new(BrokerErrorKind::Other, error::OTHER, "no thread to poll Kafka could be started")
                 .with_source(failed)
         })?;
-        let handle = Self { shared, orders, messages, rest: Vec::new().into_iter(), ended: Some(ended) };
+        let handle = Self { shared, orders, messages, rest: Burst::new(connection.records_keys), ended: Some(ended) };
         match timeout(ASSIGNMENT_WAIT, is_ready).await {
             Ok(Ok(started)) => started?,
             Ok(Err(_)) => return Err(ended_early()),
@@ -73,7 +73,7 @@ impl ConsumerHandle {
             if let Some(received) = self.rest.next() {
                 return Ok(received);
             }
-            self.rest = self.messages.recv().await.unwrap_or_else(|| Err(ended_early()))?.into_iter();
+            self.rest = self.messages.recv().await.unwrap_or_else(|| Err(ended_early()))?;
         }
     }
 
@@ -83,7 +83,7 @@ impl ConsumerHandle {
                 return Some(Ok(received));
             }
             match self.messages.try_recv().ok()? {
-                Ok(messages) => self.rest = messages.into_iter(),
+                Ok(burst) => self.rest = burst,
                 Err(ended) => return Some(Err(ended)),
             }
         }

@@ -1,5 +1,6 @@
 //! The consumer behind a subscription: a thread that polls, the partitions it owns and what is committed of them.
 
+mod burst;
 mod commit;
 mod context;
 mod handle;

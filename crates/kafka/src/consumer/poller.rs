@@ -6,10 +6,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset};
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Settle};
+use throughline_core::broker::{BrokerError, BrokerErrorKind};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
+use super::burst::{Burst, to_received};
 use super::context::Context;
 use super::orders::{FINISH_WAIT, Orders, Task};
 use super::partition::Partition;
@@ -35,6 +36,9 @@ const BURST: usize = 256;
 /// How many messages are handed over at once, if so many are here: a hand-over wakes up who receives, which costs more than a message.
 const HAND_OVER: usize = 64;
 
+/// A body of so many bytes is copied once, and not a second time where it is received.
+const LARGE: usize = 16 * 1024;
+
 /// How often the ends of the partitions are looked up for the lag.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,7 +51,7 @@ const SEEK_WAIT: Duration = Duration::from_secs(10);
 type Ready = oneshot::Sender<Result<(), BrokerError>>;
 
 /// Messages in the order in which they came, or why there will be none.
-pub(super) type HandOver = Result<Vec<Received>, BrokerError>;
+pub(super) type HandOver = Result<Burst, BrokerError>;
 
 /// Is the thread of one subscription. It polls all the time, so that a slow handler does not lose its membership, and hands messages
 /// out as long as not too many of their partition are held.
@@ -56,7 +60,7 @@ pub(super) struct Poller {
     orders: Arc<Orders>,
     messages: mpsc::UnboundedSender<HandOver>,
     /// Messages that are handed over with the next ones, before this thread waits for anything.
-    collected: Vec<Received>,
+    collected: Burst,
     records_keys: bool,
     /// The partitions of the last messages; looked up by the client's handle of the topic, which costs nothing.
     recent: Vec<Recent>,
@@ -83,7 +87,7 @@ impl Poller {
             shared,
             orders,
             messages,
-            collected: Vec::new(),
+            collected: Burst::new(records_keys),
             records_keys,
             recent: Vec::new(),
             generation: 0,
@@ -209,29 +213,30 @@ impl Poller {
             return;
         };
         let held = partition.hand_out(message.offset());
-        let mut delivery = to_delivery(message, &partition.topic, self.records_keys);
-        let mut wait = Duration::ZERO;
-        if self.shared.settings.is_retry_topic(&partition.topic) {
-            (delivery, wait) = read_retry(delivery);
-        }
-        if self.shared.settings.exactly_once.is_some() {
-            // A transaction looks there whether the partition is still this member's.
-            delivery.insert_extension(Arc::clone(&partition));
-        }
         let lane = self.lane_of(&partition, message.key());
-        let tag = u64::try_from(message.offset()).unwrap_or_default();
-        let settle: Arc<dyn Settle> = Arc::clone(&partition) as _;
-        let mut received = Received::new(delivery).with_settle(settle, tag);
-        if let Some(lane) = lane {
-            received = received.with_lane(lane);
+        let settings = &self.shared.settings;
+        let is_retry = settings.is_retry_topic(&partition.topic);
+        if is_retry || settings.exactly_once.is_some() || message.payload_len() > LARGE {
+            let mut delivery = to_delivery(message, &partition.topic, self.records_keys);
+            let mut wait = Duration::ZERO;
+            if is_retry {
+                (delivery, wait) = read_retry(delivery);
+            }
+            if settings.exactly_once.is_some() {
+                // A transaction looks there whether the partition is still this member's.
+                delivery.insert_extension(Arc::clone(&partition));
+            }
+            let received = to_received(delivery, Arc::clone(&partition), message.offset(), lane);
+            if wait > Duration::ZERO {
+                // Those behind it have waited less.
+                self.shared.keep_waiting(&partition, wait, received);
+                self.pause(consumer, &partition);
+                return;
+            }
+            self.collected.push(received);
+        } else {
+            self.collected.copy(message, Arc::clone(&partition), lane);
         }
-        if wait > Duration::ZERO {
-            // Those behind it have waited less.
-            self.shared.keep_waiting(&partition, wait, received);
-            self.pause(consumer, &partition);
-            return;
-        }
-        self.collected.push(received);
         if self.collected.len() >= HAND_OVER {
             self.hand_over();
         }
@@ -247,8 +252,9 @@ impl Poller {
 
     /// Hands over what is collected.
     fn hand_over(&mut self) {
-        if !self.collected.is_empty() {
-            let collected = std::mem::replace(&mut self.collected, Vec::with_capacity(HAND_OVER));
+        if self.collected.len() > 0 {
+            let next = Burst::like(&self.collected);
+            let collected = std::mem::replace(&mut self.collected, next);
             // Nobody receives any more where the subscription is closing: they are given up.
             let _ = self.messages.send(Ok(collected));
         }
@@ -294,7 +300,9 @@ impl Poller {
     /// Does what is due: partitions that go on, messages to read again, commits, the lag.
     fn look_after(&mut self, consumer: &BaseConsumer<Context>) {
         if !self.paused.is_empty() && self.orders.task() == Task::Take {
-            self.collected.extend(self.shared.take_due());
+            for received in self.shared.take_due() {
+                self.collected.push(received);
+            }
             self.hand_over();
             self.resume(consumer);
         }

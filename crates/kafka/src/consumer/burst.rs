@@ -1,0 +1,80 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rdkafka::message::BorrowedMessage;
+use throughline_core::broker::{Received, Settle};
+use throughline_core::message::Delivery;
+
+use super::partition::Partition;
+use crate::record::{CopiedRecord, Copies};
+
+/// Is messages on their way from the thread that polls to who receives them, in their order.
+pub(super) struct Burst {
+    items: VecDeque<Item>,
+    copies: Copies,
+    records_key: bool,
+}
+
+enum Item {
+    /// The next one of the copies.
+    Copied {
+        partition: Arc<Partition>,
+        lane: Option<u32>,
+        record: CopiedRecord,
+    },
+    Whole(Received),
+}
+
+impl Burst {
+    pub(super) fn new(records_key: bool) -> Self {
+        Self { items: VecDeque::new(), copies: Copies::default(), records_key }
+    }
+
+    /// Has room for as much as another one had.
+    pub(super) fn like(other: &Self) -> Self {
+        Self {
+            items: VecDeque::with_capacity(other.items.len()),
+            copies: Copies::like(&other.copies),
+            records_key: other.records_key,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Adds a message that becomes a delivery where it is received.
+    pub(super) fn copy(&mut self, message: &BorrowedMessage<'_>, partition: Arc<Partition>, lane: Option<u32>) {
+        let record = self.copies.push(message);
+        self.items.push_back(Item::Copied { partition, lane, record });
+    }
+
+    pub(super) fn push(&mut self, received: Received) {
+        self.items.push_back(Item::Whole(received));
+    }
+}
+
+impl Iterator for Burst {
+    type Item = Received;
+
+    fn next(&mut self) -> Option<Received> {
+        match self.items.pop_front()? {
+            Item::Whole(received) => Some(received),
+            Item::Copied { partition, lane, record } => {
+                let delivery = self.copies.next(&record, &partition.topic, self.records_key);
+                Some(to_received(delivery, partition, record.offset(), lane))
+            }
+        }
+    }
+}
+
+/// The tag of a message is its offset, and its partition settles it.
+pub(super) fn to_received(delivery: Delivery, partition: Arc<Partition>, offset: i64, lane: Option<u32>) -> Received {
+    let tag = u64::try_from(offset).unwrap_or_default();
+    let settle: Arc<dyn Settle> = partition;
+    let received = Received::new(delivery).with_settle(settle, tag);
+    match lane {
+        Some(lane) => received.with_lane(lane),
+        None => received,
+    }
+}
