@@ -363,6 +363,30 @@ mod tests {
     }
 
     #[test]
+    fn records_that_are_copied_together_stay_apart() {
+        let records = [
+            record(Some(b"k1"), Some(b"{}"), &[("message-id", "m1"), ("tenant", "acme")]),
+            record(None, None, &[("tenant", ""), ("tenant", "other")]),
+            record(Some(b""), Some(b"long enough"), &[]),
+            record(Some(b"k4"), Some(b""), &[("correlation-id", "c4")]),
+        ];
+        let topic: Arc<str> = Arc::from("orders");
+        let mut copies = Copies::like(&Copies::default());
+        let copied: Vec<CopiedRecord> = records.iter().map(|record| copies.push(record)).collect();
+        for (record, copied) in records.iter().zip(&copied) {
+            let (together, alone) = (copies.next(copied, &topic, true), delivery(record));
+            let parts = |delivery: &Delivery| {
+                let headers = delivery.headers().iter().map(|(name, value)| (name.to_owned(), value.clone()));
+                let headers: Vec<(String, Bytes)> = headers.collect();
+                let (key, payload) =
+                    (delivery.key().cloned(), delivery.has_payload().then(|| delivery.payload().clone()));
+                (key, payload, headers, delivery.id().map(str::to_owned), delivery.correlation_id().map(str::to_owned))
+            };
+            assert_eq!(parts(&together), parts(&alone));
+        }
+    }
+
+    #[test]
     fn an_id_is_never_invented() {
         let delivery = delivery(&record(Some(b"k1"), Some(b"{}"), &[("message-id", "")]));
         assert_eq!(
