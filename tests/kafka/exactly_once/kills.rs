@@ -52,7 +52,7 @@ async fn each_result_is_there_once_although_services_are_killed() {
         each += work(&world, each, EACH).await;
         // The other one may have handled all of it before this one has a partition.
         let deadline = Instant::now() + PATIENCE;
-        while !killed.publishes_up_to(most, Duration::from_millis(500)).await {
+        while !killed.has_published(most, Duration::from_millis(500)).await {
             assert!(Instant::now() < deadline, "service {} publishes nothing", killed.number);
             each += work(&world, each, MORE).await;
         }
@@ -83,12 +83,13 @@ async fn who_stands_still_in_a_transaction_and_goes_on_commits_nothing() {
         let from = partition * COUNT;
         world.publish(partition as i32, ids(from..from + COUNT)).await;
     }
-    slow.publishes(3).await;
+    // All in all: it may have begun with the third one already.
+    slow.publishes_up_to(3).await;
     slow.signal("-STOP").await;
     let before = *slow.published.borrow();
     let mut other = Service::start(&world, 0);
     // The last one of the slow service is not committed.
-    other.publishes(PARTITIONS * COUNT - before + 1).await;
+    other.publishes_up_to(PARTITIONS * COUNT - before + 1).await;
     slow.signal("-CONT").await;
     world.wait_for(&world.results, PARTITIONS * COUNT).await;
     end(&world, [slow, other]).await;
@@ -152,13 +153,13 @@ impl Service {
         assert!(told.success(), "the service is not told: {told}");
     }
 
-    async fn publishes(&mut self, more: usize) {
-        let most = *self.published.borrow() + more;
-        assert!(self.publishes_up_to(most, PATIENCE).await, "service {} publishes too little", self.number);
+    /// Waits until it has published so many since its start.
+    async fn publishes_up_to(&mut self, most: usize) {
+        assert!(self.has_published(most, PATIENCE).await, "service {} publishes too little", self.number);
     }
 
     /// Whether it has published so many within the time.
-    async fn publishes_up_to(&mut self, most: usize, limit: Duration) -> bool {
+    async fn has_published(&mut self, most: usize, limit: Duration) -> bool {
         let published = timeout(limit, self.published.wait_for(|count| *count >= most)).await;
         published.map(|told| told.map(drop).expect("it runs")).is_ok()
     }
