@@ -175,23 +175,25 @@ impl Poller {
 
     /// Hands out what comes, for a while.
     fn take(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
+        let result = self.poll_for_a_while(consumer);
+        // What came before an error, too.
+        self.hand_over();
+        result
+    }
+
+    fn poll_for_a_while(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
         // Those that wait for an attempt need no haste.
         let is_calm = self.paused.iter().all(|partition| self.shared.has_waiting(partition));
         let mut wait = if is_calm { POLL_WAIT } else { PAUSED_POLL_WAIT };
-        let mut result = Ok(());
         for _ in 0..BURST {
             match consumer.poll(wait) {
-                None => break,
+                None => return Ok(()),
                 Some(Ok(message)) => self.hand_out(consumer, &message),
-                Some(Err(failed)) => result = judge(&failed),
-            }
-            if result.is_err() {
-                break;
+                Some(Err(failed)) => judge(&failed)?,
             }
             wait = Duration::ZERO;
         }
-        self.hand_over();
-        result
+        Ok(())
     }
 
     /// Stays a member without taking anything.

@@ -233,18 +233,23 @@ async fn a_message_whose_dead_letter_fails_is_handled_again_until_it_can_be_buri
     }
 }
 
-/// The place may be missing for as long as it likes: whoever waits for it gives the message up when another member gets it.
-#[tokio::test(start_paused = true)]
-async fn a_message_that_waits_to_be_forwarded_is_given_up_when_another_member_gets_it() {
-    let ((broker, mut calls), capture, seen) = (Waiting::new(true), Capture::new(), Seen::new());
+/// Runs an app that cannot forward its message, and returns when the delays between its attempts are long.
+async fn stuck(broker: &Waiting, capture: &Capture) -> Running {
     let down = Down::new(usize::MAX);
     let tried = Arc::clone(&down.times);
-    let app = App::new().subscribe(Channel::new("orders"), fail.middleware(down)).with_state(seen.clone());
-    let running = broker.run(app, &capture, &["42"]).await;
-    // The delays are long by now.
+    let app = App::new().subscribe(Channel::new("orders"), fail.middleware(down)).with_state(Seen::new());
+    let running = broker.run(app, capture, &["42"]).await;
     while tried.load(Ordering::SeqCst) > usize::MAX - 12 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    running
+}
+
+/// The place may be missing for as long as it likes: whoever waits for it gives the message up when another member gets it.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waits_to_be_forwarded_is_given_up_when_another_member_gets_it() {
+    let ((broker, mut calls), capture) = (Waiting::new(true), Capture::new());
+    let running = stuck(&broker, &capture).await;
     let withdrawn = Instant::now();
     broker.is_withdrawn.store(true, Ordering::SeqCst);
     assert_eq!(next(&mut calls).await, "42 is given up");
@@ -256,14 +261,8 @@ async fn a_message_that_waits_to_be_forwarded_is_given_up_when_another_member_ge
 /// It is not settled at the end either, and the end does not wait for its next attempt.
 #[tokio::test(start_paused = true)]
 async fn a_message_that_waits_to_be_forwarded_is_given_up_when_the_app_ends() {
-    let ((broker, mut calls), capture, seen) = (Waiting::new(true), Capture::new(), Seen::new());
-    let down = Down::new(usize::MAX);
-    let tried = Arc::clone(&down.times);
-    let app = App::new().subscribe(Channel::new("orders"), fail.middleware(down)).with_state(seen.clone());
-    let running = broker.run(app, &capture, &["42"]).await;
-    while tried.load(Ordering::SeqCst) > usize::MAX - 12 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let ((broker, mut calls), capture) = (Waiting::new(true), Capture::new());
+    let running = stuck(&broker, &capture).await;
     let ended = Instant::now();
     running.shutdown().await.unwrap();
     assert!(ended.elapsed() < Duration::from_millis(100), "{:?}: the delay is 15 s at least", ended.elapsed());
