@@ -91,7 +91,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn unaddressed(payload: impl Into<Bytes>) -> Self {
-        Self { is_unaddressed: true, ..Self::new(Destination::from_static(""), payload) }
+        Self::new(Destination::from_static(""), payload).without_destination()
     }
 
     /// Creates a batch for one destination; the middleware sees it as one envelope.
@@ -281,6 +281,11 @@ impl Envelope {
     pub fn without_payload(mut self) -> Self {
         self.payload = Bytes::new();
         self.properties_mut().has_no_payload = true;
+        self
+    }
+
+    pub(crate) const fn without_destination(mut self) -> Self {
+        self.is_unaddressed = true;
         self
     }
 
