@@ -37,6 +37,7 @@ pub mod app;
 pub mod broker;
 pub mod codec;
 pub mod extract;
+mod guard;
 pub mod handler;
 pub mod message;
 pub mod middleware;

@@ -3,6 +3,8 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 
+use super::Destination;
+
 /// Is the kind of work a span stands for (`messaging.operation.type`, SPAN-01 to -06).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum OperationType {
@@ -383,5 +385,19 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn new(name: impl Into<Cow<'a, str>>) -> Self {
         Self { name: name.into(), template: None, temporary: false, anonymous: false, attributes: Vec::new() }
+    }
+
+    /// Describes a destination by what it says about itself: its name and its template.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Destination, message::Target};
+    /// let computed = Destination::new("orders.42").with_template("orders.{id}");
+    /// assert_eq!(Target::of(&computed).template.as_deref(), Some("orders.{id}"));
+    /// ```
+    #[must_use]
+    pub fn of(destination: &'a Destination) -> Self {
+        Self { template: destination.template().map(Cow::Borrowed), ..Self::new(destination.name()) }
     }
 }

@@ -2,9 +2,11 @@ use std::any::type_name;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Outcome, Settlement};
+use crate::guard::discard;
 
 /// Is any error a handler may return.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -127,7 +129,12 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        // The text is the user's code, and is asked for where a panic would take the message along.
+        let written = catch_unwind(AssertUnwindSafe(|| self.error.fmt(f)));
+        written.unwrap_or_else(|panic| {
+            discard(panic);
+            f.write_str("the error has no text: its `Display` panicked")
+        })
     }
 }
 

@@ -21,5 +21,5 @@ pub(crate) use self::retry::DEFAULT_ATTEMPTS;
 pub use self::retry::{Backoff, Retry};
 pub(crate) use self::retry_later::{Postponed, RetryLater, Unforwarded};
 pub use self::telemetry::TelemetryMiddleware;
-pub(crate) use self::telemetry::{Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with};
+pub(crate) use self::telemetry::{Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with, target};
 pub use self::timeout::Timeout;

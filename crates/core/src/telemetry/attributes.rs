@@ -126,6 +126,36 @@ fn push_consumer(source: &Source, attributes: &mut Vec<KeyValue>) {
     }
 }
 
+/// Leaves one attribute of each key (GEN-06): that in `own` where the key is in there, else the last one.
+pub(crate) fn once_each(attributes: &mut Vec<KeyValue>, own: &[KeyValue]) {
+    let is_doubled = |(index, attribute): (usize, &KeyValue)| {
+        attributes.iter().skip(index + 1).any(|later| later.key == attribute.key)
+    };
+    if !attributes.iter().enumerate().any(is_doubled) {
+        return;
+    }
+    let mut kept: Vec<KeyValue> = Vec::with_capacity(attributes.len());
+    for attribute in attributes.drain(..) {
+        match kept.iter_mut().find(|earlier| earlier.key == attribute.key) {
+            None => kept.push(attribute),
+            Some(earlier) => {
+                let own = own.iter().find(|own| own.key == attribute.key).cloned();
+                *earlier = own.unwrap_or(attribute);
+            }
+        }
+    }
+    *attributes = kept;
+}
+
+/// Adds an attribute behind the first `own` ones, which keep their values; among the others the last one of a key counts.
+pub(crate) fn add_once(attributes: &mut Vec<KeyValue>, own: usize, attribute: KeyValue) {
+    match attributes.iter().position(|earlier| earlier.key == attribute.key) {
+        Some(index) if index < own => {}
+        Some(index) => attributes.iter_mut().skip(index).take(1).for_each(|earlier| *earlier = attribute.clone()),
+        None => attributes.push(attribute),
+    }
+}
+
 /// Splits the attributes of a batch's messages: those that describe the destination or the conversation and are equal for all, and
 /// for each message the others (LINK-15). What identifies one message stays with it, also in a batch of one (ATTR-C-08). Partitions of
 /// several destinations are several partitions, also where their numbers are equal (ATTR-K-10).

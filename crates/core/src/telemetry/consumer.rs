@@ -8,7 +8,7 @@ use opentelemetry::metrics::Meter;
 use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, split_shared};
+use super::attributes::{Place, add_once, split_shared};
 use super::incoming::Incoming;
 use super::instrumentation::{Engine, Instrumentation};
 use super::metrics::with_settlement;
@@ -24,6 +24,7 @@ use super::semconv::{
 };
 use super::settings::{ParentMode, SettleSpans, Trust};
 use crate::broker::{BrokerError, Observe};
+use crate::guard::Foreign;
 use crate::message::{Headers, OperationType, Settlement, Source};
 
 /// Is the telemetry of one subscription: receive, process and settle.
@@ -175,8 +176,7 @@ impl Consumer {
         if !self.engine().has_sdk() {
             return None;
         }
-        let mut attributes = Vec::new();
-        message.native_attributes(OperationType::Process, &mut attributes);
+        let attributes = self.native(OperationType::Process, message);
         let place = self.place_of(message);
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             self.identity(message, set);
@@ -338,7 +338,7 @@ impl Consumer {
             return;
         }
         let span = if wanted { start(prepared) } else { None };
-        let report = error.map(ErrorReport::of_broker);
+        let report = error.map(|error| ErrorReport::of_broker(error, self.engine()));
         prepared.operation(span, clock).finish(Vec::new(), report.as_ref());
     }
 
@@ -391,11 +391,10 @@ impl Consumer {
         parent: &Context,
     ) -> Option<Started> {
         let single = messages.first().filter(|_| messages.len() == 1 && !batch);
-        let mut attributes = Vec::new();
-        match single {
-            Some(message) => message.native_attributes(OperationType::Settle, &mut attributes),
-            None => attributes.push(batch_count(messages)),
-        }
+        let attributes = match single {
+            Some(message) => self.native(OperationType::Settle, message),
+            None => vec![batch_count(messages)],
+        };
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             if let Some(message) = single {
                 self.identity(message, set);
@@ -413,8 +412,7 @@ impl Consumer {
         clock: Clock,
         parent: &Context,
     ) -> Option<Started> {
-        let mut attributes = Vec::new();
-        message.native_attributes(OperationType::Receive, &mut attributes);
+        let attributes = self.native(OperationType::Receive, message);
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             self.identity(message, set);
             self.body_size(message, set);
@@ -451,6 +449,7 @@ impl Consumer {
         if place.name.is_none() {
             // Different destinations stand on the links, none on the span (ATTR-C-04, LINK-15).
             for (message, own) in messages.iter().zip(&mut own) {
+                own.retain(|attribute| attribute.key.as_str() != MESSAGING_DESTINATION_NAME);
                 own.push(KeyValue::new(MESSAGING_DESTINATION_NAME, message.destination.to_owned()));
             }
         }
@@ -517,10 +516,24 @@ impl Consumer {
     fn message_attributes(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
         let mut attributes = Vec::new();
         self.identity(message, &mut |attribute| attributes.push(attribute));
-        message.native_attributes(operation, &mut attributes);
-        if operation == OperationType::Process {
-            self.headers(message, &mut |attribute| attributes.push(attribute));
+        let own = attributes.len();
+        for attribute in self.native(operation, message) {
+            add_once(&mut attributes, own, attribute);
         }
+        if operation == OperationType::Process {
+            self.headers(message, &mut |attribute| add_once(&mut attributes, own, attribute));
+        }
+        attributes
+    }
+
+    /// What the adapter adds to a message, without what the engine says itself.
+    fn native(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
+        let settings = &self.engine().settings;
+        let mut attributes = Vec::new();
+        message.native_attributes(&self.engine().guard, operation, &mut attributes);
+        attributes.retain(|attribute| {
+            !settings.says(attribute.key.as_str(), message.id.is_some(), message.correlation_id.is_some())
+        });
         attributes
     }
 
@@ -544,7 +557,8 @@ impl Consumer {
     /// Headers the user listed (ATTR-C-24).
     fn headers(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
         for (name, attribute) in &self.engine().settings.captured_headers {
-            if let Some(value) = message.headers.get(name) {
+            let value = self.engine().guard.run(Foreign::Extract, || message.headers.get(name)).flatten();
+            if let Some(value) = value {
                 set(KeyValue::new(attribute.clone(), value.to_owned()));
             }
         }

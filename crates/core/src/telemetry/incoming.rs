@@ -3,6 +3,7 @@ use std::time::SystemTime;
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
 
+use crate::guard::{Foreign, Guard};
 use crate::message::{Delivery, Native, OperationType};
 
 /// Is what the engine needs to know of one received message, borrowed from wherever it lives.
@@ -65,9 +66,13 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    pub(crate) fn native_attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
+    /// Adds the adapter's own attributes; none when it panics.
+    pub(super) fn native_attributes(&self, guard: &Guard, operation: OperationType, attributes: &mut Vec<KeyValue>) {
         if let Some(native) = self.native {
-            native.attributes(operation, attributes);
+            let before = attributes.len();
+            if guard.run(Foreign::Native, || native.attributes(operation, attributes)).is_none() {
+                attributes.truncate(before);
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ mod run_in;
 mod scope;
 pub mod semconv;
 mod settings;
+mod span;
 mod tracer;
 
 pub use self::builder::Builder;

@@ -47,7 +47,7 @@ impl Consumer {
         let takes_all = self.trust == Trust::Continue
             && self.parent != ParentMode::LinkOnly
             && self.engine().settings.inbound_baggage == BaggagePolicy::All
-            && !ambient.has_active_span();
+            && !ambient.span().span_context().is_valid();
         if takes_all {
             // The usual case: what the headers say, put on top of what is current, is the parent as it is.
             let Some(remote) = self.engine().extract(ambient, message.headers) else {
@@ -62,17 +62,16 @@ impl Consumer {
 
     fn relate_by_choice(&self, ambient: &Context, origin: &Origin) -> Relation {
         let ambient_span = ambient.span().span_context().clone();
+        let ambient_is_valid = ambient_span.is_valid();
         let mut links: Vec<Link> = origin.link.clone().map(link).into_iter().collect();
         let parent = match (self.parent, &origin.parent) {
             (ParentMode::Parent, Some(remote)) => {
-                if ambient_span.is_valid() {
+                if ambient_is_valid {
                     links.push(link(ambient_span));
                 }
                 ambient.with_remote_span_context(remote.clone())
             }
-            (ParentMode::Auto, Some(remote)) if !ambient_span.is_valid() => {
-                ambient.with_remote_span_context(remote.clone())
-            }
+            (ParentMode::Auto, Some(remote)) if !ambient_is_valid => ambient.with_remote_span_context(remote.clone()),
             _ => ambient.clone(),
         };
         let parent = match &origin.baggage {
@@ -80,7 +79,7 @@ impl Consumer {
             None => parent,
         };
         // Without a span the message's own context is current in every parent mode, so that the trace is passed on (PROP-20).
-        let without_span = origin.parent.clone().filter(|_| !ambient.has_active_span());
+        let without_span = origin.parent.clone().filter(|_| !ambient_is_valid);
         let without_span = without_span.map(|remote| parent.with_remote_span_context(remote));
         Relation { parent, links, without_span }
     }

@@ -78,11 +78,9 @@ impl Processing {
     }
 
     pub(crate) fn unopened_scope(&self) -> &Scope {
-        let span = self.operation.as_ref().and_then(|operation| operation.span.as_ref());
-        let keeps_attributes = span.is_some_and(|span| span.is_recording);
         let made = || {
             let (context, instrumentation) = (self.context.clone(), Some(self.instrumentation.clone()));
-            Scope::with_attributes(context, instrumentation, self.members.clone(), keeps_attributes)
+            Scope::new(context, instrumentation, self.members.clone())
         };
         self.place_of_scope().get_or_init(made)
     }
@@ -206,7 +204,10 @@ impl Processing {
         };
         match &result {
             Ok(_) => self.succeed(),
-            Err(error) => self.fail(&Failure::new(std::any::type_name::<E>(), error.to_string())),
+            Err(error) => {
+                let text = self.instrumentation.engine.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
+                self.fail(&Failure::new(std::any::type_name::<E>(), text));
+            }
         }
         result
     }
@@ -223,6 +224,9 @@ impl Processing {
         resume_unwind(panic)
     }
 }
+
+/// Of an error whose own text cannot be made.
+const NO_TEXT: &str = "the error has no text: its `Display` panicked";
 
 type Panic = Box<dyn Any + Send>;
 

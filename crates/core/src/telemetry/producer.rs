@@ -3,7 +3,7 @@ use std::sync::{Arc, OnceLock};
 use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, split_shared};
+use super::attributes::{Place, add_once, split_shared};
 use super::instrumentation::{Engine, Instrumentation};
 use super::operation::{Clock, ErrorReport, Operation};
 use super::prepared::{Particular, Prepared};
@@ -12,7 +12,8 @@ use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
 use crate::broker::PublishError;
-use crate::message::{CreationContext, Headers, OperationType, System, Target};
+use crate::guard::{Foreign, Guard};
+use crate::message::{CreationContext, Headers, OperationType, Receipt, System, Target};
 use crate::propagation::Carrier;
 
 /// Is what the engine needs to know of one message on its way out, borrowed from wherever it lives.
@@ -96,6 +97,11 @@ impl Producer {
 
     fn engine(&self) -> &Arc<Engine> {
         &self.inner.engine
+    }
+
+    /// What stands around code of others.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.engine().guard
     }
 
     /// Whether a message leaves as it is: nothing is recorded, and nothing is to be carried or to be removed.
@@ -284,7 +290,10 @@ impl Producer {
     fn message_attributes(&self, message: &Outgoing<'_>) -> Vec<KeyValue> {
         let mut attributes = Vec::new();
         self.late(message)(&mut |attribute| attributes.push(attribute));
-        attributes.extend_from_slice(&message.attributes);
+        let own = attributes.len();
+        for attribute in &message.attributes {
+            add_once(&mut attributes, own, attribute.clone());
+        }
         attributes
     }
 
@@ -312,6 +321,10 @@ impl Producer {
     ) -> Particular<'a> {
         let mut attributes = target.attributes.clone();
         attributes.extend_from_slice(&message.attributes);
+        let settings = &self.engine().settings;
+        attributes.retain(|attribute| {
+            !settings.says(attribute.key.as_str(), message.id.is_some(), message.correlation_id.is_some())
+        });
         Particular { kind, place, attributes, links, clock }
     }
 
@@ -352,6 +365,13 @@ pub struct Sending {
 }
 
 impl Sending {
+    /// Ends a publish that was accepted, with what the broker's answer says.
+    pub(crate) fn finish_with(self, receipt: &Receipt) {
+        let Some(operation) = &self.operation else { return };
+        let attributes = operation.engine().guard.run(Foreign::Answer, || receipt.attributes());
+        self.finish(attributes.unwrap_or_default(), None);
+    }
+
     /// Returns the context that holds the send span, under which the client's call is made.
     ///
     /// # Examples
@@ -393,7 +413,7 @@ impl Sending {
     /// ```
     pub fn finish(self, late: Vec<KeyValue>, error: Option<&PublishError>) {
         let Some(operation) = self.operation else { return };
-        let report = error.map(ErrorReport::of_publish);
+        let report = error.map(|error| ErrorReport::of_publish(error, operation.engine()));
         let failed = report.as_ref().map(|report| report.error_type.as_ref());
         operation.engine().metrics.sent(self.messages, &operation.prepared.counts, failed);
         operation.finish(late, report.as_ref());
@@ -419,7 +439,7 @@ impl Sending {
         for error in errors {
             metrics.sent(1, counts, Some(error.error_type()));
         }
-        let report = errors.first().map(|first| ErrorReport::of_publish(first));
+        let report = errors.first().map(|first| ErrorReport::of_publish(first, operation.engine()));
         operation.finish(Vec::new(), report.as_ref());
     }
 }
