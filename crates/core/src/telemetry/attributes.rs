@@ -19,12 +19,15 @@ pub(crate) struct Place<'a> {
     pub(crate) template: Option<&'a str>,
     pub(crate) temporary: bool,
     pub(crate) anonymous: bool,
+    /// Whether the name may be one of many, as of a message that no pattern of its subscription matches.
+    pub(crate) is_any: bool,
 }
 
 impl<'a> Place<'a> {
     /// The part that is low in cardinality: the template, else a name that is neither temporary nor generated (SPAN-14, -15, METR-09).
     pub(crate) fn low_cardinality(&self) -> Option<&'a str> {
-        self.template.or(self.name.filter(|name| !self.temporary && !self.anonymous && !name.is_empty()))
+        let is_one_of_few = !self.temporary && !self.anonymous && !self.is_any;
+        self.template.or(self.name.filter(|name| is_one_of_few && !name.is_empty()))
     }
 
     /// What of a destination is the same for all its messages: everything but the name.

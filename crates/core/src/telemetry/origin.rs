@@ -4,6 +4,7 @@ use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 
 use super::consumer::Consumer;
 use super::incoming::Incoming;
+use super::reply_address::with_reply_address;
 use super::scope::{Scope, admitted, with_baggage};
 use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, Trust};
 use crate::propagation::Remote;
@@ -86,7 +87,13 @@ impl Consumer {
 
     /// The context of one message of a batch: its producer's span, or that of the batch where it has none to continue, and its own
     /// baggage.
-    pub(super) fn member_scope(&self, batch: &Context, ambient: &Context, origin: &Origin) -> Scope {
+    pub(super) fn member_scope(
+        &self,
+        batch: &Context,
+        ambient: &Context,
+        message: &Incoming<'_>,
+        origin: &Origin,
+    ) -> Scope {
         let context = match &origin.parent {
             Some(remote) => batch.with_remote_span_context(remote.clone()),
             None => batch.clone(),
@@ -96,6 +103,7 @@ impl Consumer {
             None if batch.baggage().is_empty() => context,
             None => with_baggage(&context, ambient.baggage()),
         };
+        let context = with_reply_address(context, message.reply_to);
         Scope::new(context, Some(self.instrumentation()), Vec::new())
     }
 

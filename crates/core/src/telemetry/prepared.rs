@@ -41,6 +41,7 @@ struct OwnedPlace {
     template: Option<Box<str>>,
     temporary: bool,
     anonymous: bool,
+    is_any: bool,
 }
 
 impl OwnedPlace {
@@ -50,6 +51,7 @@ impl OwnedPlace {
             template: self.template.as_deref(),
             temporary: self.temporary,
             anonymous: self.anonymous,
+            is_any: self.is_any,
         }
     }
 }
@@ -128,6 +130,7 @@ impl Prepared {
                 template: place.template.map(Into::into),
                 temporary: place.temporary,
                 anonymous: place.anonymous,
+                is_any: place.is_any,
             },
         }
     }

@@ -13,6 +13,7 @@ use opentelemetry::{Context, KeyValue};
 use super::current::{CurrentBaggage, CurrentSpan};
 use super::instrumentation::Instrumentation;
 use super::operation::{Clock, ErrorReport, Operation};
+use super::reply_address::has_reply_address;
 use super::run_in::run_in;
 use super::scope::Scope;
 use crate::message::Failure;
@@ -96,7 +97,10 @@ impl Processing {
 
     /// Whether there is anything to be made current: a span, a scope, or what the headers said.
     pub(crate) fn surrounds(&self) -> bool {
-        self.place_of_scope().get().is_some() || self.context.has_active_span() || !self.context.baggage().is_empty()
+        self.place_of_scope().get().is_some()
+            || self.context.has_active_span()
+            || !self.context.baggage().is_empty()
+            || has_reply_address(&self.context)
     }
 
     /// The context in which the handler is to run.

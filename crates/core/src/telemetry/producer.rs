@@ -7,6 +7,7 @@ use super::attributes::{Place, add_once, split_shared};
 use super::instrumentation::{Engine, Instrumentation};
 use super::operation::{Clock, ErrorReport, Operation};
 use super::prepared::{Particular, Prepared};
+use super::reply_address::is_reply_address;
 use super::scope::carries_nothing;
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
@@ -172,7 +173,7 @@ impl Producer {
             return Sending { operation: None, messages: 1 };
         }
         let clock = self.engine().clock();
-        let place = place(target);
+        let place = place(target, parent);
         let prepared = self.prepared(OperationType::Send, verb, &place);
         let (kind, links) = match &supplied {
             Some(context) => (SpanKind::Client, vec![Link::new(context.clone(), Vec::new(), 0)]),
@@ -209,7 +210,7 @@ impl Producer {
         messages: Vec<Outgoing<'_>>,
     ) -> Sending {
         let clock = self.engine().clock();
-        let place = place(target);
+        let place = place(target, parent);
         let verb = self.inner.system.operations().send;
         let count = messages.len();
         let creates = self.engine().settings.create_spans;
@@ -347,12 +348,15 @@ fn spread(name: &str) -> usize {
     (hash ^ (hash >> 16)) as usize
 }
 
-fn place<'a>(target: &'a Target<'_>) -> Place<'a> {
+/// How a target stands in telemetry. An answer to the message that is being handled goes where the requester wants it (SPAN-19, METR-09).
+fn place<'a>(target: &'a Target<'_>, parent: &Context) -> Place<'a> {
+    let is_answer = is_reply_address(parent, &target.name);
     Place {
         name: Some(target.name.as_ref()),
         template: target.template.as_deref(),
-        temporary: target.temporary,
-        anonymous: target.anonymous,
+        temporary: target.temporary || is_answer,
+        anonymous: target.anonymous || is_answer,
+        is_any: false,
     }
 }
 

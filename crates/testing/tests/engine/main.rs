@@ -21,6 +21,7 @@ mod forwards;
 mod lanes;
 mod metrics;
 mod middleware;
+mod names;
 mod no_sdk;
 mod once;
 mod parents;
