@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,8 +90,19 @@ impl Guard {
     }
 }
 
+/// Writes a text that is the user's code, as that of an error, where a panic would take a message along.
+pub(crate) fn write_text(
+    f: &mut fmt::Formatter<'_>,
+    write: impl FnOnce(&mut fmt::Formatter<'_>) -> fmt::Result,
+) -> fmt::Result {
+    catch_unwind(AssertUnwindSafe(|| write(f))).unwrap_or_else(|panic| {
+        discard(panic);
+        f.write_str("the error has no text: its `Display` panicked")
+    })
+}
+
 /// Drops what a panic carries. That may panic in turn; what comes of that is forgotten.
-pub(crate) fn discard(panic: Box<dyn Any + Send>) {
+fn discard(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }

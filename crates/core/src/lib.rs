@@ -35,10 +35,12 @@
 
 pub mod app;
 pub mod broker;
+mod causes;
 pub mod codec;
 pub mod extract;
 mod guard;
 pub mod handler;
+mod later;
 pub mod message;
 pub mod middleware;
 pub mod propagation;

@@ -9,6 +9,7 @@ mod error;
 mod observe;
 mod publish;
 mod retry;
+mod routes;
 mod subscription;
 
 pub use self::contract::{Broker, Received, Settle, Subscriber};
@@ -17,5 +18,7 @@ pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKi
 pub use self::observe::Observe;
 pub use self::publish::Publish;
 pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
+pub(crate) use self::routes::RouteOfApp;
+pub use self::routes::Routes;
 pub use self::subscription::{BatchPolicy, Subscription};
 pub use crate::message::{Pattern, Wildcards};

@@ -2,11 +2,10 @@ use std::any::type_name;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Outcome, Settlement};
-use crate::guard::discard;
+use crate::guard::write_text;
 
 /// Is any error a handler may return.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -129,12 +128,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The text is the user's code, and is asked for where a panic would take the message along.
-        let written = catch_unwind(AssertUnwindSafe(|| self.error.fmt(f)));
-        written.unwrap_or_else(|panic| {
-            discard(panic);
-            f.write_str("the error has no text: its `Display` panicked")
-        })
+        write_text(f, |f| self.error.fmt(f))
     }
 }
 

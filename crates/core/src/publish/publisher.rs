@@ -284,13 +284,13 @@ impl Publisher {
     /// Requests go through telemetry but not through middleware, whose `publish` knows no reply.
     pub(super) async fn ask(&self, mut envelope: Envelope, timeout: Duration) -> Result<Delivery, PublishError> {
         let transport = self.inner.transport.as_ref();
-        let Some(producer) = self.producer() else { return transport.request(envelope, timeout).await };
+        let Some(producer) = self.producer() else { return request(transport, envelope, timeout).await };
         let parent = publish_context(self.scope.as_ref());
         let destination = envelope.destination().clone();
         let target = target(transport, &destination, producer.guard());
         let message = outgoing(transport, &mut envelope, producer.guard());
         let sending = producer.request_under(&parent, &target, message);
-        let result = transport.request(envelope, timeout).await;
+        let result = request(transport, envelope, timeout).await;
         sending.finish(Vec::new(), result.as_ref().err());
         result
     }
@@ -305,6 +305,13 @@ impl Publisher {
             Telemetry::Off => None,
         }
     }
+}
+
+async fn request(transport: &dyn Publish, envelope: Envelope, timeout: Duration) -> Result<Delivery, PublishError> {
+    if envelope.destination().is_empty() {
+        return Err(PublishError::no_destination());
+    }
+    transport.request(envelope, timeout).await
 }
 
 fn encode(destination: impl Into<Destination>, body: impl Encode) -> Result<Envelope, PublishError> {
