@@ -38,6 +38,7 @@ pub mod broker;
 mod causes;
 pub mod codec;
 pub mod extract;
+mod guard;
 pub mod handler;
 mod later;
 pub mod message;

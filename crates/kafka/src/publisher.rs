@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -66,11 +65,7 @@ impl Publish for KafkaPublisher {
 
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
         let partition = Route::of(destination).partition;
-        Target {
-            template: destination.template().map(Cow::Borrowed),
-            attributes: partition.map(partition_attribute).into_iter().collect(),
-            ..Target::new(destination.name())
-        }
+        Target { attributes: partition.map(partition_attribute).into_iter().collect(), ..Target::of(destination) }
     }
 
     fn attributes(&self, envelope: &Envelope, attributes: &mut Vec<KeyValue>) {

@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,7 +46,7 @@ impl Publish for Transport {
         if is_inbox(name) {
             return Target { template: Some(INBOX.into()), temporary: true, anonymous: true, ..Target::new(name) };
         }
-        Target { template: destination.template().map(Cow::Borrowed), ..Target::new(name) }
+        Target::of(destination)
     }
 
     // Written out instead of `async fn`: see `Done`.

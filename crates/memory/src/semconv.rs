@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use throughline_core::broker::{Pattern, Subscription};
+use throughline_core::broker::Subscription;
 use throughline_core::message::{Operations, Source, System};
 
 /// `messaging.system` (ATTR-S-04).
@@ -18,21 +18,9 @@ pub(crate) fn system() -> System {
     System::new(SYSTEM, OPERATIONS)
 }
 
-/// Describes what a subscription reads from: no group (ATTR-M-02).
-///
-/// A wildcard is the template (ATTR-M-01). Of a subscription with several patterns no single name is known.
+/// Describes what a subscription reads from: no group (ATTR-M-02). A wildcard is the template (ATTR-M-01).
 pub(crate) fn source(system: &Arc<System>, subscription: &Subscription) -> Source {
-    let source = Source::new(Arc::clone(system));
-    let names: Vec<&str> = subscription.patterns().iter().map(Pattern::as_str).collect();
-    let source = match names.as_slice() {
-        [name] => source.with_destination(*name),
-        _ => source,
-    };
-    if subscription.patterns().iter().any(Pattern::is_wildcard) {
-        source.with_template(names.join(","))
-    } else {
-        source
-    }
+    Source::new(Arc::clone(system)).with_patterns(subscription.patterns().iter().cloned())
 }
 
 #[cfg(test)]
@@ -62,7 +50,7 @@ mod tests {
     #[test]
     fn several_patterns_have_no_single_name() {
         let source = source_of(Subscription::from(Channel::new("a.*")).with_pattern(Pattern::exact("b")));
-        assert_eq!((source.destination, source.template.as_deref()), (None, Some("a.*,b")));
+        assert_eq!((source.destination, source.template, source.patterns.map(|all| all.len())), (None, None, Some(2)));
     }
 
     #[test]

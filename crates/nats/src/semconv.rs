@@ -62,7 +62,7 @@ pub(crate) fn server(configured: &[ServerAddr]) -> Option<(&str, u16)> {
 pub(crate) fn core_source(system: &Arc<System>, subscription: &Subscription, inbox_prefix: &str) -> Source {
     let source = match inbox_template(subscription.destination(), inbox_prefix) {
         Some(prefix) => inbox_source(system, prefix),
-        None => subjects(Source::new(Arc::clone(system)), subscription.patterns()),
+        None => Source::new(Arc::clone(system)).with_patterns(subscription.patterns().iter().cloned()),
     };
     match subscription.group() {
         Some(group) => source.with_group(group),
@@ -76,9 +76,9 @@ pub(crate) fn inbox_source(system: &Arc<System>, prefix: &str) -> Source {
 }
 
 /// Describes what a consumer of a stream reads from: its subjects and name, and the group of a push consumer
-/// (ATTR-J-02, ATTR-J-03).
+/// (ATTR-J-02, ATTR-J-03). Of several subjects none is that of a span without a message (ATTR-J-04).
 pub(crate) fn stream_source(system: &Arc<System>, filters: &[Pattern], consumer: &str, group: Option<&str>) -> Source {
-    let source = subjects(Source::new(Arc::clone(system)), filters);
+    let source = Source::new(Arc::clone(system)).with_patterns(filters.iter().cloned());
     let source = if consumer.is_empty() { source } else { source.with_subscription(consumer) };
     match group {
         Some(group) => source.with_group(group),
@@ -86,19 +86,11 @@ pub(crate) fn stream_source(system: &Arc<System>, filters: &[Pattern], consumer:
     }
 }
 
-/// One subject is the name or, with wildcards, also the template; of several neither is known (ATTR-J-04).
-fn subjects(source: Source, patterns: &[Pattern]) -> Source {
-    match patterns {
-        [only] if only.is_wildcard() => source.with_destination(only.as_str()).with_template(only.as_str()),
-        [only] => source.with_destination(only.as_str()),
-        _ => source,
-    }
-}
-
 /// Describes where a message goes: an inbox by its prefix, anything else by its name and the template the user gave
 /// (ATTR-N-01 to -04).
 pub(crate) fn target<'a>(destination: &'a Destination, inbox_prefix: &str) -> Target<'a> {
-    subject_target(destination.name(), destination.template(), inbox_prefix)
+    let target = subject_target(destination.name(), destination.template(), inbox_prefix);
+    if destination.is_temporary() { Target { temporary: true, anonymous: true, ..target } } else { target }
 }
 
 /// Describes where a message goes, by its subject and the template it was given.
@@ -225,5 +217,7 @@ mod tests {
         assert_eq!(target(&computed, "_INBOX").template.as_deref(), Some("orders.{id}"), "ATTR-N-03");
         let alike = Destination::new("_INBOXES.a");
         assert!(!target(&alike, "_INBOX").temporary);
+        let asked = Destination::new("acme.replies.a").temporary();
+        assert!(target(&asked, "_INBOX").temporary && target(&asked, "_INBOX").anonymous, "SPAN-19");
     }
 }

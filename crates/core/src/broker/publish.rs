@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ pub trait Publish: Send + Sync + 'static {
 
     /// Describes a destination for telemetry; the default takes its name and template.
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        Target { template: destination.template().map(Cow::Borrowed), ..Target::new(destination.name()) }
+        Target::of(destination)
     }
 
     /// Adds the attributes of one message for telemetry, such as its key; the default adds none.

@@ -130,7 +130,10 @@ impl Delivery {
     #[inline]
     #[must_use]
     pub fn from_envelope(envelope: Envelope, sent_at: Option<SystemTime>, native: Option<Arc<dyn Native>>) -> Self {
-        let (destination, payload, headers, properties) = envelope.into_arriving();
+        let (destination, payload, headers, mut properties) = envelope.into_arriving();
+        if let Some(address) = properties.as_mut().and_then(|properties| properties.reply_to.as_mut()) {
+            address.mark_temporary();
+        }
         Self::of(Message {
             destination: destination.into_name(),
             payload,
@@ -260,7 +263,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_reply_to(mut self, destination: impl Into<Destination>) -> Self {
-        self.properties_mut().reply_to = Some(destination.into());
+        self.properties_mut().reply_to = Some(destination.into().temporary());
         self
     }
 

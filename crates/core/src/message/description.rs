@@ -3,6 +3,8 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 
+use super::{Destination, Pattern};
+
 /// Is the kind of work a span stands for (`messaging.operation.type`, SPAN-01 to -06).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum OperationType {
@@ -249,6 +251,8 @@ pub struct Source {
     pub destination: Option<Arc<str>>,
     /// The low-cardinality pattern, when the subscription is one (ATTR-N-02).
     pub template: Option<Arc<str>>,
+    /// What of the messages' names is known to be one of a few; `None` where all of them are, such as topics.
+    pub patterns: Option<Arc<[Pattern]>>,
     /// `messaging.consumer.group.name`.
     pub group: Option<Arc<str>>,
     /// `messaging.destination.subscription.name`, such as a JetStream consumer.
@@ -276,6 +280,7 @@ impl Source {
             system,
             destination: None,
             template: None,
+            patterns: None,
             group: None,
             subscription: None,
             temporary: false,
@@ -312,6 +317,34 @@ impl Source {
     #[must_use]
     pub fn with_template(mut self, template: impl Into<Arc<str>>) -> Self {
         self.template = Some(template.into());
+        self
+    }
+
+    /// Sets what was subscribed to, where the names of the messages are not known to be few.
+    ///
+    /// A message is then shown by the pattern it matches first: by its name where that is exact, else by the pattern as the template. One
+    /// that matches none is shown by its operation alone, and its name is an attribute of its spans.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::message::{Operations, Pattern, Source, System, Wildcards};
+    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
+    /// let signs = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+    /// let orders = Source::new(Arc::clone(&system)).with_patterns([Pattern::new("orders.*", signs)]);
+    /// assert_eq!(orders.template.as_deref(), Some("orders.*"));
+    /// let both = Source::new(system).with_patterns([Pattern::new("orders.*", signs), Pattern::exact("bills")]);
+    /// assert_eq!((both.destination, both.template), (None, None));
+    /// ```
+    #[must_use]
+    pub fn with_patterns(mut self, patterns: impl IntoIterator<Item = Pattern>) -> Self {
+        let patterns: Arc<[Pattern]> = patterns.into_iter().collect();
+        if let [only] = patterns.as_ref() {
+            self.destination = Some(only.as_str().into());
+            self.template = only.is_wildcard().then(|| only.as_str().into());
+        }
+        self.patterns = Some(patterns);
         self
     }
 
@@ -383,5 +416,20 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn new(name: impl Into<Cow<'a, str>>) -> Self {
         Self { name: name.into(), template: None, temporary: false, anonymous: false, attributes: Vec::new() }
+    }
+
+    /// Describes a destination by what it says about itself: its name, its template, and whether it is temporary.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Destination, message::Target};
+    /// let computed = Destination::new("orders.42").with_template("orders.{id}");
+    /// assert_eq!(Target::of(&computed).template.as_deref(), Some("orders.{id}"));
+    /// ```
+    #[must_use]
+    pub fn of(destination: &'a Destination) -> Self {
+        let (template, temporary) = (destination.template().map(Cow::Borrowed), destination.is_temporary());
+        Self { template, temporary, anonymous: temporary, ..Self::new(destination.name()) }
     }
 }

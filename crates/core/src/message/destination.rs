@@ -19,6 +19,7 @@ pub struct Destination {
     name: Name,
     /// Rare, and one pointer where there is none.
     details: Option<Arc<Details>>,
+    is_temporary: bool,
 }
 
 /// Is a name that stands in the program's text, or one that is shared; neither costs an allocation to pass on.
@@ -45,7 +46,7 @@ impl Destination {
     /// ```
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: Name::Shared(name.into()), details: None }
+        Self { name: Name::Shared(name.into()), details: None, is_temporary: false }
     }
 
     /// Names a destination in program text: unlike [`new`](Self::new), it copies nothing, however often it is used.
@@ -59,7 +60,7 @@ impl Destination {
     /// ```
     #[must_use]
     pub const fn from_static(name: &'static str) -> Self {
-        Self { name: Name::Fixed(name), details: None }
+        Self { name: Name::Fixed(name), details: None, is_temporary: false }
     }
 
     /// Registers the low-cardinality pattern of a computed name; it stands in span names and metrics instead of the name
@@ -74,6 +75,24 @@ impl Destination {
     #[must_use]
     pub fn with_template(mut self, template: impl Into<Arc<str>>) -> Self {
         self.details_mut().template = Some(template.into());
+        self
+    }
+
+    /// Says that the destination is not one of a few: it exists for one conversation, and its name was made for that, as that of an inbox.
+    ///
+    /// Its name is then in no span name and on no metric. The address a message asks for its answer at is marked by itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Destination};
+    /// assert!(Destination::new("acme.replies.RhSk7").temporary().is_temporary());
+    /// let request = Delivery::new("prices.get", "{}").with_reply_to("acme.replies.RhSk7");
+    /// assert!(request.reply_to().is_some_and(Destination::is_temporary));
+    /// ```
+    #[must_use]
+    pub const fn temporary(mut self) -> Self {
+        self.is_temporary = true;
         self
     }
 
@@ -115,6 +134,18 @@ impl Destination {
         self.details.as_ref()?.template.as_deref()
     }
 
+    /// Tells whether the destination exists for one conversation only.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!throughline_core::Destination::new("orders").is_temporary());
+    /// ```
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        self.is_temporary
+    }
+
     /// Returns what the adapter attached, if it is a `T`.
     ///
     /// # Examples
@@ -125,6 +156,10 @@ impl Destination {
     #[must_use]
     pub fn native<T: Any>(&self) -> Option<&T> {
         self.details.as_ref()?.native.as_deref()?.downcast_ref()
+    }
+
+    pub(super) const fn mark_temporary(&mut self) {
+        self.is_temporary = true;
     }
 
     /// Tells whether it names nothing, neither in general nor in the terms of a broker.
@@ -150,6 +185,7 @@ impl fmt::Debug for Destination {
         f.debug_struct("Destination")
             .field("name", &self.name())
             .field("template", &self.template())
+            .field("temporary", &self.is_temporary)
             .finish_non_exhaustive()
     }
 }

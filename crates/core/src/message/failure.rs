@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Outcome, Settlement};
+use crate::guard::write_text;
 
 /// Is any error a handler may return.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -127,7 +128,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        write_text(f, |f| self.error.fmt(f))
     }
 }
 

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::baggage;
 use super::carrier::{self, Carrier};
 use super::{B3Propagator, BaggagePropagator, JaegerPropagator, TraceContextPropagator};
+use crate::guard::{Foreign, Guard};
 
 const VARIABLE: &str = "OTEL_PROPAGATORS";
 
@@ -63,9 +64,16 @@ enum Format {
     B3(B3Propagator),
     B3Multi(B3Propagator),
     Baggage(BaggagePropagator),
-    Custom(Arc<dyn TextMapPropagator + Send + Sync>),
+    Custom(Arc<Custom>),
     Jaeger(JaegerPropagator),
     TraceContext(TraceContextPropagator),
+}
+
+/// One of the user's own. When it panics, the other formats go on without it.
+#[derive(Debug)]
+struct Custom<P: ?Sized = dyn TextMapPropagator + Send + Sync> {
+    guard: Guard,
+    propagator: P,
 }
 
 impl Propagators {
@@ -167,7 +175,7 @@ impl Propagators {
     #[must_use]
     pub fn with(self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
         let mut formats = self.inner.formats.clone();
-        formats.push(Format::Custom(Arc::new(propagator)));
+        formats.push(Format::Custom(Arc::new(Custom { guard: Guard::default(), propagator })));
         Self::from_formats(formats)
     }
 
@@ -336,7 +344,7 @@ impl Format {
         match self {
             Self::B3(propagator) | Self::B3Multi(propagator) => propagator,
             Self::Baggage(propagator) => propagator,
-            Self::Custom(propagator) => propagator.as_ref(),
+            Self::Custom(custom) => &custom.propagator,
             Self::Jaeger(propagator) => propagator,
             Self::TraceContext(propagator) => propagator,
         }
@@ -346,7 +354,9 @@ impl Format {
         match self {
             Self::B3(propagator) | Self::B3Multi(propagator) => propagator.inject_context(cx, injector),
             Self::Baggage(propagator) => propagator.inject_context(cx, injector),
-            Self::Custom(propagator) => propagator.inject_context(cx, injector),
+            Self::Custom(custom) => {
+                custom.guard.run(Foreign::Propagator, || custom.propagator.inject_context(cx, injector));
+            }
             Self::Jaeger(propagator) => propagator.inject_context(cx, injector),
             Self::TraceContext(propagator) => propagator.inject_context(cx, injector),
         }
@@ -357,7 +367,9 @@ impl Format {
         match self {
             Self::B3(propagator) | Self::B3Multi(propagator) => propagator.find(cx, extractor),
             Self::Baggage(propagator) => propagator.find(cx, extractor),
-            Self::Custom(propagator) => Some(propagator.extract_with_context(cx, extractor)),
+            Self::Custom(custom) => {
+                custom.guard.run(Foreign::Propagator, || custom.propagator.extract_with_context(cx, extractor))
+            }
             Self::Jaeger(propagator) => propagator.find(cx, extractor),
             Self::TraceContext(propagator) => propagator.find(cx, extractor),
         }

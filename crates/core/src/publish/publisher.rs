@@ -10,7 +10,7 @@ use super::publishing::{Publishing, Requesting};
 use crate::broker::{Broker, Publish, PublishError};
 use crate::codec::Encode;
 use crate::message::{Delivery, Destination, Envelope, Receipt};
-use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, outgoing};
+use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, outgoing, target};
 use crate::telemetry::{Instrumentation, Producer, Scope, publish_context};
 
 /// Publishes messages on one broker: in a handler as an argument, elsewhere as taken from the broker.
@@ -287,8 +287,9 @@ impl Publisher {
         let Some(producer) = self.producer() else { return request(transport, envelope, timeout).await };
         let parent = publish_context(self.scope.as_ref());
         let destination = envelope.destination().clone();
-        let target = transport.target(&destination);
-        let sending = producer.request_under(&parent, &target, outgoing(transport, &mut envelope));
+        let target = target(transport, &destination, producer.guard());
+        let message = outgoing(transport, &mut envelope, producer.guard());
+        let sending = producer.request_under(&parent, &target, message);
         let result = request(transport, envelope, timeout).await;
         sending.finish(Vec::new(), result.as_ref().err());
         result

@@ -260,7 +260,7 @@ impl Dispatcher {
         }
         message.delivery.count_attempt();
         if let Some(settler) = &handled.settler {
-            settler.consumer.count_settlement("retry");
+            settler.consumer.count_settlement("retry", message.delivery.destination());
         }
         Some(after.unwrap_or_default())
     }

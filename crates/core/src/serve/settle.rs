@@ -17,7 +17,7 @@ pub(super) async fn settle_one(
     settler: Option<&Settler>,
 ) {
     if let Some(settler) = settler {
-        settler.consumer.count_settlement(label(outcome, settlement));
+        settler.consumer.count_settlement(label(outcome, settlement), message.delivery.destination());
     }
     let Some(settle) = message.take_settle() else { return };
     let result = settle.settle(message, settlement).await;

@@ -5,6 +5,7 @@ use super::operation::{Clock, ErrorReport, Start};
 use super::scope::Scope;
 use super::semconv::ATTEMPT;
 use super::settings::OperationInfo;
+use super::span::Keys;
 use crate::message::{Failure, OperationType};
 
 /// The span of one further attempt inside a process span: `retry`, INTERNAL, the project's own.
@@ -29,6 +30,7 @@ impl Scope {
                     info,
                     name: "retry".into(),
                     kind: SpanKind::Internal,
+                    keys: Keys::of(&attributes),
                     attributes,
                     links: Vec::new(),
                     clock: Clock::default(),

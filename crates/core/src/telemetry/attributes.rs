@@ -19,12 +19,15 @@ pub(crate) struct Place<'a> {
     pub(crate) template: Option<&'a str>,
     pub(crate) temporary: bool,
     pub(crate) anonymous: bool,
+    /// Whether the name may be one of many, as of a message that no pattern of its subscription matches.
+    pub(crate) is_any: bool,
 }
 
 impl<'a> Place<'a> {
     /// The part that is low in cardinality: the template, else a name that is neither temporary nor generated (SPAN-14, -15, METR-09).
     pub(crate) fn low_cardinality(&self) -> Option<&'a str> {
-        self.template.or(self.name.filter(|name| !self.temporary && !self.anonymous && !name.is_empty()))
+        let is_one_of_few = !self.temporary && !self.anonymous && !self.is_any;
+        self.template.or(self.name.filter(|name| is_one_of_few && !name.is_empty()))
     }
 
     /// What of a destination is the same for all its messages: everything but the name.
@@ -123,6 +126,36 @@ fn push_consumer(source: &Source, attributes: &mut Vec<KeyValue>) {
     }
     if let Some(subscription) = &source.subscription {
         attributes.push(KeyValue::new(MESSAGING_DESTINATION_SUBSCRIPTION_NAME, constant(subscription)));
+    }
+}
+
+/// Leaves one attribute of each key (GEN-06): that in `own` where the key is in there, else the last one.
+pub(crate) fn once_each(attributes: &mut Vec<KeyValue>, own: &[KeyValue]) {
+    let is_doubled = |(index, attribute): (usize, &KeyValue)| {
+        attributes.iter().skip(index + 1).any(|later| later.key == attribute.key)
+    };
+    if !attributes.iter().enumerate().any(is_doubled) {
+        return;
+    }
+    let mut kept: Vec<KeyValue> = Vec::with_capacity(attributes.len());
+    for attribute in attributes.drain(..) {
+        match kept.iter_mut().find(|earlier| earlier.key == attribute.key) {
+            None => kept.push(attribute),
+            Some(earlier) => {
+                let own = own.iter().find(|own| own.key == attribute.key).cloned();
+                *earlier = own.unwrap_or(attribute);
+            }
+        }
+    }
+    *attributes = kept;
+}
+
+/// Adds an attribute behind the first `own` ones, which keep their values; among the others the last one of a key counts.
+pub(crate) fn add_once(attributes: &mut Vec<KeyValue>, own: usize, attribute: KeyValue) {
+    match attributes.iter().position(|earlier| earlier.key == attribute.key) {
+        Some(index) if index < own => {}
+        Some(index) => attributes.iter_mut().skip(index).take(1).for_each(|earlier| *earlier = attribute.clone()),
+        None => attributes.push(attribute),
     }
 }
 

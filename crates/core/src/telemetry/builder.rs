@@ -3,11 +3,11 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use opentelemetry::KeyValue;
 use opentelemetry::logs::{Logger, LoggerProvider};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
+use opentelemetry::{Key, KeyValue};
 
 use super::events::RecordException;
 use super::instrumentation::{Instrumentation, Propagator, instrumentation_scope};
@@ -450,11 +450,11 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 }
 
-fn prefixed<K: Into<String>>(prefix: &str, keys: impl IntoIterator<Item = K>) -> Vec<(String, String)> {
+fn prefixed<K: Into<String>>(prefix: &str, keys: impl IntoIterator<Item = K>) -> Vec<(String, Key)> {
     keys.into_iter()
         .map(|key| {
             let key = key.into();
-            let attribute = format!("{prefix}{key}");
+            let attribute = Key::from(Arc::<str>::from(format!("{prefix}{key}")));
             (key, attribute)
         })
         .collect()

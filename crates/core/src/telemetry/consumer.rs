@@ -1,6 +1,6 @@
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use opentelemetry::baggage::BaggageExt;
@@ -8,22 +8,24 @@ use opentelemetry::metrics::Meter;
 use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, split_shared};
+use super::attributes::{Place, add_once, constant, split_shared};
 use super::incoming::Incoming;
 use super::instrumentation::{Engine, Instrumentation};
-use super::metrics::with_settlement;
 use super::operation::{Clock, ErrorReport, Started};
 use super::origin::{Origin, Relation, link};
 use super::pending::{Receiving, Settling};
 use super::prepared::{Particular, Prepared};
 use super::processing::Processing;
+use super::reply_address::with_reply_address;
 use super::scope::{Scope, baggage_attributes};
+use super::seen_as::{Places, SeenAs};
 use super::semconv::{
-    MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_MESSAGE_BODY_SIZE,
-    MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
+    MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_DESTINATION_TEMPLATE,
+    MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
 use super::settings::{ParentMode, SettleSpans, Trust};
 use crate::broker::{BrokerError, Observe};
+use crate::guard::Foreign;
 use crate::message::{Headers, OperationType, Settlement, Source};
 
 /// Is the telemetry of one subscription: receive, process and settle.
@@ -53,39 +55,17 @@ pub struct Consumer {
 struct Shared {
     engine: Arc<Engine>,
     source: Arc<Source>,
-    process: Arc<Prepared>,
-    /// The client's operations, prepared when the first of each is made.
-    receive: OnceLock<Arc<Prepared>>,
-    settle: [OnceLock<Arc<Prepared>>; 3],
-    settled: [OnceLock<Vec<KeyValue>>; SETTLEMENTS.len()],
+    places: Places,
     /// Whether messages are counted when they are received, and not again when they are processed (METR-14).
     counts_at_receive: AtomicBool,
 }
 
-/// What becomes of messages, as it is counted.
-const SETTLEMENTS: [&str; 4] = ["ack", "dead_letter", "reject", "retry"];
-
 impl Consumer {
     pub(super) fn new(instrumentation: Instrumentation, source: Arc<Source>) -> Self {
         let engine = instrumentation.engine;
-        let place = Place {
-            name: source.destination.as_deref(),
-            template: source.template.as_deref(),
-            temporary: source.temporary,
-            anonymous: source.anonymous,
-        };
-        let verb = source.system.operations().process;
-        let process = Arc::new(Prepared::for_source(&engine, &source, OperationType::Process, verb, &place));
         let (parent, trust) = (engine.settings.parent, engine.settings.trust);
-        let shared = Shared {
-            process,
-            receive: OnceLock::new(),
-            settle: Default::default(),
-            settled: Default::default(),
-            counts_at_receive: AtomicBool::new(engine.settings.receive_spans),
-            source,
-            engine,
-        };
+        let counts_at_receive = AtomicBool::new(engine.settings.receive_spans);
+        let shared = Shared { places: Places::new(&engine, &source), counts_at_receive, source, engine };
         Self { shared: Arc::new(shared), parent, trust }
     }
 
@@ -155,18 +135,22 @@ impl Consumer {
         let engine = self.engine();
         let clock = engine.clock();
         let Relation { parent, links, without_span } = self.relate(&Context::current(), message);
-        let span = self.process_span(message, clock, links, &parent);
+        let seen_as = self.shared.places.of(message.destination);
+        let span = self.process_span(seen_as, message, clock, links, &parent);
         let context = match (&span, without_span) {
             (Some(span), _) => span.context.clone(),
             (None, Some(own)) => own,
             (None, None) => parent,
         };
-        self.count_arrival(1, message.sent_at, clock);
-        self.processing(context, Vec::new(), span, clock)
+        let context = with_reply_address(context, message.reply_to.filter(|_| engine.is_recording()));
+        self.count_arrivals(1, seen_as);
+        self.count_wait(message.sent_at, seen_as, clock);
+        self.processing(context, Vec::new(), seen_as, span, clock)
     }
 
     fn process_span(
         &self,
+        seen_as: &SeenAs,
         message: &Incoming<'_>,
         clock: Clock,
         links: Vec<Link>,
@@ -175,9 +159,8 @@ impl Consumer {
         if !self.engine().has_sdk() {
             return None;
         }
-        let mut attributes = Vec::new();
-        message.native_attributes(OperationType::Process, &mut attributes);
-        let place = self.place_of(message);
+        let attributes = self.native(OperationType::Process, message);
+        let place = seen_as.place(Some(message.destination));
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             self.identity(message, set);
             self.body_size(message, set);
@@ -185,7 +168,7 @@ impl Consumer {
             baggage_attributes(parent.baggage(), &self.engine().settings.baggage_attributes, set);
         };
         let particular = Particular { kind: SpanKind::Consumer, place, attributes, links, clock };
-        self.shared.process.start(particular, &mut late, parent)
+        seen_as.process().start(particular, &mut late, parent)
     }
 
     /// Starts processing a batch: one span with a link to each message, none of them its parent (LINK-05), and their baggage merged.
@@ -207,12 +190,15 @@ impl Consumer {
         let ambient = Context::current();
         let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
         let parent = self.merge_baggage(&ambient, &origins);
+        let seen_as = self.seen_as(messages);
         let span = self.batch_span(OperationType::Process, messages, &origins, clock, &parent);
         let context = span.as_ref().map_or(&parent, |span| &span.context).clone();
-        let members = origins.iter().map(|origin| self.member_scope(&context, &ambient, origin)).collect();
+        let members = messages.iter().zip(&origins);
+        let members = members.map(|(message, origin)| self.member_scope(&context, &ambient, message, origin)).collect();
         let oldest = messages.iter().filter_map(|message| message.sent_at).min();
-        self.count_arrival(messages.len(), oldest, clock);
-        self.processing(context, members, span, clock)
+        self.count_all(messages, |messages, seen_as| self.count_arrivals(messages, seen_as));
+        self.count_wait(oldest, seen_as, clock);
+        self.processing(context, members, seen_as, span, clock)
     }
 
     /// Starts a pull by the application under the current context; finish it when the messages are there (SPAN-30, -31).
@@ -278,10 +264,10 @@ impl Consumer {
             [] if !batch => self.empty_span(clock, ambient),
             _ => self.batch_span(OperationType::Receive, messages, &origins, clock, ambient),
         };
-        let prepared = self.receive_prepared();
-        if !messages.is_empty() {
-            self.engine().metrics.consumed(messages.len(), &prepared.counts);
-        }
+        let prepared = self.seen_as(messages).receive();
+        self.count_all(messages, |messages, seen_as| {
+            self.engine().metrics.consumed(messages, &seen_as.receive().counts);
+        });
         prepared.operation(span, clock).finish(Vec::new(), error);
     }
 
@@ -295,8 +281,9 @@ impl Consumer {
         clock: Clock,
         error: Option<&BrokerError>,
     ) {
-        self.settle_operation(settlement, clock, error, |prepared| {
-            self.settle_span(prepared, messages, batch, clock, parent)
+        let seen_as = self.seen_as(messages);
+        self.settle_operation(seen_as, settlement, clock, error, |prepared| {
+            self.settle_span(seen_as, prepared, messages, batch, clock, parent)
         });
     }
 
@@ -310,8 +297,10 @@ impl Consumer {
         clock: Clock,
         error: Option<&BrokerError>,
     ) {
-        self.settle_operation(settlement, clock, error, |prepared| {
-            let place = Place { name: destination, ..self.shared_place(&[]) };
+        let places = &self.shared.places;
+        let seen_as = destination.map_or(places.common(), |destination| places.of(destination));
+        self.settle_operation(seen_as, settlement, clock, error, |prepared| {
+            let place = seen_as.place(destination);
             let particular = Particular { kind: SpanKind::Client, place, attributes, links: Vec::new(), clock };
             prepared.start(particular, &mut |_| {}, parent)
         });
@@ -320,6 +309,7 @@ impl Consumer {
     /// Records a settlement, with a span where one is wanted (SPAN-32).
     fn settle_operation(
         &self,
+        seen_as: &SeenAs,
         settlement: &Settlement,
         clock: Clock,
         error: Option<&BrokerError>,
@@ -328,7 +318,7 @@ impl Consumer {
         if !self.engine().is_recording() {
             return;
         }
-        let Some(prepared) = self.settle_prepared(settlement) else { return };
+        let Some(prepared) = seen_as.settle(settlement) else { return };
         let wanted = match self.engine().settings.settle_spans {
             SettleSpans::Always => true,
             SettleSpans::Exceptional => error.is_some() || *settlement != Settlement::Ack,
@@ -338,52 +328,24 @@ impl Consumer {
             return;
         }
         let span = if wanted { start(prepared) } else { None };
-        let report = error.map(ErrorReport::of_broker);
+        let report = error.map(|error| ErrorReport::of_broker(error, self.engine()));
         prepared.operation(span, clock).finish(Vec::new(), report.as_ref());
     }
 
-    /// Counts what became of a message, under the project's own name.
-    pub(crate) fn count_settlement(&self, settlement: &'static str) {
-        if !self.engine().metrics.is_enabled() {
-            return;
-        }
-        let counts = || with_settlement(&self.shared.process.counts, settlement);
-        let slot =
-            SETTLEMENTS.iter().position(|known| *known == settlement).and_then(|index| self.shared.settled.get(index));
-        match slot {
-            Some(slot) => self.engine().metrics.settled(slot.get_or_init(counts)),
-            None => self.engine().metrics.settled(&counts()),
+    /// Counts what became of a message; see `SETTLED_MESSAGES`.
+    pub(crate) fn count_settlement(&self, settlement: &'static str, destination: &str) {
+        if self.engine().metrics.is_enabled() {
+            self.shared.places.of(destination).count_settlement(settlement);
         }
     }
 
-    /// What is prepared for a settlement; `None` where the system has no operation for it.
-    fn settle_prepared(&self, settlement: &Settlement) -> Option<&Arc<Prepared>> {
-        let operations = self.shared.source.system.operations();
-        let [ack, reject, retry] = &self.shared.settle;
-        let (slot, verb) = match settlement {
-            Settlement::Ack => (ack, operations.ack?),
-            Settlement::Reject { .. } => (reject, operations.reject?),
-            Settlement::Retry { .. } => (retry, operations.retry?),
-        };
-        Some(slot.get_or_init(|| self.client_prepared(OperationType::Settle, verb)))
-    }
-
-    fn receive_prepared(&self) -> &Arc<Prepared> {
-        let verb = self.shared.source.system.operations().receive;
-        self.shared.receive.get_or_init(|| self.client_prepared(OperationType::Receive, verb))
-    }
-
-    fn client_prepared(&self, operation: OperationType, verb: &'static str) -> Arc<Prepared> {
-        let Shared { engine, source, .. } = self.shared.as_ref();
-        Arc::new(Prepared::for_source(engine, source, operation, verb, &self.shared_place(&[])))
-    }
-
-    fn prepared(&self, operation: OperationType) -> &Arc<Prepared> {
-        if operation == OperationType::Receive { self.receive_prepared() } else { &self.shared.process }
+    fn seen_as(&self, messages: &[Incoming<'_>]) -> &SeenAs {
+        self.shared.places.of_all(messages.iter().map(|message| message.destination))
     }
 
     fn settle_span(
         &self,
+        seen_as: &SeenAs,
         prepared: &Prepared,
         messages: &[Incoming<'_>],
         batch: bool,
@@ -391,17 +353,16 @@ impl Consumer {
         parent: &Context,
     ) -> Option<Started> {
         let single = messages.first().filter(|_| messages.len() == 1 && !batch);
-        let mut attributes = Vec::new();
-        match single {
-            Some(message) => message.native_attributes(OperationType::Settle, &mut attributes),
-            None => attributes.push(batch_count(messages)),
-        }
+        let attributes = match single {
+            Some(message) => self.native(OperationType::Settle, message),
+            None => vec![batch_count(messages)],
+        };
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             if let Some(message) = single {
                 self.identity(message, set);
             }
         };
-        let place = self.shared_place(messages);
+        let place = shared_place(seen_as, messages);
         let particular = Particular { kind: SpanKind::Client, place, attributes, links: Vec::new(), clock };
         prepared.start(particular, &mut late, parent)
     }
@@ -413,23 +374,24 @@ impl Consumer {
         clock: Clock,
         parent: &Context,
     ) -> Option<Started> {
-        let mut attributes = Vec::new();
-        message.native_attributes(OperationType::Receive, &mut attributes);
+        let attributes = self.native(OperationType::Receive, message);
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             self.identity(message, set);
             self.body_size(message, set);
         };
         let links = origins.iter().filter_map(|origin| origin.link.clone()).map(link).collect();
-        let place = self.place_of(message);
+        let seen_as = self.shared.places.of(message.destination);
+        let place = seen_as.place(Some(message.destination));
         let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock };
-        self.receive_prepared().start(particular, &mut late, parent)
+        seen_as.receive().start(particular, &mut late, parent)
     }
 
     /// The span of a call for one message that got none: it counts no messages (ATTR-C-07).
     fn empty_span(&self, clock: Clock, parent: &Context) -> Option<Started> {
-        let (place, attributes, links) = (self.shared_place(&[]), Vec::new(), Vec::new());
+        let common = self.shared.places.common();
+        let (place, attributes, links) = (common.of_no_message(), Vec::new(), Vec::new());
         let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock };
-        self.receive_prepared().start(particular, &mut |_| {}, parent)
+        common.receive().start(particular, &mut |_| {}, parent)
     }
 
     fn batch_span(
@@ -443,7 +405,8 @@ impl Consumer {
         if !self.engine().has_sdk() {
             return None;
         }
-        let place = self.shared_place(messages);
+        let seen_as = self.seen_as(messages);
+        let place = shared_place(seen_as, messages);
         let mut attributes = vec![batch_count(messages)];
         let mut own: Vec<Vec<KeyValue>> =
             messages.iter().map(|message| self.message_attributes(operation, message)).collect();
@@ -451,6 +414,12 @@ impl Consumer {
         if place.name.is_none() {
             // Different destinations stand on the links, none on the span (ATTR-C-04, LINK-15).
             for (message, own) in messages.iter().zip(&mut own) {
+                let template = self.shared.places.of(message.destination).template();
+                if let Some(template) = template.filter(|_| place.template.is_none()) {
+                    own.retain(|attribute| attribute.key.as_str() != MESSAGING_DESTINATION_TEMPLATE);
+                    own.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, constant(template)));
+                }
+                own.retain(|attribute| attribute.key.as_str() != MESSAGING_DESTINATION_NAME);
                 own.push(KeyValue::new(MESSAGING_DESTINATION_NAME, message.destination.to_owned()));
             }
         }
@@ -464,12 +433,20 @@ impl Consumer {
             }
         };
         let particular = Particular { kind, place, attributes, links, clock };
-        self.prepared(operation).start(particular, &mut late, parent)
+        let prepared = if is_process { seen_as.process() } else { seen_as.receive() };
+        prepared.start(particular, &mut late, parent)
     }
 
-    fn processing(&self, context: Context, members: Vec<Scope>, span: Option<Started>, clock: Clock) -> Processing {
+    fn processing(
+        &self,
+        context: Context,
+        members: Vec<Scope>,
+        seen_as: &SeenAs,
+        span: Option<Started>,
+        clock: Clock,
+    ) -> Processing {
         let operation = self.engine().is_recording().then(|| {
-            let process = &self.shared.process;
+            let process = seen_as.process();
             self.engine().metrics.in_flight(1, &process.counts);
             let mut operation = process.operation(span, clock);
             operation.in_flight = true;
@@ -478,49 +455,56 @@ impl Consumer {
         Processing::new(context, members, self.instrumentation(), operation)
     }
 
-    /// Counts messages that arrived, and how long the oldest waited.
-    fn count_arrival(&self, messages: usize, sent_at: Option<SystemTime>, clock: Clock) {
-        let metrics = &self.engine().metrics;
-        let counts = &self.shared.process.counts;
-        if !self.shared.counts_at_receive.load(Ordering::Relaxed) {
-            metrics.consumed(messages, counts);
+    /// Counts messages where they stand, of a batch as well (METR-04).
+    fn count_all(&self, messages: &[Incoming<'_>], count: impl Fn(usize, &SeenAs)) {
+        let all = self.seen_as(messages);
+        let are_alike = |message: &Incoming<'_>| std::ptr::eq(self.shared.places.of(message.destination), all);
+        if messages.is_empty() {
+            return;
         }
+        if messages.iter().all(are_alike) {
+            return count(messages.len(), all);
+        }
+        messages.iter().for_each(|message| count(1, self.shared.places.of(message.destination)));
+    }
+
+    /// Counts what arrives (METR-14, -15).
+    fn count_arrivals(&self, messages: usize, seen_as: &SeenAs) {
+        if !self.shared.counts_at_receive.load(Ordering::Relaxed) {
+            self.engine().metrics.consumed(messages, &seen_as.process().counts);
+        }
+    }
+
+    /// Measures how long what is about to be handled has waited, where a clock is read at all.
+    fn count_wait(&self, sent_at: Option<SystemTime>, seen_as: &SeenAs, clock: Clock) {
         let waited = sent_at.zip(clock.start_time()).and_then(|(sent, now)| now.duration_since(sent).ok());
         if let Some(waited) = waited {
-            metrics.queued(waited, counts);
+            self.engine().metrics.queued(waited, &seen_as.process().counts);
         }
-    }
-
-    fn place_of<'a>(&'a self, message: &Incoming<'a>) -> Place<'a> {
-        let source = &self.shared.source;
-        Place {
-            name: Some(message.destination),
-            template: source.template.as_deref(),
-            temporary: source.temporary,
-            anonymous: source.anonymous,
-        }
-    }
-
-    /// The destination of several messages: the one they share, or the subscription's (SPAN-18, ATTR-C-04).
-    fn shared_place<'a>(&'a self, messages: &[Incoming<'a>]) -> Place<'a> {
-        let source = &self.shared.source;
-        let name = match messages.split_first() {
-            Some((first, others)) => {
-                Some(first.destination).filter(|name| others.iter().all(|other| other.destination == *name))
-            }
-            None => source.destination.as_deref().filter(|_| source.template.is_none()),
-        };
-        Place { name, template: source.template.as_deref(), temporary: source.temporary, anonymous: source.anonymous }
     }
 
     /// The attributes of one message of a batch: on its link, or on the span where all share them (LINK-15).
     fn message_attributes(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
         let mut attributes = Vec::new();
         self.identity(message, &mut |attribute| attributes.push(attribute));
-        message.native_attributes(operation, &mut attributes);
-        if operation == OperationType::Process {
-            self.headers(message, &mut |attribute| attributes.push(attribute));
+        let own = attributes.len();
+        for attribute in self.native(operation, message) {
+            add_once(&mut attributes, own, attribute);
         }
+        if operation == OperationType::Process {
+            self.headers(message, &mut |attribute| add_once(&mut attributes, own, attribute));
+        }
+        attributes
+    }
+
+    /// What the adapter adds to a message, without what the engine says itself.
+    fn native(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
+        let settings = &self.engine().settings;
+        let mut attributes = Vec::new();
+        message.native_attributes(&self.engine().guard, operation, &mut attributes);
+        attributes.retain(|attribute| {
+            !settings.says(attribute.key.as_str(), message.id.is_some(), message.correlation_id.is_some())
+        });
         attributes
     }
 
@@ -544,7 +528,8 @@ impl Consumer {
     /// Headers the user listed (ATTR-C-24).
     fn headers(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
         for (name, attribute) in &self.engine().settings.captured_headers {
-            if let Some(value) = message.headers.get(name) {
+            let value = self.engine().guard.run(Foreign::Extract, || message.headers.get(name)).flatten();
+            if let Some(value) = value {
                 set(KeyValue::new(attribute.clone(), value.to_owned()));
             }
         }
@@ -566,6 +551,17 @@ impl Observe for Consumer {
     ) {
         let (clock, nobodys) = (Clock::started_at(started), Context::new());
         self.settled_up_to(destination, attributes, &Settlement::Ack, &nobodys, clock, error);
+    }
+}
+
+/// The place of several messages: with the name they all have (SPAN-18).
+fn shared_place<'a>(seen_as: &'a SeenAs, messages: &[Incoming<'a>]) -> Place<'a> {
+    match messages.split_first() {
+        Some((first, others)) => {
+            let name = Some(first.destination);
+            seen_as.place(name.filter(|name| others.iter().all(|other| other.destination == *name)))
+        }
+        None => seen_as.of_no_message(),
     }
 }
 

@@ -138,7 +138,7 @@ pub trait CurrentSpan {
     where
         Self: Sized,
     {
-        self.scope().record_error(std::any::type_name::<E>(), error.to_string());
+        self.scope().record_error(std::any::type_name::<E>(), error);
     }
 
     /// Writes the trace context and the baggage into the headers of another call, so that it continues the trace.

@@ -3,7 +3,8 @@ use std::time::SystemTime;
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
 
-use crate::message::{Delivery, Native, OperationType};
+use crate::guard::{Foreign, Guard};
+use crate::message::{Delivery, Destination, Native, OperationType};
 
 /// Is what the engine needs to know of one received message, borrowed from wherever it lives.
 ///
@@ -29,6 +30,8 @@ pub struct Incoming<'a> {
     pub id: Option<&'a str>,
     /// `messaging.message.conversation_id`.
     pub correlation_id: Option<&'a str>,
+    /// Where the answer is asked for.
+    pub reply_to: Option<&'a str>,
     /// The body's length in bytes.
     pub body_size: usize,
     /// When the broker took the message.
@@ -50,7 +53,16 @@ impl<'a> Incoming<'a> {
     /// ```
     #[must_use]
     pub fn new(destination: &'a str, headers: &'a dyn Extractor) -> Self {
-        Self { destination, headers, id: None, correlation_id: None, body_size: 0, sent_at: None, native: None }
+        Self {
+            destination,
+            headers,
+            id: None,
+            correlation_id: None,
+            reply_to: None,
+            body_size: 0,
+            sent_at: None,
+            native: None,
+        }
     }
 
     pub(crate) fn from_delivery(delivery: &'a Delivery) -> Self {
@@ -59,15 +71,20 @@ impl<'a> Incoming<'a> {
             headers: delivery.headers(),
             id: delivery.id(),
             correlation_id: delivery.correlation_id(),
+            reply_to: delivery.reply_to().map(Destination::name),
             body_size: delivery.payload().len(),
             sent_at: delivery.sent_at(),
             native: delivery.native_dyn(),
         }
     }
 
-    pub(crate) fn native_attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
+    /// Adds the adapter's own attributes; none when it panics.
+    pub(super) fn native_attributes(&self, guard: &Guard, operation: OperationType, attributes: &mut Vec<KeyValue>) {
         if let Some(native) = self.native {
-            native.attributes(operation, attributes);
+            let before = attributes.len();
+            if guard.run(Foreign::Native, || native.attributes(operation, attributes)).is_none() {
+                attributes.truncate(before);
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use super::scope;
 use super::semconv::{SCHEMA_URL, SCOPE_NAME};
 use super::settings::Settings;
 use super::tracer::StartSpan;
+use crate::guard::{Foreign, Guard};
 use crate::message::{Source, System};
 use crate::propagation::{self, Carrier, Propagators, Remote};
 
@@ -46,6 +47,8 @@ pub(crate) struct Engine {
     pub(crate) events: Option<Box<dyn RecordException>>,
     pub(crate) propagator: Propagator,
     pub(crate) settings: Settings,
+    /// Around code of the user.
+    pub(crate) guard: Guard,
     sdk: AtomicU8,
 }
 
@@ -71,6 +74,7 @@ impl Propagator {
     }
 }
 
+/// Whether the tracer is the API's own, which never makes a span: the only thing about it that is remembered.
 const SDK_UNKNOWN: u8 = 0;
 const SDK_NONE: u8 = 1;
 const SDK_SOME: u8 = 2;
@@ -114,8 +118,14 @@ impl Instrumentation {
     ) -> Self {
         let tracer =
             tracer.unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(instrumentation_scope())));
-        let sdk = AtomicU8::new(SDK_UNKNOWN);
-        Self { engine: Arc::new(Engine { tracer, metrics, events, propagator, settings, sdk }) }
+        let sdk = AtomicU8::new(match tracer.is_known_noop() {
+            None => SDK_UNKNOWN,
+            Some(true) => SDK_NONE,
+            Some(false) => SDK_SOME,
+        });
+        let guard = Guard::default();
+        let metrics = metrics.guarded(&guard);
+        Self { engine: Arc::new(Engine { tracer, metrics, events, propagator, settings, guard, sdk }) }
     }
 
     /// Prepares the telemetry of one subscription: what is the same for all its messages is built once.
@@ -183,7 +193,7 @@ impl fmt::Debug for Instrumentation {
 }
 
 impl Engine {
-    /// Tells whether spans can be made at all. Until the first span it is not known and assumed.
+    /// Tells whether spans can be made at all: only the API's own tracer, which makes none, is left out of the work for one.
     pub(crate) fn has_sdk(&self) -> bool {
         self.sdk.load(Ordering::Relaxed) != SDK_NONE
     }
@@ -193,61 +203,66 @@ impl Engine {
         self.has_sdk() || self.metrics.is_enabled() || self.events.is_some()
     }
 
-    /// Learns from the first span whether an SDK is installed: without one a span has its parent's context or none (PROP-20).
-    pub(crate) fn note_sdk(&self, span: &SpanContext, parent: &Context) -> bool {
-        if self.sdk.load(Ordering::Relaxed) == SDK_SOME {
-            return true;
-        }
+    /// Tells whether a span that was asked for is one. One that is invalid, as of a provider that was shut down, or that is its parent's,
+    /// is none: the message goes on as without an SDK (PROP-20), and the next one is looked at afresh.
+    pub(crate) fn is_real(&self, span: &SpanContext, parent: &Context) -> bool {
         let is_real = span.is_valid() && span.span_id() != parent.span().span_context().span_id();
-        self.sdk.store(if is_real { SDK_SOME } else { SDK_NONE }, Ordering::Relaxed);
+        if self.sdk.load(Ordering::Relaxed) == SDK_UNKNOWN {
+            let is_noop = !is_real && self.guard.run(Foreign::SpanStart, || self.tracer.is_noop()).unwrap_or_default();
+            self.sdk.store(if is_noop { SDK_NONE } else { SDK_SOME }, Ordering::Relaxed);
+        }
         is_real
     }
 
     /// Reads the headers into a copy of `base`; `None` when they hold nothing (PROP-08, PROP-16).
     pub(crate) fn extract(&self, base: &Context, headers: &dyn Extractor) -> Option<Context> {
-        match &self.propagator {
+        let extract = || match &self.propagator {
             Propagator::Own(propagators) => propagators.find(base, headers),
             Propagator::Other(propagator) => Some(propagator.extract_with_context(base, headers)),
-        }
+        };
+        self.guard.run(Foreign::Extract, extract).flatten()
     }
 
     /// Writes the context and the baggage that may leave (BAGG-15) into the headers of another call.
     pub(crate) fn inject_call(&self, context: &Context, injector: &mut dyn Injector) {
         let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
-        self.propagator.as_dyn().inject_context(&outgoing, injector);
+        self.guard.run(Foreign::Inject, || self.propagator.as_dyn().inject_context(&outgoing, injector));
     }
 
     /// Reads the headers by themselves (PROP-08, PROP-16).
     pub(crate) fn read(&self, headers: &dyn Extractor) -> Remote {
-        match &self.propagator {
+        let read = || match &self.propagator {
             Propagator::Own(propagators) => propagators.read(headers),
             Propagator::Other(propagator) => Remote::of(propagator.extract_with_context(&Context::new(), headers)),
-        }
+        };
+        self.guard.run(Foreign::Extract, read).unwrap_or_default()
     }
 
     /// Writes the context of a span and the baggage of a context into the headers of a message, as [`inject`](Self::inject).
     pub(crate) fn inject_span(&self, span: &SpanContext, context: &Context, carrier: &mut dyn Carrier) {
         let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
-        match &self.propagator {
+        self.guard.run(Foreign::Inject, || match &self.propagator {
             Propagator::Own(propagators) => propagators.replace_with(span, &outgoing, carrier),
             Propagator::Other(propagator) => {
                 propagation::inject(propagator.as_ref(), &outgoing.with_remote_span_context(span.clone()), carrier);
             }
-        }
+        });
     }
 
     /// Writes the context and the baggage into the headers of a message, in place of whatever was there (PROP-04, -05).
     pub(crate) fn inject(&self, context: &Context, carrier: &mut dyn Carrier) {
-        if let Propagator::Own(propagators) = &self.propagator
-            && scope::carries_nothing(context)
-        {
-            return propagators.remove(carrier);
-        }
-        let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
-        match &self.propagator {
-            Propagator::Own(propagators) => propagators.replace(&outgoing, carrier),
-            Propagator::Other(propagator) => propagation::inject(propagator.as_ref(), &outgoing, carrier),
-        }
+        self.guard.run(Foreign::Inject, || {
+            if let Propagator::Own(propagators) = &self.propagator
+                && scope::carries_nothing(context)
+            {
+                return propagators.remove(carrier);
+            }
+            let outgoing = scope::outgoing_context(context, &self.settings.outbound_baggage);
+            match &self.propagator {
+                Propagator::Own(propagators) => propagators.replace(&outgoing, carrier),
+                Propagator::Other(propagator) => propagation::inject(propagator.as_ref(), &outgoing, carrier),
+            }
+        });
     }
 }
 

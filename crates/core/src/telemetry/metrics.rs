@@ -8,6 +8,7 @@ use super::semconv::{
     CLIENT_CONSUMED_MESSAGES, CLIENT_OPERATION_DURATION, CLIENT_SENT_MESSAGES, DURATION_BOUNDARIES, ERROR_TYPE,
     MESSAGING_OPERATION_TYPE, PROCESS_DURATION, PROCESS_IN_FLIGHT, QUEUE_DURATION, SETTLED_MESSAGES, SETTLEMENT,
 };
+use crate::guard::{Foreign, Guard};
 use crate::message::OperationType;
 
 /// The instruments, created once for an instrumentation (METR-18).
@@ -22,6 +23,7 @@ pub(crate) struct Metrics {
     consumed: Counter<u64>,
     settled: Counter<u64>,
     in_flight: UpDownCounter<i64>,
+    guard: Guard,
 }
 
 impl Metrics {
@@ -55,10 +57,15 @@ impl Metrics {
                 .with_unit("{delivery}")
                 .with_description("Deliveries being handled.")
                 .build(),
+            guard: Guard::default(),
         }
     }
 
-    /// Records the duration of a finished operation; a failed one carries `error.type` (METR-17).
+    /// The same, with what watches over the code of the meter provider.
+    pub(super) fn guarded(self, guard: &Guard) -> Self {
+        Self { guard: guard.clone(), ..self }
+    }
+
     pub(crate) const fn is_enabled(&self) -> bool {
         self.is_enabled
     }
@@ -68,6 +75,7 @@ impl Metrics {
         self.is_enabled.then(|| self.meter.clone())
     }
 
+    /// Records the duration of a finished operation; a failed one carries `error.type` (METR-17).
     pub(crate) fn duration(
         &self,
         operation: OperationType,
@@ -79,46 +87,46 @@ impl Metrics {
             OperationType::Process => &self.process_duration,
             _ => &self.client_duration,
         };
-        with_error(attributes, error, |attributes| histogram.record(elapsed.as_secs_f64(), attributes));
+        self.with_error(attributes, error, |attributes| histogram.record(elapsed.as_secs_f64(), attributes));
     }
 
     pub(crate) fn sent(&self, messages: usize, attributes: &[KeyValue], error: Option<&str>) {
         if self.is_enabled && messages > 0 {
-            with_error(attributes, error, |attributes| self.sent.add(messages as u64, attributes));
+            self.with_error(attributes, error, |attributes| self.sent.add(messages as u64, attributes));
         }
     }
 
     pub(crate) fn consumed(&self, messages: usize, attributes: &[KeyValue]) {
         if self.is_enabled {
-            self.consumed.add(messages as u64, attributes);
+            self.guard.run(Foreign::Metrics, || self.consumed.add(messages as u64, attributes));
         }
     }
 
     pub(crate) fn queued(&self, waited: Duration, attributes: &[KeyValue]) {
-        self.queue_duration.record(waited.as_secs_f64(), attributes);
+        self.guard.run(Foreign::Metrics, || self.queue_duration.record(waited.as_secs_f64(), attributes));
     }
 
     pub(crate) fn settled(&self, attributes: &[KeyValue]) {
         if self.is_enabled {
-            self.settled.add(1, attributes);
+            self.guard.run(Foreign::Metrics, || self.settled.add(1, attributes));
         }
     }
 
     pub(crate) fn in_flight(&self, change: i64, attributes: &[KeyValue]) {
         if self.is_enabled {
-            self.in_flight.add(change, attributes);
+            self.guard.run(Foreign::Metrics, || self.in_flight.add(change, attributes));
         }
     }
-}
 
-fn with_error(attributes: &[KeyValue], error: Option<&str>, record: impl FnOnce(&[KeyValue])) {
-    match error {
-        None => record(attributes),
-        Some(error) => {
-            let mut attributes = attributes.to_vec();
-            attributes.push(KeyValue::new(ERROR_TYPE, error.to_owned()));
-            record(&attributes);
-        }
+    fn with_error(&self, attributes: &[KeyValue], error: Option<&str>, record: impl FnOnce(&[KeyValue])) {
+        self.guard.run(Foreign::Metrics, || match error {
+            None => record(attributes),
+            Some(error) => {
+                let mut attributes = attributes.to_vec();
+                attributes.push(KeyValue::new(ERROR_TYPE, error.to_owned()));
+                record(&attributes);
+            }
+        });
     }
 }
 
@@ -135,7 +143,6 @@ fn counter(meter: &Meter, name: &'static str, description: &'static str) -> Coun
     meter.u64_counter(name).with_unit("{message}").with_description(description).build()
 }
 
-/// Adds `messaging.operation.type`, which only the client duration carries (METR-08).
 /// The attributes that count what became of messages, for one settlement.
 pub(crate) fn with_settlement(attributes: &[KeyValue], settlement: &'static str) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
@@ -143,6 +150,7 @@ pub(crate) fn with_settlement(attributes: &[KeyValue], settlement: &'static str)
     attributes
 }
 
+/// Adds `messaging.operation.type`, which only the client duration carries (METR-08).
 pub(crate) fn with_operation_type(attributes: &[KeyValue], operation: OperationType) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
     attributes.push(KeyValue::new(MESSAGING_OPERATION_TYPE, operation.as_str()));

@@ -19,10 +19,13 @@ mod pending;
 mod prepared;
 mod processing;
 mod producer;
+mod reply_address;
 mod run_in;
 mod scope;
+mod seen_as;
 pub mod semconv;
 mod settings;
+mod span;
 mod tracer;
 
 pub use self::builder::Builder;

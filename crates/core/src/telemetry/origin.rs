@@ -4,6 +4,7 @@ use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 
 use super::consumer::Consumer;
 use super::incoming::Incoming;
+use super::reply_address::with_reply_address;
 use super::scope::{Scope, admitted, with_baggage};
 use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, Trust};
 use crate::propagation::Remote;
@@ -47,7 +48,7 @@ impl Consumer {
         let takes_all = self.trust == Trust::Continue
             && self.parent != ParentMode::LinkOnly
             && self.engine().settings.inbound_baggage == BaggagePolicy::All
-            && !ambient.has_active_span();
+            && !ambient.span().span_context().is_valid();
         if takes_all {
             // The usual case: what the headers say, put on top of what is current, is the parent as it is.
             let Some(remote) = self.engine().extract(ambient, message.headers) else {
@@ -62,17 +63,16 @@ impl Consumer {
 
     fn relate_by_choice(&self, ambient: &Context, origin: &Origin) -> Relation {
         let ambient_span = ambient.span().span_context().clone();
+        let ambient_is_valid = ambient_span.is_valid();
         let mut links: Vec<Link> = origin.link.clone().map(link).into_iter().collect();
         let parent = match (self.parent, &origin.parent) {
             (ParentMode::Parent, Some(remote)) => {
-                if ambient_span.is_valid() {
+                if ambient_is_valid {
                     links.push(link(ambient_span));
                 }
                 ambient.with_remote_span_context(remote.clone())
             }
-            (ParentMode::Auto, Some(remote)) if !ambient_span.is_valid() => {
-                ambient.with_remote_span_context(remote.clone())
-            }
+            (ParentMode::Auto, Some(remote)) if !ambient_is_valid => ambient.with_remote_span_context(remote.clone()),
             _ => ambient.clone(),
         };
         let parent = match &origin.baggage {
@@ -80,14 +80,20 @@ impl Consumer {
             None => parent,
         };
         // Without a span the message's own context is current in every parent mode, so that the trace is passed on (PROP-20).
-        let without_span = origin.parent.clone().filter(|_| !ambient.has_active_span());
+        let without_span = origin.parent.clone().filter(|_| !ambient_is_valid);
         let without_span = without_span.map(|remote| parent.with_remote_span_context(remote));
         Relation { parent, links, without_span }
     }
 
     /// The context of one message of a batch: its producer's span, or that of the batch where it has none to continue, and its own
     /// baggage.
-    pub(super) fn member_scope(&self, batch: &Context, ambient: &Context, origin: &Origin) -> Scope {
+    pub(super) fn member_scope(
+        &self,
+        batch: &Context,
+        ambient: &Context,
+        message: &Incoming<'_>,
+        origin: &Origin,
+    ) -> Scope {
         let context = match &origin.parent {
             Some(remote) => batch.with_remote_span_context(remote.clone()),
             None => batch.clone(),
@@ -97,6 +103,7 @@ impl Consumer {
             None if batch.baggage().is_empty() => context,
             None => with_baggage(&context, ambient.baggage()),
         };
+        let context = with_reply_address(context, message.reply_to);
         Scope::new(context, Some(self.instrumentation()), Vec::new())
     }
 

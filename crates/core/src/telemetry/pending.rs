@@ -102,7 +102,7 @@ impl Receiving {
     /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
     /// ```
     pub fn fail(self, error: &BrokerError) {
-        self.consumer.received(&[], false, &self, Some(&ErrorReport::of_broker(error)));
+        self.consumer.received(&[], false, &self, Some(&ErrorReport::of_broker(error, self.consumer.engine())));
     }
 
     /// Ends a pull of several messages that failed, with those it had yielded by then.
@@ -121,7 +121,7 @@ impl Receiving {
     /// consumer.receive().fail_after(&[Incoming::new("orders", &headers)], &error);
     /// ```
     pub fn fail_after(self, messages: &[Incoming<'_>], error: &BrokerError) {
-        self.consumer.received(messages, true, &self, Some(&ErrorReport::of_broker(error)));
+        self.consumer.received(messages, true, &self, Some(&ErrorReport::of_broker(error, self.consumer.engine())));
     }
 }
 

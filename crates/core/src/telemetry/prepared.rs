@@ -2,17 +2,18 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::{Link, SpanContext, SpanKind};
-use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry::{Context, Key, KeyValue, Value};
 
 use super::attributes::{
-    Place, constant, consumer_metric_attributes, producer_metric_attributes, source_attributes, span_name,
-    system_attributes,
+    Place, add_once, constant, consumer_metric_attributes, once_each, producer_metric_attributes, source_attributes,
+    span_name, system_attributes,
 };
 use super::instrumentation::Engine;
 use super::metrics::with_operation_type;
 use super::operation::{Clock, Operation, Start, Started};
 use super::semconv::MESSAGING_DESTINATION_NAME;
 use super::settings::OperationInfo;
+use super::span::Keys;
 use super::tracer::Late;
 use crate::message::{OperationType, Source, System};
 
@@ -26,6 +27,8 @@ pub(super) struct Prepared {
     span_name: Cow<'static, str>,
     /// With the destination's name where it is the same for all messages; it is the last one.
     attributes: Vec<KeyValue>,
+    /// Of `attributes` without that name.
+    keys: Arc<[Key]>,
     names_destination: bool,
     /// Of what counts messages.
     pub(super) counts: Vec<KeyValue>,
@@ -38,6 +41,7 @@ struct OwnedPlace {
     template: Option<Box<str>>,
     temporary: bool,
     anonymous: bool,
+    is_any: bool,
 }
 
 impl OwnedPlace {
@@ -47,6 +51,7 @@ impl OwnedPlace {
             template: self.template.as_deref(),
             temporary: self.temporary,
             anonymous: self.anonymous,
+            is_any: self.is_any,
         }
     }
 }
@@ -96,7 +101,10 @@ impl Prepared {
         counts: Vec<KeyValue>,
     ) -> Self {
         place.push_constant(&mut attributes);
+        let own = attributes.clone();
+        once_each(&mut attributes, &own);
         engine.limit(&mut attributes);
+        let keys = attributes.iter().map(|attribute| attribute.key.clone()).collect();
         let mut destination: Vec<_> =
             place.low_cardinality().filter(|_| place.template.is_none()).into_iter().map(destination_name).collect();
         engine.limit(&mut destination);
@@ -113,6 +121,7 @@ impl Prepared {
             system: Arc::clone(system),
             span_name: span_name(verb, place),
             attributes: attributes.into_iter().map(cheap_to_clone).collect(),
+            keys,
             names_destination,
             counts,
             durations,
@@ -121,6 +130,7 @@ impl Prepared {
                 template: place.template.map(Into::into),
                 temporary: place.temporary,
                 anonymous: place.anonymous,
+                is_any: place.is_any,
             },
         }
     }
@@ -176,9 +186,11 @@ impl Prepared {
         if let Some(name) = place.name.filter(|name| !is_own_name && !name.is_empty()) {
             engine.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
         }
-        for attribute in further {
-            engine.push_limited(&mut attributes, attribute);
+        let conventional = attributes.len();
+        for attribute in further.into_iter().filter_map(|attribute| engine.limited(attribute)) {
+            add_once(&mut attributes, conventional, attribute);
         }
+        let keys = Keys::sharing(Some(Arc::clone(&self.keys)), attributes.get(self.keys.len()..).unwrap_or_default());
         let is_same_place = own.low_cardinality() == place.low_cardinality();
         let name = if is_same_place { self.span_name.clone() } else { span_name(self.verb, &place) };
         let info = OperationInfo {
@@ -188,7 +200,7 @@ impl Prepared {
             destination: place.name.unwrap_or_default(),
             template: place.template,
         };
-        Start { info, name, kind, attributes, links, clock }
+        Start { info, name, kind, attributes, keys, links, clock }
     }
 
     pub(super) fn operation(self: &Arc<Self>, span: Option<Started>, clock: Clock) -> Operation {

@@ -13,6 +13,7 @@ use opentelemetry::{Context, KeyValue};
 use super::current::{CurrentBaggage, CurrentSpan};
 use super::instrumentation::Instrumentation;
 use super::operation::{Clock, ErrorReport, Operation};
+use super::reply_address::has_reply_address;
 use super::run_in::run_in;
 use super::scope::Scope;
 use crate::message::Failure;
@@ -78,11 +79,9 @@ impl Processing {
     }
 
     pub(crate) fn unopened_scope(&self) -> &Scope {
-        let span = self.operation.as_ref().and_then(|operation| operation.span.as_ref());
-        let keeps_attributes = span.is_some_and(|span| span.is_recording);
         let made = || {
             let (context, instrumentation) = (self.context.clone(), Some(self.instrumentation.clone()));
-            Scope::with_attributes(context, instrumentation, self.members.clone(), keeps_attributes)
+            Scope::new(context, instrumentation, self.members.clone())
         };
         self.place_of_scope().get_or_init(made)
     }
@@ -98,7 +97,10 @@ impl Processing {
 
     /// Whether there is anything to be made current: a span, a scope, or what the headers said.
     pub(crate) fn surrounds(&self) -> bool {
-        self.place_of_scope().get().is_some() || self.context.has_active_span() || !self.context.baggage().is_empty()
+        self.place_of_scope().get().is_some()
+            || self.context.has_active_span()
+            || !self.context.baggage().is_empty()
+            || has_reply_address(&self.context)
     }
 
     /// The context in which the handler is to run.
@@ -206,7 +208,10 @@ impl Processing {
         };
         match &result {
             Ok(_) => self.succeed(),
-            Err(error) => self.fail(&Failure::new(std::any::type_name::<E>(), error.to_string())),
+            Err(error) => {
+                let text = self.instrumentation.engine.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
+                self.fail(&Failure::new(std::any::type_name::<E>(), text));
+            }
         }
         result
     }
@@ -223,6 +228,9 @@ impl Processing {
         resume_unwind(panic)
     }
 }
+
+/// Of an error whose own text cannot be made.
+const NO_TEXT: &str = "the error has no text: its `Display` panicked";
 
 type Panic = Box<dyn Any + Send>;
 

@@ -3,16 +3,18 @@ use std::sync::{Arc, OnceLock};
 use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, split_shared};
+use super::attributes::{Place, add_once, split_shared};
 use super::instrumentation::{Engine, Instrumentation};
 use super::operation::{Clock, ErrorReport, Operation};
 use super::prepared::{Particular, Prepared};
+use super::reply_address::is_reply_address;
 use super::scope::carries_nothing;
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
 use crate::broker::PublishError;
-use crate::message::{CreationContext, Headers, OperationType, System, Target};
+use crate::guard::{Foreign, Guard};
+use crate::message::{CreationContext, Headers, OperationType, Receipt, System, Target};
 use crate::propagation::Carrier;
 
 /// Is what the engine needs to know of one message on its way out, borrowed from wherever it lives.
@@ -98,6 +100,11 @@ impl Producer {
         &self.inner.engine
     }
 
+    /// What stands around code of others.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.engine().guard
+    }
+
     /// Whether a message leaves as it is: nothing is recorded, and nothing is to be carried or to be removed.
     pub(crate) fn passes_through(&self, headers: &Headers) -> bool {
         !self.engine().is_recording() && headers.is_empty() && Context::map_current(carries_nothing)
@@ -166,7 +173,7 @@ impl Producer {
             return Sending { operation: None, messages: 1 };
         }
         let clock = self.engine().clock();
-        let place = place(target);
+        let place = place(target, parent);
         let prepared = self.prepared(OperationType::Send, verb, &place);
         let (kind, links) = match &supplied {
             Some(context) => (SpanKind::Client, vec![Link::new(context.clone(), Vec::new(), 0)]),
@@ -203,7 +210,7 @@ impl Producer {
         messages: Vec<Outgoing<'_>>,
     ) -> Sending {
         let clock = self.engine().clock();
-        let place = place(target);
+        let place = place(target, parent);
         let verb = self.inner.system.operations().send;
         let count = messages.len();
         let creates = self.engine().settings.create_spans;
@@ -284,7 +291,10 @@ impl Producer {
     fn message_attributes(&self, message: &Outgoing<'_>) -> Vec<KeyValue> {
         let mut attributes = Vec::new();
         self.late(message)(&mut |attribute| attributes.push(attribute));
-        attributes.extend_from_slice(&message.attributes);
+        let own = attributes.len();
+        for attribute in &message.attributes {
+            add_once(&mut attributes, own, attribute.clone());
+        }
         attributes
     }
 
@@ -312,6 +322,10 @@ impl Producer {
     ) -> Particular<'a> {
         let mut attributes = target.attributes.clone();
         attributes.extend_from_slice(&message.attributes);
+        let settings = &self.engine().settings;
+        attributes.retain(|attribute| {
+            !settings.says(attribute.key.as_str(), message.id.is_some(), message.correlation_id.is_some())
+        });
         Particular { kind, place, attributes, links, clock }
     }
 
@@ -334,12 +348,15 @@ fn spread(name: &str) -> usize {
     (hash ^ (hash >> 16)) as usize
 }
 
-fn place<'a>(target: &'a Target<'_>) -> Place<'a> {
+/// How a target stands in telemetry. An answer to the message that is being handled goes where the requester wants it (SPAN-19, METR-09).
+fn place<'a>(target: &'a Target<'_>, parent: &Context) -> Place<'a> {
+    let is_answer = is_reply_address(parent, &target.name);
     Place {
         name: Some(target.name.as_ref()),
         template: target.template.as_deref(),
-        temporary: target.temporary,
-        anonymous: target.anonymous,
+        temporary: target.temporary || is_answer,
+        anonymous: target.anonymous || is_answer,
+        is_any: false,
     }
 }
 
@@ -352,6 +369,13 @@ pub struct Sending {
 }
 
 impl Sending {
+    /// Ends a publish that was accepted, with what the broker's answer says.
+    pub(crate) fn finish_with(self, receipt: &Receipt) {
+        let Some(operation) = &self.operation else { return };
+        let attributes = operation.engine().guard.run(Foreign::Answer, || receipt.attributes());
+        self.finish(attributes.unwrap_or_default(), None);
+    }
+
     /// Returns the context that holds the send span, under which the client's call is made.
     ///
     /// # Examples
@@ -393,7 +417,7 @@ impl Sending {
     /// ```
     pub fn finish(self, late: Vec<KeyValue>, error: Option<&PublishError>) {
         let Some(operation) = self.operation else { return };
-        let report = error.map(ErrorReport::of_publish);
+        let report = error.map(|error| ErrorReport::of_publish(error, operation.engine()));
         let failed = report.as_ref().map(|report| report.error_type.as_ref());
         operation.engine().metrics.sent(self.messages, &operation.prepared.counts, failed);
         operation.finish(late, report.as_ref());
@@ -419,7 +443,7 @@ impl Sending {
         for error in errors {
             metrics.sent(1, counts, Some(error.error_type()));
         }
-        let report = errors.first().map(|first| ErrorReport::of_publish(first));
+        let report = errors.first().map(|first| ErrorReport::of_publish(first, operation.engine()));
         operation.finish(Vec::new(), report.as_ref());
     }
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt, KeyValueMetadata};
 use opentelemetry::propagation::Injector;
 use opentelemetry::trace::TraceContextExt;
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, Key, KeyValue};
 
 use super::instrumentation::Instrumentation;
 use super::operation::ErrorReport;
 use super::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 use super::settings::BaggagePolicy;
+use crate::guard::{Foreign, Guard};
 use crate::message::{OperationType, Surroundings};
 
 /// Is what surrounds the handling of a message: the context with its span, and the baggage as the handler has changed it.
@@ -39,10 +40,6 @@ struct Inner {
     opened: OnceLock<Context>,
     instrumentation: Option<Instrumentation>,
     members: Vec<Scope>,
-    /// Whether attributes a handler sets are kept for the end of the process span.
-    keeps_attributes: bool,
-    /// Attributes set by a handler, the last value of a key winning: the SDK would export both, as when a retry sets them again (GEN-06).
-    attributes: Mutex<Vec<KeyValue>>,
 }
 
 impl Scope {
@@ -60,18 +57,7 @@ impl Scope {
     }
 
     pub(crate) fn new(context: Context, instrumentation: Option<Instrumentation>, members: Vec<Self>) -> Self {
-        Self::with_attributes(context, instrumentation, members, false)
-    }
-
-    /// A scope whose attributes are kept until the process span ends, if `keeps_attributes`.
-    pub(crate) fn with_attributes(
-        context: Context,
-        instrumentation: Option<Instrumentation>,
-        members: Vec<Self>,
-        keeps_attributes: bool,
-    ) -> Self {
-        let (opened, attributes) = (OnceLock::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { context, opened, instrumentation, members, keeps_attributes, attributes }) }
+        Self { inner: Arc::new(Inner { context, opened: OnceLock::new(), instrumentation, members }) }
     }
 
     /// A scope of what is current, for a message whose process span records nothing. Where changes to baggage are current, they are its own.
@@ -100,23 +86,7 @@ impl Scope {
     }
 
     pub(crate) fn set_attribute(&self, attribute: KeyValue) {
-        if !self.inner.keeps_attributes {
-            return self.inner.context.span().set_attribute(attribute);
-        }
-        let mut attributes = self.lock_attributes();
-        match attributes.iter_mut().find(|set| set.key == attribute.key) {
-            Some(set) => *set = attribute,
-            None => attributes.push(attribute),
-        }
-    }
-
-    pub(crate) fn take_attributes(&self) -> Vec<KeyValue> {
-        std::mem::take(&mut *self.lock_attributes())
-    }
-
-    /// A poisoned lock only means that another thread panicked between two complete changes.
-    fn lock_attributes(&self) -> MutexGuard<'_, Vec<KeyValue>> {
-        self.inner.attributes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.context.span().set_attribute(attribute);
     }
 
     /// Returns the OpenTelemetry context: the span, the baggage as it arrived, and the changes made to it.
@@ -175,7 +145,7 @@ impl Scope {
     /// The context with the changed baggage in it, for code that reads baggage from the context itself.
     pub(crate) fn context_with_baggage(&self) -> Context {
         let mut context = self.nearest_context();
-        if !context.has_active_span() && Context::current().has_active_span() {
+        if !has_span(&context) && has_span(&Context::current()) {
             // Baggage that belongs to no message: the current span stays the parent, and changes made meanwhile count.
             let changes = context.get::<Changes>().cloned().unwrap_or_default();
             context = with_baggage(&Context::current(), context.baggage()).with_value(changes);
@@ -196,19 +166,22 @@ impl Scope {
         .unwrap_or_else(|| self.context().clone())
     }
 
-    pub(crate) fn record_error(&self, error_type: &'static str, message: String) {
+    pub(crate) fn record_error(&self, error_type: &'static str, error: &dyn fmt::Display) {
         let span = self.inner.context.span();
-        let events =
-            self.inner.instrumentation.as_ref().and_then(|instrumentation| instrumentation.engine.events.as_ref());
-        match events {
-            Some(events) => {
-                let error = ErrorReport { message: Some(message), ..ErrorReport::named(error_type) };
-                events.record(OperationType::Process, &error, span.span_context());
+        let engine = self.inner.instrumentation.as_ref().map(|instrumentation| &instrumentation.engine);
+        let text = || Guard::default().run(Foreign::ErrorText, || error.to_string());
+        let message = engine.map_or_else(text, |engine| engine.text_of(error));
+        match engine.and_then(|engine| Some((engine, engine.events.as_ref()?))) {
+            Some((engine, events)) => {
+                let error = ErrorReport { message, ..ErrorReport::named(error_type) };
+                let record = || events.record(OperationType::Process, &error, span.span_context());
+                engine.guard.run(Foreign::Logger, record);
             }
-            None => span.add_event(
-                "exception",
-                vec![KeyValue::new(EXCEPTION_TYPE, error_type), KeyValue::new(EXCEPTION_MESSAGE, message)],
-            ),
+            None => {
+                let message = message.map(|message| KeyValue::new(EXCEPTION_MESSAGE, message));
+                let attributes = [KeyValue::new(EXCEPTION_TYPE, error_type)].into_iter().chain(message);
+                span.add_event("exception", attributes.collect());
+            }
         }
     }
 
@@ -327,18 +300,23 @@ pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
     let current = Context::current();
     let Some(scope) = scope else { return current };
     let own = scope.context();
-    match (current.has_active_span(), current.get::<Changes>().is_some()) {
+    match (has_span(&current), current.get::<Changes>().is_some()) {
         (true, true) => current,
         (true, false) => with_baggage(&current, &scope.baggage()),
         // Baggage started in a spawned task: what it carries is new, where it belongs is not.
-        (false, true) if own.has_active_span() => current.with_remote_span_context(own.span().span_context().clone()),
+        (false, true) if has_span(own) => current.with_remote_span_context(own.span().span_context().clone()),
         (false, true) => current,
         (false, false) => own.clone(),
     }
 }
 
+/// Whether a context has a span to go on from. One that is invalid, as of a provider that was shut down, is none.
+fn has_span(context: &Context) -> bool {
+    context.span().span_context().is_valid()
+}
+
 /// Attributes made of the listed baggage entries (BAGG-13).
-pub(crate) fn baggage_attributes(baggage: &OtelBaggage, listed: &[(String, String)], set: &mut dyn FnMut(KeyValue)) {
+pub(crate) fn baggage_attributes(baggage: &OtelBaggage, listed: &[(String, Key)], set: &mut dyn FnMut(KeyValue)) {
     for (key, attribute) in listed {
         if let Some(value) = baggage.get(key) {
             set(KeyValue::new(attribute.clone(), value.clone()));

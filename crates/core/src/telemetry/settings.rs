@@ -2,8 +2,9 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 
-use opentelemetry::KeyValue;
+use opentelemetry::{Key, KeyValue};
 
+use super::semconv::{MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID};
 use crate::message::OperationType;
 
 /// Decides what the parent of a single message's process span is (LINK-06 to -09). The link to the producer is there in every mode.
@@ -128,8 +129,8 @@ pub(crate) struct Settings {
     pub(crate) batch_baggage: BatchBaggage,
     pub(crate) inbound_baggage: BaggagePolicy,
     pub(crate) outbound_baggage: BaggagePolicy,
-    pub(crate) baggage_attributes: Vec<(String, String)>,
-    pub(crate) captured_headers: Vec<(String, String)>,
+    pub(crate) baggage_attributes: Vec<(String, Key)>,
+    pub(crate) captured_headers: Vec<(String, Key)>,
     pub(crate) body_sizes: bool,
     pub(crate) message_ids: bool,
     pub(crate) conversation_ids: bool,
@@ -140,6 +141,18 @@ pub(crate) struct Settings {
     pub(crate) span_name: Option<NameHook>,
     pub(crate) attributes: Option<AttributeHook>,
     pub(crate) error_type: Option<ErrorClassifier>,
+}
+
+impl Settings {
+    /// Whether the engine itself sets an attribute of that key for a message with these ids, later than others.
+    pub(crate) fn says(&self, key: &str, has_id: bool, has_correlation_id: bool) -> bool {
+        match key {
+            MESSAGING_MESSAGE_ID => has_id && self.message_ids,
+            MESSAGING_MESSAGE_CONVERSATION_ID => has_correlation_id && self.conversation_ids,
+            MESSAGING_MESSAGE_BODY_SIZE => self.body_sizes,
+            _ => false,
+        }
+    }
 }
 
 impl Default for Settings {

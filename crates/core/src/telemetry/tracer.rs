@@ -1,23 +1,48 @@
+use std::any::Any;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use opentelemetry::trace::{Span, SpanBuilder, SpanContext, TraceContextExt, Tracer};
+use opentelemetry::global::BoxedTracer;
+use opentelemetry::trace::noop::NoopTracer;
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, Tracer};
 use opentelemetry::{Context, KeyValue};
 
+use super::instrumentation::Engine;
 use super::operation::Started;
+use super::span::{EngineSpan, Keys};
+use crate::guard::Foreign;
 
 /// Starts spans, whatever the tracer's type. A trait of our own so that the span is boxed once and not twice, as the global tracer would (TRAP-16).
 pub(crate) trait StartSpan: Send + Sync {
-    /// Starts a span and puts it into the parent's context (TRAP-07). If it records, `late` sets further attributes on it.
-    fn start(&self, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> Started;
+    /// Starts a span and puts it into the parent's context (TRAP-07). If it records, `late` sets further attributes on it. `None` when
+    /// what starts it panicked.
+    fn start(&self, engine: &Arc<Engine>, build: Build, parent: &Context, late: &mut Late<'_>) -> Option<Started>;
 
     /// Starts a span and ends it at once. Only its context is left; `end` gives the time, or the SDK's clock is read.
     fn make(
         &self,
-        builder: SpanBuilder,
+        engine: &Arc<Engine>,
+        build: Build,
         parent: &Context,
         late: &mut Late<'_>,
         end: &mut dyn FnMut() -> Option<SystemTime>,
-    ) -> SpanContext;
+    ) -> Option<SpanContext>;
+
+    /// Tells whether this is the API's own tracer that makes no spans; `None` where its type does not say so and [`is_noop`](Self::is_noop) would.
+    fn is_known_noop(&self) -> Option<bool>;
+
+    /// Finds out whether this is the API's own tracer that makes no spans: it alone hands a parent back, whatever the parent says. The
+    /// parent forbids telemetry, so that no other makes a span of it.
+    fn is_noop(&self) -> bool;
+}
+
+/// What a span is made of.
+pub(crate) struct Build {
+    pub(crate) builder: SpanBuilder,
+    /// The keys of the attributes in the builder.
+    pub(crate) keys: Keys,
+    /// Attributes that give way to those of the engine's that come at the end.
+    pub(crate) deferred: Vec<KeyValue>,
 }
 
 /// Hands over the attributes that samplers need not see, one by one; asked only for a span that records.
@@ -25,39 +50,61 @@ pub(crate) type Late<'a> = dyn FnMut(&mut dyn FnMut(KeyValue)) + 'a;
 
 impl<T> StartSpan for T
 where
-    T: Tracer + Send + Sync,
+    T: Tracer + Send + Sync + 'static,
     T::Span: Span + Send + Sync + 'static,
 {
-    fn start(&self, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> Started {
-        let span = build(self, builder, parent, late);
+    fn start(&self, engine: &Arc<Engine>, build: Build, parent: &Context, late: &mut Late<'_>) -> Option<Started> {
+        let span = start(self, engine, build, parent, late)?;
         let is_recording = span.is_recording();
         if is_recording {
-            return Started { context: parent.with_span(span), is_recording };
+            return Some(Started { context: parent.with_span(span), is_recording });
         }
         // Of a span that records nothing only the context matters; the span itself is large and would be boxed.
-        Started { context: parent.with_remote_span_context(span.span_context().clone()), is_recording }
+        Some(Started { context: parent.with_remote_span_context(span.span_context().clone()), is_recording })
     }
 
     fn make(
         &self,
-        builder: SpanBuilder,
+        engine: &Arc<Engine>,
+        build: Build,
         parent: &Context,
         late: &mut Late<'_>,
         end: &mut dyn FnMut() -> Option<SystemTime>,
-    ) -> SpanContext {
-        let mut span = build(self, builder, parent, late);
+    ) -> Option<SpanContext> {
+        let mut span = start(self, engine, build, parent, late)?;
         match end() {
             Some(time) => span.end_with_timestamp(time),
             None => span.end(),
         }
-        span.span_context().clone()
+        Some(span.span_context().clone())
+    }
+
+    fn is_known_noop(&self) -> Option<bool> {
+        let tracer: &dyn Any = self;
+        // What is global says nothing of its type.
+        (!tracer.is::<BoxedTracer>()).then(|| tracer.is::<NoopTracer>())
+    }
+
+    fn is_noop(&self) -> bool {
+        let (trace, span) = (TraceId::from(1), SpanId::from(1));
+        let asked = SpanContext::new(trace, span, TraceFlags::default(), true, Default::default());
+        let parent = Context::new().with_remote_span_context(asked).with_telemetry_suppressed();
+        self.build_with_context(SpanBuilder::from_name(""), &parent).span_context().span_id() == span
     }
 }
 
-fn build<T: Tracer>(tracer: &T, builder: SpanBuilder, parent: &Context, late: &mut Late<'_>) -> T::Span {
-    let mut span = tracer.build_with_context(builder, parent);
+fn start<T: Tracer>(
+    tracer: &T,
+    engine: &Arc<Engine>,
+    build: Build,
+    parent: &Context,
+    late: &mut Late<'_>,
+) -> Option<EngineSpan<T::Span>> {
+    let Build { builder, keys, deferred } = build;
+    let span = engine.guard.run(Foreign::SpanStart, || tracer.build_with_context(builder, parent))?;
+    let mut span = EngineSpan::new(span, engine, keys, deferred);
     if span.is_recording() {
-        late(&mut |attribute| span.set_attribute(attribute));
+        late(&mut |attribute| span.set_first(attribute));
     }
-    span
+    Some(span)
 }

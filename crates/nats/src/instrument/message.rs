@@ -11,7 +11,7 @@ use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_SUBSCRIPTION_NAM
 
 use crate::StreamPosition;
 use crate::carrier::{HeaderExtractor, first};
-use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID};
+use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream};
 
 /// Is a message as the client hands it over: of core NATS, or of a stream. References to them are too.
 ///
@@ -86,6 +86,7 @@ impl<'a> Seen<'a> {
         Incoming {
             id: self.header(MESSAGE_ID),
             correlation_id: self.header(CORRELATION_ID),
+            reply_to: self.message.reply.as_deref().filter(|_| !is_from_stream(self.message)),
             body_size: self.message.payload.len(),
             sent_at: self.sent_at,
             native: self.native.as_ref().map(|native| native as &dyn Native),

@@ -236,9 +236,16 @@ impl Shared {
             .inbox_prefix
             .as_ref()
             .map(|prefix| Arc::new(Outlet::new(&engine, &systems, Arc::clone(prefix), &settings.templates)));
+        // What was subscribed to is not known: a subject that no template matches is not known to be one of a few.
+        let unknown = |system| Source::new(Arc::clone(system)).with_patterns(settings.templates.iter().cloned());
+        let known = |system| match settings.templates.as_slice() {
+            // The only template need not be what was subscribed to.
+            [_] => Source { destination: None, template: None, ..unknown(system) },
+            _ => unknown(system),
+        };
         Self {
-            core: telemetry(Source::new(Arc::clone(&systems.core))),
-            stream: telemetry(Source::new(Arc::clone(&systems.jetstream))),
+            core: telemetry(known(&systems.core)),
+            stream: telemetry(known(&systems.jetstream)),
             given,
             bound: OnceLock::new(),
             systems,

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use opentelemetry_sdk::trace::SpanData;
 use throughline_core::{Delivery, Envelope, Publisher};
 use throughline_testing::{AppTest, Capture, MetricPoint};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// What a producer of another service wrote.
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -89,5 +91,48 @@ impl<T> Seen<T> {
 impl<T> Clone for Seen<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
+    }
+}
+
+/// The errors that are logged on this thread, until it is dropped.
+pub(crate) struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+    /// With one dispatcher alone, a thread of another test may switch an event off for all.
+    _second: tracing::Dispatch,
+}
+
+impl Log {
+    /// Begins to listen. A runtime of one thread runs everything there.
+    pub(crate) fn listen() -> Self {
+        let lines = Arc::default();
+        let subscriber = || tracing_subscriber::registry().with(Listener(Arc::clone(&lines)));
+        let second = tracing::Dispatch::new(tracing_subscriber::registry().with(Listener(Arc::default())));
+        Self { _guard: tracing::subscriber::set_default(subscriber()), _second: second, lines }
+    }
+
+    pub(crate) fn errors(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+}
+
+struct Listener(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Listener {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if *event.metadata().level() == tracing::Level::ERROR {
+            let mut line = Line::default();
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!("{field}={value:?} "));
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use opentelemetry::Context;
 
 pub(crate) use self::process::{Overrides, ScopeUse, Settler, process_with};
-pub(crate) use self::publish::{SendSpan, outgoing};
+pub(crate) use self::publish::{SendSpan, outgoing, target};
 use super::{Middleware, Next, NextPublish};
 use crate::broker::PublishError;
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Source};

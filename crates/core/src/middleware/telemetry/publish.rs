@@ -1,7 +1,8 @@
 use opentelemetry::Context;
 
 use crate::broker::{Publish, PublishError};
-use crate::message::{Envelope, Receipt};
+use crate::guard::{Foreign, Guard};
+use crate::message::{Destination, Envelope, Receipt, Target};
 use crate::telemetry::{Outgoing, Producer, Sending};
 
 /// Is a publish under way, with its send span: the one place where the framework makes one. Dropped before its end, it is recorded as
@@ -22,13 +23,15 @@ impl SendSpan {
         envelope: &mut Envelope,
     ) -> Self {
         let destination = envelope.destination().clone();
-        let target = transport.target(&destination);
+        let guard = producer.guard();
+        let target = target(transport, &destination, guard);
         let batch = envelope.is_batch().then(|| envelope.messages().len());
         let sending = if batch.is_some() {
-            let messages = envelope.messages_mut().iter_mut().map(|message| outgoing(transport, message)).collect();
+            let messages =
+                envelope.messages_mut().iter_mut().map(|message| outgoing(transport, message, guard)).collect();
             producer.send_batch_under(parent, &target, messages)
         } else {
-            producer.send_under(parent, &target, outgoing(transport, envelope))
+            producer.send_under(parent, &target, outgoing(transport, envelope, guard))
         };
         let context = sending.own_context().cloned();
         Self { sending, context, batch }
@@ -41,7 +44,7 @@ impl SendSpan {
 
     pub(crate) fn finish(self, result: &Result<Receipt, PublishError>) {
         match (result, self.batch) {
-            (Ok(receipt), _) => self.sending.finish(receipt.attributes(), None),
+            (Ok(receipt), _) => self.sending.finish_with(receipt),
             (Err(error), Some(total)) => self.sending.finish_batch(total, &failures(error, total)),
             (Err(error), None) => self.sending.finish(Vec::new(), Some(error)),
         }
@@ -53,10 +56,17 @@ fn failures(error: &PublishError, total: usize) -> Vec<&PublishError> {
     if error.failed().is_empty() { vec![error; total] } else { error.failed().iter().map(|(_, error)| error).collect() }
 }
 
+/// Asks the transport how a destination stands in telemetry; when it panics, the destination speaks for itself.
+pub(crate) fn target<'a>(transport: &dyn Publish, destination: &'a Destination, guard: &Guard) -> Target<'a> {
+    guard.run(Foreign::Publish, || transport.target(destination)).unwrap_or_else(|| Target::of(destination))
+}
+
 /// Describes a message to the engine. The parts are copied out first: the headers are borrowed for writing.
-pub(crate) fn outgoing<'a>(transport: &dyn Publish, envelope: &'a mut Envelope) -> Outgoing<'a> {
+pub(crate) fn outgoing<'a>(transport: &dyn Publish, envelope: &'a mut Envelope, guard: &Guard) -> Outgoing<'a> {
     let mut attributes = Vec::new();
-    transport.attributes(envelope, &mut attributes);
+    if guard.run(Foreign::Publish, || transport.attributes(envelope, &mut attributes)).is_none() {
+        attributes.clear();
+    }
     let parts = envelope.telemetry_parts();
     Outgoing {
         headers: parts.headers,

@@ -142,25 +142,38 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let Some(signs) = self.wildcards else { return *self.text == *name };
-        let pattern: Vec<&str> = self.text.split(signs.separator).collect();
-        let tokens: Vec<&str> = name.split(signs.separator).collect();
-        matches_tokens(&pattern, &tokens, signs)
+        let mut pattern = self.text.split(signs.separator);
+        let mut tokens = name.split(signs.separator);
+        // What follows the last rest sign, and what of the name it was tried on. An earlier sign never has to take more for it.
+        let mut after_rest = None;
+        loop {
+            let (sign, before) = (pattern.next(), tokens.clone());
+            let is_rest = sign == Some(signs.rest);
+            let fits = match (sign, tokens.next()) {
+                (None, None) => return true,
+                (Some(_), token) if is_rest => signs.rest_may_be_empty || token.is_some(),
+                (Some(sign), Some(token)) => sign == signs.one || is_placeholder(sign) || sign == token,
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+            if is_rest && fits {
+                if signs.rest_may_be_empty {
+                    tokens = before;
+                }
+                after_rest = Some((pattern.clone(), tokens.clone()));
+            } else if !fits {
+                let Some((rest_of_pattern, mut further)) = after_rest else { return false };
+                if further.next().is_none() {
+                    return false;
+                }
+                (pattern, tokens) = (rest_of_pattern.clone(), further.clone());
+                after_rest = Some((rest_of_pattern, further));
+            }
+        }
     }
 }
 
 fn is_placeholder(token: &str) -> bool {
     token.len() > 2 && token.starts_with('{') && token.ends_with('}')
-}
-
-fn matches_tokens(pattern: &[&str], tokens: &[&str], signs: Wildcards) -> bool {
-    let Some((sign, pattern_rest)) = pattern.split_first() else { return tokens.is_empty() };
-    if *sign == signs.rest {
-        let least = usize::from(!signs.rest_may_be_empty);
-        return (least..=tokens.len())
-            .any(|taken| tokens.get(taken..).is_some_and(|left| matches_tokens(pattern_rest, left, signs)));
-    }
-    let Some((token, tokens_rest)) = tokens.split_first() else { return false };
-    (*sign == signs.one || is_placeholder(sign) || sign == token) && matches_tokens(pattern_rest, tokens_rest, signs)
 }
 
 impl fmt::Debug for Pattern {
@@ -194,6 +207,25 @@ mod tests {
         let pattern = Pattern::new("logs.#.error", HASHED);
         assert!(pattern.matches("logs.error") && pattern.matches("logs.a.b.error"));
         assert!(!pattern.matches("logs.a.b.warning"));
+    }
+
+    #[test]
+    fn several_rest_signs_share_the_tokens() {
+        let pattern = Pattern::new("a.#.b.#.c", HASHED);
+        assert!(pattern.matches("a.b.c") && pattern.matches("a.x.b.b.y.c") && pattern.matches("a.c.b.c.c"));
+        assert!(!pattern.matches("a.x.c") && !pattern.matches("a.b.c.d") && !pattern.matches("a"));
+        let each_one = Pattern::new(">.>", DOTTED);
+        assert!(each_one.matches("a.b") && each_one.matches("a.b.c") && !each_one.matches("a"));
+        let all = Pattern::new("#", HASHED);
+        assert!(all.matches("a.b") && all.matches("") && !Pattern::new("a.#", HASHED).matches("b"));
+    }
+
+    /// What a stranger sends chooses no cost: the name is gone through once for each token of the pattern at most.
+    #[test]
+    fn a_long_name_is_no_trap() {
+        let pattern = Pattern::new(["#.x"; 12].join("."), HASHED);
+        assert!(!pattern.matches(&["x"; 11].join(".")));
+        assert!(!pattern.matches(&format!("{}.y", ["x"; 2000].join("."))));
     }
 
     #[test]

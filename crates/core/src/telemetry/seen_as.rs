@@ -1,0 +1,150 @@
+use std::sync::{Arc, OnceLock};
+
+use opentelemetry::KeyValue;
+
+use super::attributes::Place;
+use super::instrumentation::Engine;
+use super::metrics::with_settlement;
+use super::prepared::Prepared;
+use crate::message::{OperationType, Pattern, Settlement, Source};
+
+/// How the messages of a subscription stand in telemetry: all alike, or each as the pattern it matches (SPAN-14, SPAN-20).
+pub(super) struct Places {
+    /// That of all messages, and of what stands for none.
+    common: SeenAs,
+    /// The only name that messages are known to have.
+    only: Option<Arc<str>>,
+    /// That of each pattern, where there are several.
+    of_patterns: Vec<(Pattern, SeenAs)>,
+    /// That of a message that nothing of this stands for, and of different ones: the operation alone (SPAN-17, SPAN-18).
+    others: SeenAs,
+}
+
+impl Places {
+    pub(super) fn new(engine: &Arc<Engine>, source: &Arc<Source>) -> Self {
+        let seen_as = |destination: Option<Arc<str>>, template, is_any| {
+            SeenAs::new(Arc::clone(engine), Arc::clone(source), destination, template, is_any)
+        };
+        let of_pattern = |pattern: &Pattern| {
+            let text = Some(Arc::from(pattern.as_str()));
+            let (destination, template) = if pattern.is_wildcard() { (None, text) } else { (text, None) };
+            (pattern.clone(), seen_as(destination, template, false))
+        };
+        let is_described = source.template.is_some() || source.destination.is_some();
+        let patterns = source.patterns.as_deref().filter(|_| !is_described).unwrap_or_default();
+        let is_any = source.patterns.is_some() && !is_described;
+        Self {
+            common: seen_as(source.destination.clone(), source.template.clone(), is_any),
+            only: source.destination.clone().filter(|_| source.patterns.is_some() && source.template.is_none()),
+            of_patterns: patterns.iter().map(of_pattern).collect(),
+            others: seen_as(None, None, true),
+        }
+    }
+
+    pub(super) const fn common(&self) -> &SeenAs {
+        &self.common
+    }
+
+    /// How a message with that destination stands.
+    pub(super) fn of(&self, destination: &str) -> &SeenAs {
+        if self.of_patterns.is_empty() {
+            let is_other = self.only.as_deref().is_some_and(|only| only != destination);
+            return if is_other { &self.others } else { &self.common };
+        }
+        let found = self.of_patterns.iter().find(|(pattern, _)| pattern.matches(destination));
+        found.map_or(&self.others, |(_, seen_as)| seen_as)
+    }
+
+    /// How several messages stand: as each of them, or, where they differ, as others.
+    pub(super) fn of_all<'a>(&self, mut destinations: impl Iterator<Item = &'a str>) -> &SeenAs {
+        let Some(first) = destinations.next() else { return &self.common };
+        let first = self.of(first);
+        if destinations.all(|other| std::ptr::eq(self.of(other), first)) { first } else { &self.others }
+    }
+}
+
+/// What is prepared for messages that stand alike.
+pub(super) struct SeenAs {
+    engine: Arc<Engine>,
+    source: Arc<Source>,
+    destination: Option<Arc<str>>,
+    template: Option<Arc<str>>,
+    /// Whether the names are any, so that none may tell messages apart.
+    is_any: bool,
+    process: OnceLock<Arc<Prepared>>,
+    receive: OnceLock<Arc<Prepared>>,
+    /// One for each settlement.
+    settle: [OnceLock<Arc<Prepared>>; 3],
+    /// The attributes that count what became of messages, in the order of `SETTLEMENTS`.
+    settled: [OnceLock<Vec<KeyValue>>; SETTLEMENTS.len()],
+}
+
+/// What becomes of messages, in the metrics.
+const SETTLEMENTS: [&str; 4] = ["ack", "dead_letter", "reject", "retry"];
+
+impl SeenAs {
+    fn new(
+        engine: Arc<Engine>,
+        source: Arc<Source>,
+        destination: Option<Arc<str>>,
+        template: Option<Arc<str>>,
+        is_any: bool,
+    ) -> Self {
+        let (process, receive) = (OnceLock::new(), OnceLock::new());
+        let (settle, settled) = Default::default();
+        Self { engine, source, destination, template, is_any, process, receive, settle, settled }
+    }
+
+    pub(super) fn template(&self) -> Option<&str> {
+        self.template.as_deref()
+    }
+
+    /// The place of messages that all have this name; `None` where they differ.
+    pub(super) fn place<'a>(&'a self, name: Option<&'a str>) -> Place<'a> {
+        let Source { temporary, anonymous, .. } = *self.source;
+        Place { name, template: self.template(), temporary, anonymous, is_any: self.is_any }
+    }
+
+    /// The place of what stands for no message.
+    pub(super) fn of_no_message(&self) -> Place<'_> {
+        self.place(self.destination.as_deref().filter(|_| self.template.is_none()))
+    }
+
+    pub(super) fn process(&self) -> &Arc<Prepared> {
+        self.process.get_or_init(|| {
+            let verb = self.source.system.operations().process;
+            let place = self.place(self.destination.as_deref());
+            Arc::new(Prepared::for_source(&self.engine, &self.source, OperationType::Process, verb, &place))
+        })
+    }
+
+    pub(super) fn receive(&self) -> &Arc<Prepared> {
+        self.receive.get_or_init(|| self.client(OperationType::Receive, self.source.system.operations().receive))
+    }
+
+    /// What is prepared for one of the three settlements; `None` where the system does not settle so.
+    pub(super) fn settle(&self, settlement: &Settlement) -> Option<&Arc<Prepared>> {
+        let operations = self.source.system.operations();
+        let [ack, reject, retry] = &self.settle;
+        let (slot, verb) = match settlement {
+            Settlement::Ack => (ack, operations.ack?),
+            Settlement::Reject { .. } => (reject, operations.reject?),
+            Settlement::Retry { .. } => (retry, operations.retry?),
+        };
+        Some(slot.get_or_init(|| self.client(OperationType::Settle, verb)))
+    }
+
+    fn client(&self, operation: OperationType, verb: &'static str) -> Arc<Prepared> {
+        Arc::new(Prepared::for_source(&self.engine, &self.source, operation, verb, &self.of_no_message()))
+    }
+
+    /// Counts what became of a message; see `SETTLED_MESSAGES`.
+    pub(super) fn count_settlement(&self, settlement: &'static str) {
+        let counts = || with_settlement(&self.process().counts, settlement);
+        let slot = SETTLEMENTS.iter().position(|known| *known == settlement).and_then(|index| self.settled.get(index));
+        match slot {
+            Some(slot) => self.engine.metrics.settled(slot.get_or_init(counts)),
+            None => self.engine.metrics.settled(&counts()),
+        }
+    }
+}
