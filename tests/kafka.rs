@@ -16,23 +16,35 @@ mod faults;
 mod foreign;
 #[path = "kafka/framework.rs"]
 mod framework;
+#[path = "kafka/gone.rs"]
+mod gone;
 #[path = "kafka/harness.rs"]
 mod harness;
 #[path = "kafka/hostile.rs"]
 mod hostile;
+#[path = "kafka/limits.rs"]
+mod limits;
 #[path = "kafka/load.rs"]
 mod load;
 #[path = "kafka/order.rs"]
 mod order;
+#[path = "kafka/places.rs"]
+mod places;
 #[path = "kafka/publish.rs"]
 mod publish;
 #[path = "kafka/raw.rs"]
 mod raw;
 #[path = "kafka/raw_rows.rs"]
 mod raw_rows;
+#[path = "kafka/replies.rs"]
+mod replies;
 #[path = "kafka/retry_topics.rs"]
 mod retry_topics;
 #[path = "kafka/server.rs"]
 mod server;
+#[path = "kafka/silent.rs"]
+mod silent;
 #[path = "kafka/topics.rs"]
 mod topics;
+#[path = "kafka/waits.rs"]
+mod waits;

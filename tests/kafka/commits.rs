@@ -12,7 +12,7 @@ use throughline_kafka::Topic;
 use throughline_testing::{Capture, attribute};
 use tokio::sync::Semaphore;
 
-use crate::load::{Account, Entry, committed, connect, publish, wait_until};
+use crate::load::{Account, Entry, PATIENCE, committed, connect, publish, wait_until};
 use crate::server::url;
 use crate::topics::{create, unique};
 
@@ -167,4 +167,44 @@ async fn the_lag_of_a_partition_rises_and_falls() {
     permits.add_permits(2);
     wait_until("none is left", || is(0.0)).await;
     running.shutdown().await.expect("the app stops");
+}
+
+/// What stands at the end of a partition and is no message counts for nothing: the ends of transactions, and what they aborted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka: cargo xtask test --broker kafka"]
+async fn the_lag_is_none_where_only_the_ends_of_transactions_are_left() {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let (topic, group, capture) = (topic("transactions", 0).await, unique("group"), Capture::new());
+    let (permits, interval) = (Arc::new(Semaphore::new(100)), Duration::from_millis(50));
+    let subscription = Topic::new(topic.as_str()).group(group.as_str()).commit_interval(interval);
+    let (running, account) = start(&capture, SettleSpans::Never, subscription, &permits).await;
+    let lag = || {
+        let mut points = capture.metrics();
+        points.retain(|point| point.name == "throughline.consumer.lag");
+        points.pop().map(|point| point.sum)
+    };
+    let (mut config, name) = (rdkafka::ClientConfig::new(), topic.clone());
+    config.set("bootstrap.servers", url()).set("transactional.id", unique("transaction"));
+    let producer: BaseProducer = config.create().expect("a producer");
+    let producer = Arc::new(producer);
+    let transaction = |number: u64, commits: bool| {
+        let (producer, name) = (Arc::clone(&producer), name.clone());
+        tokio::task::spawn_blocking(move || {
+            if number == 0 {
+                producer.init_transactions(PATIENCE).expect("a transactional producer");
+            }
+            producer.begin_transaction().expect("a transaction");
+            let body = number.to_string();
+            producer.send(BaseRecord::<(), _>::to(&name).payload(&body)).map_err(|(error, _)| error).expect("sent");
+            producer.flush(PATIENCE).expect("it is stored");
+            if commits { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) }
+                .expect("ended");
+        })
+    };
+    for (number, commits) in [(0, true), (1, false), (2, true), (3, false), (4, false)] {
+        transaction(number, commits).await.expect("no panic");
+        account.reach(if number < 2 { 1 } else { 2 }).await;
+        wait_until(format!("the lag is none after {number}"), || lag() == Some(0.0)).await;
+    }
+    running.shutdown().await.expect("all is committed");
 }

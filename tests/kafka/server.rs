@@ -75,6 +75,13 @@ impl Server {
         timeout(PATIENCE, child.wait()).await.expect("the server ends in time").expect("the server ends")
     }
 
+    /// Lets the server stand still: its connections stay, and nothing is answered.
+    pub(crate) async fn freeze(&self) {
+        let id = self.child.as_ref().and_then(Child::id).expect("the server runs").to_string();
+        let told = Command::new("kill").args(["-STOP", &id]).status().await.expect("`kill` runs");
+        assert!(told.success(), "the server cannot be stopped: {told}");
+    }
+
     /// Kills the server, as a crash does.
     pub(crate) async fn kill(&mut self) {
         self.child.take().expect("the server runs").kill().await.expect("the server is killed");

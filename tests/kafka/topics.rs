@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -59,6 +59,28 @@ pub(crate) async fn create_small(bootstrap: &str, name: &str, bytes: u32) {
     let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &bytes);
     done(admin.create_topics([&topic], &options()).await, format_args!("topic {name} is created"));
     until(&admin, name, is_usable, "usable").await;
+}
+
+/// Adds partitions to a topic, so that it has so many; returns when all can be written and read.
+pub(crate) async fn grow(bootstrap: &str, name: &str, partitions: usize) {
+    let admin = admin(bootstrap);
+    let more = NewPartitions::new(name, partitions);
+    done(admin.create_partitions([&more], &options()).await, format_args!("topic {name} has more partitions"));
+    let usable = move |topic: Option<&MetadataTopic>| {
+        let all = topic.map(MetadataTopic::partitions).unwrap_or_default();
+        all.len() == partitions && all.iter().all(|one| one.error().is_none() && one.leader() >= 0)
+    };
+    until(&admin, name, usable, "usable").await;
+}
+
+/// Deletes what is before an offset in the first partition of a topic, as the end of its retention does.
+pub(crate) async fn truncate(bootstrap: &str, name: &str, offset: i64) {
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(name, 0, Offset::Offset(offset)).expect("a position");
+    let deleted = admin(bootstrap).delete_records(&before, &options()).await.expect("an answer");
+    for element in deleted.elements() {
+        element.error().expect("the records are deleted");
+    }
 }
 
 /// Deletes topics, and does not wait until they are gone.

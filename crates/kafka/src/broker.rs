@@ -7,14 +7,13 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 use throughline_core::Publisher;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
+use throughline_core::broker::{Broker, BrokerError, Publish, Routes, Subscriber, Subscription};
 use throughline_core::message::System;
-use tokio::task::spawn_blocking;
 
 use crate::producer::Producer;
 use crate::publisher::KafkaPublisher;
 use crate::transaction::TransactionalIds;
-use crate::{config, error, semconv, subscriber};
+use crate::{config, error, semconv, subscriber, thread};
 
 /// How long [`Kafka::connect`] waits for the first broker that answers.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -22,7 +21,7 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks whether the broker refused the credentials.
 const REFUSED_CHECK: Duration = Duration::from_millis(100);
 
-/// How long a shutdown waits until what was published is confirmed. Longer than any `linger.ms`.
+/// How long a [`shutdown`](Kafka::shutdown) waits until what was published is confirmed. Longer than any `linger.ms`.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
 /// Is a connection to the brokers of a Kafka cluster.
@@ -80,6 +79,7 @@ pub(crate) struct Connection {
     pub(crate) records_keys: bool,
     pub(crate) producer: Arc<Producer>,
     pub(crate) transactional_ids: TransactionalIds,
+    pub(crate) routes: Routes,
 }
 
 impl Kafka {
@@ -135,7 +135,7 @@ impl Kafka {
     /// # }
     /// ```
     pub async fn connect_with(config: ClientConfig) -> Result<Self, BrokerError> {
-        let connection = blocking(move || Connection::open(config)).await?;
+        let connection = thread::run("kafka connect", move || Connection::open(config)).await?;
         Ok(Self { connection: Arc::new(connection) })
     }
 
@@ -172,7 +172,7 @@ impl Kafka {
     /// # }
     /// ```
     pub async fn shutdown(&self) -> Result<(), BrokerError> {
-        Broker::shutdown(self, tokio::time::Instant::now() + Duration::from_secs(10)).await
+        Broker::shutdown(self, tokio::time::Instant::now() + FLUSH_WAIT).await
     }
 
     /// Returns what publishes on this connection, for code outside of handlers.
@@ -209,10 +209,15 @@ impl Broker for Kafka {
         subscriber::subscribe(&self.connection, subscription).await
     }
 
-    async fn shutdown(&self, _deadline: tokio::time::Instant) -> Result<(), BrokerError> {
+    fn routes(&self) -> Option<&Routes> {
+        Some(&self.connection.routes)
+    }
+
+    async fn shutdown(&self, deadline: tokio::time::Instant) -> Result<(), BrokerError> {
         let producer = Arc::clone(&self.connection.producer);
         let unconfirmed = |(failed, messages): (KafkaError, usize)| error::not_flushed(&failed, messages);
-        blocking(move || producer.flush(FLUSH_WAIT).map_err(unconfirmed)).await
+        let limit = deadline.saturating_duration_since(tokio::time::Instant::now());
+        thread::run("kafka flush", move || producer.flush(limit).map_err(unconfirmed)).await
     }
 }
 
@@ -231,6 +236,7 @@ impl Connection {
             records_keys: true,
             producer: Arc::new(producer),
             transactional_ids: TransactionalIds::default(),
+            routes: Routes::default(),
             config,
         })
     }
@@ -261,18 +267,9 @@ fn reach(producer: &Producer, servers: &str) -> Result<Option<String>, BrokerErr
     }
 }
 
-/// Runs what blocks outside of the async threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BrokerError> + Send + 'static,
-) -> Result<T, BrokerError> {
-    let stopped =
-        |failed| BrokerError::new(BrokerErrorKind::Other, error::OTHER, "the runtime has stopped").with_source(failed);
-    spawn_blocking(work).await.map_err(stopped)?
-}
-
 #[cfg(test)]
 mod tests {
-    use throughline_core::broker::Pattern;
+    use throughline_core::broker::{BrokerErrorKind, Pattern};
     use throughline_core::message::{Destination, Envelope};
 
     use super::*;

@@ -6,6 +6,7 @@ use throughline_core::broker::BrokerError;
 use tracing::{Level, enabled};
 
 use crate::error;
+use crate::names::check_text;
 
 /// The client's default of `message.timeout.ms`.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -23,7 +24,30 @@ const PRODUCER_DEFAULTS: &[(&[&str], &str)] = &[
     // How long a publish to a topic that does not exist waits for it to appear; the client's 30 s are long for a mistyped
     // name, and one that was just created is known sooner.
     (&["topic.metadata.propagation.max.ms"], "5000"),
+    // How large a message may be is the topic's to say: the client's 1,000,000 are less than a topic's default, so that a message
+    // that was read could not be forwarded. A larger request than this the broker does not answer, it closes the connection.
+    (&["message.max.bytes"], LARGEST_MESSAGE),
+    // Tells when brokers are back, for the log.
+    (&["statistics.interval.ms"], "5000"),
 ];
+
+/// A little less than the largest request that a broker reads (its `socket.request.max.bytes` is 104,857,600 by default), so that names
+/// and framing have room.
+const LARGEST_MESSAGE: &str = "104792064";
+
+/// The largest answer that a consumer reads: the largest message that a broker takes by default must fit, the client's 100,000,000 are
+/// less. Memory is taken for what comes, not for this.
+const LARGEST_ANSWER: (&str, &str) = ("receive.message.max.bytes", "209715200");
+
+/// The properties of which one must not be below the other in a consumer. The client fits them to each other where the user sets one.
+const SIZES: [&str; 3] = ["fetch.max.bytes", "message.max.bytes", LARGEST_ANSWER.0];
+
+/// Lets a consumer read what a producer may publish, unless the user sets a limit.
+pub(crate) fn raise_answer_limit(config: &mut ClientConfig) {
+    if SIZES.iter().all(|name| config.get(name).is_none()) {
+        config.set(LARGEST_ANSWER.0, LARGEST_ANSWER.1);
+    }
+}
 
 /// Makes the configuration of the producer: what the user gave, checked, and the defaults.
 pub(crate) fn producer(given: &ClientConfig) -> Result<ClientConfig, BrokerError> {
@@ -128,6 +152,9 @@ pub(crate) fn check(given: &ClientConfig) -> Result<(), BrokerError> {
             "no server is named: set `bootstrap.servers` to one or several `host:port`, with commas between them",
         ));
     }
+    if let Some(id) = given.get("client.id") {
+        check_text("the property `client.id`", id)?;
+    }
     given.config_map().into_iter().try_for_each(|(name, value)| check_consumer_property(name, value))
 }
 
@@ -187,6 +214,16 @@ mod tests {
     fn a_producer_is_idempotent_and_does_not_wait_for_more() {
         let config = producer(&config(&[])).unwrap();
         assert_eq!((config.get("enable.idempotence"), config.get("linger.ms")), (Some("true"), Some("0")));
+    }
+
+    #[test]
+    fn a_limit_of_the_user_for_messages_counts() {
+        let own = producer(&config(&[("message.max.bytes", "5000")])).unwrap();
+        assert_eq!(own.get("message.max.bytes"), Some("5000"));
+        let mut given = config(&[("message.max.bytes", "500000000")]);
+        raise_answer_limit(&mut given);
+        assert_eq!(given.get(LARGEST_ANSWER.0), None, "the client fits its own limit to it");
+        assert!(given.create_native_config().is_ok());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use throughline_core::message::Destination;
 
@@ -78,6 +78,10 @@ pub(crate) struct Route {
     pub(crate) partition: Option<i32>,
     /// Milliseconds since 1970.
     pub(crate) timestamp: Option<i64>,
+    /// Of a retry topic: how long the message waits there; zero where that is the topic's own delay.
+    pub(crate) retry: Option<Duration>,
+    /// Whether the name came with a message, so that nobody here knows of it.
+    pub(crate) is_asked: bool,
 }
 
 impl Route {
@@ -88,15 +92,16 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_typed_destination_says_partition_and_time() {
         let time = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
         let destination = Destination::from(TopicDestination::new("orders").partition(3).timestamp(time));
-        assert_eq!(Route::of(&destination), Route { partition: Some(3), timestamp: Some(1_700_000_000_123) });
+        assert_eq!(
+            Route::of(&destination),
+            Route { partition: Some(3), timestamp: Some(1_700_000_000_123), ..Route::default() }
+        );
         assert_eq!(Route::of(&Destination::new("orders")), Route::default());
     }
 }

@@ -8,6 +8,9 @@ pub(crate) use self::names::{OTHER, TIMEOUT};
 /// `error.type` of a client that could not be created with its properties.
 const CONFIGURATION: &str = "configuration";
 
+/// `error.type` of a thread or callback of this crate that panicked.
+pub(crate) const PANIC: &str = "panic";
+
 /// `error.type` of what the client gave up because it was closed.
 const CANCELED: &str = "canceled";
 
@@ -52,6 +55,21 @@ pub(crate) fn partition_lost(topic: &str, partition: i32) -> BrokerError {
             "partition {partition} of topic `{topic}` went to another member of the group, which gets the message again"
         ),
     )
+}
+
+/// Says that a topic was deleted under a running subscription.
+pub(crate) fn topic_gone(topic: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::NotFound,
+        error_type(RDKafkaErrorCode::UnknownTopicOrPartition),
+        format!("the subscription ended: topic `{topic}` was deleted; create it again and start again"),
+    )
+}
+
+/// Says that a callback of the client panicked.
+pub(crate) fn panicked(what: &str) -> BrokerError {
+    let message = format!("the handling of {what} panicked: see the message of the panic, and start again");
+    BrokerError::new(BrokerErrorKind::Ended, PANIC, message)
 }
 
 /// Says that a topic is missing.
@@ -133,7 +151,7 @@ pub(crate) fn taken_back() -> BrokerError {
 /// Says that the last transaction is still open at the end.
 pub(crate) fn not_aborted(id: &str) -> BrokerError {
     let message = format!(
-        "the last transaction of `{id}` was not ended within 10 s: readers wait until a start with the same id or \
+        "the last transaction of `{id}` was not ended in time: readers wait until a start with the same id or \
          `transaction.timeout.ms` ends it"
     );
     BrokerError::new(BrokerErrorKind::Timeout, TIMEOUT, message)
@@ -146,7 +164,7 @@ pub(crate) fn no_transaction(topic: &str) -> PublishError {
          the handler ends, or with a publisher of the connection",
         topic.escape_debug()
     );
-    PublishError::new(PublishErrorKind::Refused, "no_transaction", message)
+    PublishError::new(PublishErrorKind::Unavailable, "no_transaction", message)
 }
 
 /// Says which property cannot be set, without its value: it may be a secret.
@@ -222,7 +240,9 @@ impl Cause {
             | FencedMemberEpoch
             | InvalidProducerEpoch
             | InvalidProducerIdMapping
+            | OutOfOrderSequenceNumber
             | ProducerFenced
+            | UnknownProducerId
             | UnreleasedInstanceId => Self::Fenced,
             InvalidTopic => Self::InvalidTopic,
             GroupIdNotFound
@@ -233,16 +253,8 @@ impl Cause {
             | UnknownTopicId
             | UnknownTopicOrPartition => Self::NotFound,
             QueueFull => Self::QueueFull,
-            DuplicateSequenceNumber
-            | GaplessGuarantee
-            | InvalidDifferentRecord
-            | InvalidMessage
-            | InvalidRecord
-            | InvalidRequest
-            | InvalidTimestamp
-            | OutOfOrderSequenceNumber
-            | PolicyViolation
-            | UnknownProducerId => Self::Refused,
+            // What the broker says of this very message: it is the same whenever it comes.
+            InvalidRecord | InvalidTimestamp | PolicyViolation => Self::Refused,
             MessageTimedOut | OperationTimedOut | RequestTimedOut | TimedOutQueue => Self::Timeout,
             MessageBatchTooLarge | MessageSizeTooLarge => Self::TooLarge,
             Authentication
@@ -263,17 +275,33 @@ impl Cause {
             | UnacceptableCredential
             | UnsupportedSASLMechanism => Self::Unauthorized,
             BrokerNotAvailable
+            | ConcurrentTransactions
             | CoordinatorLoadInProgress
             | CoordinatorNotAvailable
+            | EligibleLeadersNotAvailable
+            | FencedLeaderEpoch
             | ISRInsufficient
+            // Damaged on the way.
+            | InvalidMessage
             | KafkaStorageError
             | LeaderNotAvailable
+            | LogDirNotFound
+            | NotController
             | NotCoordinator
             | NotEnoughReplicas
             | NotEnoughReplicasAfterAppend
             | NotLeaderForPartition
+            | OffsetNotAvailable
+            | PreferredLeaderNotAvailable
+            | ReassignmentInProgress
+            | RebalanceInProgress
+            | RebootstrapRequired
             | ReplicaNotAvailable
-            | ThrottlingQuotaExceeded => Self::Unavailable,
+            | StaleBrokerEpoch
+            | StaleControllerEpoch
+            | ThrottlingQuotaExceeded
+            | UnknownLeaderEpoch
+            | UnstableOffsetCommit => Self::Unavailable,
             NotImplemented
             | UnsupportedCompressionType
             | UnsupportedFeature
@@ -300,9 +328,10 @@ impl Cause {
 
     const fn publish_kind(self) -> PublishErrorKind {
         match self {
-            Self::Configuration | Self::Other => PublishErrorKind::Other,
+            // It is the client that cannot go on, and not the message that cannot be taken.
+            Self::Configuration | Self::Fenced | Self::Other => PublishErrorKind::Other,
             Self::Disconnected => PublishErrorKind::Disconnected,
-            Self::Fenced | Self::Refused => PublishErrorKind::Refused,
+            Self::Refused => PublishErrorKind::Refused,
             Self::InvalidTopic => PublishErrorKind::InvalidDestination,
             Self::NotFound => PublishErrorKind::NotFound,
             Self::QueueFull | Self::Timeout => PublishErrorKind::Timeout,
@@ -416,6 +445,28 @@ mod tests {
             assert_eq!(error.kind(), expected, "{code:?}");
             assert_eq!(error.error_type(), error_type(code));
         }
+    }
+
+    /// A message that fails for such a reason is given up at once: it must be one of the message alone.
+    #[test]
+    fn only_what_is_said_of_the_message_itself_is_permanent() {
+        let all = names::PROTOCOL.iter().chain(names::CLIENT).map(|(code, _)| *code);
+        let permanent = all.filter(|code| publish(&KafkaError::MessageProduction(*code), "orders").is_permanent());
+        let permanent: Vec<RDKafkaErrorCode> = permanent.collect();
+        let expected = [
+            MessageSizeTooLarge,
+            InvalidTopic,
+            MessageBatchTooLarge,
+            InvalidTimestamp,
+            UnsupportedVersion,
+            UnsupportedForMessageFormat,
+            PolicyViolation,
+            UnsupportedCompressionType,
+            InvalidRecord,
+            NotImplemented,
+            UnsupportedFeature,
+        ];
+        assert_eq!(permanent, expected);
     }
 
     #[test]

@@ -29,7 +29,7 @@
 //! brokers, and `INVALID_TOPIC_EXCEPTION` where the name of a topic is no name. What fails in the client is one of:
 //! `all_brokers_down`, `assignment_lost`, `authentication_failed`, `auto_offset_reset`, `canceled`, `configuration`,
 //! `fatal`, `fenced`, `gapless_guarantee`, `invalid_argument`, `invalid_different_record`, `invalid_state`,
-//! `max_poll_exceeded`, `no_offset`, `partition_lost`, `purged`, `queue_full`, `resolve`, `ssl`, `timeout`, `transport`, `unsupported`,
+//! `max_poll_exceeded`, `no_offset`, `panic`, `partition_lost`, `purged`, `queue_full`, `resolve`, `ssl`, `timeout`, `transport`, `unsupported`,
 //! `_OTHER`.
 //!
 //! # Features
@@ -47,6 +47,9 @@ mod destination;
 mod error;
 mod extract;
 mod instrument;
+mod lookup;
+mod names;
+mod outage;
 mod producer;
 mod publisher;
 mod raw_headers;
@@ -55,8 +58,10 @@ mod record;
 mod semconv;
 mod subscriber;
 mod subscription;
+mod thread;
 mod tombstone;
 mod transaction;
+mod waits_on;
 
 pub use self::broker::Kafka;
 pub use self::carrier::{HeaderExtractor, HeaderInjector, RecordHeaders};

@@ -1,28 +1,30 @@
 use std::any::Any;
+use std::collections::HashSet;
 use std::future::poll_fn;
-use std::sync::{Arc, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use opentelemetry::KeyValue;
-use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Statistics};
 use throughline_core::broker::BrokerError;
 use throughline_core::message::Answer;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tracing::error;
 
-use crate::config;
 use crate::context::Context;
 use crate::receipt::RecordMetadata;
 use crate::semconv::{offset_attribute, partition_attribute};
+use crate::{config, lookup};
 
 /// How long a full queue is left alone when no report comes. The client gives the room of reported messages free only
 /// after it has reported all of them, so the report itself may be too early to try again.
@@ -42,7 +44,12 @@ pub(crate) struct Producer {
     turn: Semaphore,
     /// How long a message waits for room: as long as it may then take to be delivered. `None` is for ever.
     message_timeout: Option<Duration>,
+    /// Topics that messages named and that exist.
+    known: Mutex<HashSet<String>>,
 }
+
+/// How many topics that messages named are known; others are looked up each time.
+const MOST_KNOWN: usize = 1_024;
 
 /// Says why a message is not in the queue.
 pub(crate) enum Unsent<'a> {
@@ -55,7 +62,8 @@ impl Producer {
     /// Creates the client; it connects in the background. Blocks shortly.
     pub(crate) fn create(config: &ClientConfig) -> Result<Self, BrokerError> {
         let client = config.create_with_context(Reports::default()).map_err(|failed| config::unusable(&failed))?;
-        Ok(Self { client: Some(client), turn: Semaphore::new(1), message_timeout: config::message_timeout(config) })
+        let message_timeout = config::message_timeout(config);
+        Ok(Self { client: Some(client), turn: Semaphore::new(1), message_timeout, known: Mutex::default() })
     }
 
     pub(crate) fn client(&self) -> Result<&ThreadedProducer<Reports>, KafkaError> {
@@ -94,6 +102,33 @@ impl Producer {
         })
     }
 
+    /// Tells whether a topic that a message names exists; `None` where nobody says. Blocks where it was not found before.
+    pub(crate) fn knows(&self, topic: &str, limit: Duration) -> Option<bool> {
+        if self.known().contains(topic) {
+            return Some(true);
+        }
+        let exists = lookup::exists(self.client().ok()?.client(), topic, limit);
+        let mut known = self.known();
+        if exists == Some(true) && known.len() < MOST_KNOWN {
+            known.insert(topic.to_owned());
+        }
+        exists
+    }
+
+    /// Looks a topic up again the next time.
+    pub(crate) fn forget(&self, topic: &str) {
+        self.known().remove(topic);
+    }
+
+    /// Tells whether a topic was found before.
+    pub(crate) fn is_known(&self, topic: &str) -> bool {
+        self.known().contains(topic)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until all messages are reported, and says how many are not after the limit. Blocks.
     pub(crate) fn flush(&self, limit: Duration) -> Result<(), (KafkaError, usize)> {
         let client = self.client().map_err(|failed| (failed, 0))?;
@@ -126,8 +161,8 @@ impl ClientContext for Reports {
         self.context.log(level, facility, line);
     }
 
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.context.stats_raw(statistics);
+    fn stats(&self, statistics: Statistics) {
+        self.context.note_brokers(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -139,7 +174,7 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     type DeliveryOpaque = Arc<Report>;
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, report: Arc<Report>) {
-        report.set(match delivered {
+        let result = match delivered {
             Ok(message) => Ok(RecordMetadata {
                 partition: message.partition(),
                 offset: message.offset(),
@@ -147,8 +182,15 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
             }),
             // Of a message, the client reports a code and nothing else.
             Err((failed, _)) => Err(failed.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
-        });
-        self.room.notify_one();
+        };
+        // It wakes up a task of any runtime; if that panicked, this thread would end, and no message be reported any more.
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            report.set(result);
+            self.room.notify_one();
+        }));
+        if told.is_err() {
+            error!("what waits for a delivery report panicked when it was woken up; other messages go on");
+        }
     }
 }
 

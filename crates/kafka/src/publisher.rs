@@ -1,12 +1,13 @@
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
-use throughline_core::broker::{Publish, PublishError};
+use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
 use throughline_core::propagation::Carrier;
 
@@ -14,14 +15,17 @@ use crate::broker::Connection;
 use crate::carrier::{HeaderInjector, to_native};
 use crate::destination::Route;
 use crate::error;
+use crate::names::is_topic;
 use crate::producer::{Record, Report, Unsent};
 use crate::semconv::{CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, partition_attribute, tombstone_attribute};
+use crate::subscription::RETRY_WAIT;
+use crate::thread;
 
 /// The header of the media type; Kafka has no place of its own for it.
 const CONTENT_TYPE: &str = "content-type";
 
-/// The longest name of a topic.
-const MAX_TOPIC: usize = 249;
+/// How long it is looked whether a topic exists that a message asks for.
+const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
 
 /// Publishes on one connection.
 pub(crate) struct KafkaPublisher {
@@ -55,6 +59,29 @@ impl KafkaPublisher {
     async fn start_and_confirm(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
         receipt(self.start(&envelope).await?, envelope.destination()).await
     }
+
+    /// Publishes to a topic that a message named. It is looked up first: one that does not exist the client would wait for, and the
+    /// partition of that message with it.
+    async fn publish_asked(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
+        let name = envelope.destination().name().to_owned();
+        if !is_topic(&name) {
+            return Err(error::invalid_topic(&name));
+        }
+        if !self.connection.producer.is_known(&name) {
+            let (producer, topic) = (Arc::clone(&self.connection.producer), name.clone());
+            let exists = thread::run("kafka look-up", move || Ok(producer.knows(&topic, LOOK_UP_WAIT))).await;
+            // Where nobody answers, the publish finds out.
+            if let Ok(Some(false)) = exists {
+                let unknown = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopicOrPartition);
+                return Err(error::publish(&unknown, &name));
+            }
+        }
+        let published = self.start_and_confirm(envelope).await;
+        if published.as_ref().is_err_and(|failed| failed.kind() == PublishErrorKind::NotFound) {
+            self.connection.producer.forget(&name);
+        }
+        published
+    }
 }
 
 #[async_trait]
@@ -66,6 +93,10 @@ impl Publish for KafkaPublisher {
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
         let partition = Route::of(destination).partition;
         Target { attributes: partition.map(partition_attribute).into_iter().collect(), ..Target::of(destination) }
+    }
+
+    fn check(&self, destination: &Destination) -> Result<(), PublishError> {
+        if is_topic(destination.name()) { Ok(()) } else { Err(error::invalid_topic(destination.name())) }
     }
 
     fn attributes(&self, envelope: &Envelope, attributes: &mut Vec<KeyValue>) {
@@ -88,6 +119,9 @@ impl Publish for KafkaPublisher {
     where
         'a: 'f,
     {
+        if Route::of(envelope.destination()).is_asked {
+            return Box::pin(self.publish_asked(envelope));
+        }
         match self.start_now(&envelope) {
             Ok(Some(report)) => {
                 let destination = envelope.destination().clone();
@@ -150,14 +184,6 @@ fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result<Record<'a>
     Ok(record)
 }
 
-/// Tells what the brokers take as the name of a topic. A wrong one would be a topic that is long waited for.
-fn is_topic(name: &str) -> bool {
-    let is_sign = |sign: u8| sign.is_ascii_alphanumeric() || matches!(sign, b'.' | b'_' | b'-');
-    // Without an early end, so that the compiler can look at many bytes at once.
-    let all = |name: &str| name.bytes().fold(true, |all, sign| all & is_sign(sign));
-    (1..=MAX_TOPIC).contains(&name.len()) && all(name) && name != "." && name != ".."
-}
-
 /// Writes the headers and, in place of headers of those names, what Kafka has no other place for (ATTR-K-09).
 fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
     let mut native = to_native(envelope.headers());
@@ -172,6 +198,14 @@ fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
             let mut headers = HeaderInjector(native.get_or_insert_default());
             headers.remove(name);
             headers.put(name, value.as_bytes());
+        }
+    }
+    if let Some(wait) = Route::of(envelope.destination()).retry {
+        let mut headers = HeaderInjector(native.get_or_insert_default());
+        // That of an earlier time is over.
+        headers.remove(RETRY_WAIT);
+        if wait > Duration::ZERO {
+            headers.put(RETRY_WAIT, wait.as_millis().to_string().as_bytes());
         }
     }
     native
@@ -244,18 +278,6 @@ mod tests {
         assert_eq!(parts(&Envelope::new("orders", "x").without_payload().with_key("42")), (Some(b"42".to_vec()), None));
         assert_eq!(parts(&Envelope::new("orders", "").with_key("")), (Some(vec![]), Some(vec![])));
         assert_eq!(parts(&Envelope::new("orders", "x")), (None, Some(b"x".to_vec())));
-    }
-
-    #[test]
-    fn a_topic_has_a_name_the_brokers_take() {
-        let longest = "a".repeat(MAX_TOPIC);
-        for name in ["orders", "orders.placed_2-x", "...", "A", longest.as_str()] {
-            assert!(is_topic(name), "{name}");
-        }
-        let too_long = "a".repeat(MAX_TOPIC + 1);
-        for name in ["", ".", "..", "a b", "größe", "a\0", "a/b", too_long.as_str()] {
-            assert!(!is_topic(name), "{name:?}");
-        }
     }
 
     proptest! {

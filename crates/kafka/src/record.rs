@@ -13,6 +13,7 @@ use crate::raw_headers::{self, RawHeader};
 use crate::semconv::{
     CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, offset_attribute, partition_attribute, tombstone_attribute,
 };
+use crate::subscription::ReplyTopics;
 
 /// Is what only Kafka knows about a received message: its place in the topic, and whether its value is null.
 ///
@@ -147,6 +148,10 @@ impl Native for NativeRecord {
         let key = self.key.as_deref().filter(|_| self.records_key);
         push_attributes(operation, self.partition, self.offset, key, self.is_tombstone, attributes);
     }
+
+    fn position(&self) -> Option<String> {
+        Some(format!("topic {}, partition {}, offset {}", self.topic, self.partition, self.offset))
+    }
 }
 
 /// Adds what a span of a received record shows of it (ATTR-K-02, -04 to -06): not the key and the tombstone when it is settled.
@@ -175,15 +180,23 @@ pub(crate) fn time_of(timestamp: NativeTimestamp) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
+/// Is what one subscription takes from a record.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    /// Whether keys may be attributes (ATTR-C-23).
+    pub(crate) records_keys: bool,
+    pub(crate) replies: Arc<ReplyTopics>,
+}
+
 /// Turns a record into a delivery.
-pub(crate) fn to_delivery<M>(message: &M, topic: &Arc<str>, records_key: bool) -> Delivery
+pub(crate) fn to_delivery<M>(message: &M, topic: &Arc<str>, reading: &Reading) -> Delivery
 where
     M: Message,
     M::Headers: RecordHeaders,
 {
     let mut copies = Copies::default();
     let copied = copies.push(message);
-    copies.next(&copied, topic, records_key)
+    copies.next(&copied, topic, reading)
 }
 
 /// Is records, copied out of the client's memory one behind the other; each becomes a delivery in its turn, the hot path.
@@ -253,7 +266,7 @@ impl Copies {
     }
 
     /// Turns the next record into a delivery: key, value and header values are slices of one buffer.
-    pub(crate) fn next(&mut self, record: &CopiedRecord, topic: &Arc<str>, records_key: bool) -> Delivery {
+    pub(crate) fn next(&mut self, record: &CopiedRecord, topic: &Arc<str>, reading: &Reading) -> Delivery {
         let lengths = self.headers.get(self.taken..self.taken + record.headers).unwrap_or_default();
         self.taken += record.headers;
         let values: usize = lengths.iter().filter_map(|(_, value)| *value).sum();
@@ -277,7 +290,7 @@ impl Copies {
             delivery = delivery.with_key(key.clone());
         }
         if !headers.is_empty() {
-            delivery = with_headers(delivery, headers);
+            delivery = with_headers(delivery, headers, &reading.replies);
         }
         if is_tombstone {
             delivery = delivery.without_payload();
@@ -292,14 +305,15 @@ impl Copies {
             timestamp: record.timestamp,
             key,
             is_tombstone,
-            records_key,
+            records_key: reading.records_keys,
         }))
     }
 }
 
-fn with_headers(mut delivery: Delivery, headers: Headers) -> Delivery {
-    let text = |name| headers.get_last(name).filter(|value| !value.is_empty()).map(Arc::<str>::from);
-    let (id, correlation_id, reply_to) = (text(MESSAGE_ID), text(CORRELATION_ID), text(REPLY_TO));
+fn with_headers(mut delivery: Delivery, headers: Headers, replies: &ReplyTopics) -> Delivery {
+    let text = |name| headers.get_last(name).filter(|value| !value.is_empty());
+    let (id, correlation_id) = (text(MESSAGE_ID).map(Arc::<str>::from), text(CORRELATION_ID).map(Arc::<str>::from));
+    let reply_to = text(REPLY_TO).and_then(|asked| replies.destination(asked, delivery.destination()));
     delivery = delivery.with_headers(headers);
     if let Some(id) = id {
         delivery = delivery.with_id(id);
@@ -308,7 +322,7 @@ fn with_headers(mut delivery: Delivery, headers: Headers) -> Delivery {
         delivery = delivery.with_correlation_id(id);
     }
     match reply_to {
-        Some(topic) => delivery.with_reply_to(topic.to_string()),
+        Some(destination) => delivery.with_reply_to(destination),
         None => delivery,
     }
 }
@@ -319,6 +333,7 @@ mod tests {
     use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 
     use super::*;
+    use crate::Topic;
 
     fn record(key: Option<&[u8]>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -> OwnedMessage {
         let entries = headers.iter();
@@ -335,8 +350,12 @@ mod tests {
         )
     }
 
+    fn reading(records_keys: bool) -> Reading {
+        Reading { records_keys, replies: Topic::new("orders").reply_topics(["answers"]).replies }
+    }
+
     fn delivery(record: &OwnedMessage) -> Delivery {
-        to_delivery(record, &Arc::from("orders"), true)
+        to_delivery(record, &Arc::from("orders"), &reading(true))
     }
 
     fn attributes(delivery: &Delivery, operation: OperationType) -> Vec<String> {
@@ -360,6 +379,7 @@ mod tests {
         assert_eq!((native.topic(), native.partition(), native.offset()), ("orders", 3, 12));
         assert_eq!(native.timestamp(), NativeTimestamp::CreateTime(1_700_000_000_000));
         assert_eq!(native.key(), delivery.key());
+        assert_eq!(delivery.position().as_deref(), Some("topic orders, partition 3, offset 12"));
     }
 
     #[test]
@@ -374,7 +394,7 @@ mod tests {
         let mut copies = Copies::like(&Copies::default());
         let copied: Vec<CopiedRecord> = records.iter().map(|record| copies.push(record)).collect();
         for (record, copied) in records.iter().zip(&copied) {
-            let (together, alone) = (copies.next(copied, &topic, true), delivery(record));
+            let (together, alone) = (copies.next(copied, &topic, &reading(true)), delivery(record));
             let parts = |delivery: &Delivery| {
                 let headers = delivery.headers().iter().map(|(name, value)| (name.to_owned(), value.clone()));
                 let headers: Vec<(String, Bytes)> = headers.collect();
@@ -427,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_key_that_may_not_be_shown_is_not() {
-        let delivery = to_delivery(&record(Some(b"k1"), Some(b"{}"), &[]), &Arc::from("orders"), false);
+        let delivery = to_delivery(&record(Some(b"k1"), Some(b"{}"), &[]), &Arc::from("orders"), &reading(false));
         assert_eq!(attributes(&delivery, OperationType::Process).len(), 2, "ATTR-C-23");
         assert_eq!(delivery.key(), Some(&Bytes::from_static(b"k1")), "the handler has it all the same");
     }

@@ -9,6 +9,7 @@ use crate::broker::Connection;
 use crate::consumer::ConsumerHandle;
 use crate::semconv::SYSTEM;
 use crate::subscription::Topic;
+use crate::waits_on::WaitsOnAgain;
 use crate::{semconv, transaction};
 
 /// Starts a subscription.
@@ -34,8 +35,9 @@ pub(crate) async fn subscribe(
     let source = Arc::new(source(Arc::clone(&connection.system), &topic));
     let concurrency = topic.concurrency();
     let retry = topic.retry_route().map(|route| Arc::new(route) as Arc<dyn RetryRoute>);
+    let waits_on = retry.as_ref().map(|_| WaitsOnAgain::new(connection));
     let consumer = ConsumerHandle::start(connection, topic).await?;
-    Ok(Box::new(KafkaSubscriber { source, concurrency, retry, consumer }))
+    Ok(Box::new(KafkaSubscriber { source, concurrency, retry, waits_on, consumer }))
 }
 
 /// Describes what a subscription reads from. Topics are few and have names of their own, so a pattern is not their template: each
@@ -57,7 +59,19 @@ struct KafkaSubscriber {
     source: Arc<Source>,
     concurrency: usize,
     retry: Option<Arc<dyn RetryRoute>>,
+    /// Where there are retry topics.
+    waits_on: Option<WaitsOnAgain>,
     consumer: ConsumerHandle,
+}
+
+impl KafkaSubscriber {
+    /// Passes on what is for the handler.
+    fn sort_out(&mut self, received: Received) -> Option<Received> {
+        match &mut self.waits_on {
+            None => Some(received),
+            Some(waits_on) => waits_on.take(received),
+        }
+    }
 }
 
 #[async_trait]
@@ -79,19 +93,36 @@ impl Subscriber for KafkaSubscriber {
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
-        self.consumer.receive().await
+        loop {
+            let received = self.consumer.receive().await?;
+            if let Some(received) = self.sort_out(received) {
+                return Ok(received);
+            }
+        }
     }
 
     fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
-        self.consumer.try_receive()
+        loop {
+            match self.consumer.try_receive()? {
+                Ok(received) => {
+                    if let Some(received) = self.sort_out(received) {
+                        return Some(Ok(received));
+                    }
+                }
+                Err(ended) => return Some(Err(ended)),
+            }
+        }
     }
 
     async fn close(&mut self, _deadline: Instant) {
+        if let Some(waits_on) = &mut self.waits_on {
+            waits_on.close();
+        }
         self.consumer.close();
     }
 
-    async fn finish(&mut self, _deadline: Instant) -> Result<(), BrokerError> {
-        self.consumer.finish().await
+    async fn finish(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        self.consumer.finish(deadline).await
     }
 }
 

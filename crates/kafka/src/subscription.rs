@@ -1,4 +1,5 @@
 mod choices;
+mod replies;
 mod retry;
 
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
 
 pub use self::choices::{Assignment, Isolation, StartPosition};
-pub(crate) use self::retry::{RetryTopics, read as read_retry};
+pub(crate) use self::replies::ReplyTopics;
+pub(crate) use self::retry::{RETRY_WAIT, RetryTopics, WaitsOn, waiting_in};
 use crate::semconv::SYSTEM;
 
 /// How many messages of one partition are held unsettled where the user sets nothing.
@@ -34,6 +36,7 @@ const DEFAULT_REBALANCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// | [`prefetch`](Self::prefetch) | 1,000 messages of each partition | bounds memory, and how far a slow message is overtaken |
 /// | [`commit_interval`](Self::commit_interval) | 1 s | bounds what comes twice after a crash |
 /// | [`rebalance_timeout`](Self::rebalance_timeout) | 10 s | handlers of lost partitions finish, the group does not wait for ever |
+/// | [`reply_topics`](Self::reply_topics) | none | whoever writes a message would choose where the service publishes |
 /// | delivery | at least once | [`exactly_once`](Self::exactly_once) costs a transaction for each message or batch |
 ///
 /// # Examples
@@ -64,6 +67,7 @@ pub struct Topic {
     pub(crate) commit: Commit,
     pub(crate) rebalance_timeout: Duration,
     pub(crate) retry: Option<Arc<RetryTopics>>,
+    pub(crate) replies: Arc<ReplyTopics>,
     /// The `transactional.id`.
     pub(crate) exactly_once: Option<Arc<str>>,
 }
@@ -111,6 +115,7 @@ impl Topic {
             commit: Commit::Every(DEFAULT_COMMIT_INTERVAL),
             rebalance_timeout: DEFAULT_REBALANCE_TIMEOUT,
             retry: None,
+            replies: Arc::default(),
             exactly_once: None,
         }
     }
@@ -182,8 +187,12 @@ impl Topic {
         self
     }
 
-    /// Sets where to begin in a partition of which the group has no offset. The default is the earliest message; without a group it is
-    /// what is published from now on.
+    /// Sets where a group begins that is new to a topic. The default is the earliest message; without a group it is what is published
+    /// from now on.
+    ///
+    /// A group that exists goes on at the first message that it has not handled and that still exists: also where messages were deleted
+    /// before it came to them, and in a partition that was added. The log says what the server has deleted. Of a
+    /// [`partition`](Self::partition) that is taken by its number it counts where the group has no offset of that one.
     ///
     /// # Examples
     ///
@@ -367,9 +376,13 @@ impl Topic {
     /// up for them. After the last delay a message that fails again is given up: a dead letter, where one is set.
     ///
     /// For each delay there must be a topic `{topic}.{group}.retry.{number}`, counted from 1; this subscription reads it, too. The
-    /// message is forwarded as it is, with the headers `retry-attempt`, `retry-due`, `retry-error` and `retry-origin`. A delay that
-    /// a handler asks for itself takes the first topic whose delay is as long. A wait of more than a day is cut to that.
-    /// There may be nine delays, as a message is tried ten times in all.
+    /// message is forwarded as it is, with the headers `retry-attempt`, `retry-due`, `retry-error` and `retry-origin`. There may be nine
+    /// delays, as a message is tried ten times in all.
+    ///
+    /// No message waits in a topic for longer than the topic's own delay, from the time at which it was written there. A delay that
+    /// a handler asks for itself takes the first topic whose delay is as long. Where none is, the message waits in the last one in several
+    /// rounds: it is written there again, at most a hundred times, and a day in all. With [`exactly_once`](Self::exactly_once) there is
+    /// one round, and the message comes earlier than it was asked for.
     ///
     /// # Examples
     ///

@@ -6,13 +6,13 @@ use throughline_core::broker::{Received, Settle};
 use throughline_core::message::Delivery;
 
 use super::partition::Partition;
-use crate::record::{CopiedRecord, Copies};
+use crate::record::{CopiedRecord, Copies, Reading};
 
 /// Is messages on their way from the thread that polls to who receives them, in their order.
 pub(super) struct Burst {
     items: VecDeque<Item>,
     copies: Copies,
-    records_key: bool,
+    reading: Reading,
 }
 
 enum Item {
@@ -26,8 +26,8 @@ enum Item {
 }
 
 impl Burst {
-    pub(super) fn new(records_key: bool) -> Self {
-        Self { items: VecDeque::new(), copies: Copies::default(), records_key }
+    pub(super) fn new(reading: Reading) -> Self {
+        Self { items: VecDeque::new(), copies: Copies::default(), reading }
     }
 
     /// Has room for as much as another one had.
@@ -35,7 +35,7 @@ impl Burst {
         Self {
             items: VecDeque::with_capacity(other.items.len()),
             copies: Copies::like(&other.copies),
-            records_key: other.records_key,
+            reading: other.reading.clone(),
         }
     }
 
@@ -61,7 +61,7 @@ impl Iterator for Burst {
         match self.items.pop_front()? {
             Item::Whole(received) => Some(received),
             Item::Copied { partition, lane, record } => {
-                let delivery = self.copies.next(&record, &partition.topic, self.records_key);
+                let delivery = self.copies.next(&record, &partition.topic, &self.reading);
                 Some(to_received(delivery, partition, record.offset(), lane))
             }
         }

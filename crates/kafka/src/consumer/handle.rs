@@ -1,20 +1,25 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Observe, Received};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::burst::Burst;
-use super::orders::{FINISH_WAIT, Orders, Task};
+use super::orders::{Orders, Task};
 use super::poller::{HandOver, Poller};
 use super::shared::Shared;
 use super::{report, settings};
 use crate::broker::Connection;
-use crate::error;
+use crate::record::Reading;
 use crate::subscription::Topic;
+use crate::{error, thread};
+
+/// The name of the thread that polls.
+const THREAD: &str = "throughline-kafka";
 
 /// How long a start waits for the group to give this member its share. The start goes on without it then: another member may take
 /// as long as its own rebalance.
@@ -40,16 +45,21 @@ impl ConsumerHandle {
         let (sender, messages) = mpsc::unbounded_channel();
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let poller = Poller::new(Arc::clone(&shared), Arc::clone(&orders), sender, connection.records_keys);
+        let reading = Reading { records_keys: connection.records_keys, replies: Arc::clone(&shared.settings.replies) };
+        let poller = Poller::new(Arc::clone(&shared), Arc::clone(&orders), sender.clone(), reading.clone());
         let run = move || {
+            let ran = catch_unwind(AssertUnwindSafe(|| poller.run(&config, ready)));
+            let result = ran.unwrap_or_else(|_| {
+                // Who receives hears of it, as who waits for the end does.
+                let _ = sender.send(Err(thread::panicked(THREAD)));
+                Err(thread::panicked(THREAD))
+            });
             // Who asked may be gone.
-            let _ = end.send(poller.run(&config, ready));
+            let _ = end.send(result);
         };
-        std::thread::Builder::new().name("throughline-kafka".to_owned()).spawn(run).map_err(|failed| {
-            BrokerError::new(BrokerErrorKind::Other, error::OTHER, "no thread to poll Kafka could be started")
-                .with_source(failed)
-        })?;
-        let handle = Self { shared, orders, messages, rest: Burst::new(connection.records_keys), ended: Some(ended) };
+        let spawned = std::thread::Builder::new().name(THREAD.to_owned()).spawn(run);
+        spawned.map_err(|failed| thread::not_started(THREAD).with_source(failed))?;
+        let handle = Self { shared, orders, messages, rest: Burst::new(reading), ended: Some(ended) };
         match timeout(ASSIGNMENT_WAIT, is_ready).await {
             Ok(Ok(started)) => started?,
             Ok(Err(_)) => return Err(ended_early()),
@@ -96,17 +106,17 @@ impl ConsumerHandle {
         while self.try_receive().is_some() {}
     }
 
-    /// Commits what is settled and leaves the group.
-    pub(crate) async fn finish(&mut self) -> Result<(), BrokerError> {
-        self.orders.set(Task::End);
+    /// Commits what is settled and leaves the group, by the deadline.
+    pub(crate) async fn finish(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        self.orders.end_by(deadline.into_std());
         let Some(ended) = self.ended.take() else { return Ok(()) };
-        match timeout(FINISH_WAIT, ended).await {
+        match timeout_at(deadline, ended).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(ended_early()),
             Err(_) => Err(BrokerError::new(
                 BrokerErrorKind::Timeout,
                 error::TIMEOUT,
-                "the last offsets were not committed within 10 s: their messages come again; look whether the broker can be reached",
+                "the last offsets were not committed in time: their messages come again; look whether the broker can be reached",
             )),
         }
     }

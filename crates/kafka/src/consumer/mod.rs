@@ -3,7 +3,9 @@
 mod burst;
 mod commit;
 mod context;
+mod hand_out;
 mod handle;
+mod judge;
 mod orders;
 mod partition;
 mod poller;
@@ -11,6 +13,7 @@ mod report;
 mod settings;
 mod shared;
 mod start;
+mod waiting;
 mod watermarks;
 
 pub(crate) use self::handle::ConsumerHandle;

@@ -3,7 +3,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use throughline_core::broker::{BrokerError, Done, Received, Settle};
 use throughline_core::message::Settlement;
@@ -25,6 +25,10 @@ pub(crate) struct Partition {
     changed: Condvar,
     /// The end of the partition as the client knows it; negative as long as it does not.
     end: AtomicI64,
+    /// Up to where the client has fetched as it said last; negative where it did not.
+    fetched: AtomicI64,
+    /// Up to where all that was fetched was handed out; what is left out between has no message. Negative where that is not known.
+    read: AtomicI64,
     commits_each_message: bool,
     shared: Weak<Shared>,
 }
@@ -39,6 +43,8 @@ struct State {
     /// The offset to commit: the one behind all that is settled.
     position: Option<i64>,
     committed: Option<i64>,
+    /// The offset that comes next if none is left out.
+    expected: Option<i64>,
     /// Whether a message was given up that no one else gets.
     rewind: bool,
     /// What the poll thread waits for; it is told only then, which is a call of the system.
@@ -76,6 +82,26 @@ enum Phase {
     Lost,
 }
 
+/// Says where a partition begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Beginning {
+    /// At an offset that is to be committed.
+    At(i64),
+    /// Where the group is.
+    Committed(i64),
+    /// Where the client finds it to be.
+    Unknown,
+}
+
+/// Says what became of a message that is handed out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum HandedOut {
+    /// It is not noted: it comes before one that was handed out already, so the topic is another one.
+    Back { expected: i64 },
+    /// So many are held; and where offsets before it were left out, the first of those.
+    Held { messages: usize, left_out_from: Option<i64> },
+}
+
 impl State {
     fn has_come(&self, awaited: Awaited) -> bool {
         match awaited {
@@ -106,6 +132,7 @@ impl Partition {
             open: 0,
             position: None,
             committed: None,
+            expected: None,
             rewind: false,
             awaited: None,
         };
@@ -116,22 +143,39 @@ impl Partition {
             state: Mutex::new(state),
             changed: Condvar::new(),
             end: AtomicI64::new(-1),
+            fetched: AtomicI64::new(-1),
+            read: AtomicI64::new(-1),
             commits_each_message: shared.settings.commit == Commit::EachMessage,
             shared: Arc::downgrade(shared),
         }
     }
 
-    /// Begins at an offset that a group commits, although no message before it was settled here.
-    pub(crate) fn starting_at(self, offset: i64) -> Self {
-        self.lock().position = Some(offset);
+    /// Begins there.
+    pub(crate) fn beginning(self, start: Beginning) -> Self {
+        {
+            let mut state = self.lock();
+            match start {
+                Beginning::Unknown => {}
+                Beginning::Committed(offset) => {
+                    (state.position, state.committed, state.expected) = (Some(offset), Some(offset), Some(offset));
+                }
+                // A group commits it, although no message before it was settled here.
+                Beginning::At(offset) => (state.position, state.expected) = (Some(offset), Some(offset)),
+            }
+        }
         self
     }
 
-    /// Notes a message that is handed out and returns how many are held.
-    pub(crate) fn hand_out(&self, offset: i64) -> usize {
+    /// Notes a message that is handed out.
+    pub(crate) fn hand_out(&self, offset: i64) -> HandedOut {
         let mut state = self.lock();
+        let expected = state.expected.filter(|expected| *expected != offset);
+        if let Some(expected) = expected.filter(|expected| *expected > offset) {
+            return HandedOut::Back { expected };
+        }
         state.window.push_back(Entry { offset, progress: Progress::Waits });
-        state.window.len()
+        state.expected = Some(offset + 1);
+        HandedOut::Held { messages: state.window.len(), left_out_from: expected }
     }
 
     /// Returns how many messages are held: handed out, and not to be committed yet.
@@ -150,8 +194,8 @@ impl Partition {
     }
 
     /// Waits until no handler is at work. Messages that nobody has begun with need no wait: since [`leave`](Self::leave) nobody will.
-    pub(crate) fn wait_until_idle(&self, deadline: Instant) -> bool {
-        self.wait_for(Awaited::Idle, deadline.saturating_duration_since(Instant::now()))
+    pub(crate) fn wait_until_idle(&self, limit: Duration) -> bool {
+        self.wait_for(Awaited::Idle, limit)
     }
 
     fn wait_for(&self, awaited: Awaited, limit: Duration) -> bool {
@@ -215,10 +259,23 @@ impl Partition {
         self.end.store(offset, Ordering::Relaxed);
     }
 
-    /// Returns how many messages are between what is settled and the end, as far as the client knows.
+    /// Notes up to where the client has fetched, which need not be handed out yet.
+    pub(crate) fn note_fetched(&self, offset: i64) {
+        self.fetched.store(offset, Ordering::Relaxed);
+    }
+
+    /// Notes that all that was fetched is handed out.
+    pub(crate) fn note_all_handed_out(&self) {
+        let fetched = self.fetched.swap(-1, Ordering::Relaxed);
+        self.read.fetch_max(fetched, Ordering::Relaxed);
+    }
+
+    /// Returns how many messages are between what is settled and the end, as far as the client knows. What stands where nothing is read,
+    /// such as the end of a transaction, is no message.
     pub(crate) fn lag(&self) -> Option<i64> {
         let end = self.end.load(Ordering::Relaxed);
-        let next = self.next()?;
+        let read = Some(self.read.load(Ordering::Relaxed)).filter(|read| *read >= 0 && self.held() == 0);
+        let next = self.next().max(read)?;
         (end >= 0).then(|| (end - next).max(0))
     }
 

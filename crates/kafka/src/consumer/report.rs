@@ -4,12 +4,12 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use opentelemetry::KeyValue;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use throughline_core::broker::Observe;
 use throughline_core::telemetry::semconv::{
     MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_NAME, MESSAGING_SYSTEM,
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::partition::Partition;
 use super::shared::Shared;
@@ -19,17 +19,31 @@ use crate::semconv::{SYSTEM, offset_attribute, partition_attribute};
 /// The metric of the lag: how many messages of a partition are not settled yet.
 const LAG: &str = "throughline.consumer.lag";
 
+/// Says what a commit is, and so what becomes of messages whose offsets it could not commit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Occasion {
+    /// The next one follows.
+    Background,
+    /// It is tried again while the group divides its partitions, and then the member leaves.
+    End,
+    /// The partitions go to another member.
+    Rebalance,
+}
+
 /// Records a commit of several messages (SPAN-33, ATTR-K-11).
 pub(super) fn commit(
     shared: &Shared,
     started: Instant,
     positions: &[(Arc<Partition>, i64)],
     failed: Option<&KafkaError>,
+    occasion: Occasion,
 ) {
-    let failed = failed.map(error::commit);
-    if let Some(error) = &failed {
-        warn!(partitions = positions.len(), %error, "offsets were not committed; they are with the next commit");
+    if let Some(failed) = failed {
+        log_failure(shared, positions, failed, occasion);
+    } else {
+        shared.commit_failures.forget();
     }
+    let failed = failed.map(error::commit);
     let Some(observer) = shared.observer() else { return };
     let mut topics = positions.iter().map(|(partition, _)| &*partition.topic);
     let destination = topics.next().filter(|first| topics.all(|other| other == *first));
@@ -42,6 +56,58 @@ pub(super) fn commit(
         _ => Vec::new(),
     };
     observer.settled(started, destination, attributes, failed.as_ref());
+}
+
+/// Says why offsets were not committed and what becomes of their messages; while that goes on, every half minute.
+fn log_failure(shared: &Shared, positions: &[(Arc<Partition>, i64)], failed: &KafkaError, occasion: Occasion) {
+    // One that is lost by now is another member's.
+    let is_lost = is_of_others(failed) || positions.iter().all(|(partition, _)| partition.is_lost());
+    if occasion == Occasion::End && is_rebalancing(failed) {
+        debug!(group = shared.settings.group.as_deref(), cause = %failed, "the last offsets are committed when the group is divided");
+        return;
+    }
+    let comes_again = is_lost || occasion != Occasion::Background;
+    let Some(left_out) = shared.commit_failures.admit((failed.rdkafka_error_code(), comes_again)) else { return };
+    let group = shared.settings.group.as_deref();
+    let partitions: Vec<_> = positions.iter().map(|(partition, _)| Arc::clone(partition)).collect();
+    let partitions = named(&partitions);
+    if comes_again {
+        warn!(
+            group, %partitions, left_out, cause = %failed,
+            "offsets were not committed: their messages come again, to the member that has their partitions next"
+        );
+    } else {
+        warn!(group, %partitions, left_out, cause = %failed, "offsets were not committed yet: that is tried again with the next commit");
+    }
+}
+
+/// Tells whether a commit was refused because this member is none any more.
+fn is_of_others(failed: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AssignmentLost, FencedInstanceId, FencedMemberEpoch, UnknownMemberId};
+    let code = failed.rdkafka_error_code();
+    matches!(code, Some(AssignmentLost | FencedInstanceId | FencedMemberEpoch | UnknownMemberId))
+}
+
+/// Tells whether a commit was refused only because the group is dividing its partitions anew.
+pub(super) fn is_rebalancing(failed: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{IllegalGeneration, RebalanceInProgress};
+    matches!(failed.rdkafka_error_code(), Some(IllegalGeneration | RebalanceInProgress))
+}
+
+/// How many partitions a line of the log names.
+const MOST_NAMED: usize = 10;
+
+/// Names partitions for the log: topic and number of each.
+pub(super) fn named(partitions: &[Arc<Partition>]) -> String {
+    let mut names: Vec<String> =
+        partitions.iter().map(|partition| format!("{}/{}", partition.topic, partition.number)).collect();
+    names.sort_unstable();
+    if names.len() > MOST_NAMED {
+        let more = names.len() - MOST_NAMED;
+        names.truncate(MOST_NAMED);
+        names.push(format!("and {more} more"));
+    }
+    names.join(", ")
 }
 
 /// Lets the meter of the app ask for the lag, from what the client knows by itself.

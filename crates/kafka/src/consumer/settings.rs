@@ -1,25 +1,32 @@
 use rdkafka::ClientConfig;
 use throughline_core::broker::BrokerError;
 
-use crate::config::{check_consumer_property, check_rebalance_timeout};
-use crate::error;
-use crate::subscription::{StartPosition, Topic};
+use crate::config::{check_consumer_property, check_rebalance_timeout, raise_answer_limit};
+use crate::subscription::Topic;
+use crate::{error, names};
 
 /// How long the client waits before it fetches on after its queue was full. Its own default of a second leaves handlers without work:
 /// they empty the queue sooner.
 const QUEUE_BACKOFF: (&str, &str) = ("fetch.queue.backoff.ms", "10");
 
+/// How often the client says how far it has fetched: the lag needs that where the end of a partition is no message.
+const STATISTICS: (&str, &str) = ("statistics.interval.ms", "2000");
+
 /// Makes the client's configuration of one subscription: that of the connection, what the subscription says, and what this crate
 /// relies on.
 pub(super) fn client_config(connection: &ClientConfig, topic: &Topic) -> Result<ClientConfig, BrokerError> {
+    names::check(topic)?;
     let mut config = connection.clone();
-    if connection.get(QUEUE_BACKOFF.0).is_none() {
-        config.set(QUEUE_BACKOFF.0, QUEUE_BACKOFF.1);
+    for (name, value) in [QUEUE_BACKOFF, STATISTICS] {
+        if connection.get(name).is_none() {
+            config.set(name, value);
+        }
     }
     for (name, value) in &topic.properties {
         check_consumer_property(name, value)?;
         config.set(name, value);
     }
+    raise_answer_limit(&mut config);
     match &topic.group {
         Some(group) => config.set("group.id", &**group),
         // The client wants one; nobody else joins it, and nothing is committed.
@@ -34,16 +41,14 @@ pub(super) fn client_config(connection: &ClientConfig, topic: &Topic) -> Result<
     if topic.is_pattern && !topic.partitions.is_empty() {
         return Err(error::property("partition", "a pattern has no partitions of its own: name the topic"));
     }
-    let reset = match topic.start_position() {
-        StartPosition::Earliest | StartPosition::Time(_) => "earliest",
-        StartPosition::Latest => "latest",
-    };
     config
         // Offsets are committed by this crate, when their messages are settled.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "false")
-        .set("auto.offset.reset", reset)
+        // Where `start` says something else, it is asked for. The client itself begins anew where its place is gone from the server: then
+        // at the first message that still exists.
+        .set("auto.offset.reset", "earliest")
         .set("isolation.level", topic.isolation.as_str())
         .set("partition.assignment.strategy", topic.assignment.as_str());
     if topic.group.is_some() {

@@ -1,18 +1,22 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
-use throughline_core::broker::{BrokerError, Observe, Received};
+use throughline_core::broker::{BrokerError, Observe};
 use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::partition::Partition;
+use super::report::Occasion;
+use super::start::Start;
+use super::waiting::WaitingRoom;
 use super::{commit, report};
 use crate::error;
+use crate::outage::Repeats;
 use crate::subscription::Topic;
 
 /// Is what the poll thread, its callbacks, the handlers that settle and the metrics have in common: which partitions are owned, and
@@ -26,9 +30,15 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     is_assigned: AtomicBool,
     commits: Mutex<Commits>,
-    /// Messages that are not due yet; their partitions are paused.
-    waiting: Mutex<Vec<Waiting>>,
+    /// Messages that are not due yet.
+    pub(super) waiting: WaitingRoom,
     observer: OnceLock<Arc<dyn Observe>>,
+    /// Why the subscription cannot go on, found out where no error can be returned.
+    failure: Mutex<Option<BrokerError>>,
+    /// Whether the client has said how far it fetched, since that was last looked at.
+    has_fetched: AtomicBool,
+    /// What the log has said of commits that failed.
+    pub(super) commit_failures: Repeats<(Option<RDKafkaErrorCode>, bool)>,
 }
 
 #[derive(Default)]
@@ -38,13 +48,6 @@ struct Owned {
     lanes: HashMap<(Arc<str>, i32), u32>,
     /// Where partitions that were given up go on, without a group: nobody else keeps it.
     places: HashMap<(Arc<str>, i32), i64>,
-}
-
-/// A message that waits for its next attempt.
-struct Waiting {
-    partition: Arc<Partition>,
-    due: Instant,
-    received: Received,
 }
 
 /// The commits the broker has not answered.
@@ -77,8 +80,43 @@ impl Shared {
             generation: AtomicU64::new(0),
             is_assigned: AtomicBool::new(false),
             commits: Mutex::default(),
-            waiting: Mutex::default(),
+            waiting: WaitingRoom::default(),
             observer: OnceLock::new(),
+            failure: Mutex::default(),
+            has_fetched: AtomicBool::new(false),
+            commit_failures: Repeats::default(),
+        }
+    }
+
+    /// Lets the subscription end with an error, at the next turn of the poll thread.
+    pub(crate) fn fail(&self, error: BrokerError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<BrokerError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes up to where the client has fetched partitions.
+    pub(crate) fn note_fetched<'a>(&self, fetched: impl Iterator<Item = (&'a str, i32, i64)>) {
+        for (topic, number, next) in fetched {
+            if let Some(partition) = self.partition(topic, number) {
+                partition.note_fetched(next);
+            }
+        }
+        self.has_fetched.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether [`note_all_handed_out`](Self::note_all_handed_out) has something to note.
+    pub(crate) fn has_fetched(&self) -> bool {
+        self.has_fetched.load(Ordering::Relaxed)
+    }
+
+    /// Notes that nothing of what the client has fetched waits to be handed out.
+    pub(crate) fn note_all_handed_out(&self) {
+        self.has_fetched.store(false, Ordering::Relaxed);
+        for partition in self.partitions() {
+            partition.note_all_handed_out();
         }
     }
 
@@ -114,17 +152,14 @@ impl Shared {
         self.owned().partitions.values().map(Arc::clone).collect()
     }
 
-    /// Takes partitions over; each with the offset it begins at where that is not the group's.
-    pub(crate) fn own(self: &Arc<Self>, assigned: impl IntoIterator<Item = (Arc<str>, i32, Option<i64>)>) {
+    /// Takes partitions over.
+    pub(crate) fn own(self: &Arc<Self>, assigned: impl IntoIterator<Item = Start>) {
         let mut owned = self.owned();
         for (topic, number, start) in assigned {
             let key = (Arc::clone(&topic), number);
             let next = u32::try_from(owned.lanes.len()).unwrap_or(u32::MAX);
             let lane = *owned.lanes.entry(key.clone()).or_insert(next);
-            let mut partition = Partition::new(topic, number, lane, self);
-            if let Some(offset) = start {
-                partition = partition.starting_at(offset);
-            }
+            let partition = Partition::new(topic, number, lane, self).beginning(start);
             if let Some(earlier) = owned.partitions.insert(key, Arc::new(partition)) {
                 earlier.lose();
             }
@@ -160,37 +195,8 @@ impl Shared {
         // Last: who sees the change sees what has left.
         self.generation.fetch_add(1, Ordering::AcqRel);
         // Given up here: nobody handles them, and the rebalance need not wait.
-        self.take_waiting(|waiting| !self.owns(&waiting.partition));
+        self.waiting.give_up(|partition| !self.owns(partition));
         gone
-    }
-
-    /// Keeps a message until it is due.
-    pub(crate) fn keep_waiting(&self, partition: &Arc<Partition>, wait: Duration, received: Received) {
-        let due = Instant::now() + wait;
-        let partition = Arc::clone(partition);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Waiting { partition, due, received });
-    }
-
-    /// Takes out the messages that are due.
-    pub(crate) fn take_due(&self) -> Vec<Received> {
-        let now = Instant::now();
-        self.take_waiting(|waiting| waiting.due <= now).into_iter().map(|waiting| waiting.received).collect()
-    }
-
-    /// Gives up the messages that wait.
-    pub(crate) fn forget_waiting(&self) {
-        drop(self.take_waiting(|_| true));
-    }
-
-    /// Tells whether a message of that partition waits.
-    pub(crate) fn has_waiting(&self, partition: &Arc<Partition>) -> bool {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.iter().any(|waiting| Arc::ptr_eq(&waiting.partition, partition))
-    }
-
-    fn take_waiting(&self, which: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.extract_if(.., |waiting| which(waiting)).collect()
     }
 
     fn owns(&self, partition: &Arc<Partition>) -> bool {
@@ -212,7 +218,7 @@ impl Shared {
         let started = Instant::now();
         match to_list(&positions).and_then(|list| commit::start(consumer, &list)) {
             Ok(()) => commits.background = Some(Background { started, positions }),
-            Err(failed) => report::commit(self, started, &positions, Some(&failed)),
+            Err(failed) => report::commit(self, started, &positions, Some(&failed), Occasion::Background),
         }
     }
 
@@ -221,12 +227,13 @@ impl Shared {
         &self,
         consumer: &BaseConsumer<Context>,
         partitions: &[Arc<Partition>],
+        occasion: Occasion,
     ) -> KafkaResult<()> {
         if self.settings.exactly_once.is_some() {
             // Transactions commit the offsets.
             return Ok(());
         }
-        self.commit_positions(consumer, partitions)
+        self.commit_positions(consumer, partitions, occasion)
     }
 
     /// Commits where partitions begin, before any of their messages is handed out, for a subscription whose other offsets are
@@ -234,7 +241,7 @@ impl Shared {
     pub(crate) fn commit_starts(&self, consumer: &BaseConsumer<Context>) {
         if self.settings.exactly_once.is_some() {
             // A failure is reported there. The next start of the group then looks for the place once more.
-            let _ = self.commit_positions(consumer, &self.fresh_partitions());
+            let _ = self.commit_positions(consumer, &self.fresh_partitions(), Occasion::Background);
         }
     }
 
@@ -243,7 +250,12 @@ impl Shared {
         self.partitions().into_iter().filter(|partition| partition.held() == 0).collect()
     }
 
-    fn commit_positions(&self, consumer: &BaseConsumer<Context>, partitions: &[Arc<Partition>]) -> KafkaResult<()> {
+    fn commit_positions(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        partitions: &[Arc<Partition>],
+        occasion: Occasion,
+    ) -> KafkaResult<()> {
         let positions = uncommitted(partitions);
         if self.settings.group.is_none() || positions.is_empty() {
             return Ok(());
@@ -255,7 +267,7 @@ impl Shared {
                 partition.note_commit(*position);
             }
         }
-        report::commit(self, started, &positions, result.as_ref().err());
+        report::commit(self, started, &positions, result.as_ref().err(), occasion);
         result
     }
 
@@ -323,7 +335,7 @@ impl Shared {
                 .err()
                 .cloned()
                 .or_else(|| offsets.elements().iter().find_map(|element| element.error().err()));
-            report::commit(self, started, &positions, failed.as_ref());
+            report::commit(self, started, &positions, failed.as_ref(), Occasion::Background);
         }
     }
 

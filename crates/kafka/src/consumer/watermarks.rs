@@ -6,12 +6,19 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::context::Context;
 use super::partition::Partition;
 
-/// Notes where a partition ends, as the client learnt it with its last fetch; asks nobody.
+/// Notes where a partition ends, as the client learnt it with its last fetch.
+pub(super) fn note_end(consumer: &BaseConsumer<Context>, partition: &Partition) {
+    if let Some((_, end)) = of(consumer, partition).filter(|(_, end)| *end >= 0) {
+        partition.note_end(end);
+    }
+}
+
+/// Returns where a partition begins and ends, as the client learnt it with its last fetch; asks nobody. Negative is not known.
 // The client's Rust interface has only the one that asks the broker.
 #[allow(unsafe_code, reason = "the client's own function, with a handle and a name that live longer than the call")]
-pub(super) fn note_end(consumer: &BaseConsumer<Context>, partition: &Partition) {
+pub(super) fn of(consumer: &BaseConsumer<Context>, partition: &Partition) -> Option<(i64, i64)> {
     // A topic's name has no zero byte.
-    let Ok(topic) = CString::new(&*partition.topic) else { return };
+    let topic = CString::new(&*partition.topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     // SAFETY: the consumer lives during the call, and the name and both numbers are ours.
     let result = unsafe {
@@ -23,7 +30,5 @@ pub(super) fn note_end(consumer: &BaseConsumer<Context>, partition: &Partition) 
             &raw mut high,
         )
     };
-    if result == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0 {
-        partition.note_end(high);
-    }
+    (result == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some((low, high))
 }

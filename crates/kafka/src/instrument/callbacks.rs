@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
@@ -9,11 +10,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Partitioner, ProducerContext, 
 use rdkafka::util::IntoOpaque;
 use rdkafka::{ClientContext, Message, Statistics};
 use throughline_core::telemetry::Sending;
+use tracing::error;
 
 use super::report::Reported;
 
 /// Is the context of a [`BaseProducer`] or [`ThreadedProducer`] whose records have spans: around the user's own context, which
-/// gets every callback as before.
+/// gets every callback as before. A callback that panics is logged as an error, and the producer goes on.
 ///
 /// # Examples
 ///
@@ -82,19 +84,19 @@ impl<C: ClientContext> ClientContext for ProducerTelemetry<C> {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = C::ENABLE_REFRESH_OAUTH_TOKEN;
 
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
-        self.context.log(level, fac, log_message);
+        guarded("log", || self.context.log(level, fac, log_message));
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.context.stats(statistics);
+        guarded("stats", || self.context.stats(statistics));
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        self.context.stats_raw(statistics);
+        guarded("stats_raw", || self.context.stats_raw(statistics));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.context.error(error, reason);
+        guarded("error", || self.context.error(error, reason));
     }
 
     fn generate_oauth_token(&self, oauthbearer_config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
@@ -115,11 +117,19 @@ where
             Ok(message) => reported.succeed(sending, message.partition(), message.offset()),
             Err((failed, _)) => reported.fail(sending, failed),
         }
-        self.context.delivery(delivery_result, opaque);
+        guarded("delivery", || self.context.delivery(delivery_result, opaque));
     }
 
     fn get_custom_partitioner(&self) -> Option<&Part> {
         self.context.get_custom_partitioner()
+    }
+}
+
+/// Runs a callback of the user's context. One that panics is heard of and ends there: it would end the thread that polls a
+/// [`ThreadedProducer`], and no record be reported any more, or leave the reports behind it unread.
+fn guarded(callback: &str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        error!(callback, "a callback of the producer's context panicked; the producer goes on");
     }
 }
 

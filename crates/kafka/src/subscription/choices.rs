@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-/// Says where to begin in a partition of which the group has no offset.
+/// Says where a group begins that is new to a topic, or a subscription without a group.
 ///
 /// # Examples
 ///

@@ -1,13 +1,20 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use throughline_core::broker::{BrokerError, RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
-use throughline_core::message::Delivery;
+use throughline_core::broker::{BrokerError, RETRY_ATTEMPT, RetryPlace, RetryRoute};
+use throughline_core::message::{Delivery, Destination};
 
 use super::Topic;
+use crate::destination::Route;
 
-/// How long a message waits at most, whatever it says: a stranger may have written it.
+/// How long a message waits at most in one topic, and in all.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often a message goes on waiting at most: a stranger may have written how long.
+const MOST_ROUNDS: u32 = 100;
+
+/// The header that says how long a handler wants a message to wait, in milliseconds, where that is longer than the topic's own delay.
+pub(crate) const RETRY_WAIT: &str = "retry-wait";
 
 /// How many delays there may be: the failure rule gives a message up at its tenth attempt.
 const MOST: usize = 9;
@@ -17,6 +24,19 @@ const MOST: usize = 9;
 pub(crate) struct RetryTopics {
     delays: Vec<Duration>,
 }
+
+/// Is how long a message from a retry topic waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Wait {
+    /// How long it is kept back here. Never longer than the topic's own delay, so that it holds up no other message.
+    pub(crate) now: Duration,
+    /// How long it goes on waiting after that, once more in the same topic.
+    pub(crate) rest: Duration,
+}
+
+/// Is in a delivery that is not for the handler yet, but goes on waiting in its topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitsOn(pub(crate) Duration);
 
 /// Finds the topic where a message waits for its next attempt.
 pub(crate) struct RetryByTopic {
@@ -77,19 +97,47 @@ impl RetryRoute for RetryByTopic {
             None => failed,
             Some(after) => delays.iter().position(|delay| *delay >= after).unwrap_or(last),
         };
-        let wait = delays.get(index)?.max(&after.unwrap_or_default()).min(&LONGEST).to_owned();
+        let delay = delays.get(index)?.to_owned().min(LONGEST);
+        let longer = after.filter(|after| *after > delay).map(|after| bounded(after, delay));
         let topic = origin(message.destination(), &self.group);
-        Some(RetryPlace { destination: name(topic, &self.group, index + 1).into(), due: SystemTime::now() + wait })
+        let destination = waiting_in(name(topic, &self.group, index + 1), longer);
+        Some(RetryPlace { destination, due: SystemTime::now() + longer.unwrap_or(delay) })
     }
 }
 
-/// Reads from a message that waited which attempt this is, and returns how long it still has to wait.
-pub(crate) fn read(delivery: Delivery) -> (Delivery, Duration) {
-    let number = |name| delivery.headers().get_last(name).and_then(|text| text.parse::<u64>().ok());
-    let attempt = number(RETRY_ATTEMPT).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(2);
-    let due = number(RETRY_DUE).and_then(|due| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(due)));
-    let wait = due.and_then(|due| due.duration_since(SystemTime::now()).ok()).unwrap_or_default();
-    (delivery.with_attempt(attempt.max(2)), wait.min(LONGEST))
+/// Returns a retry topic as a destination, with how long a message waits there where that is not the topic's own delay.
+pub(crate) fn waiting_in(topic: String, wait: Option<Duration>) -> Destination {
+    let route = Route { retry: Some(wait.unwrap_or_default()), ..Route::default() };
+    Destination::new(topic).with_native(route)
+}
+
+/// Cuts what was asked for to what there may be.
+fn bounded(asked: Duration, delay: Duration) -> Duration {
+    asked.min(LONGEST).min(delay.saturating_mul(MOST_ROUNDS))
+}
+
+impl Topic {
+    /// Reads from a message that waited which attempt this is, and returns how long it still has to wait. Clocks of others are not
+    /// trusted further than the topic's own delay.
+    pub(crate) fn read_retry(&self, delivery: Delivery) -> (Delivery, Wait) {
+        let number = |name| delivery.headers().get_last(name).and_then(|text| text.parse::<u64>().ok());
+        let attempt = number(RETRY_ATTEMPT).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(2);
+        let delay = self.delay_of(delivery.destination());
+        let asked = number(RETRY_WAIT).map_or(delay, |millis| bounded(Duration::from_millis(millis), delay).max(delay));
+        // Times are in whole milliseconds: a message is never early.
+        let written = delivery.sent_at().map(|written| written + Duration::from_millis(1));
+        let waited = written.and_then(|written| SystemTime::now().duration_since(written).ok()).unwrap_or_default();
+        let wait = Wait { now: delay.saturating_sub(waited), rest: asked.saturating_sub(delay.max(waited)) };
+        (delivery.with_attempt(attempt.max(2)), wait)
+    }
+
+    /// Returns the delay of a retry topic, by the number in its name.
+    fn delay_of(&self, topic: &str) -> Duration {
+        let number = topic.rsplit_once(".retry.").and_then(|(_, number)| number.parse::<usize>().ok());
+        let delay =
+            self.retry.as_ref().zip(number).and_then(|(retry, number)| retry.delays.get(number.checked_sub(1)?));
+        delay.copied().unwrap_or_default().min(LONGEST)
+    }
 }
 
 fn name(topic: &str, group: &str, number: usize) -> String {
@@ -127,11 +175,23 @@ mod tests {
 
     #[test]
     fn a_delay_the_handler_asks_for_is_kept_and_not_counted() {
-        let asked = |seconds| place("orders", 50, Some(Duration::from_secs(seconds)));
-        assert_eq!(asked(1), Some(("orders.stock.retry.1".to_owned(), 5)));
-        assert_eq!(asked(6), Some(("orders.stock.retry.2".to_owned(), 60)));
-        assert_eq!(asked(90), Some(("orders.stock.retry.2".to_owned(), 90)));
-        assert_eq!(asked(1_000_000), Some(("orders.stock.retry.2".to_owned(), LONGEST.as_secs())));
+        let asked = |wait| place("orders", 50, Some(wait));
+        let seconds = |seconds| asked(Duration::from_secs(seconds));
+        assert_eq!(seconds(1), Some(("orders.stock.retry.1".to_owned(), 5)));
+        assert_eq!(seconds(6), Some(("orders.stock.retry.2".to_owned(), 60)));
+        assert_eq!(seconds(90), Some(("orders.stock.retry.2".to_owned(), 90)));
+        // A hundred times the longest delay.
+        assert_eq!(seconds(1_000_000), Some(("orders.stock.retry.2".to_owned(), 6_000)));
+        assert_eq!(asked(Duration::MAX), Some(("orders.stock.retry.2".to_owned(), 6_000)));
+    }
+
+    #[test]
+    fn a_delay_of_a_topic_may_be_of_any_length() {
+        let route = Topic::new("orders").group("stock").retry_topics([Duration::MAX]).retry_route().unwrap();
+        for after in [None, Some(Duration::MAX)] {
+            let place = route.place(&Delivery::new("orders", "x"), after).unwrap();
+            assert!(place.due <= SystemTime::now() + LONGEST);
+        }
     }
 
     #[test]
@@ -160,18 +220,33 @@ mod tests {
         assert_eq!(origin("a.stock.retry.12", "stock"), "a");
     }
 
+    /// Reads a message that was written some seconds ago, or in the future.
+    fn read(headers: &[(&'static str, &'static str)], age: i64) -> (u32, u64, u64) {
+        let topic = Topic::new("orders").group("stock").retry_topics(DELAYS);
+        let mut delivery = Delivery::new("orders.stock.retry.2", "x");
+        let mut all = throughline_core::Headers::new();
+        for (name, value) in headers {
+            all.insert(*name, *value);
+        }
+        let span = Duration::from_secs(age.unsigned_abs());
+        let written = if age < 0 { SystemTime::now() + span } else { SystemTime::now() - span };
+        delivery = delivery.with_headers(all).with_sent_at(written);
+        let (delivery, wait) = topic.read_retry(delivery);
+        (delivery.attempt(), wait.now.as_secs_f64().round() as u64, wait.rest.as_secs_f64().round() as u64)
+    }
+
     #[test]
-    fn what_a_stranger_wrote_delays_a_day_at_most() {
-        let strange = |attempt: &'static str, due: &'static str| {
-            let mut headers = throughline_core::Headers::new();
-            headers.insert(RETRY_ATTEMPT, attempt);
-            headers.insert(RETRY_DUE, due);
-            let (delivery, wait) = read(Delivery::new("t", "x").with_headers(headers));
-            (delivery.attempt(), wait)
-        };
-        assert_eq!(strange("4294967296", "99999999999999"), (2, LONGEST));
-        assert_eq!(strange("0", "-1"), (2, Duration::ZERO));
-        assert_eq!(strange("x", "18446744073709551615"), (2, LONGEST));
-        assert_eq!(strange("3", "1"), (3, Duration::ZERO));
+    fn a_message_waits_as_long_as_its_topic_says_whatever_a_clock_or_a_stranger_does() {
+        assert_eq!(read(&[], 0), (2, 60, 0));
+        assert_eq!(read(&[], 20), (2, 40, 0), "it has waited already");
+        assert_eq!(read(&[], 1_000), (2, 0, 0));
+        assert_eq!(read(&[], -3_600), (2, 60, 0), "from a member whose clock is ahead");
+        let strange =
+            [("retry-attempt", "4294967296"), ("retry-due", "99999999999999"), (RETRY_WAIT, "18446744073709551615")];
+        assert_eq!(read(&strange, 0), (2, 60, 5_940), "a hundred rounds at most");
+        assert_eq!(read(&[("retry-attempt", "0"), ("retry-due", "-1"), (RETRY_WAIT, "-1")], 0), (2, 60, 0));
+        assert_eq!(read(&[("retry-attempt", "3"), (RETRY_WAIT, "1")], 0), (3, 60, 0));
+        assert_eq!(read(&[(RETRY_WAIT, "150000")], 0), (2, 60, 90));
+        assert_eq!(read(&[(RETRY_WAIT, "150000")], 100), (2, 0, 50));
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Client {
     pub(super) id: Arc<str>,
     pub(super) producer: Arc<Producer>,
     /// Nobody waits for the brokers any more.
-    is_given_up: AtomicBool,
+    is_given_up: Arc<AtomicBool>,
 }
 
 /// Says why a transaction was not committed.
@@ -38,10 +38,14 @@ pub(super) enum Uncommitted {
 }
 
 impl Client {
-    /// Makes the client, and ends what an earlier one with the same id has left open.
-    pub(super) fn start(config: &ClientConfig, id: Arc<str>) -> Result<Self, BrokerError> {
+    /// Makes the client, and ends what an earlier one with the same id has left open. Fails soon when it is given up.
+    pub(super) fn start(
+        config: &ClientConfig,
+        id: Arc<str>,
+        is_given_up: Arc<AtomicBool>,
+    ) -> Result<Self, BrokerError> {
         let producer = Arc::new(Producer::create(config)?);
-        let client = Self { id, producer, is_given_up: AtomicBool::new(false) };
+        let client = Self { id, producer, is_given_up };
         match client.until_answered(|producer| producer.init_transactions(CALL_WAIT)) {
             Ok(()) => Ok(client),
             Err(failed) => Err(error::transaction(&client.id, &failed)),

@@ -34,6 +34,10 @@ impl Publish for TransactionPublisher {
         self.inner.target(destination)
     }
 
+    fn check(&self, destination: &Destination) -> Result<(), PublishError> {
+        self.inner.check(destination)
+    }
+
     fn attributes(&self, envelope: &Envelope, attributes: &mut Vec<KeyValue>) {
         self.inner.attributes(envelope, attributes);
     }

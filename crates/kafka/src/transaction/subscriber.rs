@@ -1,11 +1,11 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Observe, Publish, Received, RetryRoute, Subscriber};
+use throughline_core::broker::{BrokerError, Observe, Publish, Received, RetryRoute, Subscriber};
 use throughline_core::message::Source;
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::client::Client;
 use super::ids::TakenId;
@@ -17,12 +17,10 @@ use crate::consumer::ConsumerHandle;
 use crate::error;
 use crate::publisher::KafkaPublisher;
 use crate::subscription::Topic;
+use crate::thread;
 
 /// How often it is looked whether another member gets a message that waits for its next attempt.
 const WITHDRAWAL_CHECK: Duration = Duration::from_millis(50);
-
-/// How long the last abort may take.
-const FINISH_WAIT: Duration = Duration::from_secs(10);
 
 /// Starts a subscription that settles in transactions.
 pub(crate) async fn subscribe(
@@ -33,17 +31,34 @@ pub(crate) async fn subscribe(
 ) -> Result<Box<dyn Subscriber>, BrokerError> {
     let config = settings::producer(&connection.config, &topic, &id)?;
     let taken = connection.transactional_ids.take(&id)?;
-    let stopped =
-        |failed| BrokerError::new(BrokerErrorKind::Other, error::OTHER, "the runtime has stopped").with_source(failed);
+    let abandoned = Abandoned::default();
+    let flag = Arc::clone(&abandoned.0);
     // Before the consumer: what an earlier process left open holds offsets back.
-    let client = spawn_blocking(move || Client::start(&config, id)).await.map_err(stopped)??;
+    let client = thread::run("kafka transactions", move || Client::start(&config, id, flag)).await?;
     let producer = Arc::clone(&client.producer);
     let retry = topic.retry_route().map(|route| Arc::new(route) as Arc<dyn RetryRoute>);
     let consumer = ConsumerHandle::start(connection, topic).await?;
+    abandoned.keep();
     let units = Arc::new(Units::new(client, Arc::clone(consumer.shared())));
     let inner = KafkaPublisher { connection: Arc::new(Connection { producer, ..connection.clone() }) };
     let publisher = Arc::new(TransactionPublisher { inner, units: Arc::clone(&units) });
     Ok(Box::new(TransactionSubscriber { source, consumer, retry, units, publisher, _id: taken }))
+}
+
+/// Tells a start that nobody waits for it any more, unless it is kept.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    fn keep(mut self) {
+        self.0 = Arc::default();
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Hands out the messages of one transaction, and those of the next one when it has ended.
@@ -135,16 +150,18 @@ impl Subscriber for TransactionSubscriber {
         self.consumer.close();
     }
 
-    async fn finish(&mut self, _deadline: Instant) -> Result<(), BrokerError> {
-        // What an aborted handler published, or what is still being committed.
-        let aborted = match timeout(FINISH_WAIT, self.units.perform(Units::take_back)).await {
+    async fn finish(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        // What an aborted handler published, or what is still being committed. Half of the time is left to leave the group.
+        let now = Instant::now();
+        let half = now + deadline.saturating_duration_since(now) / 2;
+        let aborted = match timeout_at(half, self.units.perform(Units::take_back)).await {
             Ok(aborted) => aborted,
             Err(_) => {
                 self.units.client.give_up();
                 Err(error::not_aborted(&self.units.client.id))
             }
         };
-        let finished = self.consumer.finish().await;
+        let finished = self.consumer.finish(deadline).await;
         aborted.and(finished)
     }
 }

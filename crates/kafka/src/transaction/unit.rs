@@ -6,6 +6,7 @@ use throughline_core::message::Settlement;
 use tokio::time::Instant;
 
 use super::settle::UnitHandle;
+use super::units;
 use crate::consumer::Partition;
 use crate::record::NativeRecord;
 
@@ -196,7 +197,7 @@ impl Unit {
         let longest = self.members.iter().filter_map(failed).max();
         let again = self.members.into_iter().map(|(mut held, verdict)| {
             if let Some(after) = longest {
-                (held.is_alone, held.due) = (true, Some(now + after));
+                (held.is_alone, held.due) = (true, Some(units::after(now, after)));
             }
             if is_attempt && matches!(verdict, Verdict::Failed(_)) {
                 held.count_attempt();

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
-use throughline_core::broker::{BatchPolicy, BrokerError, BrokerErrorKind, Received};
+use throughline_core::broker::{BatchPolicy, BrokerError, Received};
 use throughline_core::message::Settlement;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -15,10 +14,13 @@ use super::client::{Client, Uncommitted};
 use super::settle::UnitHandle;
 use super::unit::{Held, Stage, Task, Unit};
 use crate::consumer::{Partition, Shared};
-use crate::error;
+use crate::{error, thread};
 
 /// How long the messages of a transaction that could not be committed wait before they are handled again.
 const RECOMMIT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A wait that no process lives to see.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Is the transactions of one subscription, one after the other, each with its unit: a message, or those of a batch.
 pub(super) struct Units {
@@ -100,7 +102,7 @@ impl Units {
         let Some(held) = state.queue.pop_front() else { return Ok(Step::Empty) };
         let unit = state.unit.get_or_insert_with(|| {
             let handle = Arc::new(UnitHandle::new(Arc::clone(self)));
-            let until = self.batch.map(|policy| now + policy.max_wait);
+            let until = self.batch.map(|policy| after(now, policy.max_wait));
             Unit::new(handle, self.batch.map_or(1, |policy| policy.max_messages), until)
         });
         Ok(Step::Ready(unit.hand_out(held)))
@@ -174,10 +176,7 @@ impl Units {
             drop(turn);
             result
         };
-        let stopped = |failed| {
-            BrokerError::new(BrokerErrorKind::Other, error::OTHER, "the runtime has stopped").with_source(failed)
-        };
-        spawn_blocking(work).await.map_err(stopped)?
+        thread::run("kafka transaction", work).await
     }
 
     /// Takes back what was published and, where all its messages are done, ends the unit. Blocks.
@@ -305,6 +304,11 @@ impl Units {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the time after a wait, however long that is.
+pub(super) fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + FAR)
 }
 
 /// Says why nothing can be published.

@@ -298,6 +298,36 @@ fn a_threaded_producer_tells_it_too() {
 }
 
 /// A producer whose server is not there, so that its records wait.
+/// A context of the user whose first delivery callback panics.
+#[derive(Clone, Default)]
+struct Clumsy(Arc<Mutex<Vec<usize>>>);
+
+impl ClientContext for Clumsy {}
+
+impl ProducerContext for Clumsy {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, _result: &DeliveryResult<'_>, order: usize) {
+        self.0.lock().unwrap().push(order);
+        assert_ne!(order, 1, "on purpose");
+    }
+}
+
+#[test]
+fn a_callback_that_panics_does_not_end_the_producer() {
+    let (cluster, capture, seen) = (cluster(), Capture::new(), Clumsy::default());
+    let context = ProducerTelemetry::new(seen.clone());
+    let producer: ThreadedProducer<_> = config(&cluster).create_with_context(context).unwrap();
+    for order in [1, 2, 3] {
+        otel(&capture).send_base(&producer, base_record(order)).map_err(|(failed, _)| failed).unwrap();
+        producer.flush(PATIENCE).unwrap();
+    }
+    drop(producer);
+    assert_eq!(*seen.0.lock().unwrap(), [1, 2, 3], "each is reported");
+    assert_eq!(capture.spans().len(), 3, "each span has ended");
+    assert!(is_unset(&capture));
+}
+
 fn unreachable(orders: &Orders) -> BaseProducer<ProducerTelemetry<Orders>> {
     let context = ProducerTelemetry::new(orders.clone());
     ClientConfig::new().set("bootstrap.servers", "127.0.0.1:1").create_with_context(context).unwrap()

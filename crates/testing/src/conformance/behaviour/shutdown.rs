@@ -71,7 +71,8 @@ pub async fn a_handler_that_outlasts_the_shutdown_timeout_is_dropped_and_its_spa
         });
         let route = throughline_core::Handler::<(Delivery,), ()>::concurrency(handle, concurrency);
         let app = App::new().subscribe(bench.harness.subscription(&spec), route);
-        let running = started(bench.prepare(app).await.shutdown_timeout(Duration::from_millis(100))).await;
+        // A broker needs some of it to be told of the end.
+        let running = started(bench.prepare(app).await.shutdown_timeout(Duration::from_secs(2))).await;
         publish(&bench.plain_publisher().await, &spec.destination, "order").await;
         begun.count(1).await;
         stop_and(running, || {}).await;
