@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::denied::Denied;
 use crate::jetstream::StreamSubscriber;
 use crate::link::{Link, Links};
+use crate::protocol::{CONTROL_LINE, Line};
 use crate::publisher::NatsPublisher;
 use crate::renewal::Origin;
 use crate::semconv::{SYSTEM, Systems};
@@ -63,6 +64,7 @@ pub(crate) struct Connection {
     pub(crate) systems: Systems,
     pub(crate) inbox_prefix: Arc<str>,
     pub(crate) records_position: bool,
+    pub(crate) line: Line,
     /// Stays empty for a client whose events are the user's.
     pub(crate) denied: Arc<Denied>,
     server: Option<(String, u16)>,
@@ -129,6 +131,7 @@ impl Nats {
             Err(failed) => return Err(error::connect(failed, &address::shown(&addresses))),
         };
         let server = semconv::server(&addresses).map(|(host, port)| (host.to_owned(), port));
+        Line::new(CONTROL_LINE).check_inbox(&semconv::inbox_prefix(&client))?;
         let links = Links::kept(client, Origin { addresses, options });
         Ok(Self::new(links, server, name, true))
     }
@@ -169,6 +172,7 @@ impl Nats {
             systems: Systems::new(server.as_ref().map(|(host, port)| (host.as_str(), *port)), id.as_deref()),
             inbox_prefix: semconv::inbox_prefix(client).into(),
             records_position: false,
+            line: Line::new(CONTROL_LINE),
             denied: Arc::default(),
             links,
             server,
@@ -261,6 +265,22 @@ impl Nats {
     #[must_use]
     pub fn record_stream_position(self) -> Self {
         self.changed(|connection| connection.records_position = true)
+    }
+
+    /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A
+    /// subject that is longer is an error before it is sent, since the server would close the connection.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), throughline_core::BrokerError> {
+    /// let nats = throughline_nats::Nats::connect("localhost:4222").await?.with_max_control_line(16 * 1024);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_max_control_line(self, bytes: usize) -> Self {
+        self.changed(|connection| connection.line = Line::new(bytes))
     }
 
     fn changed(mut self, change: impl FnOnce(&mut Connection)) -> Self {

@@ -77,10 +77,7 @@ pub(crate) fn subscribe(error: async_nats::SubscribeError, subject: &str) -> Bro
         SubscribeErrorKind::InvalidSubject => {
             invalid_subscription(subject, "it has an empty token or white space").with_source(error)
         }
-        SubscribeErrorKind::InvalidQueueName => BrokerError::configuration(format!(
-            "the queue group of `{subject}` is empty or has white space: correct its name"
-        ))
-        .with_source(error),
+        SubscribeErrorKind::InvalidQueueName => invalid_group(subject).with_source(error),
         SubscribeErrorKind::Other => connection_ended(subject).with_source(error),
     }
 }
@@ -92,6 +89,11 @@ pub(crate) fn invalid_subscription(subject: &str, why: &str) -> BrokerError {
         INVALID_SUBJECT,
         format!("`{subject}` is not a subject to subscribe to, {why}: write tokens with dots between them"),
     )
+}
+
+/// Says that the name of a queue group would break the line it stands on.
+pub(crate) fn invalid_group(subject: &str) -> BrokerError {
+    BrokerError::configuration(format!("the queue group of `{subject}` is empty or has white space: correct its name"))
 }
 
 /// Says that the client's connection task is gone, of which the client itself says nothing (PROP-N-07).
@@ -209,7 +211,7 @@ pub(crate) fn stream_publish(error: &StreamPublishError, subject: &str) -> Publi
 /// Looks into what the server said, where the client has no kind of its own for it.
 fn stream_refused(error: &StreamPublishError, subject: &str) -> PublishError {
     let Some(source) = error.source() else { return disconnected(subject) };
-    if source.is::<async_nats::SubjectError>() {
+    if source.is::<async_nats::SubjectError>() || source.is::<PublishError>() {
         return invalid_subject(subject, "it is empty or has white space");
     }
     match source.downcast_ref().map(async_nats::jetstream::Error::error_code) {

@@ -53,6 +53,7 @@ mod instrument;
 mod jetstream;
 mod link;
 mod pipeline;
+mod protocol;
 mod publisher;
 mod renewal;
 mod semconv;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::broker::Connection;
 use crate::delivery::{LastSubject, from_core};
 use crate::link::Link;
+use crate::protocol::{has_space, shown};
 use crate::{error, semconv};
 
 /// How long a closing subscription waits for the client when nothing more comes.
@@ -41,6 +42,7 @@ impl CoreSubscriber {
         };
         let subject = wire_subject(pattern)?;
         let (link, group) = (connection.link(), subscription.group().map(str::to_owned));
+        connection.line.check_subscription(&subject, group.as_deref())?;
         connection.denied.forget(&subject);
         let subscriber = subscribe(&link, &subject, group.clone()).await?;
         link.round_trip().await?;
@@ -141,12 +143,12 @@ pub(crate) fn wire_subject(pattern: &Pattern) -> Result<String, BrokerError> {
         "it has an empty token"
     } else if tokens.any(|token| token == ">") {
         "`>` stands before its end"
-    } else if subject.contains(|sign: char| sign.is_whitespace() || sign.is_control()) {
+    } else if has_space(&subject) {
         "it has white space"
     } else {
         return Ok(subject);
     };
-    Err(error::invalid_subscription(&subject.escape_debug().to_string(), why))
+    Err(error::invalid_subscription(&shown(&subject), why))
 }
 
 #[cfg(test)]

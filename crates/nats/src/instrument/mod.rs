@@ -23,6 +23,7 @@ use self::outlet::{Bound, Outlet};
 pub use self::publish::ClientPublisher;
 pub use self::stored::PublishAckFuture;
 pub use self::subscription::SubscriptionTelemetry;
+use crate::protocol::{CONTROL_LINE, Line};
 use crate::semconv::{self, Systems, WILDCARDS};
 
 /// Is the telemetry of a service that keeps its own client: the calls of `async-nats`, with spans, baggage and metrics
@@ -80,6 +81,7 @@ struct Settings {
     inbox_prefix: Option<Arc<str>>,
     templates: Vec<Pattern>,
     records_position: bool,
+    max_control_line: Option<usize>,
 }
 
 impl Instrumentation {
@@ -182,6 +184,20 @@ impl Instrumentation {
         self.changed(|settings| settings.templates.push(Pattern::new(pattern, WILDCARDS)))
     }
 
+    /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A
+    /// subject that is longer is an error before it is sent, since the server would close the connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Instrumentation;
+    /// let otel = Instrumentation::from_globals().with_max_control_line(16 * 1024);
+    /// ```
+    #[must_use]
+    pub fn with_max_control_line(self, bytes: usize) -> Self {
+        self.changed(|settings| settings.max_control_line = Some(bytes))
+    }
+
     /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the
     /// conventions do not have these names yet (ATTR-J-08).
     ///
@@ -245,6 +261,11 @@ impl Shared {
             engine,
             settings,
         }
+    }
+
+    /// Says what the server takes on one line.
+    fn line(&self) -> Line {
+        Line::new(self.settings.max_control_line.unwrap_or(CONTROL_LINE))
     }
 
     fn inbox_prefix(&self) -> &str {
