@@ -129,8 +129,8 @@ async fn where_each_message_is_committed_that_is_done_when_it_is_settled() {
         received.settle(&Settlement::Ack).await.expect("it is committed");
         assert_eq!(committed(&url(), &group, &topic, 1).await, [next]);
     }
-    subscriber.close().await;
-    subscriber.finish().await.expect("nothing is left");
+    subscriber.close(crate::server::deadline()).await;
+    subscriber.finish(crate::server::deadline()).await.expect("nothing is left");
 }
 
 /// The lag is what is not settled, from what the client knows.

@@ -36,8 +36,8 @@ async fn take(subscriber: &mut Box<dyn Subscriber>, count: usize) -> Vec<u64> {
 }
 
 async fn finish(mut subscriber: Box<dyn Subscriber>) {
-    subscriber.close().await;
-    subscriber.finish().await.expect("the offsets are committed");
+    subscriber.close(crate::server::deadline()).await;
+    subscriber.finish(crate::server::deadline()).await.expect("the offsets are committed");
 }
 
 fn app(account: &Account, topic: Topic) -> App {

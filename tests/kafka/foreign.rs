@@ -92,7 +92,7 @@ async fn no_record_of_a_foreign_client_panics_or_is_lost_by_the_framework() {
         deliveries.iter().map(|delivery| delivery.native::<NativeRecord>().expect("a record").is_tombstone());
     assert_eq!(tombstones.collect::<Vec<_>>(), [false, false, false, false, false, true, true, false], "ATTR-K-06");
     assert_eq!(deliveries[7].key().map(AsRef::as_ref), Some(&b"k\xff"[..]), "ATTR-K-04");
-    subscriber.close().await;
+    subscriber.close(crate::server::deadline()).await;
     topics::delete(&server::url(), &topic).await;
 }
 

@@ -15,6 +15,11 @@ use crate::topics;
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Until when the end of a subscription may take.
+pub(crate) fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
 /// How long a server may take: several start at once, each with a Java machine of its own.
 const START_WITHIN: Duration = Duration::from_secs(90);
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
-use throughline_core::broker::{Broker, Subscription};
+use throughline_core::broker::Subscription;
 use throughline_core::message::Operations;
 use throughline_nats::{Nats, Subject};
 use throughline_testing::conformance::{

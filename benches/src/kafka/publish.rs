@@ -9,7 +9,6 @@ use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::future_producer::Delivery;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use throughline_core::Publisher;
-use throughline_core::broker::Broker;
 use throughline_kafka::Kafka;
 
 use super::hand::{Spans, end};

@@ -35,9 +35,11 @@
 
 pub mod app;
 pub mod broker;
+mod causes;
 pub mod codec;
 pub mod extract;
 pub mod handler;
+mod later;
 pub mod message;
 pub mod middleware;
 pub mod propagation;

@@ -156,6 +156,25 @@ impl Kafka {
         self
     }
 
+    /// Flushes what was published and closes the connection, within ten seconds. An app that is served needs no call: its shutdown does that.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the flush is not confirmed in time: what was published last may not have been sent.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), throughline_core::BrokerError> {
+    /// let broker = throughline_kafka::Kafka::connect("localhost:9092").await?;
+    /// broker.shutdown().await
+    /// # }
+    /// ```
+    pub async fn shutdown(&self) -> Result<(), BrokerError> {
+        Broker::shutdown(self, tokio::time::Instant::now() + Duration::from_secs(10)).await
+    }
+
     /// Returns what publishes on this connection, for code outside of handlers.
     ///
     /// # Examples
@@ -190,7 +209,7 @@ impl Broker for Kafka {
         subscriber::subscribe(&self.connection, subscription).await
     }
 
-    async fn shutdown(&self) -> Result<(), BrokerError> {
+    async fn shutdown(&self, _deadline: tokio::time::Instant) -> Result<(), BrokerError> {
         let producer = Arc::clone(&self.connection.producer);
         let unconfirmed = |(failed, messages): (KafkaError, usize)| error::not_flushed(&failed, messages);
         blocking(move || producer.flush(FLUSH_WAIT).map_err(unconfirmed)).await

@@ -302,12 +302,13 @@ impl Cause {
         match self {
             Self::Configuration | Self::Other => PublishErrorKind::Other,
             Self::Disconnected => PublishErrorKind::Disconnected,
-            Self::Fenced | Self::Refused | Self::Unavailable => PublishErrorKind::Refused,
+            Self::Fenced | Self::Refused => PublishErrorKind::Refused,
             Self::InvalidTopic => PublishErrorKind::InvalidDestination,
             Self::NotFound => PublishErrorKind::NotFound,
             Self::QueueFull | Self::Timeout => PublishErrorKind::Timeout,
             Self::TooLarge => PublishErrorKind::TooLarge,
             Self::Unauthorized => PublishErrorKind::Unauthorized,
+            Self::Unavailable => PublishErrorKind::Unavailable,
             Self::Unsupported => PublishErrorKind::Unsupported,
         }
     }
@@ -407,7 +408,7 @@ mod tests {
             (MessageTimedOut, PublishErrorKind::Timeout),
             (QueueFull, PublishErrorKind::Timeout),
             (TopicAuthorizationFailed, PublishErrorKind::Unauthorized),
-            (NotEnoughReplicas, PublishErrorKind::Refused),
+            (NotEnoughReplicas, PublishErrorKind::Unavailable),
             (InvalidTopic, PublishErrorKind::InvalidDestination),
             (PurgeQueue, PublishErrorKind::Disconnected),
         ] {

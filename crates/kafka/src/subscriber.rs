@@ -3,6 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use throughline_core::broker::{BrokerError, Observe, Received, RetryRoute, Subscriber, Subscription};
 use throughline_core::message::{Source, System};
+use tokio::time::Instant;
 
 use crate::broker::Connection;
 use crate::consumer::ConsumerHandle;
@@ -85,11 +86,11 @@ impl Subscriber for KafkaSubscriber {
         self.consumer.try_receive()
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _deadline: Instant) {
         self.consumer.close();
     }
 
-    async fn finish(&mut self) -> Result<(), BrokerError> {
+    async fn finish(&mut self, _deadline: Instant) -> Result<(), BrokerError> {
         self.consumer.finish().await
     }
 }

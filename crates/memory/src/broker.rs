@@ -3,10 +3,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
+use throughline_core::broker::{
+    Broker, BrokerError, BrokerErrorKind, Publish, Routes, Subscriber, Subscription,
+};
 use throughline_core::message::System;
 use throughline_core::{Delivery, Publisher};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::publisher::Transport;
 use crate::semconv;
@@ -40,6 +42,7 @@ use crate::subscriber::Receiver;
 pub struct Memory {
     server: Arc<Server>,
     system: Arc<System>,
+    routes: Routes,
 }
 
 impl Memory {
@@ -71,7 +74,7 @@ impl Memory {
     }
 
     fn with_ledger(ledger: Ledger) -> Self {
-        Self { server: Arc::new(Server::new(ledger)), system: Arc::new(semconv::system()) }
+        Self { server: Arc::new(Server::new(ledger)), system: Arc::new(semconv::system()), routes: Routes::default() }
     }
 
     /// Replaces what telemetry says about the system, for tests that imitate another one. Other clones are not changed.
@@ -90,6 +93,25 @@ impl Memory {
     pub fn with_system(mut self, system: System) -> Self {
         self.system = Arc::new(system);
         self
+    }
+
+    /// Ends nothing, as there is no connection; it is there so that a program reads the same on each broker.
+    ///
+    /// # Errors
+    ///
+    /// Never fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), throughline_core::BrokerError> {
+    /// let broker = throughline_memory::Memory::new();
+    /// broker.shutdown().await
+    /// # }
+    /// ```
+    pub async fn shutdown(&self) -> Result<(), BrokerError> {
+        Broker::shutdown(self, tokio::time::Instant::now() + Duration::from_secs(10)).await
     }
 
     /// Returns a publisher for use outside any handler; its telemetry goes to the global providers until it is given others.
@@ -264,6 +286,10 @@ impl Broker for Memory {
         Arc::new(Transport::new(Arc::clone(&self.server), Arc::clone(&self.system)))
     }
 
+    fn routes(&self) -> Option<&Routes> {
+        Some(&self.routes)
+    }
+
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
         refuse_what_cannot_be_imitated(subscription)?;
         let source = Arc::new(semconv::source(&self.system, subscription));
@@ -271,7 +297,7 @@ impl Broker for Memory {
         Ok(Box::new(Receiver::new(Arc::clone(&self.server), queue, member, source)))
     }
 
-    async fn shutdown(&self) -> Result<(), BrokerError> {
+    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
         Ok(())
     }
 }

@@ -27,6 +27,8 @@ fn finish(queue: &Queue, message: &Received, settlement: &Settlement) -> Result<
     queue.ledger().record(&message.delivery, settlement);
     match after {
         None => queue.ledger().closed(1),
+        // As brokers with a limit do: without a word.
+        Some(_) if queue.is_last(message.delivery.attempt()) => queue.ledger().closed(1),
         Some(delay) => queue.put_back(again(message), delay),
     }
     Ok(())
@@ -57,6 +59,9 @@ impl Settle for Queue {
     }
 
     fn abandon(&self, message: &Received) {
+        if self.is_last(message.delivery.attempt()) {
+            return self.ledger().closed(1);
+        }
         self.put_back(again(message), Duration::ZERO);
     }
 }

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Subscriber};
 use throughline_core::message::Source;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use crate::server::{Member, Queue, Server, Taken, Turn};
 
@@ -92,7 +93,7 @@ impl Subscriber for Receiver {
         }
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _deadline: Instant) {
         self.leave();
     }
 }

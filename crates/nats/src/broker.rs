@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use throughline_core::Publisher;
 use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::denied::Denied;
 use crate::jetstream::StreamSubscriber;
@@ -288,6 +288,25 @@ impl Nats {
         self
     }
 
+    /// Flushes what was published and closes the connection, within ten seconds. An app that is served needs no call: its shutdown does that.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the flush is not confirmed in time: what was published last may not have been sent.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), throughline_core::BrokerError> {
+    /// let broker = throughline_nats::Nats::connect("nats://localhost").await?;
+    /// broker.shutdown().await
+    /// # }
+    /// ```
+    pub async fn shutdown(&self) -> Result<(), BrokerError> {
+        Broker::shutdown(self, tokio::time::Instant::now() + Duration::from_secs(10)).await
+    }
+
     /// Returns what publishes on this connection, for code outside of handlers.
     ///
     /// # Examples
@@ -364,7 +383,7 @@ impl Broker for Nats {
         }
     }
 
-    async fn shutdown(&self) -> Result<(), BrokerError> {
+    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
         let client = &self.connection.link().client;
         let not_flushed =
             |kind| BrokerError::new(kind, error::TIMEOUT, "what was published last may not have been sent");

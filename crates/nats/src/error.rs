@@ -197,7 +197,7 @@ pub(crate) fn stream_publish(error: &StreamPublishError, subject: &str) -> Publi
             format!("the stream of `{subject}` did not confirm the message in time"),
         ),
         StreamPublishErrorKind::MaxAckPending => (
-            PublishErrorKind::Refused,
+            PublishErrorKind::Unavailable,
             MAX_ACK_PENDING,
             format!("too many messages await the confirmation of their stream (`{subject}`)"),
         ),
@@ -217,7 +217,7 @@ fn stream_refused(error: &StreamPublishError, subject: &str) -> PublishError {
     match source.downcast_ref().map(async_nats::jetstream::Error::error_code) {
         Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => too_large(subject),
         Some(_) => PublishError::new(
-            PublishErrorKind::Refused,
+            PublishErrorKind::Unavailable,
             OTHER,
             format!("the stream of `{subject}` refused the message"),
         ),
@@ -455,7 +455,7 @@ mod tests {
             (StreamPublishErrorKind::WrongLastSequence, (PublishErrorKind::Refused, "wrong_last_sequence")),
             (StreamPublishErrorKind::TimedOut, (PublishErrorKind::Timeout, "timeout")),
             (StreamPublishErrorKind::BrokenPipe, (PublishErrorKind::Disconnected, "send_failed")),
-            (StreamPublishErrorKind::MaxAckPending, (PublishErrorKind::Refused, "max_ack_pending")),
+            (StreamPublishErrorKind::MaxAckPending, (PublishErrorKind::Unavailable, "max_ack_pending")),
             (StreamPublishErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
         ] {
             let error = stream_publish(&StreamPublishError::new(kind), "orders");

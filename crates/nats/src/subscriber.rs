@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::broker::Connection;
 use crate::delivery::{LastSubject, from_core};
@@ -118,7 +118,7 @@ impl Subscriber for CoreSubscriber {
         Some(Ok(Received::new(from_core(message, &mut self.last))))
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _deadline: Instant) {
         // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the
         // subscription.
         if self.link.is_connected() {

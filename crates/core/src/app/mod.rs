@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::router::Router;
-use self::router::{Bound, Entry};
+use self::router::Bound;
+pub(crate) use self::router::Entry;
 use crate::broker::Subscription;
 use crate::handler::IntoRoute;
 use crate::middleware::{Middleware, TelemetryMiddleware};

@@ -3,8 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
-use super::{BrokerError, Observe, Publish, RetryRoute, Subscription};
+use super::{BrokerError, Observe, Publish, RetryRoute, Routes, Subscription};
 use crate::message::{Delivery, Settlement, Source};
 
 /// Is a connection to a message broker.
@@ -27,6 +28,11 @@ pub trait Broker: Send + Sync + 'static {
         super::subscription::check_distinct(subscriptions)
     }
 
+    /// Returns what is noted of all apps of the connection. Without it, only what one app alone does is known.
+    fn routes(&self) -> Option<&Routes> {
+        None
+    }
+
     /// Starts a subscription. When it returns, messages published from now on reach it.
     ///
     /// # Errors
@@ -36,10 +42,12 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Flushes what was published and closes the connection. Called after all handlers are done.
     ///
+    /// The deadline is that of the whole end of the app. The framework drops the call a moment after it.
+    ///
     /// # Errors
     ///
-    /// Fails when the flush is not confirmed in time.
-    async fn shutdown(&self) -> Result<(), BrokerError>;
+    /// Fails when the flush is not confirmed by the deadline.
+    async fn shutdown(&self, deadline: Instant) -> Result<(), BrokerError>;
 }
 
 /// Receives the messages of one subscription.
@@ -103,8 +111,13 @@ pub trait Subscriber: Send {
         None
     }
 
-    /// Stops taking messages and gives back those that were buffered but not handed out.
-    async fn close(&mut self) {}
+    /// Stops taking messages and gives back those that were buffered but not handed out. A message whose last delivery this is
+    /// ([`Delivery::is_last_attempt`]) is not given back: the broker would drop it. It is left for [`drain`](Self::drain).
+    ///
+    /// The deadline is that of the whole end of the app. The framework drops the call when it drops the handlers.
+    async fn close(&mut self, deadline: Instant) {
+        let _ = deadline;
+    }
 
     /// Returns the next message that was taken from the broker and cannot be given back; called after [`close`](Self::close)
     /// until it returns `None`. The default has none.
@@ -115,10 +128,14 @@ pub trait Subscriber: Send {
     /// Ends the subscription. Called last, when every message that was handed out is settled or given up: what was only noted
     /// ([`Settle::is_deferred`]) the broker is told now. The default does nothing.
     ///
+    /// The deadline is that of the whole end of the app, of which some is left for [`Broker::shutdown`]. The framework drops the call
+    /// at that time.
+    ///
     /// # Errors
     ///
     /// Fails when the broker could not be told in time; it delivers again what it did not hear of.
-    async fn finish(&mut self) -> Result<(), BrokerError> {
+    async fn finish(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        let _ = deadline;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-use crate::message::BoxError;
+use crate::message::{BoxError, Failure};
 
 /// Says in portable terms what went wrong with a connection, a subscription or a settlement.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -154,7 +154,7 @@ pub enum PublishErrorKind {
     Other,
     /// Some messages of a batch were published and some were not.
     Partial,
-    /// The broker refused the message.
+    /// The broker does not take this message, whenever it comes.
     Refused,
     /// The broker did not confirm, or nobody replied, in time.
     Timeout,
@@ -162,8 +162,43 @@ pub enum PublishErrorKind {
     TooLarge,
     /// The broker refused the credentials or the right.
     Unauthorized,
+    /// The broker cannot take a message now: it is full, or has no leader.
+    Unavailable,
     /// The broker cannot do what was asked for.
     Unsupported,
+}
+
+impl PublishErrorKind {
+    /// Tells whether another attempt with the same message must fail as well.
+    ///
+    /// Dead letters, retries elsewhere and replies all ask here: what may pass is tried again, what cannot is given up at once. A
+    /// missing destination, a missing right and a full stream count as what somebody can mend while the message waits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::PublishErrorKind;
+    /// assert!(PublishErrorKind::TooLarge.is_permanent());
+    /// assert!(!PublishErrorKind::Disconnected.is_permanent());
+    /// ```
+    #[must_use]
+    pub const fn is_permanent(self) -> bool {
+        match self {
+            Self::Decode
+            | Self::Encode
+            | Self::InvalidDestination
+            | Self::Refused
+            | Self::TooLarge
+            | Self::Unsupported => true,
+            Self::Disconnected
+            | Self::NotFound
+            | Self::Other
+            | Self::Partial
+            | Self::Timeout
+            | Self::Unauthorized
+            | Self::Unavailable => false,
+        }
+    }
 }
 
 /// Says why a message was not published, or a request not answered.
@@ -223,6 +258,12 @@ impl PublishError {
         self
     }
 
+    /// Creates the error of a message that says nowhere to go.
+    pub(crate) fn no_destination() -> Self {
+        let message = "the message has no destination: name one, or return the body alone and set `reply_to` on the subscription";
+        Self::new(PublishErrorKind::InvalidDestination, "invalid_destination", message)
+    }
+
     /// Creates the error of a batch from its failed messages and their places in the batch.
     pub(crate) fn partial(failed: Vec<(usize, Self)>, total: usize) -> Self {
         let error_type = failed.first().map_or(Cow::Borrowed("_OTHER"), |(_, error)| error.error_type_owned());
@@ -258,6 +299,23 @@ impl PublishError {
         &self.inner.error_type
     }
 
+    /// Tells whether another attempt must fail as well, see [`PublishErrorKind::is_permanent`]. Of a batch it must when each message
+    /// that failed must.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{PublishError, broker::PublishErrorKind};
+    /// assert!(PublishError::new(PublishErrorKind::TooLarge, "too_large", "x").is_permanent());
+    /// ```
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self.inner.kind {
+            PublishErrorKind::Partial => self.failed().iter().all(|(_, error)| error.is_permanent()),
+            kind => kind.is_permanent(),
+        }
+    }
+
     /// Tells whether the broker did not confirm, or nobody replied, in time.
     ///
     /// # Examples
@@ -282,6 +340,13 @@ impl PublishError {
     #[must_use]
     pub fn failed(&self) -> &[(usize, Self)] {
         &self.inner.failed
+    }
+
+    /// Makes it the failure of a message: a permanent one where another attempt must fail as well.
+    pub(crate) fn into_failure(self) -> Failure {
+        let is_permanent = self.is_permanent();
+        let failure = Failure::new(self.error_type_owned(), self).by_framework();
+        if is_permanent { failure.permanent() } else { failure }
     }
 
     pub(crate) fn error_type_owned(&self) -> Cow<'static, str> {

@@ -10,6 +10,7 @@ mod observe;
 mod pattern;
 mod publish;
 mod retry;
+mod routes;
 mod subscription;
 
 pub use self::contract::{Broker, Received, Settle, Subscriber};
@@ -19,4 +20,6 @@ pub use self::observe::Observe;
 pub use self::pattern::{Pattern, Wildcards};
 pub use self::publish::Publish;
 pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
+pub(crate) use self::routes::RouteOfApp;
+pub use self::routes::Routes;
 pub use self::subscription::{BatchPolicy, Subscription};

@@ -24,6 +24,16 @@ pub trait Publish: Send + Sync + 'static {
         let _ = (envelope, attributes);
     }
 
+    /// Tells whether a message can be published there at all, as far as the name alone says so. The framework asks when an app starts,
+    /// for the replies and dead letters it knows; a publish checks its own destination. The default refuses an empty name.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`InvalidDestination`](PublishErrorKind::InvalidDestination).
+    fn check(&self, destination: &Destination) -> Result<(), PublishError> {
+        if destination.is_empty() { Err(PublishError::no_destination()) } else { Ok(()) }
+    }
+
     /// Publishes one message and returns when the broker has confirmed it, or, where it does not confirm, when the client accepted it
     /// (SPAN-35). The headers are complete and are written as they are. The call itself may already publish: whoever calls it awaits it.
     ///

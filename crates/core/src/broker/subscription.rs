@@ -50,6 +50,7 @@ pub struct Subscription {
     group: Option<Arc<str>>,
     name: Option<Arc<str>>,
     batch: Option<BatchPolicy>,
+    delivery_limit: Option<u32>,
     needs: Vec<Cow<'static, str>>,
     native: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -65,7 +66,7 @@ impl Subscription {
     /// ```
     #[must_use]
     pub fn new(system: &'static str, pattern: Pattern) -> Self {
-        Self { system, patterns: vec![pattern], group: None, name: None, batch: None, needs: Vec::new(), native: None }
+        Self { system, patterns: vec![pattern], group: None, name: None, batch: None, delivery_limit: None, needs: Vec::new(), native: None }
     }
 
     /// Adds a further pattern, for a subscription that is bound to several.
@@ -124,6 +125,20 @@ impl Subscription {
     #[must_use]
     pub const fn with_batch(mut self, policy: BatchPolicy) -> Self {
         self.batch = Some(policy);
+        self
+    }
+
+    /// Sets how often the broker delivers a message at most; zero counts as one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_delivery_limit(3).delivery_limit(), Some(3));
+    /// ```
+    #[must_use]
+    pub const fn with_delivery_limit(mut self, most: u32) -> Self {
+        self.delivery_limit = Some(if most == 0 { 1 } else { most });
         self
     }
 
@@ -247,6 +262,19 @@ impl Subscription {
     #[must_use]
     pub const fn batch(&self) -> Option<BatchPolicy> {
         self.batch
+    }
+
+    /// Returns how often the broker delivers a message at most; `None` where it knows no limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).delivery_limit(), None);
+    /// ```
+    #[must_use]
+    pub const fn delivery_limit(&self) -> Option<u32> {
+        self.delivery_limit
     }
 
     /// Returns what only the real broker can do.

@@ -31,7 +31,8 @@ pub(crate) struct RouteOptions {
     pub(crate) shape: Shape,
     pub(crate) replies: Vec<Destination>,
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
-    pub(crate) dead_letter: Option<Arc<dyn Middleware>>,
+    pub(crate) dead_letter: Option<DeadLetter>,
+    pub(crate) stops_if_unpublishable: bool,
     /// The most at the same time, where the user said so.
     pub(crate) concurrency: Option<usize>,
     pub(crate) parent: Option<ParentMode>,
@@ -50,6 +51,7 @@ impl<S> Route<S> {
             replies: Vec::new(),
             middleware: Vec::new(),
             dead_letter: None,
+            stops_if_unpublishable: false,
             concurrency: None,
             parent: None,
             trust: None,
@@ -98,7 +100,25 @@ impl<S> Route<S> {
     /// ```
     #[must_use]
     pub fn dead_letter(mut self, destination: impl Into<Destination>) -> Self {
-        self.options.dead_letter = Some(Arc::new(DeadLetter::to(destination)));
+        self.options.dead_letter = Some(DeadLetter::to(destination));
+        self
+    }
+
+    /// Ends the subscription, and with it the service, where a message failed and can be published nowhere: its reply, its retry or its
+    /// dead letter is refused for good, as one that is too large is. The message stays unsettled. By default it is rejected, and the log
+    /// says where it lies.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Handler;
+    /// async fn handle(order: String) { println!("{order}"); }
+    /// let route = handle.dead_letter("orders.dead").stop_if_unpublishable();
+    /// # let _: throughline_core::Route = route;
+    /// ```
+    #[must_use]
+    pub const fn stop_if_unpublishable(mut self) -> Self {
+        self.options.stops_if_unpublishable = true;
         self
     }
 

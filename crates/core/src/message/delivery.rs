@@ -38,6 +38,12 @@ pub trait Native: Any + Send + Sync {
     fn attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
         let _ = (operation, attributes);
     }
+
+    /// Returns where the message lies on the broker, as a text for people: `stream ORDERS, sequence 17`. It stands in log lines and
+    /// errors about messages that were given up. The default is `None`: the message lies nowhere once it was delivered.
+    fn position(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Is a message that arrived, or a batch of them.
@@ -63,6 +69,7 @@ pub struct Delivery {
     is_copied: AtomicBool,
     extensions: Extensions,
     attempt: u32,
+    is_last_attempt: bool,
 }
 
 /// What arrived, which seldom changes afterwards.
@@ -144,6 +151,7 @@ impl Delivery {
             is_copied: AtomicBool::new(false),
             extensions: Extensions::default(),
             attempt: 1,
+            is_last_attempt: false,
         }
     }
 
@@ -175,6 +183,7 @@ impl Delivery {
         let destination = shared.cloned().unwrap_or(Name::Fixed(""));
         let runtime = messages.first().and_then(|first| first.runtime.clone());
         let attempt = messages.iter().map(|message| message.attempt).max().unwrap_or(1);
+        let is_last_attempt = messages.iter().any(|message| message.is_last_attempt);
         let batch = Message {
             destination,
             payload: Bytes::new(),
@@ -184,7 +193,7 @@ impl Delivery {
             native: None,
             batch: Some(messages.into()),
         };
-        Self { runtime, attempt, ..Self::of(batch) }
+        Self { runtime, attempt, is_last_attempt, ..Self::of(batch) }
     }
 
     /// Sets the headers.
@@ -265,6 +274,20 @@ impl Delivery {
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt.max(1);
+        self
+    }
+
+    /// Says that the broker delivers the message no more after this, because of a limit of its own. A failure is then final: the
+    /// message goes to the dead letter, or is rejected, in place of another attempt.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Delivery::new("orders", "x").with_attempt(3).with_last_attempt().is_last_attempt());
+    /// ```
+    #[must_use]
+    pub const fn with_last_attempt(mut self) -> Self {
+        self.is_last_attempt = true;
         self
     }
 
@@ -494,6 +517,30 @@ impl Delivery {
         self.attempt
     }
 
+    /// Tells whether the broker delivers the message no more after this; of a batch, whether that is so for any of its messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!throughline_core::Delivery::new("orders", "x").is_last_attempt());
+    /// ```
+    #[must_use]
+    pub const fn is_last_attempt(&self) -> bool {
+        self.is_last_attempt
+    }
+
+    /// Returns where the message lies on the broker, as a text for people; `None` where it lies nowhere once it was delivered.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Delivery::new("orders", "x").position().is_none());
+    /// ```
+    #[must_use]
+    pub fn position(&self) -> Option<String> {
+        self.native_dyn()?.position()
+    }
+
     /// Returns when the broker took the message, where the broker says so.
     ///
     /// # Examples
@@ -601,6 +648,7 @@ impl Clone for Delivery {
             is_copied: AtomicBool::new(false),
             extensions: self.extensions.clone(),
             attempt: self.attempt,
+            is_last_attempt: self.is_last_attempt,
         }
     }
 }

@@ -127,6 +127,11 @@ impl Destination {
         self.details.as_ref()?.native.as_deref()?.downcast_ref()
     }
 
+    /// Tells whether it names nothing, neither in general nor in the terms of a broker.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.name().is_empty() && !self.is_native()
+    }
+
     pub(crate) fn is_native(&self) -> bool {
         self.details.as_ref().is_some_and(|details| details.native.is_some())
     }

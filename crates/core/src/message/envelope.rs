@@ -28,6 +28,7 @@ pub struct Envelope {
     payload: Bytes,
     headers: Headers,
     content_type: Option<Cow<'static, str>>,
+    is_unaddressed: bool,
     properties: Option<Box<Properties>>,
     rare: Option<Box<Rare>>,
 }
@@ -75,6 +76,7 @@ impl Envelope {
             payload: payload.into(),
             headers: Headers::new(),
             content_type: None,
+            is_unaddressed: false,
             properties: None,
             rare: None,
         }
@@ -89,7 +91,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn unaddressed(payload: impl Into<Bytes>) -> Self {
-        Self::new(Destination::from_static(""), payload)
+        Self { is_unaddressed: true, ..Self::new(Destination::from_static(""), payload) }
     }
 
     /// Creates a batch for one destination; the middleware sees it as one envelope.
@@ -142,6 +144,7 @@ impl Envelope {
     #[must_use]
     pub fn with_destination(mut self, destination: impl Into<Destination>) -> Self {
         self.destination = destination.into();
+        self.is_unaddressed = false;
         if let Some(rare) = &mut self.rare {
             rare.batch.iter_mut().for_each(|message| message.destination = self.destination.clone());
         }
@@ -321,7 +324,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn is_addressed(&self) -> bool {
-        !self.destination.name().is_empty() || self.destination.is_native()
+        !self.is_unaddressed
     }
 
     /// Returns the body; empty for a batch.

@@ -3,6 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -66,6 +67,10 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// What publishes in the end.
     fn transport(&self) -> &dyn Publish;
+
+    /// Waits before something is tried again for the delivery; false where it is not to be: the app ends, or another member of the group
+    /// gets a message of it.
+    fn wait(&self, delay: Duration) -> BoxFuture<'_, bool>;
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -165,14 +170,18 @@ impl Next<'_> {
         self.endpoint.transport().is_atomic()
     }
 
-    /// Publishes a message that goes elsewhere. A panic on the way there is a failure too: left to the failure rule, it would give the
-    /// message up at the tenth attempt.
+    /// Publishes a message that goes elsewhere, once. Whether the failure can pass says [`Failure::is_retryable`]; a panic on the way may.
     pub(super) async fn forward(self, envelope: Envelope) -> Result<(), Failure> {
         match AssertUnwindSafe(self.publish(envelope)).catch_unwind().await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Failure::new(error.error_type().to_owned(), error).by_framework()),
+            Ok(Err(error)) => Err(error.into_failure()),
             Err(panic) => Err(panic_failure(panic.as_ref())),
         }
+    }
+
+    /// Waits before a forward is tried again; false where it is not to be.
+    pub(super) async fn wait(self, delay: Duration) -> bool {
+        self.endpoint.wait(delay).await
     }
 
     /// Prepares that some messages of a delivery are forwarded, and returns whether they may be. What was published for them is taken

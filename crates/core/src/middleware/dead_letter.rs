@@ -2,8 +2,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::error;
 
-use super::{Backoff, Middleware, Next};
+use super::forwarding::{Forwarded, Forwarding, interrupted, unpublishable};
+use super::{Middleware, Next};
 use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
 
 /// The header that says why a message is a dead letter.
@@ -45,13 +47,7 @@ impl DeadLetter {
         Self { destination: destination.into() }
     }
 
-    async fn bury(
-        &self,
-        message: &Delivery,
-        reason: &str,
-        failure: Option<&Failure>,
-        next: Next<'_>,
-    ) -> Result<(), Failure> {
+    fn envelope(&self, message: &Delivery, reason: &str, failure: Option<&Failure>) -> Envelope {
         let mut envelope = Envelope::forward(message, self.destination.clone());
         envelope.headers_mut().insert(REASON, header_text(reason));
         envelope.headers_mut().remove(ERROR);
@@ -59,7 +55,17 @@ impl DeadLetter {
             envelope.headers_mut().insert(ERROR, header_text(failure.error_type()));
         }
         envelope.headers_mut().insert(ORIGIN, header_text(message.destination()));
-        next.forward(envelope).await
+        envelope
+    }
+
+    /// Tells whether the message comes from where it would go: as a dead letter it would come again, and so on for ever.
+    fn would_come_again(&self, message: &Delivery) -> bool {
+        let place = self.destination.name();
+        message.destination() == place || message.headers().get(ORIGIN).is_some_and(|origin| origin == header_text(place))
+    }
+
+    pub(crate) const fn destination(&self) -> &Destination {
+        &self.destination
     }
 }
 
@@ -81,29 +87,52 @@ impl Middleware for DeadLetter {
         if !next.may_forward(&given_up).await {
             return outcome.map_each(count, |index, own| one_by_one(own, &given_up, index));
         }
-        let mut buried: Vec<Option<Result<Buried, Failure>>> = Vec::with_capacity(count.max(1));
-        for (index, message) in delivery.messages().iter().enumerate() {
-            buried.push(match outcome.settlement_of(index) {
-                Settlement::Reject { reason } => Some(
-                    self.bury(message, reason, outcome.failure_of(index), next).await.map(|()| Buried(reason.clone())),
-                ),
-                _ => None,
-            });
-        }
-        outcome.map_each(count, |index, own| match buried.get_mut(index).and_then(Option::take) {
-            None => own,
-            Some(Ok(buried)) => {
-                let mut done = own.with_settlement(Settlement::Ack);
-                done.insert_extension(buried);
-                done
+        let envelope = |(index, message): (usize, &Delivery)| match outcome.settlement_of(index) {
+            Settlement::Reject { reason } if !self.would_come_again(message) => {
+                Some(self.envelope(message, reason, outcome.failure_of(index)))
             }
-            // Decided here, not by the failure rule, which would give up a message that is out of attempts.
-            Some(Err(failure)) => {
-                let attempt = delivery.messages().get(index).map_or(1, Delivery::attempt);
-                Outcome::failed(failure).with_settlement(Settlement::retry_after(Backoff::default().delay(attempt)))
+            _ => None,
+        };
+        let envelopes = delivery.messages().iter().enumerate().map(envelope).collect();
+        let mut done = Forwarding::new("dead letter", next, delivery.messages(), envelopes).run().await;
+        outcome.map_each(count, |index, own| {
+            let Some(message) = delivery.messages().get(index) else { return own };
+            match done.get_mut(index).and_then(Option::take) {
+                None if is_rejected(&own) => {
+                    report_loop(message);
+                    unpublishable(own, message, "it came from the dead letter")
+                }
+                None => own,
+                Some(Forwarded::Confirmed) => buried(own),
+                Some(Forwarded::Refused(failure)) => {
+                    let why = format!("its dead letter cannot be published ({})", failure.error_type());
+                    unpublishable(own, message, &why)
+                }
+                Some(Forwarded::Interrupted) => interrupted(own),
             }
         })
     }
+}
+
+const fn is_rejected(outcome: &Outcome) -> bool {
+    matches!(outcome.settlement(), Settlement::Reject { .. })
+}
+
+fn buried(own: Outcome) -> Outcome {
+    let reason = match own.settlement() {
+        Settlement::Reject { reason } => reason.clone(),
+        _ => Cow::Borrowed(""),
+    };
+    let mut done = own.with_settlement(Settlement::Ack);
+    done.insert_extension(Buried(reason));
+    done
+}
+
+fn report_loop(message: &Delivery) {
+    let (destination, attempt) = (message.destination(), message.attempt());
+    let group = message.source().and_then(|source| source.group.as_deref()).unwrap_or_default();
+    let position = message.position().unwrap_or_default();
+    error!(destination, group, attempt, position, "a message that came from the dead letter is not sent there again");
 }
 
 /// Lets a message that is to be forwarded come again by itself, at once.

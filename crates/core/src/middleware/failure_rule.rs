@@ -9,7 +9,7 @@ pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
 }
 
 /// Says as a failure what a panic said.
-pub(super) fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
+pub(crate) fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
     let text = panic
         .downcast_ref::<&'static str>()
         .map(|text| (*text).to_owned())
@@ -20,22 +20,36 @@ pub(super) fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
 
 /// Which delivery of its message this is, for each message of a batch or for a single one.
 pub(crate) enum Attempts {
-    Single(u32),
-    Each(Vec<u32>),
+    Single(Attempt),
+    Each(Vec<Attempt>),
+}
+
+/// Which delivery of a message it is, and whether the broker makes another.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempt {
+    number: u32,
+    is_last: bool,
+}
+
+impl Attempt {
+    fn of(delivery: &Delivery) -> Self {
+        Self { number: delivery.attempt(), is_last: delivery.is_last_attempt() }
+    }
 }
 
 impl Attempts {
     pub(crate) fn of(delivery: &Delivery) -> Self {
         if delivery.is_batch() {
-            Self::Each(delivery.messages().iter().map(Delivery::attempt).collect())
+            Self::Each(delivery.messages().iter().map(Attempt::of).collect())
         } else {
-            Self::Single(delivery.attempt())
+            Self::Single(Attempt::of(delivery))
         }
     }
 }
 
 /// Applies the failure rule: a failed message is tried again with exponential back-off and jitter, ten times in all, and then rejected.
-/// A retry that names no delay gets the back-off's. What is decided already stays.
+/// A retry that names no delay gets the back-off's. What is decided already stays. Where the broker delivers a message no more, a retry
+/// of any kind is a rejection: asked for one, the broker would drop the message without a word.
 pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
     if matches!(outcome.settlement(), Settlement::Ack) && outcome.each().is_empty() {
         return outcome;
@@ -43,19 +57,25 @@ pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
     match attempts {
         Attempts::Single(attempt) => decide_one(outcome, *attempt),
         Attempts::Each(attempts) => {
-            outcome.map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(1)))
+            let first = Attempt { number: 1, is_last: false };
+            outcome.map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(first)))
         }
     }
 }
 
-fn decide_one(outcome: Outcome, attempt: u32) -> Outcome {
-    if !matches!(outcome.settlement(), Settlement::Retry { after: None }) {
+fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
+    let Settlement::Retry { after } = outcome.settlement() else { return outcome };
+    let Attempt { number, is_last } = attempt;
+    if is_last {
+        return outcome.with_settlement(Settlement::reject(format!("delivered {number} times, and the broker delivers it no more")));
+    }
+    if after.is_some() {
         return outcome;
     }
-    if outcome.failure().is_some() && attempt >= DEFAULT_ATTEMPTS {
-        return outcome.with_settlement(Settlement::reject(format!("failed {attempt} times")));
+    if outcome.failure().is_some() && number >= DEFAULT_ATTEMPTS {
+        return outcome.with_settlement(Settlement::reject(format!("failed {number} times")));
     }
-    outcome.with_settlement(Settlement::retry_after(Backoff::default().delay(attempt)))
+    outcome.with_settlement(Settlement::retry_after(Backoff::default().delay(number)))
 }
 
 #[cfg(test)]
@@ -63,7 +83,7 @@ mod tests {
     use super::*;
 
     fn failed(attempt: u32) -> Outcome {
-        decide(Outcome::failed(Failure::new("boom", "boom")), &Attempts::Single(attempt))
+        decide(Outcome::failed(Failure::new("boom", "boom")), &Attempts::of(&Delivery::new("orders", "x").with_attempt(attempt)))
     }
 
     #[test]
@@ -80,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_decision_to_retry_is_not_bounded() {
-        let outcome = decide(Outcome::settle(Settlement::retry()), &Attempts::Single(50));
+        let outcome = decide(Outcome::settle(Settlement::retry()), &Attempts::of(&Delivery::new("orders", "x").with_attempt(50)));
         assert!(matches!(outcome.settlement(), Settlement::Retry { after: Some(_) }));
     }
 
@@ -99,5 +119,18 @@ mod tests {
         let outcome = decide(outcome, &Attempts::of(&batch));
         assert_eq!(outcome.settlement_of(0), &Settlement::Ack);
         assert!(matches!(outcome.settlement_of(1), Settlement::Retry { after: Some(_) }));
+    }
+
+    #[test]
+    fn at_the_brokers_last_delivery_no_retry_is_asked_for() {
+        let last = Attempts::of(&Delivery::new("orders", "x").with_attempt(3).with_last_attempt());
+        for settlement in [Settlement::retry(), Settlement::retry_after(std::time::Duration::from_secs(1))] {
+            let outcome = decide(Outcome::settle(settlement), &last);
+            assert!(matches!(outcome.settlement(), Settlement::Reject { .. }));
+        }
+        let outcome = decide(Outcome::failed(Failure::new("boom", "boom")), &last);
+        assert!(matches!(outcome.settlement(), Settlement::Reject { .. }));
+        assert!(outcome.failure().is_some(), "with its error");
+        assert_eq!(decide(Outcome::ack(), &last).settlement(), &Settlement::Ack);
     }
 }

@@ -1,4 +1,4 @@
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,7 +18,9 @@ pub(super) struct HandOver<'a> {
 impl<'a> HandOver<'a> {
     #[inline]
     pub(super) fn start(transport: &'a dyn Publish, envelope: Envelope, span: Option<SendSpan>) -> Self {
-        let calling = if envelope.is_batch() {
+        let calling = if envelope.destination().is_empty() {
+            Box::pin(ready(Err(PublishError::no_destination())))
+        } else if envelope.is_batch() {
             Box::pin(publish_batch(transport, envelope))
         } else {
             transport.publish(envelope)

@@ -284,12 +284,12 @@ impl Publisher {
     /// Requests go through telemetry but not through middleware, whose `publish` knows no reply.
     pub(super) async fn ask(&self, mut envelope: Envelope, timeout: Duration) -> Result<Delivery, PublishError> {
         let transport = self.inner.transport.as_ref();
-        let Some(producer) = self.producer() else { return transport.request(envelope, timeout).await };
+        let Some(producer) = self.producer() else { return request(transport, envelope, timeout).await };
         let parent = publish_context(self.scope.as_ref());
         let destination = envelope.destination().clone();
         let target = transport.target(&destination);
         let sending = producer.request_under(&parent, &target, outgoing(transport, &mut envelope));
-        let result = transport.request(envelope, timeout).await;
+        let result = request(transport, envelope, timeout).await;
         sending.finish(Vec::new(), result.as_ref().err());
         result
     }
@@ -304,6 +304,13 @@ impl Publisher {
             Telemetry::Off => None,
         }
     }
+}
+
+async fn request(transport: &dyn Publish, envelope: Envelope, timeout: Duration) -> Result<Delivery, PublishError> {
+    if envelope.destination().is_empty() {
+        return Err(PublishError::no_destination());
+    }
+    transport.request(envelope, timeout).await
 }
 
 fn encode(destination: impl Into<Destination>, body: impl Encode) -> Result<Envelope, PublishError> {

@@ -1,8 +1,9 @@
 use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
+use crate::later::later;
 
-/// Is what a handler gets at once.
+/// What a handler gets at once.
 pub(super) enum Work {
     Single(Received),
     Batch(Vec<Received>),
@@ -74,7 +75,7 @@ impl Batcher {
         let Some(policy) = self.policy else { return Some(Work::Single(received)) };
         let is_last = received.ends_batch() || self.pending.len() + 1 >= policy.max_messages;
         self.pending.push(received);
-        self.deadline.get_or_insert_with(|| Instant::now() + policy.max_wait);
+        self.deadline.get_or_insert_with(|| later(policy.max_wait));
         is_last.then(|| Work::Batch(self.take_pending()))
     }
 

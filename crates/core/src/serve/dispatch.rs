@@ -1,31 +1,34 @@
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
+use tracing::{error, warn};
 
+use super::alarm::Alarm;
 use super::batching::Work;
-use super::phase::Phase;
+use super::dropped::Dropped;
+use super::patience::{Patience, is_final};
+use super::phase::{Phase, until_aborting};
 use super::replies::Replies;
 use super::settle::{settle_one, with_heartbeats};
 use crate::broker::{Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
-use crate::message::{Delivery, Envelope, Outcome, Receipt, Runtime, Settlement};
+use crate::later::later;
+use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, Unforwarded, decide,
-    panicked, process_with,
+    Attempts, Endpoint, Interrupted, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, Unpublishable,
+    decide, panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, run_in};
-
-/// How often it is looked whether another member gets a message that waits here for its next attempt.
-const WITHDRAWAL_CHECK: Duration = Duration::from_millis(50);
 
 /// Takes a delivery of one subscription through telemetry, middleware and handler, publishes the replies and settles.
 pub(super) struct Dispatcher {
@@ -43,6 +46,9 @@ pub(super) struct Dispatcher {
     /// Whether nothing but telemetry can stand around the chain.
     may_be_bare: bool,
     redelivers: bool,
+    stops_if_unpublishable: bool,
+    alarm: Alarm,
+    pub(super) dropped: Dropped,
     phase: watch::Receiver<Phase>,
     runtime: Arc<Runtime>,
 }
@@ -55,6 +61,7 @@ impl Dispatcher {
         options: RouteOptions,
         instrumentation: Option<&Instrumentation>,
         phase: watch::Receiver<Phase>,
+        alarm: Alarm,
     ) -> Self {
         let source = subscriber.source();
         let overrides = Overrides { parent: options.parent, trust: options.trust };
@@ -65,7 +72,8 @@ impl Dispatcher {
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
-        let around: Vec<_> = options.dead_letter.into_iter().chain(retry_later).collect();
+        let dead_letter = options.dead_letter.map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
+        let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
         Self {
             scope_use: match (options.middleware.is_empty(), handler.uses_scope()) {
                 (false, _) => ScopeUse::Middleware,
@@ -82,6 +90,9 @@ impl Dispatcher {
             consumer,
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
             redelivers: subscriber.redelivers(),
+            stops_if_unpublishable: options.stops_if_unpublishable,
+            alarm,
+            dropped: Dropped::default(),
             phase,
             runtime: Arc::new(runtime),
         }
@@ -96,30 +107,40 @@ impl Dispatcher {
         self.consumer.as_ref().filter(|_| self.receive_spans).map(Consumer::receive)
     }
 
-    /// Handles a message or a batch to its end. Where the broker cannot deliver again, what is to be retried is handled again here.
+    /// Handles a message or a batch to its end. Where the broker cannot deliver again, what is to be retried is handled again here. When
+    /// the app drops its handlers, what the broker does not deliver again is still brought to its end, without its handler.
     pub(super) async fn dispatch(&self, work: Work) {
-        let mut received = match work {
-            Work::Single(received) => received,
+        let messages = work.messages();
+        let (count, is_lost) = (messages.len(), messages.iter().any(|message| !message.needs_settlement()));
+        if messages.iter().any(|message| message.delivery.is_last_attempt()) {
+            return self.dispatch_to_end(work).await;
+        }
+        let mut handling = pin!(self.dispatch_to_end(work));
+        // Many handlers never wait; an abort can reach only those that do.
+        if poll_fn(|context| Poll::Ready(handling.as_mut().poll(context))).await.is_ready() {
+            return;
+        }
+        if until_aborting(&self.phase, handling).await.is_none() {
+            self.dropped.count(count, is_lost);
+        }
+    }
+
+    async fn dispatch_to_end(&self, work: Work) {
+        match work {
+            Work::Single(received) => self.dispatch_single(received).await,
             // Boxed, so that single messages do not carry the room for it.
-            Work::Batch(received) => return Box::pin(self.dispatch_batch(received)).await,
-        };
+            Work::Batch(received) => Box::pin(self.dispatch_batch(received)).await,
+        }
+    }
+
+    async fn dispatch_single(&self, mut received: Received) {
         loop {
             if received.is_withdrawn() {
                 return;
             }
-            let delivery = self.equip(received.delivery.clone());
-            let handled = if self.is_bare(&received) {
-                // What `process` comes to where nothing stands around it: each future less on the way is felt here.
-                let outcome = Next::new(&self.chain, self).run(delivery).await;
-                let asked = &received.delivery;
-                let outcome = if outcome.has_replies() { self.reply(outcome, asked, None).await } else { outcome };
-                Handled::without_span(outcome)
-            } else {
-                let handling = pin!(self.process(delivery, &received.delivery));
-                with_heartbeats(std::slice::from_ref(&received), handling).await
-            };
+            let handled = self.attempt(std::slice::from_ref(&received), &received.delivery).await;
             let Some(delay) = self.next_attempt(&mut received, 0, &handled) else {
-                return handled.settle(&mut received, 0).await;
+                return self.end(&mut received, 0, &handled).await;
             };
             // Boxed, as the rare one of the two ways on.
             let Some(again) = Box::pin(self.pause(vec![received], delay)).await.pop() else { return };
@@ -134,14 +155,13 @@ impl Dispatcher {
                 return;
             }
             let messages = received.iter().map(|received| self.equip(received.delivery.clone()));
-            let delivery = Delivery::batch(messages.collect());
-            let handling = pin!(self.process(delivery.clone(), &delivery));
-            let handled = with_heartbeats(&received, handling).await;
+            let asked = Delivery::batch(messages.collect());
+            let handled = self.attempt(&received, &asked).await;
             let mut again = Vec::new();
             let mut longest = Duration::ZERO;
             for (index, mut message) in received.into_iter().enumerate() {
                 match self.next_attempt(&mut message, index, &handled) {
-                    None => handled.settle(&mut message, index).await,
+                    None => self.end(&mut message, index, &handled).await,
                     Some(delay) => {
                         longest = longest.max(delay);
                         again.push(message);
@@ -152,25 +172,63 @@ impl Dispatcher {
         }
     }
 
+    /// Handles a message or a batch once. A panic outside of what the chain catches is a failure too.
+    async fn attempt(&self, received: &[Received], asked: &Delivery) -> Handled {
+        let handling = AssertUnwindSafe(async {
+            let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
+            let handling = Handling { dispatcher: self, received, asked };
+            if self.is_bare(received, asked) {
+                // What `process` comes to where nothing stands around it: each future less on the way is felt here.
+                return Handled::without_span(handling.answer_within(delivery, None).await);
+            }
+            with_heartbeats(received, pin!(handling.process(delivery))).await
+        });
+        match handling.catch_unwind().await {
+            Ok(handled) => handled,
+            Err(panic) => {
+                error!(destination = asked.destination(), "telemetry or the framework panicked around a handler; the message follows the failure rule");
+                Handled::without_span(decide(panicked(panic.as_ref()), &Attempts::of(asked)))
+            }
+        }
+    }
+
+    /// Tells the broker what becomes of a message that is not handled again here.
+    async fn end(&self, message: &mut Received, index: usize, handled: &Handled) {
+        let outcome = handled.outcome_of(index);
+        if outcome.extension::<Interrupted>().is_some() {
+            return report_interrupted(message, self.patience(&[]).group);
+        }
+        let is_rejected = matches!(handled.outcome.settlement_of(index), Settlement::Reject { .. });
+        if self.stops_if_unpublishable && is_rejected && outcome.extension::<Unpublishable>().is_some() {
+            return self.alarm.stop(&message.delivery);
+        }
+        if AssertUnwindSafe(handled.settle(message, index)).catch_unwind().await.is_err() {
+            error!(destination = message.delivery.destination(), "settling a message panicked; the broker was not told");
+        }
+    }
+
     /// Waits before messages are handled again here, and returns those that are. One that another member gets is given up at once, so
     /// that nobody waits for it; and when the app ends, those that the broker delivers again.
     async fn pause(&self, mut received: Vec<Received>, delay: Duration) -> Vec<Received> {
-        let due = Instant::now() + delay;
-        let mut phase = self.phase.clone();
-        loop {
-            let stays = |message: &mut Received| !message.needs_settlement() || *phase.borrow() == Phase::Running;
-            received.retain_mut(|message| stays(message) && !message.is_withdrawn());
-            if received.is_empty() || Instant::now() >= due {
-                return received;
+        let due = later(delay);
+        while !received.is_empty() {
+            let patience = self.patience(&received);
+            let left = due.saturating_duration_since(Instant::now());
+            let waited = with_heartbeats(&received, pin!(patience.wait(left))).await;
+            if waited {
+                break;
             }
-            let waiting = async {
-                tokio::select! {
-                    () = sleep_until(due.min(Instant::now() + WITHDRAWAL_CHECK)) => {}
-                    _ = phase.wait_for(|phase| *phase != Phase::Running), if *phase.borrow() == Phase::Running => {}
-                }
-            };
-            with_heartbeats(&received, pin!(waiting)).await;
+            let is_running = self.phase.borrow().is_running();
+            received.retain(|message| !message.is_withdrawn() && (is_running || is_final(message)));
+            if self.phase.borrow().is_aborting() {
+                received.clear();
+            }
         }
+        received
+    }
+
+    fn patience<'a>(&'a self, received: &'a [Received]) -> Patience<'a> {
+        Patience { received, phase: &self.phase, group: self.runtime.source.group.as_deref().unwrap_or_default() }
     }
 
     fn equip(&self, mut delivery: Delivery) -> Delivery {
@@ -178,60 +236,23 @@ impl Dispatcher {
         delivery
     }
 
-    async fn process(&self, mut delivery: Delivery, asked: &Delivery) -> Handled {
-        if let Some(consumer) = &self.consumer {
-            let run = |delivery| self.handle(delivery, asked);
-            let (outcome, settler) = process_with(consumer, delivery, self.scope_use, run).await;
-            return Handled { outcome, settler: Some(settler) };
-        }
-        if let Some(overrides) = self.overrides {
-            delivery.insert_extension(overrides);
-        }
-        let outcome = self.handle(delivery, asked).await;
-        Handled::without_span(outcome)
-    }
-
     /// Whether only the chain stands around the handler: no dead letter, no retry elsewhere, no heartbeats, and no telemetry that has anything to do.
-    fn is_bare(&self, received: &Received) -> bool {
-        let passes =
-            |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(received.delivery.headers());
-        self.may_be_bare && received.heartbeat().is_none() && self.consumer.as_ref().is_none_or(passes)
-    }
-
-    async fn handle(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
-        if self.around.is_empty() {
-            return self.answer(delivery, asked).await;
-        }
-        let inner = Answering { dispatcher: self, asked, scope: delivery.made_scope() };
-        Next::new(&self.around, &inner).run(delivery).await
-    }
-
-    /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. A reply that cannot
-    /// be published fails the delivery like any other error.
-    async fn answer(&self, delivery: Delivery, asked: &Delivery) -> Outcome {
-        let scope = delivery.made_scope();
-        let outcome = Next::new(&self.chain, self).run(delivery).await;
-        if outcome.has_replies() { self.reply(outcome, asked, scope).await } else { outcome }
-    }
-
-    fn reply<'a>(&'a self, outcome: Outcome, asked: &'a Delivery, scope: Option<Scope>) -> BoxFuture<'a, Outcome> {
-        let replying = AssertUnwindSafe(self.replies.publish(outcome, asked, scope)).catch_unwind();
-        Box::pin(
-            replying
-                .map(|replied| decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(asked))),
-        )
+    fn is_bare(&self, received: &[Received], asked: &Delivery) -> bool {
+        let passes = |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(asked.headers());
+        self.may_be_bare
+            && !asked.is_batch()
+            && received.iter().all(|message| message.heartbeat().is_none())
+            && self.consumer.as_ref().is_none_or(passes)
     }
 
     /// Counts the next attempt of a message that is to be handled again here, and returns how long to wait before it; `None` where
     /// the message is to be settled.
     fn next_attempt(&self, message: &mut Received, index: usize, handled: &Handled) -> Option<Duration> {
         let Settlement::Retry { after } = handled.outcome.settlement_of(index) else { return None };
-        match handled.outcome_of(index).extension::<Unforwarded>() {
-            // The same attempt once more. The broker would count it.
-            Some(unforwarded) => message.delivery.insert_extension(*unforwarded),
-            None if self.redelivers => return None,
-            None => message.delivery.count_attempt(),
+        if self.redelivers || handled.outcome_of(index).extension::<Interrupted>().is_some() {
+            return None;
         }
+        message.delivery.count_attempt();
         if let Some(settler) = &handled.settler {
             settler.consumer.count_settlement("retry");
         }
@@ -271,14 +292,75 @@ pub(super) fn record_received(receiving: Receiving, work: &Work) {
     }
 }
 
-impl Endpoint for Dispatcher {
+/// A message or a batch that is being handled, with what stands around its handler.
+struct Handling<'a> {
+    dispatcher: &'a Dispatcher,
+    received: &'a [Received],
+    asked: &'a Delivery,
+}
+
+impl Handling<'_> {
+    async fn process(&self, mut delivery: Delivery) -> Handled {
+        if let Some(consumer) = &self.dispatcher.consumer {
+            let run = |delivery| self.handle(delivery);
+            let (outcome, settler) = process_with(consumer, delivery, self.dispatcher.scope_use, run).await;
+            return Handled { outcome, settler: Some(settler) };
+        }
+        if let Some(overrides) = self.dispatcher.overrides {
+            delivery.insert_extension(overrides);
+        }
+        let outcome = self.handle(delivery).await;
+        Handled::without_span(outcome)
+    }
+
+    async fn handle(&self, delivery: Delivery) -> Outcome {
+        if self.dispatcher.around.is_empty() {
+            return self.answer(delivery).await;
+        }
+        let inner = Answering { handling: self, scope: delivery.made_scope() };
+        Next::new(&self.dispatcher.around, &inner).run(delivery).await
+    }
+
+    /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. What the broker does not
+    /// deliver again is a failure when the app drops its handlers, so that it gets to its dead letter.
+    async fn answer(&self, delivery: Delivery) -> Outcome {
+        let scope = delivery.made_scope();
+        if !self.asked.is_last_attempt() {
+            return self.answer_within(delivery, scope).await;
+        }
+        let answering = Box::pin(self.answer_within(delivery, scope));
+        match until_aborting(&self.dispatcher.phase, answering).await {
+            Some(outcome) => outcome,
+            None => decide(Outcome::failed(cancelled()), &Attempts::of(self.asked)),
+        }
+    }
+
+    /// A reply that can never be published fails the delivery like any other error.
+    async fn answer_within(&self, delivery: Delivery, scope: Option<Scope>) -> Outcome {
+        let outcome = Next::new(&self.dispatcher.chain, self).run(delivery).await;
+        if outcome.has_replies() { self.reply(outcome, scope).await } else { outcome }
+    }
+
+    fn reply(&self, outcome: Outcome, scope: Option<Scope>) -> BoxFuture<'_, Outcome> {
+        let replying = async move {
+            let patience = self.dispatcher.patience(self.received);
+            self.dispatcher.replies.publish(outcome, self.asked, scope, &patience).await
+        };
+        Box::pin(AssertUnwindSafe(replying).catch_unwind().map(|replied| {
+            decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(self.asked))
+        }))
+    }
+}
+
+impl Endpoint for Handling<'_> {
     fn call(&self, mut delivery: Delivery) -> BoxFuture<'_, Outcome> {
+        let handler = &self.dispatcher.handler;
         if !delivery.is_batch() {
-            return self.handler.call(delivery, &());
+            return handler.call(delivery, &());
         }
         let verdicts = Verdicts::default();
         delivery.insert_extension(verdicts.clone());
-        let handled = AssertUnwindSafe(self.handler.call(delivery, &())).catch_unwind();
+        let handled = AssertUnwindSafe(handler.call(delivery, &())).catch_unwind();
         // Caught here already: a panic must not take the verdicts on single messages with it.
         Box::pin(
             handled.map(move |handled| {
@@ -288,33 +370,59 @@ impl Endpoint for Dispatcher {
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
-        Box::pin(self.replies.publisher().publish_envelope(envelope))
+        Box::pin(self.dispatcher.replies.publisher().publish_envelope(envelope))
     }
 
     fn transport(&self) -> &dyn Publish {
-        self.replies.publisher().transport()
+        self.dispatcher.replies.publisher().transport()
+    }
+
+    fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            self.dispatcher.patience(self.received).wait(delay).await
+        })
     }
 }
 
 /// What dead letters and retries elsewhere stand before.
 struct Answering<'a> {
-    dispatcher: &'a Dispatcher,
-    asked: &'a Delivery,
+    handling: &'a Handling<'a>,
     scope: Option<Scope>,
 }
 
 impl Endpoint for Answering<'_> {
     fn call(&self, delivery: Delivery) -> BoxFuture<'_, Outcome> {
-        Box::pin(self.dispatcher.answer(delivery, self.asked))
+        Box::pin(self.handling.answer(delivery))
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         // Like a reply it sees what the handler has changed, whether or not its scope was open before.
         let context = self.scope.as_ref().map(|scope| scope.context().clone());
-        Box::pin(run_in(context, self.dispatcher.publish(envelope)))
+        Box::pin(run_in(context, self.handling.publish(envelope)))
     }
 
     fn transport(&self) -> &dyn Publish {
-        self.dispatcher.transport()
+        self.handling.transport()
+    }
+
+    fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
+        self.handling.wait(delay)
+    }
+}
+
+/// The failure of a message whose handler was dropped at the end of the app.
+fn cancelled() -> Failure {
+    let text = "the app ended before the message was handled, and the broker delivers it no more";
+    Failure::new("cancelled", text).by_framework()
+}
+
+fn report_interrupted(message: &Received, group: &str) {
+    let delivery = &message.delivery;
+    let (destination, attempt) = (delivery.destination(), delivery.attempt());
+    let position = delivery.position().unwrap_or_default();
+    if is_final(message) {
+        error!(destination, group, attempt, position, "a message was not published before the app ended, and the broker delivers it no more");
+    } else {
+        warn!(destination, group, attempt, position, "a message was not published before it was given up here; the broker delivers it again");
     }
 }

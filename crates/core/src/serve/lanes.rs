@@ -5,6 +5,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 
+use super::alarm::Alarm;
 use super::batching::Work;
 use super::dispatch::Dispatcher;
 use super::phase::Phase;
@@ -23,6 +24,7 @@ pub(super) struct Lanes {
     /// How many lanes handle a message at the same time; `None` where nobody bounds it.
     permits: Option<Arc<Semaphore>>,
     phase: watch::Receiver<Phase>,
+    alarm: Alarm,
 }
 
 /// A lane, and the messages that are collected for it.
@@ -45,9 +47,9 @@ struct State {
 }
 
 impl Lanes {
-    pub(super) fn new(most: usize, phase: watch::Receiver<Phase>) -> Self {
+    pub(super) fn new(most: usize, phase: watch::Receiver<Phase>, alarm: Alarm) -> Self {
         let permits = (most <= Semaphore::MAX_PERMITS).then(|| Arc::new(Semaphore::new(most)));
-        Self { by_number: HashMap::new(), collecting: Vec::new(), collected: 0, permits, phase }
+        Self { by_number: HashMap::new(), collecting: Vec::new(), collected: 0, permits, phase, alarm }
     }
 
     /// Takes a message for the end of its lane. It is there at the latest with the next [`flush`](Self::flush).
@@ -77,7 +79,8 @@ impl Lanes {
             if lane.append(collected) {
                 let (lane, dispatcher, permits) = (Arc::clone(lane), Arc::clone(dispatcher), self.permits.clone());
                 let phase = self.phase.clone();
-                tasks.spawn(async move { lane.run(&dispatcher, permits.as_deref(), &phase).await });
+                let running = async move { lane.run(&dispatcher, permits.as_deref(), &phase).await };
+                tasks.spawn(self.alarm.clone().guard(running));
             }
         }
     }
@@ -129,7 +132,7 @@ impl Lane {
                 None => None,
             };
             // No handler begins once the app is ending: what waits is given up.
-            if *phase.borrow() != Phase::Running {
+            if !phase.borrow().is_running() {
                 continue;
             }
             dispatcher.dispatch(Work::Single(received)).await;

@@ -1,22 +1,30 @@
 //! Running an app on a broker: receive, dispatch, settle, and shut down without losing a message.
 
+mod alarm;
 mod batching;
+mod checks;
 mod dispatch;
+mod dropped;
 mod error;
 mod lanes;
+mod patience;
 mod phase;
 mod replies;
 mod running;
 mod settle;
+mod signals;
 mod worker;
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::info;
+
 pub use self::error::{ServeError, ServeErrorKind};
+use self::phase::Deadlines;
 pub use self::running::Running;
 use crate::app::{App, Ready};
 use crate::broker::Broker;
@@ -24,7 +32,7 @@ use crate::broker::Broker;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How long handlers that are still running get at shutdown by default.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Runs an app on a broker; awaiting it runs until a subscription fails or the shutdown signal comes.
 ///
@@ -41,7 +49,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// }
 /// ```
 pub fn serve(broker: impl Broker, app: impl Ready) -> Serve {
-    Serve { broker: Arc::new(broker), app: app.into_app(), signal: None, drain: DRAIN_TIMEOUT }
+    Serve {
+        broker: Arc::new(broker),
+        app: app.into_app(),
+        graceful: Box::pin(pending()),
+        forced: Box::pin(pending()),
+        limit: SHUTDOWN_TIMEOUT,
+    }
 }
 
 /// Is an app that is about to run.
@@ -49,8 +63,9 @@ pub fn serve(broker: impl Broker, app: impl Ready) -> Serve {
 pub struct Serve {
     broker: Arc<dyn Broker>,
     app: App,
-    signal: Option<BoxFuture<()>>,
-    drain: Duration,
+    graceful: BoxFuture<()>,
+    forced: BoxFuture<()>,
+    limit: Duration,
 }
 
 impl Serve {
@@ -65,12 +80,47 @@ impl Serve {
     /// # }
     /// ```
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.signal = Some(Box::pin(signal));
+        self.graceful = Box::pin(signal);
         self
     }
 
-    /// Sets how long handlers that are still running get at shutdown (default 30 s); then they are dropped, their spans end as
-    /// cancelled, and the broker delivers their messages again.
+    /// Ends at once when the future completes during a shutdown: handlers are dropped, nothing more is committed or flushed, and the
+    /// broker delivers again what was not settled.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use throughline_core::{App, broker::Broker, serve};
+    /// # async fn first() {}
+    /// # async fn second() {}
+    /// # async fn run(broker: impl Broker, app: App) -> Result<(), throughline_core::ServeError> {
+    /// serve(broker, app).with_graceful_shutdown(first()).with_forced_shutdown(second()).await
+    /// # }
+    /// ```
+    pub fn with_forced_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.forced = Box::pin(signal);
+        self
+    }
+
+    /// Shuts down at Ctrl-C or SIGTERM, also while the app still starts; a second one ends at once.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use throughline_core::{App, broker::Broker, serve};
+    /// # async fn run(broker: impl Broker, app: App) -> Result<(), throughline_core::ServeError> {
+    /// serve(broker, app).with_signals().await
+    /// # }
+    /// ```
+    pub fn with_signals(self) -> Self {
+        self.with_graceful_shutdown(signals::termination()).with_forced_shutdown(signals::termination())
+    }
+
+    /// Sets how long the whole end may take (default 25 s, below the 30 s that orchestrators usually grant).
+    ///
+    /// Handlers get all of it but a fifth, of which no more than 5 s are kept: then they are dropped, and their spans end as cancelled.
+    /// What is kept is for telling the broker, committing and flushing. What is not settled by then the broker delivers again, where it
+    /// does so.
     ///
     /// # Examples
     ///
@@ -78,11 +128,11 @@ impl Serve {
     /// # use std::time::Duration;
     /// # use throughline_core::{App, broker::Broker, serve};
     /// # async fn run(broker: impl Broker, app: App) -> Result<(), throughline_core::ServeError> {
-    /// serve(broker, app).drain_timeout(Duration::from_secs(5)).await
+    /// serve(broker, app).shutdown_timeout(Duration::from_secs(5)).await
     /// # }
     /// ```
-    pub fn drain_timeout(mut self, limit: Duration) -> Self {
-        self.drain = limit;
+    pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -102,7 +152,7 @@ impl Serve {
     /// # }
     /// ```
     pub async fn start(self) -> Result<Running, ServeError> {
-        Running::start(self.broker, self.app, self.drain).await
+        Running::start(self.broker, self.app, self.limit).await
     }
 }
 
@@ -110,14 +160,26 @@ impl IntoFuture for Serve {
     type Output = Result<(), ServeError>;
     type IntoFuture = BoxFuture<Self::Output>;
 
-    fn into_future(mut self) -> Self::IntoFuture {
-        let signal = self.signal.take().unwrap_or_else(|| Box::pin(std::future::pending()));
-        Box::pin(async move { self.start().await?.run_until(signal).await })
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { broker, app, mut graceful, mut forced, limit } = self;
+            let starting = Running::start(Arc::clone(&broker), app, limit);
+            let running = tokio::select! {
+                biased;
+                // A start that waits for a broker must not outlast the signal: what has begun is dropped.
+                () = &mut graceful => {
+                    info!("the app is stopped before it has started");
+                    return running::close(&*broker, Deadlines::of(limit), &mut forced).await;
+                }
+                started = starting => started?,
+            };
+            running.run_until_forced(graceful, forced).await
+        })
     }
 }
 
 impl fmt::Debug for Serve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serve").field("app", &self.app).field("drain", &self.drain).finish_non_exhaustive()
+        f.debug_struct("Serve").field("app", &self.app).field("shutdown_timeout", &self.limit).finish_non_exhaustive()
     }
 }

@@ -1,10 +1,16 @@
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
-use tracing::debug;
+use tracing::{debug, error, warn};
 
-use crate::broker::PublishError;
+use super::patience::Patience;
+use crate::broker::{PublishError, PublishErrorKind};
+use crate::causes::Causes;
 use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
-use crate::middleware::Settler;
+use crate::middleware::{Backoff, Interrupted, Outlet as _, Settler, panic_failure, unpublishable};
 use crate::publish::Publisher;
 use crate::telemetry::Scope;
 
@@ -12,6 +18,22 @@ use crate::telemetry::Scope;
 pub(super) struct Replies {
     publisher: Publisher,
     destinations: Vec<Destination>,
+}
+
+/// Why a reply is not out.
+enum Unanswered {
+    Failed(Failure),
+    /// The app ends, or another member of the group gets the message.
+    Interrupted,
+}
+
+/// Where a reply goes, and whose choice that is.
+#[derive(Clone, Copy)]
+enum Addressee<'a> {
+    /// The handler named it in the reply.
+    Itself,
+    Requester(&'a Destination),
+    Subscription(&'a Destination),
 }
 
 impl Replies {
@@ -23,8 +45,15 @@ impl Replies {
         &self.publisher
     }
 
-    /// Publishes all replies of an outcome and returns when they are confirmed; one that fails makes its outcome a failure.
-    pub(super) async fn publish(&self, outcome: Outcome, asked: &Delivery, scope: Option<Scope>) -> Outcome {
+    /// Publishes all replies of an outcome and returns when they are confirmed. What fails is published again, not handled again; what
+    /// can never be published makes its outcome a failure.
+    pub(super) async fn publish(
+        &self,
+        outcome: Outcome,
+        asked: &Delivery,
+        scope: Option<Scope>,
+        patience: &Patience<'_>,
+    ) -> Outcome {
         // Where telemetry is ordinary middleware, its span has ended by now and is the parent all the same (SPAN-38).
         let inner = outcome.extension::<Settler>().and_then(|settler| settler.scope.clone());
         let asked_for = outcome.surroundings().and_then(Scope::from_surroundings);
@@ -32,56 +61,159 @@ impl Replies {
         let context = scope.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
         let of_messages = scope.as_ref().map_or(&[][..], Scope::members);
         let (outcome, each) = outcome.take_each();
-        let was_acked = *outcome.settlement() == Settlement::Ack;
-        let outcome = self.settle_replies(outcome, asked).with_context(context.clone()).await;
-        let has_failed = was_acked && *outcome.settlement() != Settlement::Ack;
+        let was_acked = is_acked(&outcome);
+        let outcome = self.settle_replies(outcome, asked, patience).with_context(context.clone()).await;
+        let has_failed = was_acked && !is_acked(&outcome);
         let mut settled = Vec::with_capacity(each.len());
         for (index, own) in each.into_iter().enumerate() {
             let message = asked.messages().get(index).unwrap_or(asked);
             let context = of_messages.get(index).map_or(&context, Scope::context).clone();
             settled.push(match own {
                 // The reply of the whole batch is lost with them, so they do not stay acknowledged.
-                Some(own) if has_failed && *own.settlement() == Settlement::Ack => None,
-                Some(own) => Some(self.settle_replies(own, message).with_context(context).await),
+                Some(own) if has_failed && is_acked(&own) => None,
+                Some(own) => Some(self.settle_replies(own, message, patience).with_context(context).await),
                 None => None,
             });
         }
         outcome.with_each(settled)
     }
 
-    /// Publishes the replies of one outcome; one that fails makes it a failure.
-    async fn settle_replies(&self, mut outcome: Outcome, asked: &Delivery) -> Outcome {
+    /// Publishes the replies of one outcome.
+    async fn settle_replies(&self, mut outcome: Outcome, asked: &Delivery, patience: &Patience<'_>) -> Outcome {
         let replies = outcome.take_replies();
-        if *outcome.settlement() != Settlement::Ack {
+        if !is_acked(&outcome) {
             return outcome;
         }
         for reply in replies {
-            if let Err(error) = self.reply(reply, asked).await {
-                return Outcome::failed(Failure::new(error.error_type().to_owned(), error).by_framework());
+            match self.reply(reply, asked, patience).await {
+                Ok(()) => {}
+                Err(Unanswered::Failed(failure)) if failure.is_retryable() => return Outcome::failed(failure),
+                Err(Unanswered::Failed(failure)) => {
+                    let why = format!("its reply cannot be published ({})", failure.error_type());
+                    return unpublishable(Outcome::failed(failure), asked, &why);
+                }
+                Err(Unanswered::Interrupted) => {
+                    outcome.insert_extension(Interrupted);
+                    return outcome;
+                }
             }
         }
         outcome
     }
 
     /// Sends a reply where the subscription says and to the requester; an addressed one goes where it says itself.
-    async fn reply(&self, reply: Envelope, asked: &Delivery) -> Result<(), PublishError> {
+    async fn reply(&self, reply: Envelope, asked: &Delivery, patience: &Patience<'_>) -> Result<(), Unanswered> {
         let reply = match asked.correlation_id() {
             Some(id) if reply.correlation_id().is_none() => reply.with_correlation_id(id),
             _ => reply,
         };
         if reply.is_addressed() {
-            return self.publisher.publish_envelope(reply).await.map(drop);
+            return self.send(&reply, Addressee::Itself, asked, patience).await;
         }
-        let destinations: Vec<&Destination> = self.destinations.iter().chain(asked.reply_to()).collect();
-        if destinations.is_empty() {
+        let own = self.destinations.iter().map(Addressee::Subscription);
+        let mut goes_nowhere = true;
+        for addressee in own.chain(asked.reply_to().map(Addressee::Requester)) {
+            goes_nowhere = false;
+            self.send(&reply, addressee, asked, patience).await?;
+        }
+        if goes_nowhere {
             debug!(
                 destination = asked.destination(),
                 "a reply has nowhere to go: nobody asked, and the subscription has no `reply_to`"
             );
         }
-        for destination in destinations {
-            self.publisher.publish_envelope(reply.clone().with_destination(destination.clone())).await?;
-        }
         Ok(())
     }
+
+    /// Publishes a reply until it is confirmed. In a transaction what was published before would go with it, so there the message is
+    /// handled again.
+    async fn send(
+        &self,
+        reply: &Envelope,
+        addressee: Addressee<'_>,
+        asked: &Delivery,
+        patience: &Patience<'_>,
+    ) -> Result<(), Unanswered> {
+        // The messages of a batch that are left once some of them are out.
+        let mut left: Option<Envelope> = None;
+        let mut refused = None;
+        for tries in 1_u32.. {
+            let envelope = left.clone().unwrap_or_else(|| addressee.address(reply.clone()));
+            let place = envelope.destination().clone();
+            let publishing = self.publisher.publish_envelope(envelope);
+            let failure = match AssertUnwindSafe(publishing).catch_unwind().await {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) if addressee.is_gone(&error) => {
+                    report_gone(asked, patience.group, &error);
+                    return Ok(());
+                }
+                Ok(Err(error)) => {
+                    if !error.failed().is_empty() {
+                        left = Some(rest_of(left.as_ref().unwrap_or(reply), place.clone(), &error));
+                        let is_permanent = |(_, part): &(usize, PublishError)| part.is_permanent();
+                        refused = refused.or(error.failed().iter().any(is_permanent).then(|| error.error_type().to_owned()));
+                    }
+                    error.into_failure()
+                }
+                Err(panic) => panic_failure(panic.as_ref()),
+            };
+            let delay = Backoff::default().delay(tries);
+            report(asked, patience.group, &place, &failure, tries, delay);
+            if !failure.is_retryable() || self.publisher.transport().is_atomic() {
+                return Err(Unanswered::Failed(failure));
+            }
+            if !patience.wait(delay).await {
+                return Err(Unanswered::Interrupted);
+            }
+        }
+        match refused {
+            Some(error_type) => {
+                let failure = Failure::new(error_type, "some messages of a reply can never be published").permanent();
+                Err(Unanswered::Failed(failure.by_framework()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Addressee<'_> {
+    fn address(self, reply: Envelope) -> Envelope {
+        match self {
+            Self::Itself => reply,
+            Self::Requester(to) | Self::Subscription(to) => reply.with_destination(to.clone()),
+        }
+    }
+
+    /// Tells whether nobody can be answered there, which is the requester's fault and not the message's.
+    fn is_gone(self, error: &PublishError) -> bool {
+        let is_denied = matches!(error.kind(), PublishErrorKind::NotFound | PublishErrorKind::Unauthorized);
+        matches!(self, Self::Requester(_)) && (is_denied || error.is_permanent())
+    }
+}
+
+/// Returns the messages of a batch that failed and may still be published.
+fn rest_of(reply: &Envelope, place: Destination, error: &PublishError) -> Envelope {
+    let may_pass = error.failed().iter().filter(|(_, error)| !error.is_permanent());
+    Envelope::batch(place, may_pass.filter_map(|(index, _)| reply.messages().get(*index).cloned()))
+}
+
+fn is_acked(outcome: &Outcome) -> bool {
+    *outcome.settlement() == Settlement::Ack
+}
+
+fn report(asked: &Delivery, group: &str, place: &Destination, failure: &Failure, tries: u32, delay: Duration) {
+    let (destination, attempt) = (asked.destination(), asked.attempt());
+    let (place, error) = (place.name(), Causes(failure.error()));
+    if failure.is_retryable() {
+        warn!(destination, group, attempt, place, tries, ?delay, %error, "a reply was not published and is tried again");
+    } else {
+        let position = asked.position().unwrap_or_default();
+        error!(destination, group, attempt, place, position, %error, "a reply can never be published and is not tried again");
+    }
+}
+
+fn report_gone(asked: &Delivery, group: &str, error: &PublishError) {
+    let (destination, attempt) = (asked.destination(), asked.attempt());
+    let error = Causes(error);
+    warn!(destination, group, attempt, %error, "the requester's address cannot be published to; the message counts as handled");
 }

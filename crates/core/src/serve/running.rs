@@ -1,22 +1,27 @@
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending, ready};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tokio::time::{sleep_until, timeout_at};
+use tracing::error;
 
+use super::alarm::{Alarm, Cause};
+use super::checks;
 use super::dispatch::Dispatcher;
 use super::error::{ServeError, ServeErrorKind};
-use super::phase::Phase;
+use super::phase::{Deadlines, Phase};
 use super::worker::Worker;
 use crate::app::App;
-use crate::broker::{Broker, BrokerError, BrokerErrorKind, Subscription};
-use crate::extract::Shape;
-use crate::handler::RouteOptions;
+use crate::broker::{Broker, BrokerError, BrokerErrorKind, RouteOfApp};
 
-/// Is an app that runs in the background; its subscriptions are active. Dropped, it stops at once and the broker delivers
+/// How much longer than its deadline an adapter may take to say why it has not ended.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// An app that runs in the background; its subscriptions are active. Dropped, it stops at once and the broker delivers
 /// unsettled messages again.
 ///
 /// # Examples
@@ -33,39 +38,30 @@ pub struct Running {
     broker: Arc<dyn Broker>,
     workers: JoinSet<(String, Result<(), BrokerError>)>,
     phase: watch::Sender<Phase>,
-    drain: Duration,
+    /// What ends the app from within.
+    causes: mpsc::UnboundedReceiver<Cause>,
+    limit: Duration,
+    /// Known to the other apps of the connection for as long as this one runs.
+    _routes: Arc<Vec<RouteOfApp>>,
 }
 
 impl Running {
-    pub(super) async fn start(broker: Arc<dyn Broker>, app: App, drain: Duration) -> Result<Self, ServeError> {
+    pub(super) async fn start(broker: Arc<dyn Broker>, app: App, limit: Duration) -> Result<Self, ServeError> {
         let instrumentation = app.instrumentation();
         let entries = app.into_entries();
-        for entry in &entries {
-            check_shape(&entry.subscription, &entry.options)?;
-        }
-        let subscriptions: Vec<&Subscription> = entries.iter().map(|entry| &entry.subscription).collect();
-        broker.check(&subscriptions).map_err(|error| {
-            ServeError::broker(
-                ServeErrorKind::Configuration,
-                "the subscriptions contradict each other".to_owned(),
-                error,
-            )
-        })?;
+        let routes = checks::check(&*broker, &entries)?;
         let (phase, _) = watch::channel(Phase::Running);
+        let (cause, causes) = mpsc::unbounded_channel();
         let mut ready = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.subscription.destination().to_owned();
-            let mut subscriber = broker.subscribe(&entry.subscription).await.map_err(|error| {
-                let kind = match error.kind() {
-                    BrokerErrorKind::Configuration => ServeErrorKind::Configuration,
-                    _ => ServeErrorKind::Subscribe,
-                };
-                ServeError::broker(kind, format!("cannot subscribe to `{name}`"), error)
-            })?;
+            let mut subscriber =
+                broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
             if let Some(instrumentation) = &instrumentation {
                 subscriber.observe(Arc::new(instrumentation.consumer(subscriber.source())));
             }
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
+            let alarm = Alarm::new(&name, cause.clone());
             let dispatcher = Dispatcher::new(
                 &*subscriber,
                 transport,
@@ -73,17 +69,19 @@ impl Running {
                 entry.options,
                 instrumentation.as_ref(),
                 phase.subscribe(),
+                alarm.clone(),
             );
-            ready.push((name, Worker::new(subscriber, dispatcher, entry.subscription.batch(), phase.subscribe())));
+            let batch = entry.subscription.batch();
+            ready.push((name, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
         }
         let mut workers = JoinSet::new();
         for (name, worker) in ready {
             workers.spawn(async move { (name, worker.run().await) });
         }
-        Ok(Self { broker, workers, phase, drain })
+        Ok(Self { broker, workers, phase, causes, limit, _routes: routes })
     }
 
-    /// Shuts down: stops taking messages, lets running handlers finish within the drain timeout, settles, and closes the broker.
+    /// Shuts down: stops taking messages, lets running handlers finish within the shutdown timeout, settles, and closes the broker.
     ///
     /// # Errors
     ///
@@ -98,7 +96,7 @@ impl Running {
     /// # }
     /// ```
     pub async fn shutdown(self) -> Result<(), ServeError> {
-        self.run_until(std::future::ready(())).await
+        self.run_until(ready(())).await
     }
 
     /// Runs until the future ends or a subscription fails, then shuts down.
@@ -115,37 +113,58 @@ impl Running {
     /// serve(broker, app).start().await?.run_until(async { let _ = stop.await; }).await
     /// # }
     /// ```
-    pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let mut failed = None;
-        tokio::pin!(signal);
-        loop {
-            tokio::select! {
-                biased;
-                Some(ended) = self.workers.join_next() => {
-                    failed = failed.or_else(|| failure(ended));
-                    if failed.is_some() {
-                        break;
-                    }
-                }
-                () = &mut signal => break,
-            }
-        }
-        let drained = self.drain().await;
-        let closed = self.broker.shutdown().await.map_err(|error| {
-            ServeError::broker(ServeErrorKind::Shutdown, "the broker could not be closed".to_owned(), error)
-        });
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), ServeError> {
+        self.run_until_forced(signal, pending()).await
+    }
+
+    /// Runs as [`run_until`](Self::run_until) does, but ends at once when the second future completes during the shutdown.
+    pub(super) async fn run_until_forced(
+        mut self,
+        signal: impl Future<Output = ()>,
+        forced: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let failed = self.run_on(pin!(signal)).await;
+        let mut forced = pin!(forced);
+        let deadlines = Deadlines::of(self.limit);
+        let drained = tokio::select! {
+            biased;
+            () = &mut forced => return Err(was_forced()),
+            drained = self.drain(deadlines) => drained,
+        };
+        let closed = close(&*self.broker, deadlines, &mut forced).await;
         match failed.or(drained) {
             Some(error) => Err(error),
             None => closed,
         }
     }
 
+    /// Waits for the end, and returns the error where it came from within.
+    async fn run_on(&mut self, mut signal: Pin<&mut impl Future<Output = ()>>) -> Option<ServeError> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = self.workers.join_next() => {
+                    let failed = failure(ended);
+                    if failed.is_some() {
+                        return failed;
+                    }
+                }
+                Some(cause) = self.causes.recv() => return match cause {
+                    // Why, its worker says at its end.
+                    Cause::Ended => None,
+                    Cause::Stopped(name, error) => Some(ended_with(&name, error)),
+                },
+                () = &mut signal => return None,
+            }
+        }
+    }
+
     /// Lets the workers finish; those that do not in time drop their handlers.
-    async fn drain(&mut self) -> Option<ServeError> {
-        self.phase.send_replace(Phase::Draining);
+    async fn drain(&mut self, deadlines: Deadlines) -> Option<ServeError> {
+        self.phase.send_replace(Phase::Draining(deadlines));
         let mut failed = None;
-        let deadline = tokio::time::sleep(self.drain);
-        tokio::pin!(deadline);
+        // Later than the workers give up by themselves.
+        let last = deadlines.commit + deadlines.end.duration_since(deadlines.commit) / 2;
         loop {
             tokio::select! {
                 biased;
@@ -153,42 +172,74 @@ impl Running {
                     Some(ended) => failed = failed.or_else(|| failure(ended)),
                     None => return failed,
                 },
-                () = &mut deadline, if *self.phase.borrow() == Phase::Draining => {
-                    warn!(limit = ?self.drain, "handlers still run after the drain timeout and are dropped; their messages are delivered again");
-                    self.phase.send_replace(Phase::Aborting);
+                () = sleep_until(deadlines.handlers), if !self.phase.borrow().is_aborting() => {
+                    self.phase.send_replace(Phase::Aborting(deadlines));
+                }
+                () = sleep_until(last) => {
+                    let subscriptions = self.workers.len();
+                    error!(subscriptions, limit = ?self.limit, "subscriptions did not end within the shutdown timeout and are left behind");
+                    self.workers.abort_all();
+                    return failed.or_else(|| Some(not_ended(subscriptions, self.limit)));
                 }
             }
         }
     }
 }
 
+/// Flushes what was published and closes the broker, in what is left of the time.
+pub(super) async fn close(
+    broker: &dyn Broker,
+    deadlines: Deadlines,
+    forced: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<(), ServeError> {
+    let not_closed =
+        |error| ServeError::broker(ServeErrorKind::Shutdown, "the broker could not be closed".to_owned(), error);
+    tokio::select! {
+        biased;
+        () = forced => Err(was_forced()),
+        // An adapter that ends in time says more than this does.
+        closed = timeout_at(deadlines.end + GRACE, broker.shutdown(deadlines.end)) => match closed {
+            Ok(closed) => closed.map_err(not_closed),
+            Err(_) => {
+                let message = "what was published last may not have been sent within the shutdown timeout";
+                Err(not_closed(BrokerError::new(BrokerErrorKind::Timeout, "timeout", message)))
+            }
+        },
+    }
+}
+
+fn not_subscribed(name: &str, error: BrokerError) -> ServeError {
+    let kind = match error.kind() {
+        BrokerErrorKind::Configuration => ServeErrorKind::Configuration,
+        _ => ServeErrorKind::Subscribe,
+    };
+    ServeError::broker(kind, format!("cannot subscribe to `{name}`"), error)
+}
+
+fn was_forced() -> ServeError {
+    let message = "a second signal ended the app before its shutdown was done: what is not settled is delivered again";
+    let error = BrokerError::new(BrokerErrorKind::Ended, "forced", message);
+    ServeError::broker(ServeErrorKind::Shutdown, "the shutdown was cut short".to_owned(), error)
+}
+
+fn not_ended(subscriptions: usize, limit: Duration) -> ServeError {
+    let message = format!("{subscriptions} subscriptions did not end within the {limit:?} of the shutdown");
+    let error = BrokerError::new(BrokerErrorKind::Timeout, "timeout", message);
+    ServeError::broker(ServeErrorKind::Shutdown, "the app did not end in time".to_owned(), error)
+}
+
+fn ended_with(name: &str, error: BrokerError) -> ServeError {
+    ServeError::broker(ServeErrorKind::Ended, format!("the subscription to `{name}` ended"), error)
+}
+
 fn failure(ended: Result<(String, Result<(), BrokerError>), tokio::task::JoinError>) -> Option<ServeError> {
     match ended {
         Ok((_, Ok(()))) => None,
-        Ok((name, Err(error))) => {
-            let message = format!("the subscription to `{name}` ended");
-            Some(ServeError::broker(ServeErrorKind::Ended, message, error))
-        }
+        Ok((name, Err(error))) => Some(ended_with(&name, error)),
         Err(panic) => {
             let error = BrokerError::new(BrokerErrorKind::Ended, "panic", "the adapter panicked while receiving");
             Some(ServeError::broker(ServeErrorKind::Ended, "a subscription ended".to_owned(), error.with_source(panic)))
         }
-    }
-}
-
-/// A handler of batches needs a subscription that batches, and the other way round.
-fn check_shape(subscription: &Subscription, options: &RouteOptions) -> Result<(), ServeError> {
-    let name = subscription.destination();
-    match (options.shape, subscription.batch()) {
-        (Shape::Batch, None) => Err(ServeError::configuration(format!(
-            "the handler of `{name}` takes a batch, but its subscription hands over single messages: \
-             add `.batch(100, Duration::from_millis(50))` to the subscription"
-        ))),
-        (Shape::Single, Some(_)) => Err(ServeError::configuration(format!(
-            "the subscription to `{name}` hands over batches, but its handler takes a single message: \
-             take `Batch<T>` instead of `T`, or remove `.batch(..)`"
-        ))),
-        _ => Ok(()),
     }
 }
 

@@ -1,17 +1,20 @@
-use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, timeout_at};
+use tracing::error;
 
+use super::alarm::Alarm;
 use super::batching::{Batcher, Work};
 use super::dispatch::{Dispatcher, record_received};
 use super::lanes::Lanes;
-use super::phase::Phase;
-use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
+use super::phase::{Deadlines, Phase, until_aborting};
+use crate::broker::{BatchPolicy, BrokerError, BrokerErrorKind, Received, Subscriber};
 
 /// The receive loop of one subscription.
 pub(super) struct Worker {
@@ -19,6 +22,9 @@ pub(super) struct Worker {
     dispatcher: Arc<Dispatcher>,
     batcher: Batcher,
     phase: watch::Receiver<Phase>,
+    alarm: Alarm,
+    /// How long the end of the app may take.
+    limit: Duration,
     running: JoinSet<()>,
     /// From the first message of a lane on.
     lanes: Option<Lanes>,
@@ -30,44 +36,75 @@ impl Worker {
         dispatcher: Dispatcher,
         batch: Option<BatchPolicy>,
         phase: watch::Receiver<Phase>,
+        alarm: Alarm,
+        limit: Duration,
     ) -> Self {
         let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch));
-        Self { subscriber, dispatcher, batcher, phase, running: JoinSet::new(), lanes: None }
+        Self { subscriber, dispatcher, batcher, phase, alarm, limit, running: JoinSet::new(), lanes: None }
     }
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
         let result = self.take_messages().await;
+        if result.is_err() {
+            self.alarm.ended();
+        }
         if let Some(lanes) = &mut self.lanes {
             lanes.give_back();
         }
-        self.subscriber.close().await;
+        let deadlines = self.deadlines();
+        until_aborting(&self.phase, self.subscriber.close(deadlines.handlers)).await;
         self.handle_the_rest().await;
-        self.finish().await;
-        let finished = self.subscriber.finish().await;
+        self.finish_handlers().await;
+        self.count_the_rest().await;
+        let deadlines = self.deadlines();
+        let finished = match timeout_at(deadlines.commit, self.subscriber.finish(deadlines.commit)).await {
+            Ok(finished) => finished,
+            Err(_) => Err(not_finished(self.limit)),
+        };
+        let source = self.subscriber.source();
+        let group = source.group.as_deref().unwrap_or_default();
+        let destination = source.template.as_deref().or(source.destination.as_deref()).unwrap_or_default();
+        self.dispatcher.dropped.report(destination, group, self.limit);
         result.and(finished)
+    }
+
+    /// Those of the app's end; where the subscription has ended alone, of an end that begins now.
+    fn deadlines(&self) -> Deadlines {
+        self.phase.borrow().deadlines().unwrap_or_else(|| Deadlines::of(self.limit))
     }
 
     /// Handles what is taken already: a batch that was being collected, and messages that cannot be given back.
     async fn handle_the_rest(&mut self) {
-        while let Some(received) = self.subscriber.drain().await {
+        while let Some(Some(received)) = until_aborting(&self.phase, self.subscriber.drain()).await {
             if let Some(full) = self.batcher.push(received) {
-                if self.lanes.is_none() {
-                    wait_for_room(&mut self.running, self.dispatcher.concurrency()).await;
-                }
-                self.dispatch(full).await;
-            }
-            if *self.phase.borrow() == Phase::Aborting {
-                return;
+                self.dispatch_the_rest(full).await;
             }
         }
         if let Some(rest) = self.batcher.take() {
-            self.dispatch(rest).await;
+            self.dispatch_the_rest(rest).await;
+        }
+    }
+
+    async fn dispatch_the_rest(&mut self, work: Work) {
+        if self.lanes.is_none() {
+            let most = self.dispatcher.concurrency();
+            until_aborting(&self.phase, wait_for_room(&mut self.running, most)).await;
+        }
+        self.dispatch(work).await;
+    }
+
+    /// Counts what the subscriber still holds after an abort.
+    async fn count_the_rest(&mut self) {
+        while self.phase.borrow().is_aborting() {
+            // What is not here at once does not come any more.
+            let Some(Some(received)) = self.subscriber.drain().now_or_never() else { return };
+            self.dispatcher.dropped.count(1, !received.needs_settlement());
         }
     }
 
     async fn take_messages(&mut self) -> Result<(), BrokerError> {
         let mut phase = self.phase.clone();
-        let mut stopping = pin!(phase.wait_for(|phase| *phase != Phase::Running));
+        let mut stopping = pin!(phase.wait_for(|phase| !phase.is_running()));
         // Whether the end has come is asked in one step; a future waits for it only where this task waits as well.
         while matches!(self.phase.has_changed(), Ok(false)) {
             if self.lanes.is_some() {
@@ -113,47 +150,51 @@ impl Worker {
         };
         if self.dispatcher.concurrency() > 1 && self.lanes.is_none() {
             let dispatcher = Arc::clone(&self.dispatcher);
-            self.running.spawn(async move { dispatcher.dispatch(work).await });
+            self.running.spawn(self.alarm.clone().guard(async move { dispatcher.dispatch(work).await }));
             return;
         }
-        let mut handling = pin!(self.dispatcher.dispatch(work));
-        // Many handlers never wait; an abort can reach only those that do.
-        if poll_fn(|context| Poll::Ready(handling.as_mut().poll(context))).await.is_ready() {
-            return;
-        }
-        let mut phase = self.phase.clone();
-        tokio::select! {
-            biased;
-            () = handling => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Aborting) => {}
-        }
+        self.dispatcher.dispatch(work).await;
     }
 
     /// Where lanes are followed: not at the end, when what cannot be given back is handled in its order.
     fn lane_of(&self, work: &Work) -> Option<u32> {
         let Work::Single(received) = work else { return None };
-        received.lane().filter(|_| self.dispatcher.concurrency() > 1 && *self.phase.borrow() == Phase::Running)
+        received.lane().filter(|_| self.dispatcher.concurrency() > 1 && self.phase.borrow().is_running())
     }
 
     fn follow_lane(&mut self, number: u32, received: Received) {
-        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(self.dispatcher.concurrency(), self.phase.clone()));
+        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(self.dispatcher.concurrency(), self.phase.clone(), self.alarm.clone()));
         lanes.push(number, received, &self.dispatcher, &mut self.running);
     }
 
-    async fn finish(&mut self) {
-        let mut phase = self.phase.clone();
+    /// Waits for the handlers. They end by themselves when the app drops them; one that never lets go of its thread is left behind.
+    async fn finish_handlers(&mut self) {
         loop {
+            // With the phase the deadline comes, or an earlier one.
+            let deadline = self.deadlines().commit;
+            let mut phase = self.phase.clone();
+            phase.mark_unchanged();
             tokio::select! {
                 biased;
                 ended = self.running.join_next() => if ended.is_none() { return },
-                _ = phase.wait_for(|phase| *phase == Phase::Aborting), if *self.phase.borrow() != Phase::Aborting => {}
-            }
-            if *self.phase.borrow() == Phase::Aborting {
-                self.running.shutdown().await;
-                return;
+                _ = phase.changed() => {}
+                () = tokio::time::sleep_until(deadline), if deadline <= Instant::now() || phase.borrow().is_aborting() => {
+                    let handlers = self.running.len();
+                    error!(handlers, "handlers do not end although they were dropped: they block their threads");
+                    self.running.abort_all();
+                    return;
+                }
             }
         }
     }
+}
+
+fn not_finished(limit: Duration) -> BrokerError {
+    let message = format!(
+        "the broker was not told of the last settlements within the {limit:?} of the shutdown: their messages come again; look \
+         whether the broker can be reached, or raise `shutdown_timeout`"
+    );
+    BrokerError::new(BrokerErrorKind::Timeout, "timeout", message)
 }
 
 fn reap(running: &mut JoinSet<()>) {

@@ -130,12 +130,12 @@ impl Subscriber for TransactionSubscriber {
         }
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _deadline: Instant) {
         self.units.close();
         self.consumer.close();
     }
 
-    async fn finish(&mut self) -> Result<(), BrokerError> {
+    async fn finish(&mut self, _deadline: Instant) -> Result<(), BrokerError> {
         // What an aborted handler published, or what is still being committed.
         let aborted = match timeout(FINISH_WAIT, self.units.perform(Units::take_back)).await {
             Ok(aborted) => aborted,

@@ -17,6 +17,8 @@ const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 pub(crate) struct Queue {
     group: Option<Arc<str>>,
     patterns: Vec<Pattern>,
+    /// How often a message is delivered at most.
+    delivery_limit: Option<u32>,
     ledger: Arc<Ledger>,
     /// Wakes one member for a message that is ready, and all of them for a change of what they wait for.
     changed: Notify,
@@ -81,6 +83,7 @@ impl Queue {
         Self {
             group: group_of(subscription).map(Arc::from),
             patterns: subscription.patterns().to_vec(),
+            delivery_limit: subscription.delivery_limit(),
             ledger: Arc::clone(ledger),
             changed: Notify::new(),
             state: Mutex::default(),
@@ -99,6 +102,11 @@ impl Queue {
     /// Tells whether messages sent to `name` go here: the name matches and there is someone to take them.
     pub(super) fn wants(&self, name: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(name)) && lock(&self.state).members.live > 0
+    }
+
+    /// Whether a message is not delivered again after this attempt.
+    pub(crate) fn is_last(&self, attempt: u32) -> bool {
+        self.delivery_limit.is_some_and(|most| attempt >= most)
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -192,7 +200,11 @@ impl Queue {
         state.members.served_last = Some(member);
         drop(state);
         let settle: Arc<Self> = Arc::clone(self);
-        Taken::Message(Received::new(held.message.into_delivery()).with_settle(settle, held.place))
+        let mut delivery = held.message.into_delivery();
+        if self.is_last(delivery.attempt()) {
+            delivery = delivery.with_last_attempt();
+        }
+        Taken::Message(Received::new(delivery).with_settle(settle, held.place))
     }
 
     /// Returns what [`wait`](Self::wait) waits for.

@@ -249,7 +249,7 @@ async fn a_closed_member_leaves_its_messages_to_the_group() {
     publish(&memory, "orders", "1").await;
     publish(&memory, "orders", "2").await;
     let in_hand = next(&mut one).await;
-    one.close().await;
+    one.close(tokio::time::Instant::now()).await;
     drop(in_hand);
     assert_eq!([next_body(&mut two).await, next_body(&mut two).await], ["1", "2"]);
     assert_eq!(one.receive().await.err().map(|error| error.kind()), Some(BrokerErrorKind::Ended));
@@ -262,7 +262,7 @@ async fn what_the_last_member_leaves_waits_for_the_next_one() {
     publish(&memory, "orders", "1").await;
     publish(&memory, "orders", "2").await;
     let in_hand = next(&mut old).await;
-    old.close().await;
+    old.close(tokio::time::Instant::now()).await;
     publish(&memory, "orders", "nobody is there").await;
     let mut new = subscribe(&memory, Channel::new("orders").group("g")).await;
     drop(in_hand);
@@ -304,7 +304,7 @@ async fn a_group_goes_on_with_new_members_after_a_stop() {
     publish(&memory, "orders", "1").await;
     memory.stop();
     let mut new = subscribe(&memory, Channel::new("orders").group("g")).await;
-    old.close().await;
+    old.close(tokio::time::Instant::now()).await;
     publish(&memory, "orders", "2").await;
     assert_eq!([next_body(&mut new).await, next_body(&mut new).await], ["1", "2"]);
     assert!(alone.receive().await.is_err());

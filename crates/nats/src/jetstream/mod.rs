@@ -15,7 +15,7 @@ use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subsc
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub(crate) use self::consumer::filters;
 use self::inflow::Inflow;
@@ -122,7 +122,7 @@ impl Subscriber for StreamSubscriber {
         Some(message.map(|message| self.received(message)))
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _deadline: Instant) {
         self.keeper.abort();
         let left = self.inflow.lock().await.drain().await;
         for message in &left {

@@ -130,7 +130,7 @@ macro_rules! __behaviour_cases {
             a_chain_of_replies_is_one_trace_and_carries_the_baggage,
             a_failing_handler_is_tried_again_and_the_attempt_is_counted,
             a_handler_of_single_messages_on_a_batched_subscription_is_refused_at_start,
-            a_handler_that_outlasts_the_drain_timeout_is_dropped_and_its_span_says_cancelled,
+            a_handler_that_outlasts_the_shutdown_timeout_is_dropped_and_its_span_says_cancelled,
             a_hundred_headers_arrive,
             a_large_body_arrives,
             a_message_is_not_delivered_again_while_its_handler_runs,

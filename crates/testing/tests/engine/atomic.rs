@@ -17,6 +17,7 @@ use throughline_core::telemetry::SettleSpans;
 use throughline_core::{App, Delivery, Envelope, Handler, Outcome, Publisher, Receipt, Settlement, serve};
 use throughline_memory::{Channel, Memory, SettledMessage};
 use throughline_testing::{Capture, attribute};
+use tokio::time::Instant;
 
 use crate::support::Seen;
 
@@ -61,7 +62,7 @@ impl Broker for Atomic {
         Ok(Box::new(AtomicSubscriber { inner, broker: self.clone() }))
     }
 
-    async fn shutdown(&self) -> Result<(), BrokerError> {
+    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
         self.memory.shutdown().await
     }
 }
@@ -303,7 +304,7 @@ async fn a_settlement_that_was_only_noted_is_not_shown() {
         async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
             Ok(Box::new(NotingSubscriber(self.0.subscribe(subscription).await?)))
         }
-        async fn shutdown(&self) -> Result<(), BrokerError> {
+        async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
             self.0.shutdown().await
         }
     }

@@ -14,6 +14,7 @@ use throughline_core::telemetry::Incoming;
 use throughline_core::{App, Delivery, Handler, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{Capture, attribute};
+use tokio::time::Instant;
 
 use crate::support::{Seen, ids, point, points};
 
@@ -44,7 +45,7 @@ impl Broker for Flawed {
         Ok(Box::new(FlawedSubscriber { inner, flaw: self.clone() }))
     }
 
-    async fn shutdown(&self) -> Result<(), BrokerError> {
+    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
         self.memory.shutdown().await
     }
 }

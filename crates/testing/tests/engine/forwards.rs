@@ -63,7 +63,7 @@ impl Broker for Waiting {
         Ok(Box::new(WaitingSubscriber { inner, broker: self.clone() }))
     }
 
-    async fn shutdown(&self) -> Result<(), BrokerError> {
+    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
         self.memory.shutdown().await
     }
 }

@@ -100,7 +100,7 @@ impl Broker for Laned {
         Ok(Box::new(LanedSubscriber { log: Arc::clone(&self.log), messages }))
     }
 
-    async fn shutdown(&self) -> Result<(), BrokerError> {
+    async fn shutdown(&self, _deadline: tokio::time::Instant) -> Result<(), BrokerError> {
         Ok(())
     }
 }
@@ -132,11 +132,11 @@ impl Subscriber for LanedSubscriber {
         }
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _deadline: tokio::time::Instant) {
         self.log.add("closed".to_owned());
     }
 
-    async fn finish(&mut self) -> Result<(), BrokerError> {
+    async fn finish(&mut self, _deadline: tokio::time::Instant) -> Result<(), BrokerError> {
         self.log.add("finished".to_owned());
         Ok(())
     }

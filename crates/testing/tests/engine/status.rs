@@ -114,7 +114,7 @@ async fn a_handler_dropped_at_shutdown_is_cancelled() {
     let (capture, memory) = (Capture::new(), Memory::new());
     let app = App::new().subscribe(Channel::new("orders"), handle);
     let app = app.telemetry(capture.instrumentation().build().into());
-    let running = serve(memory.clone(), app).drain_timeout(Duration::from_secs(1)).start().await.unwrap();
+    let running = serve(memory.clone(), app).shutdown_timeout(Duration::from_secs(1)).start().await.unwrap();
     memory.publisher().without_telemetry().publish("orders", "42").await.unwrap();
     tokio::task::yield_now().await;
     running.shutdown().await.unwrap();

@@ -60,7 +60,7 @@ pub async fn a_shutdown_waits_for_running_handlers_and_gives_the_rest_back<H: Ha
     bench.stop().await;
 }
 
-pub async fn a_handler_that_outlasts_the_drain_timeout_is_dropped_and_its_span_says_cancelled<H: Harness>() {
+pub async fn a_handler_that_outlasts_the_shutdown_timeout_is_dropped_and_its_span_says_cancelled<H: Harness>() {
     for concurrency in [1, 2] {
         let bench = Bench::<H>::start().await;
         let spec = bench.spec("orders").with_group(bench.group("g"));
@@ -71,7 +71,7 @@ pub async fn a_handler_that_outlasts_the_drain_timeout_is_dropped_and_its_span_s
         });
         let route = throughline_core::Handler::<(Delivery,), ()>::concurrency(handle, concurrency);
         let app = App::new().subscribe(bench.harness.subscription(&spec), route);
-        let running = started(bench.prepare(app).await.drain_timeout(Duration::from_millis(100))).await;
+        let running = started(bench.prepare(app).await.shutdown_timeout(Duration::from_millis(100))).await;
         publish(&bench.plain_publisher().await, &spec.destination, "order").await;
         begun.count(1).await;
         stop_and(running, || {}).await;

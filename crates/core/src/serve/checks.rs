@@ -1,0 +1,71 @@
+use std::sync::Arc;
+
+use super::error::{ServeError, ServeErrorKind};
+use crate::app::Entry;
+use crate::broker::{Broker, BrokerError, Publish, RouteOfApp, Routes, Subscription};
+use crate::extract::Shape;
+use crate::handler::RouteOptions;
+use crate::message::Destination;
+
+/// Refuses what cannot work, before anything starts. The returned value keeps the routes known to the other apps of the connection.
+pub(super) fn check(broker: &dyn Broker, entries: &[Entry<()>]) -> Result<Arc<Vec<RouteOfApp>>, ServeError> {
+    let transport = broker.transport();
+    for Entry { subscription, options, .. } in entries {
+        check_shape(subscription, options)?;
+        check_destinations(&*transport, subscription, options)?;
+    }
+    let subscriptions: Vec<&Subscription> = entries.iter().map(|entry| &entry.subscription).collect();
+    broker.check(&subscriptions).map_err(contradiction)?;
+    let of_one_app = Routes::default();
+    let routes = broker.routes().unwrap_or(&of_one_app);
+    routes.enter(entries.iter().map(route_of).collect()).map_err(contradiction)
+}
+
+fn contradiction(error: BrokerError) -> ServeError {
+    ServeError::broker(ServeErrorKind::Configuration, "the subscriptions contradict each other".to_owned(), error)
+}
+
+fn route_of(entry: &Entry<()>) -> RouteOfApp {
+    let options = &entry.options;
+    let name = |destination: &Destination| destination.name().to_owned();
+    RouteOfApp {
+        patterns: entry.subscription.patterns().to_vec(),
+        dead_letter: options.dead_letter.as_ref().map(|dead_letter| name(dead_letter.destination())),
+        replies: options.replies.iter().map(name).collect(),
+    }
+}
+
+/// Refuses replies and dead letters that can go nowhere.
+fn check_destinations(
+    transport: &dyn Publish,
+    subscription: &Subscription,
+    options: &RouteOptions,
+) -> Result<(), ServeError> {
+    let replies = options.replies.iter().map(|destination| ("reply_to", destination));
+    let dead_letter = options.dead_letter.iter().map(|dead_letter| ("dead_letter", dead_letter.destination()));
+    for (setting, destination) in replies.chain(dead_letter) {
+        transport.check(destination).map_err(|error| {
+            ServeError::configuration(format!(
+                "`{setting}` of the subscription to `{}` cannot be published to: {error}",
+                subscription.destination(),
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// A handler of batches needs a subscription that batches, and the other way round.
+fn check_shape(subscription: &Subscription, options: &RouteOptions) -> Result<(), ServeError> {
+    let name = subscription.destination();
+    match (options.shape, subscription.batch()) {
+        (Shape::Batch, None) => Err(ServeError::configuration(format!(
+            "the handler of `{name}` takes a batch, but its subscription hands over single messages: \
+             add `.batch(100, Duration::from_millis(50))` to the subscription"
+        ))),
+        (Shape::Single, Some(_)) => Err(ServeError::configuration(format!(
+            "the subscription to `{name}` hands over batches, but its handler takes a single message: \
+             take `Batch<T>` instead of `T`, or remove `.batch(..)`"
+        ))),
+        _ => Ok(()),
+    }
+}
