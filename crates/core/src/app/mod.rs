@@ -5,9 +5,9 @@ mod router;
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::router::Router;
 use self::router::Bound;
 pub(crate) use self::router::Entry;
+pub use self::router::Router;
 use crate::broker::Subscription;
 use crate::handler::IntoRoute;
 use crate::middleware::{Middleware, TelemetryMiddleware};

@@ -260,7 +260,8 @@ impl PublishError {
 
     /// Creates the error of a message that says nowhere to go.
     pub(crate) fn no_destination() -> Self {
-        let message = "the message has no destination: name one, or return the body alone and set `reply_to` on the subscription";
+        let message =
+            "the message has no destination: name one, or return the body alone and set `reply_to` on the subscription";
         Self::new(PublishErrorKind::InvalidDestination, "invalid_destination", message)
     }
 

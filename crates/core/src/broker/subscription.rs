@@ -66,7 +66,16 @@ impl Subscription {
     /// ```
     #[must_use]
     pub fn new(system: &'static str, pattern: Pattern) -> Self {
-        Self { system, patterns: vec![pattern], group: None, name: None, batch: None, delivery_limit: None, needs: Vec::new(), native: None }
+        Self {
+            system,
+            patterns: vec![pattern],
+            group: None,
+            name: None,
+            batch: None,
+            delivery_limit: None,
+            needs: Vec::new(),
+            native: None,
+        }
     }
 
     /// Adds a further pattern, for a subscription that is bound to several.

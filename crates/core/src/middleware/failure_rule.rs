@@ -58,7 +58,8 @@ pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
         Attempts::Single(attempt) => decide_one(outcome, *attempt),
         Attempts::Each(attempts) => {
             let first = Attempt { number: 1, is_last: false };
-            outcome.map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(first)))
+            outcome
+                .map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(first)))
         }
     }
 }
@@ -67,7 +68,9 @@ fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
     let Settlement::Retry { after } = outcome.settlement() else { return outcome };
     let Attempt { number, is_last } = attempt;
     if is_last {
-        return outcome.with_settlement(Settlement::reject(format!("delivered {number} times, and the broker delivers it no more")));
+        return outcome.with_settlement(Settlement::reject(format!(
+            "delivered {number} times, and the broker delivers it no more"
+        )));
     }
     if after.is_some() {
         return outcome;
@@ -83,7 +86,10 @@ mod tests {
     use super::*;
 
     fn failed(attempt: u32) -> Outcome {
-        decide(Outcome::failed(Failure::new("boom", "boom")), &Attempts::of(&Delivery::new("orders", "x").with_attempt(attempt)))
+        decide(
+            Outcome::failed(Failure::new("boom", "boom")),
+            &Attempts::of(&Delivery::new("orders", "x").with_attempt(attempt)),
+        )
     }
 
     #[test]
@@ -100,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_decision_to_retry_is_not_bounded() {
-        let outcome = decide(Outcome::settle(Settlement::retry()), &Attempts::of(&Delivery::new("orders", "x").with_attempt(50)));
+        let outcome =
+            decide(Outcome::settle(Settlement::retry()), &Attempts::of(&Delivery::new("orders", "x").with_attempt(50)));
         assert!(matches!(outcome.settlement(), Settlement::Retry { after: Some(_) }));
     }
 

@@ -24,8 +24,8 @@ use crate::handler::{ErasedHandler, RouteOptions};
 use crate::later::later;
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, Interrupted, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, Unpublishable,
-    decide, panicked, process_with,
+    Attempts, Endpoint, Interrupted, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler,
+    Unpublishable, decide, panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving, Scope, run_in};
@@ -186,7 +186,10 @@ impl Dispatcher {
         match handling.catch_unwind().await {
             Ok(handled) => handled,
             Err(panic) => {
-                error!(destination = asked.destination(), "telemetry or the framework panicked around a handler; the message follows the failure rule");
+                error!(
+                    destination = asked.destination(),
+                    "telemetry or the framework panicked around a handler; the message follows the failure rule"
+                );
                 Handled::without_span(decide(panicked(panic.as_ref()), &Attempts::of(asked)))
             }
         }
@@ -203,7 +206,10 @@ impl Dispatcher {
             return self.alarm.stop(&message.delivery);
         }
         if AssertUnwindSafe(handled.settle(message, index)).catch_unwind().await.is_err() {
-            error!(destination = message.delivery.destination(), "settling a message panicked; the broker was not told");
+            error!(
+                destination = message.delivery.destination(),
+                "settling a message panicked; the broker was not told"
+            );
         }
     }
 
@@ -346,9 +352,11 @@ impl Handling<'_> {
             let patience = self.dispatcher.patience(self.received);
             self.dispatcher.replies.publish(outcome, self.asked, scope, &patience).await
         };
-        Box::pin(AssertUnwindSafe(replying).catch_unwind().map(|replied| {
-            decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(self.asked))
-        }))
+        Box::pin(
+            AssertUnwindSafe(replying).catch_unwind().map(|replied| {
+                decide(replied.unwrap_or_else(|panic| panicked(panic.as_ref())), &Attempts::of(self.asked))
+            }),
+        )
     }
 }
 
@@ -378,9 +386,7 @@ impl Endpoint for Handling<'_> {
     }
 
     fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
-        Box::pin(async move {
-            self.dispatcher.patience(self.received).wait(delay).await
-        })
+        Box::pin(async move { self.dispatcher.patience(self.received).wait(delay).await })
     }
 }
 
@@ -421,8 +427,20 @@ fn report_interrupted(message: &Received, group: &str) {
     let (destination, attempt) = (delivery.destination(), delivery.attempt());
     let position = delivery.position().unwrap_or_default();
     if is_final(message) {
-        error!(destination, group, attempt, position, "a message was not published before the app ended, and the broker delivers it no more");
+        error!(
+            destination,
+            group,
+            attempt,
+            position,
+            "a message was not published before the app ended, and the broker delivers it no more"
+        );
     } else {
-        warn!(destination, group, attempt, position, "a message was not published before it was given up here; the broker delivers it again");
+        warn!(
+            destination,
+            group,
+            attempt,
+            position,
+            "a message was not published before it was given up here; the broker delivers it again"
+        );
     }
 }

@@ -21,11 +21,23 @@ impl Dropped {
     pub(super) fn report(&self, destination: &str, group: &str, limit: Duration) {
         let messages = self.handled_again.load(Ordering::Relaxed);
         if messages > 0 {
-            warn!(destination, group, messages, ?limit, "the app ended before messages were handled; the broker delivers them again");
+            warn!(
+                destination,
+                group,
+                messages,
+                ?limit,
+                "the app ended before messages were handled; the broker delivers them again"
+            );
         }
         let messages = self.lost.load(Ordering::Relaxed);
         if messages > 0 {
-            warn!(destination, group, messages, ?limit, "the app ended before messages were handled; they are lost, as the broker delivers them once only");
+            warn!(
+                destination,
+                group,
+                messages,
+                ?limit,
+                "the app ended before messages were handled; they are lost, as the broker delivers them once only"
+            );
         }
     }
 }

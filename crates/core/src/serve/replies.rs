@@ -151,7 +151,8 @@ impl Replies {
                     if !error.failed().is_empty() {
                         left = Some(rest_of(left.as_ref().unwrap_or(reply), place.clone(), &error));
                         let is_permanent = |(_, part): &(usize, PublishError)| part.is_permanent();
-                        refused = refused.or(error.failed().iter().any(is_permanent).then(|| error.error_type().to_owned()));
+                        refused =
+                            refused.or(error.failed().iter().any(is_permanent).then(|| error.error_type().to_owned()));
                     }
                     error.into_failure()
                 }

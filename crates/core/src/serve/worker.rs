@@ -163,7 +163,9 @@ impl Worker {
     }
 
     fn follow_lane(&mut self, number: u32, received: Received) {
-        let lanes = self.lanes.get_or_insert_with(|| Lanes::new(self.dispatcher.concurrency(), self.phase.clone(), self.alarm.clone()));
+        let lanes = self
+            .lanes
+            .get_or_insert_with(|| Lanes::new(self.dispatcher.concurrency(), self.phase.clone(), self.alarm.clone()));
         lanes.push(number, received, &self.dispatcher, &mut self.running);
     }
 
