@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use throughline_core::Publisher;
 use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::denied::Denied;
 use crate::jetstream::StreamSubscriber;
@@ -21,11 +21,12 @@ use crate::{Stream, address, error, semconv};
 /// How long [`Nats::connect`] waits for each address of the server.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 
+/// How many messages of one subscription the client itself holds. What is waiting for handlers is bounded by the subscription; this
+/// must only hold what comes until it is looked at.
+const CLIENT_BUFFER: usize = 262_144;
+
 /// How long a call waits for the connection when the client has no request timeout.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
-
-/// How long a shutdown waits until what was published is written.
-const FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// Is a connection to NATS: to core NATS, and to JetStream where the server has it.
 ///
@@ -93,13 +94,18 @@ impl Nats {
     /// ```
     pub async fn connect(server: impl ToServerAddrs) -> Result<Self, BrokerError> {
         let denied = Arc::new(Denied::default());
-        let options = denied.watch(ConnectOptions::new().connection_timeout(CONNECT_WAIT));
+        let options = ConnectOptions::new().connection_timeout(CONNECT_WAIT).subscription_capacity(CLIENT_BUFFER);
+        let options = denied.watch(options);
         let nats = Self::connect_with(server, options).await?;
         Ok(nats.changed(|connection| connection.denied = denied))
     }
 
     /// Connects with the client's own options: TLS, credentials, name, reconnects and all else are passed through. User
     /// and password in a URL, which the client itself does not use, are added to them.
+    ///
+    /// A server that is silent is given up after three ping intervals, and the client connects again. Where the options leave the
+    /// interval at the client's 60 s, it is 5 s: a connection on which nothing passes any more is an outage of 15 to 20 s, not of
+    /// three minutes. Another interval is kept.
     ///
     /// The options' callback for events is the caller's, and the only one the client tells that the server refused a
     /// subscription: to the subscription itself it looks as if no message came. Log the events where permissions are
@@ -125,7 +131,7 @@ impl Nats {
     pub async fn connect_with(server: impl ToServerAddrs, options: ConnectOptions) -> Result<Self, BrokerError> {
         let addresses = address::read(&server)?;
         let name = address::configured_name(&options);
-        let options = address::with_credentials(options, &addresses);
+        let options = address::with_pings(address::with_credentials(options, &addresses));
         let client = match options.clone().connect(addresses.as_slice()).await {
             Ok(client) => client,
             Err(failed) => return Err(error::connect(failed, &address::shown(&addresses))),
@@ -383,11 +389,11 @@ impl Broker for Nats {
         }
     }
 
-    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
+    async fn shutdown(&self, deadline: Instant) -> Result<(), BrokerError> {
         let client = &self.connection.link().client;
         let not_flushed =
             |kind| BrokerError::new(kind, error::TIMEOUT, "what was published last may not have been sent");
-        let flushed = timeout(FLUSH_WAIT, client.flush()).await;
+        let flushed = timeout_at(deadline, client.flush()).await;
         // From here on a connection task that ends is not lost.
         self.connection.links.end();
         match flushed {
@@ -395,14 +401,16 @@ impl Broker for Nats {
             Ok(Err(failed)) => return Err(not_flushed(BrokerErrorKind::Disconnected).with_source(failed)),
             Err(_) => return Err(not_flushed(BrokerErrorKind::Timeout)),
         }
-        if self.connection.is_owned && client.drain().await.is_ok() {
+        if self.connection.is_owned {
             // Draining ends the connection task, and with it everything that is sent to it.
             let ended = async {
-                while client.flush().await.is_ok() {
-                    sleep(Duration::from_millis(1)).await;
+                if client.drain().await.is_ok() {
+                    while client.flush().await.is_ok() {
+                        sleep(Duration::from_millis(1)).await;
+                    }
                 }
             };
-            timeout(FLUSH_WAIT, ended).await.map_err(|_| not_flushed(BrokerErrorKind::Timeout))?;
+            timeout_at(deadline, ended).await.map_err(|_| not_flushed(BrokerErrorKind::Timeout))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -6,12 +6,13 @@ use bytes::Bytes;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{BrokerError, Received, Settle};
 use throughline_core::message::{Delivery, Native, OperationType, Settlement};
+use tracing::error;
 
 use crate::broker::Connection;
 use crate::carrier::to_headers;
-use crate::error;
 use crate::link::Link;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
+use crate::{error, forwarded};
 
 /// The header that names a message, which streams also use to recognise a message they already have (ATTR-N-06).
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -43,6 +44,8 @@ pub struct NativeMessage {
     message: Option<async_nats::Message>,
     position: Option<StreamPosition>,
     recorded: bool,
+    /// Tells this delivery from all others, where it has no place in a stream that does.
+    number: OnceLock<u64>,
 }
 
 impl NativeMessage {
@@ -59,7 +62,7 @@ impl NativeMessage {
     /// ```
     #[must_use]
     pub const fn new(message: async_nats::Message) -> Self {
-        Self { message: Some(message), position: None, recorded: false }
+        Self { message: Some(message), position: None, recorded: false, number: OnceLock::new() }
     }
 
     /// Creates one that knows a place in a stream and no message, for tests on the in-memory broker.
@@ -72,7 +75,7 @@ impl NativeMessage {
     /// ```
     #[must_use]
     pub const fn at(position: StreamPosition) -> Self {
-        Self { message: None, position: Some(position), recorded: false }
+        Self { message: None, position: Some(position), recorded: false, number: OnceLock::new() }
     }
 
     /// Returns the client's message as it arrived.
@@ -104,6 +107,18 @@ impl NativeMessage {
     pub const fn position(&self) -> Option<&StreamPosition> {
         self.position.as_ref()
     }
+
+    /// Returns what tells a forward of this delivery from that of another message, and from that of another service.
+    pub(crate) fn forwarder(&self) -> String {
+        match &self.position {
+            Some(StreamPosition { stream, consumer, stream_sequence, published, .. }) => {
+                // A stream that is made anew counts from 1 again.
+                let stored = published.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+                format!("{stream}.{consumer}.{stream_sequence}.{stored:x}")
+            }
+            None => format!("{:016x}", self.number.get_or_init(|| fastrand::u64(..))),
+        }
+    }
 }
 
 impl Native for NativeMessage {
@@ -112,6 +127,11 @@ impl Native for NativeMessage {
         if let Some(position) = self.position.as_ref().filter(|_| self.recorded) {
             position.push(attributes);
         }
+    }
+
+    fn position(&self) -> Option<String> {
+        let StreamPosition { stream, stream_sequence, .. } = self.position.as_ref()?;
+        Some(format!("stream {stream}, sequence {stream_sequence}"))
     }
 }
 
@@ -174,8 +194,8 @@ impl StreamPosition {
 pub(crate) struct AckSubject<'a> {
     pub(crate) stream: &'a str,
     pub(crate) consumer: &'a str,
-    delivered: u64,
-    stream_sequence: u64,
+    pub(crate) delivered: u64,
+    pub(crate) stream_sequence: u64,
     consumer_sequence: u64,
     pub(crate) published: SystemTime,
     pending: u64,
@@ -272,14 +292,19 @@ pub(crate) fn from_stream(
             .with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX))
             .with_sent_at(position.published);
     }
-    delivery.with_native(Arc::new(NativeMessage { message: Some(message), position, recorded }))
+    delivery.with_native(Arc::new(NativeMessage {
+        message: Some(message),
+        position,
+        recorded,
+        number: OnceLock::new(),
+    }))
 }
 
 fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
     let mut delivery = Delivery::new(last.of(message), message.payload.clone());
     if let Some(native) = &message.headers {
         let headers = to_headers(native);
-        let id = headers.get(MESSAGE_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
+        let id = headers.get(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()).map(Arc::<str>::from);
         let correlation_id = headers.get(CORRELATION_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
         delivery = delivery.with_headers(headers);
         if let Some(id) = id {
@@ -352,6 +377,20 @@ impl Settle for Acks {
             Settlement::Reject { .. } => self.told(ack, Bytes::from_static(b"+TERM")).await,
             Settlement::Retry { after } => self.told(ack, nak(*after)).await,
             _ => self.told(ack, nak(None)).await,
+        }
+    }
+
+    /// The server delivers it again after its wait, unless this was the last delivery.
+    fn abandon(&self, message: &Received) {
+        let delivery = &message.delivery;
+        if delivery.is_last_attempt() {
+            error!(
+                destination = delivery.destination(),
+                position = delivery.position(),
+                attempt = delivery.attempt(),
+                "a message was dropped without a settlement at its last delivery: the server delivers it no more \
+                 (`max_deliver`), it still lies in the stream"
+            );
         }
     }
 
@@ -475,7 +514,7 @@ mod tests {
         let position = StreamPosition::new("ORDERS", "stock", 42);
         for (recorded, expected) in [(false, 0), (true, 2)] {
             let mut attributes = Vec::new();
-            NativeMessage { message: None, position: Some(position.clone()), recorded }
+            NativeMessage { recorded, ..NativeMessage::at(position.clone()) }
                 .attributes(OperationType::Process, &mut attributes);
             assert_eq!(attributes.len(), expected, "ATTR-J-08");
         }

@@ -214,14 +214,62 @@ fn stream_refused(error: &StreamPublishError, subject: &str) -> PublishError {
     if source.is::<async_nats::SubjectError>() || source.is::<PublishError>() {
         return invalid_subject(subject, "it is empty or has white space");
     }
-    match source.downcast_ref().map(async_nats::jetstream::Error::error_code) {
-        Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => too_large(subject),
-        Some(_) => PublishError::new(
-            PublishErrorKind::Unavailable,
-            OTHER,
-            format!("the stream of `{subject}` refused the message"),
-        ),
-        None => disconnected(subject),
+    let Some(answer) = source.downcast_ref::<async_nats::jetstream::Error>() else { return disconnected(subject) };
+    let (kind, what) = match kind_of(answer.error_code(), &answer.to_string()) {
+        PublishErrorKind::TooLarge => return too_large(subject),
+        PublishErrorKind::Refused => (PublishErrorKind::Refused, "refused the message, and would again"),
+        kind => (kind, "cannot take the message now"),
+    };
+    let message =
+        format!("the stream of `{subject}` {what}: look at what the server says, and at the limits of the stream");
+    PublishError::new(kind, OTHER, message)
+}
+
+/// Says whether a message that a stream did not store may be stored later. What is about the message itself, or about how the
+/// stream is configured for such messages, does not pass; what is about room, leaders and restarts does. An answer that is not
+/// known is tried again, for that loses nothing.
+fn kind_of(code: ErrorCode, text: &str) -> PublishErrorKind {
+    match code {
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+            PublishErrorKind::TooLarge
+        }
+        // Expectations, and headers by which a message asks for what the stream does not do.
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+        | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
+        | ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID
+        | ErrorCode::STREAM_NOT_MATCH
+        | ErrorCode::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID
+        | ErrorCode::STREAM_ROLLUP_FAILED
+        | ErrorCode::STREAM_SEALED
+        | ErrorCode::MESSAGE_TTL_INVALID
+        | ErrorCode::MESSAGE_TTL_DISABLED
+        | ErrorCode::MESSAGE_INCR_DISABLED
+        | ErrorCode::MESSAGE_INCR_MISSING
+        | ErrorCode::MESSAGE_INCR_PAYLOAD
+        | ErrorCode::MESSAGE_INCR_INVALID
+        | ErrorCode::MESSAGE_SCHEDULES_DISABLED
+        | ErrorCode::MESSAGE_SCHEDULES_PATTERN_INVALID
+        | ErrorCode::MESSAGE_SCHEDULES_TARGET_INVALID
+        | ErrorCode::MESSAGE_SCHEDULES_TTL_INVALID
+        | ErrorCode::MESSAGE_SCHEDULES_ROLLUP_INVALID
+        | ErrorCode::MESSAGE_SCHEDULES_SOURCE_INVALID
+        | ErrorCode::MESSAGE_SCHEDULES_SCHEDULER_INVALID
+        | ErrorCode::ATOMIC_PUBLISH_DISABLED
+        | ErrorCode::ATOMIC_PUBLISH_MISSING_SEQ
+        | ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH
+        | ErrorCode::ATOMIC_PUBLISH_UNSUPPORTED_HEADER
+        | ErrorCode::ATOMIC_PUBLISH_INVALID_BATCH_ID
+        | ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH
+        | ErrorCode::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT
+        | ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE
+        | ErrorCode::BATCH_PUBLISH_DISABLED
+        | ErrorCode::BATCH_PUBLISH_INVALID_PATTERN
+        | ErrorCode::BATCH_PUBLISH_INVALID_BATCH_ID
+        | ErrorCode::BATCH_PUBLISH_UNKNOWN_BATCH_ID
+        | ErrorCode::BAD_REQUEST => PublishErrorKind::Refused,
+        // The one code for all that the store says has only a text to tell them apart.
+        ErrorCode::STREAM_STORE_FAILED if text.contains("too large") => PublishErrorKind::TooLarge,
+        _ => PublishErrorKind::Unavailable,
     }
 }
 
@@ -241,6 +289,17 @@ pub(crate) fn request(error: &async_nats::RequestError, subject: &str, wait: Opt
         RequestErrorKind::MaxPayloadExceeded => too_large(subject),
         RequestErrorKind::Other => disconnected(subject),
     }
+}
+
+/// Says that the server answered a request itself.
+pub(crate) fn status_for_reply(subject: &str, status: &str) -> PublishError {
+    PublishError::new(
+        PublishErrorKind::Other,
+        OTHER,
+        format!(
+            "the request to `{subject}` was answered with the status {status} in place of a reply: try again later"
+        ),
+    )
 }
 
 /// Says that the client took no more messages: its connection is down, and it has kept as many as it can.

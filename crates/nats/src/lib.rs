@@ -42,6 +42,7 @@
 //! switched on by a dependency of one's own on the same version of `async-nats`, which cargo unites with this one.
 
 mod address;
+mod backlog;
 mod broker;
 mod carrier;
 mod delivery;
@@ -49,14 +50,17 @@ mod denied;
 mod destination;
 mod error;
 mod extract;
+mod forwarded;
 mod instrument;
 mod jetstream;
 mod link;
+mod losses;
 mod pipeline;
 mod protocol;
 mod publisher;
 mod renewal;
 mod semconv;
+mod status;
 mod subscriber;
 mod subscription;
 

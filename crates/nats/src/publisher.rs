@@ -22,7 +22,8 @@ use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, LastSubject, MESSAGE_ID, fro
 use crate::destination::{Expected, Route};
 use crate::link::Link;
 use crate::pipeline::Pipeline;
-use crate::{error, semconv};
+use crate::status::{is_status, text_of};
+use crate::{NativeMessage, error, forwarded, semconv};
 
 /// What a stream answers to a message.
 pub(crate) type Answer = Result<PublishAck, async_nats::jetstream::context::PublishError>;
@@ -40,9 +41,7 @@ pub(crate) enum Sent {
 
 /// Is a message that its stream has not confirmed yet.
 pub(crate) struct Storing {
-    envelope: Envelope,
     subject: async_nats::Subject,
-    expected: Expected,
     pub(crate) answer: Storage,
 }
 
@@ -55,20 +54,24 @@ pub(crate) struct NatsPublisher {
 }
 
 impl NatsPublisher {
-    /// Says which way a message goes. A request's reply goes to an inbox, which no stream has.
-    fn route(&self, destination: &Destination) -> Route {
+    /// Says which way a message goes. A request's reply goes to an inbox, which no stream has. What is forwarded from a stream goes
+    /// to a stream: the message is settled when the other one is stored.
+    fn route(&self, envelope: &Envelope) -> Route {
+        let destination = envelope.destination();
         if let Some(route) = destination.native::<Route>() {
             return route.clone();
         }
-        if self.is_core(destination) { Route::Core } else { Route::Stream(Expected::default()) }
+        if self.is_core(envelope) { Route::Core } else { Route::Stream(Expected::default()) }
     }
 
-    fn is_core(&self, destination: &Destination) -> bool {
-        let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
-        match destination.native::<Route>() {
-            Some(route) => matches!(route, Route::Core),
-            None => !self.to_streams || is_inbox(),
+    fn is_core(&self, envelope: &Envelope) -> bool {
+        let destination = envelope.destination();
+        if let Some(route) = destination.native::<Route>() {
+            return matches!(route, Route::Core);
         }
+        let is_from_stream = || envelope.origin::<NativeMessage>().and_then(NativeMessage::position).is_some();
+        let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
+        (!self.to_streams && !is_from_stream()) || is_inbox()
     }
 
     /// Returns the subject of a message that needs no answer, when server and protocol take it.
@@ -92,7 +95,7 @@ impl NatsPublisher {
 
     /// Sends one message: one to core NATS is done with when the client has it, one to a stream when that has answered.
     pub(crate) async fn start(&self, envelope: Envelope) -> Result<Sent, PublishError> {
-        match self.route(envelope.destination()) {
+        match self.route(&envelope) {
             Route::Core => {
                 let subject = self.subject_of(&envelope)?;
                 self.send_core(&envelope, &subject).await?;
@@ -103,29 +106,22 @@ impl NatsPublisher {
                 if envelope.reply_to().is_some() {
                     return Err(no_reply_to(&subject));
                 }
-                let answer = Box::pin(self.send_stream(&envelope, &subject, &expected, None)).await?;
-                Ok(Sent::Storing(Box::new(Storing { envelope, subject, expected, answer })))
+                let answer = Box::pin(self.send_stream(&envelope, &subject, &expected)).await?;
+                Ok(Sent::Storing(Box::new(Storing { subject, answer })))
             }
         }
     }
 
     /// Takes the answer of a stream.
     pub(crate) async fn finish(&self, storing: Storing, answer: Answer) -> Result<Receipt, PublishError> {
-        let Storing { envelope, subject, expected, .. } = &storing;
-        let failed = |failed| error::stream_publish(&failed, subject).with_source(failed);
-        let mut ack = answer.map_err(failed)?;
-        if let Some(id) = envelope.id().filter(|_| ack.duplicate && envelope.is_forwarded()) {
-            // The stream has the id from the message this one was made of, and drops it: a dead letter in the same
-            // stream.
-            let other = format!("{id}@{subject}");
-            ack = self.send_stream(envelope, subject, expected, Some(&other)).await?.await.map_err(failed)?;
-        }
-        Ok(Receipt::new().with_native(ack))
+        let failed = |failed| error::stream_publish(&failed, &storing.subject).with_source(failed);
+        // A duplicate is stored already: an id of the application's own says that, and of a forward only the same one has its id.
+        Ok(Receipt::new().with_native(answer.map_err(failed)?))
     }
 
     /// Hands a message to the client if that has room for it now. If not, or if anything is wrong, nothing is sent.
     fn is_taken_at_once(&self, envelope: &Envelope) -> bool {
-        if !self.is_core(envelope.destination()) {
+        if !self.is_core(envelope) {
             return false;
         }
         let Ok(subject) = self.subject_of(envelope) else { return false };
@@ -184,12 +180,11 @@ impl NatsPublisher {
         envelope: &Envelope,
         subject: &async_nats::Subject,
         expected: &Expected,
-        other_id: Option<&str>,
     ) -> Result<Storage, PublishError> {
         let link = self.connection.link();
-        let asked = match self.ask_to_store(&link, envelope, subject, expected, other_id).await {
+        let asked = match self.ask_to_store(&link, envelope, subject, expected).await {
             Err(failed) => match Box::pin(self.after(&link, &failed)).await {
-                Some(next) => Box::pin(self.ask_to_store(&next, envelope, subject, expected, other_id)).await,
+                Some(next) => Box::pin(self.ask_to_store(&next, envelope, subject, expected)).await,
                 None => Err(failed),
             },
             asked => asked,
@@ -204,14 +199,13 @@ impl NatsPublisher {
         envelope: &Envelope,
         subject: &async_nats::Subject,
         expected: &Expected,
-        other_id: Option<&str>,
     ) -> Result<PublishAckFuture, PublishError> {
         let mut headers = headers_of(envelope)?;
         for (name, value) in expected.headers() {
             put(&mut headers, name, &value)?;
         }
-        if let Some(id) = other_id {
-            put(&mut headers, MESSAGE_ID, id)?;
+        if let Some(id) = forwarded::id(envelope, subject).filter(|_| envelope.id().is_none()) {
+            put(&mut headers, MESSAGE_ID, &id)?;
         }
         let message = PublishMessage::build().payload(envelope.payload().clone());
         let message = if headers.is_empty() { message } else { message.headers(headers) };
@@ -270,8 +264,11 @@ impl Publish for NatsPublisher {
             request = request.headers(headers);
         }
         let reply = self.connection.link().client.send_request(subject.clone(), request).await;
-        let delivered = |reply| from_core(reply, &mut LastSubject::new());
-        reply.map(delivered).map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))
+        let reply = reply.map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))?;
+        if is_status(&reply) {
+            return Err(error::status_for_reply(&subject, &text_of(&reply)));
+        }
+        Ok(from_core(reply, &mut LastSubject::new()))
     }
 }
 
@@ -287,8 +284,9 @@ fn outbound(envelope: &Envelope, subject: &async_nats::Subject) -> Result<Outbou
 
 fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError> {
     let mut headers = to_native(envelope.headers())?;
+    let forwarded = envelope.id().and_then(|_| forwarded::id(envelope, envelope.destination().name()));
     let own = [
-        (MESSAGE_ID, envelope.id()),
+        (MESSAGE_ID, forwarded.as_deref().or(envelope.id())),
         (CORRELATION_ID, envelope.correlation_id()),
         (CONTENT_TYPE, envelope.content_type()),
     ];

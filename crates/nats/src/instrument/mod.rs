@@ -63,6 +63,8 @@ pub struct Instrumentation {
 /// What all handles made of one configuration share.
 struct Shared {
     engine: Engine,
+    /// Tells the forwards of this service from those of others.
+    number: u64,
     settings: Settings,
     systems: Systems,
     /// The connection of [`Instrumentation::with_client`].
@@ -213,8 +215,10 @@ impl Instrumentation {
     }
 
     /// Returns a handle whose messages have their creation context from elsewhere: a given one is written instead of a
-    /// new one (SPAN-25), and with `Kept` the headers stay as they are, for a message that is passed on as it came
-    /// (SPAN-37).
+    /// new one (SPAN-25), and with `Kept` the propagation headers stay as they are, for a message that is passed on as it came
+    /// (SPAN-37). Headers by which somebody else told the server what to do with it (`Nats-Rollup`, `Nats-Expected-*`, `Nats-TTL`
+    /// and whatever else begins with `Nats-`) are left out of such a message. Its id gets an addition, so that a stream that has the
+    /// original stores it all the same; the telemetry of its consumers has the id without.
     ///
     /// Without it, propagation headers that were copied from a received message are replaced (PROP-05).
     ///
@@ -257,6 +261,7 @@ impl Shared {
             stream: telemetry(Source::new(Arc::clone(&systems.jetstream))),
             given,
             bound: OnceLock::new(),
+            number: fastrand::u64(..),
             systems,
             engine,
             settings,

@@ -4,16 +4,18 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishError as StreamPublishError, PublishErrorKind as StreamPublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
-    Client, HeaderMap, Message, PublishError, PublishErrorKind, Request, RequestError, RequestErrorKind, Subject,
-    ToSubject,
+    Client, HeaderMap, HeaderName, HeaderValue, Message, PublishError, PublishErrorKind, Request, RequestError,
+    RequestErrorKind, Subject, ToSubject,
 };
 use bytes::Bytes;
-use throughline_core::telemetry::Sending;
+use throughline_core::telemetry::{CreationContext, Sending};
 
 use super::outlet::Verb;
 use super::{Instrumentation, PublishAckFuture};
-use crate::error;
+use crate::carrier::{first, remove_server_headers};
+use crate::delivery::MESSAGE_ID;
 use crate::protocol::Line;
+use crate::{error, forwarded};
 
 /// Is what the client publishes with: `async_nats::Client` to core NATS, `async_nats::jetstream::Context` to a stream.
 pub trait ClientPublisher: sealed::Sealed + Sync {
@@ -158,6 +160,7 @@ impl Instrumentation {
         let subject = subject.to_subject();
         let find = || Found(client.to_client());
         let sending = self.start_send(find, Verb::Publish, &subject, &mut headers, payload.len());
+        self.forward(&subject, &mut headers, &payload);
         client.send(sending, self.shared.line(), subject, headers, payload).await
     }
 
@@ -214,6 +217,7 @@ impl Instrumentation {
         let subject = subject.to_subject();
         let sending =
             self.start_send(|| Found(Cow::Borrowed(client)), Verb::Publish, &subject, &mut headers, payload.len());
+        self.forward(&subject, &mut headers, &payload);
         let reply = reply.to_subject();
         let line = self.shared.line();
         let checked = line.check_publish(&reply, 0).and_then(|()| line.check_publish(&subject, reply.len()));
@@ -351,6 +355,20 @@ impl Instrumentation {
         let message = publish.outbound_message(subject);
         let headers = message.headers.unwrap_or_default();
         self.publish_with_headers(context, message.subject, headers, message.payload).await
+    }
+
+    /// Makes the headers of a message that keeps its creation context those of a forward: they were somebody else's, and what they
+    /// ask the server for is not for this publish. The id is one of its own, or a stream that has the message drops it.
+    fn forward(&self, subject: &str, headers: &mut HeaderMap, payload: &[u8]) {
+        if !matches!(self.creation, CreationContext::Kept) {
+            return;
+        }
+        let id =
+            first(headers, MESSAGE_ID).map(|id| forwarded::raw_id(id, self.shared.number, subject, headers, payload));
+        remove_server_headers(headers);
+        if let Some(id) = id.as_deref().and_then(|id| id.parse::<HeaderValue>().ok()) {
+            headers.insert(HeaderName::from_static(MESSAGE_ID), id);
+        }
     }
 }
 

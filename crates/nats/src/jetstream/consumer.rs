@@ -58,6 +58,7 @@ pub(super) fn wanted(
         ack_wait: stream.ack_wait.unwrap_or(Duration::ZERO),
         max_ack_pending: stream.max_ack_pending.unwrap_or(0),
         max_deliver: stream.max_deliver.unwrap_or(0),
+        headers_only: stream.headers_only,
         filter_subject: single.unwrap_or_default(),
         filter_subjects: subjects,
         ..Config::default()
