@@ -234,7 +234,8 @@ async fn a_handler_that_is_dropped_at_shutdown_has_published_nothing() {
             .with_state(Told(Results(world.results.clone()), told, hangs))
             .without_telemetry();
         let kafka = Kafka::connect(world.url.as_str()).await.expect("a connection");
-        let running = serve(kafka, app).shutdown_timeout(Duration::from_millis(10)).start().await.expect("the app starts");
+        let running =
+            serve(kafka, app).shutdown_timeout(Duration::from_millis(10)).start().await.expect("the app starts");
         timeout(PATIENCE, published.recv()).await.expect("it is handled in time").expect("it is handled");
         if !hangs {
             world.wait_for(&world.results, 1).await;
