@@ -60,7 +60,7 @@ impl IntoOutcome for Envelope {
 impl<T: Encode> IntoOutcome for T {
     fn into_outcome(self) -> Outcome {
         match self.encode() {
-            Ok(body) => Outcome::reply(body.into_envelope(Destination::from_static(""))),
+            Ok(body) => Outcome::reply(body.into_envelope(Destination::from_static("")).without_destination()),
             Err(error) => Outcome::failed(Failure::new("encode_error", error).permanent()),
         }
     }

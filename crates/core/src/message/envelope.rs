@@ -94,7 +94,7 @@ impl Envelope {
     /// ```
     #[must_use]
     pub fn unaddressed(payload: impl Into<Bytes>) -> Self {
-        Self { is_unaddressed: true, ..Self::new(Destination::from_static(""), payload) }
+        Self::new(Destination::from_static(""), payload).without_destination()
     }
 
     /// Creates a batch for one destination; the middleware sees it as one envelope.
@@ -286,6 +286,11 @@ impl Envelope {
     pub fn without_payload(mut self) -> Self {
         self.payload = Bytes::new();
         self.properties_mut().has_no_payload = true;
+        self
+    }
+
+    pub(crate) const fn without_destination(mut self) -> Self {
+        self.is_unaddressed = true;
         self
     }
 

@@ -9,10 +9,8 @@ use crate::message::Destination;
 
 /// Refuses what cannot work, before anything starts. The returned value keeps the routes known to the other apps of the connection.
 pub(super) fn check(broker: &dyn Broker, entries: &[Entry<()>]) -> Result<Arc<Vec<RouteOfApp>>, ServeError> {
-    let transport = broker.transport();
     for Entry { subscription, options, .. } in entries {
         check_shape(subscription, options)?;
-        check_destinations(&*transport, subscription, options)?;
     }
     let subscriptions: Vec<&Subscription> = entries.iter().map(|entry| &entry.subscription).collect();
     broker.check(&subscriptions).map_err(contradiction)?;
@@ -35,8 +33,8 @@ fn route_of(entry: &Entry<()>) -> RouteOfApp {
     }
 }
 
-/// Refuses replies and dead letters that can go nowhere.
-fn check_destinations(
+/// Refuses replies and dead letters that can go nowhere, before the first message is taken.
+pub(super) fn check_destinations(
     transport: &dyn Publish,
     subscription: &Subscription,
     options: &RouteOptions,

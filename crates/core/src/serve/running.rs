@@ -61,6 +61,7 @@ impl Running {
                 subscriber.observe(Arc::new(instrumentation.consumer(subscriber.source())));
             }
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
+            checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
             let alarm = Alarm::new(&name, cause.clone());
             let dispatcher = Dispatcher::new(
                 &*subscriber,

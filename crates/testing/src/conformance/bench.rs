@@ -164,7 +164,8 @@ impl Reader {
     }
 
     pub(crate) async fn close(mut self) {
-        soon("the subscription to close", self.subscriber.close(tokio::time::Instant::now() + super::wait::PATIENCE)).await;
+        soon("the subscription to close", self.subscriber.close(tokio::time::Instant::now() + super::wait::PATIENCE))
+            .await;
     }
 }
 

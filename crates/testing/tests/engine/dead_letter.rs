@@ -8,17 +8,21 @@ use async_trait::async_trait;
 use opentelemetry::trace::SpanKind;
 use throughline_core::broker::PublishErrorKind;
 use throughline_core::extract::Batch;
-use throughline_core::middleware::{Middleware, NextPublish};
+use throughline_core::middleware::{DeadLetter, Middleware, NextPublish};
 use throughline_core::{App, Delivery, Envelope, Handler, PublishError, Receipt, Settlement};
 use throughline_memory::Channel;
 use throughline_testing::start;
 
-use crate::support::{SPAN, TRACE, TRACEPARENT, links, publish_remote, traceparent};
+use crate::support::{SPAN, TRACE, TRACEPARENT, links, point, publish_remote, traceparent};
 
 const LONG: Duration = Duration::from_secs(3600);
 
 async fn reject(_order: String) -> Settlement {
     Settlement::reject("ünknown\r\ntenant")
+}
+
+async fn fail(_order: String) -> Result<(), std::fmt::Error> {
+    Err(std::fmt::Error)
 }
 
 /// SPAN-37, GOLD-X-09: the message goes on as it came, with the context of its producer; the send span links there.
@@ -97,28 +101,107 @@ impl Middleware for Down {
     }
 }
 
-/// Design, section 5: a message whose dead letter cannot be published is not settled as done; it comes back until it can be.
-#[tokio::test(start_paused = true)]
-async fn a_message_whose_dead_letter_cannot_be_published_comes_back_until_it_can() {
-    let down = Down(Arc::new(AtomicUsize::new(15)));
-    let test = start(App::new().subscribe(Channel::new("orders"), reject.middleware(down).dead_letter("dead"))).await;
-    test.publish("orders", "42").await;
-    let settled = test.broker().settled_within(16, LONG).await.unwrap();
-    assert!(settled[..15].iter().all(|message| matches!(message.settlement, Settlement::Retry { after: Some(_) })));
-    assert_eq!(settled[15].settlement, Settlement::Ack);
-    assert_eq!(test.next::<String>("dead").await, "42");
+/// Refuses to publish, for good.
+struct TooLarge;
+
+#[async_trait]
+impl Middleware for TooLarge {
+    async fn publish(&self, _envelope: Envelope, _next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+        Err(PublishError::new(PublishErrorKind::TooLarge, "too_large", "larger than the broker takes"))
+    }
 }
 
-/// The same for a reply: out of attempts, the message becomes a dead letter and is not lost.
+/// Design, section 5: a message whose dead letter cannot be published is settled when it can be, and not handled again for that.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_fails_is_published_again_and_nothing_else_is_done_again() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&handled);
+    let count = move |_order: String| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Settlement::reject("no") }
+    };
+    let down = Down(Arc::new(AtomicUsize::new(5)));
+    let test = start(App::new().subscribe(Channel::new("orders"), count.middleware(down).dead_letter("dead"))).await;
+    test.publish("orders", "42").await;
+    assert_eq!(test.next::<String>("dead").await, "42");
+    test.settle().await;
+    assert!(test.broker().settled().iter().all(|settled| settled.settlement == Settlement::Ack));
+    assert_eq!(handled.load(Ordering::SeqCst), 1);
+}
+
+/// A reply that can never be published fails its message for good, which becomes a dead letter at once.
 #[tokio::test(start_paused = true)]
 async fn a_message_whose_reply_can_never_be_published_becomes_a_dead_letter() {
     async fn reply(_order: String) -> Envelope {
-        Envelope::new(throughline_core::Destination::new("").with_native(()), "no destination")
+        Envelope::new("", "no destination")
     }
     let test = start(App::new().subscribe(Channel::new("orders"), reply.dead_letter("dead"))).await;
     test.publish("orders", "42").await;
-    assert_eq!(test.broker().settled_within(10, LONG).await.unwrap()[9].settlement, Settlement::Ack);
-    assert_eq!(test.next::<String>("dead").await, "42");
+    let dead = test.next_delivery("dead").await;
+    assert_eq!(
+        (dead.payload().as_ref(), dead.headers().get("dead-letter-error")),
+        (&b"42"[..], Some("invalid_destination"))
+    );
+    assert_eq!(test.capture().tree().find_all("process orders").len(), 1);
+}
+
+fn rejection(settlement: &Settlement) -> Option<&str> {
+    match settlement {
+        Settlement::Reject { reason } => Some(reason),
+        _ => None,
+    }
+}
+
+/// A dead letter that can never be published ends as a rejection with its reason, and is no further attempt of anything.
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_dead_letter_can_never_be_published_is_rejected() {
+    let test = start(App::new().subscribe(Channel::new("orders"), fail.middleware(TooLarge).dead_letter("dead"))).await;
+    test.publish("orders", "42").await;
+    let settled = test.broker().settled_within(10, LONG).await.unwrap();
+    let reasons: Vec<_> = settled.iter().filter_map(|settled| rejection(&settled.settlement)).collect();
+    let [reason] = reasons.as_slice() else { panic!("{settled:?}") };
+    assert!(reason.contains("too_large"), "{reason}");
+    assert_eq!(point(test.capture(), "throughline.settled.messages", &[("throughline.settlement", "reject")]).sum, 1.0);
+}
+
+/// Where the user wants it, the subscription ends instead, and the message stays.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_may_stop_in_place_of_a_rejection() {
+    let memory = throughline_memory::Memory::recording();
+    let stopping = reject.middleware(TooLarge).dead_letter("dead").stop_if_unpublishable();
+    let app = App::new().subscribe(Channel::new("orders").group("stock"), stopping);
+    let running = throughline_core::serve(memory.clone(), app).start().await.unwrap();
+    memory.publisher().publish("orders", "42").await.unwrap();
+    let error = running.run_until(std::future::pending()).await.unwrap_err();
+    assert_eq!(error.kind(), throughline_core::ServeErrorKind::Ended);
+    assert_eq!(error.broker_error().map(|error| error.error_type().to_owned()), Some("unpublishable".to_owned()));
+    assert!(memory.settled().is_empty(), "{:?}", memory.settled());
+}
+
+/// A message that came from the dead letter does not go there again: it would come round for ever.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_came_from_itself_is_rejected() {
+    let looping = reject.middleware(DeadLetter::to("orders"));
+    let test = start(App::new().subscribe(Channel::new("orders"), looping)).await;
+    test.publish("orders", "42").await;
+    test.settle().await;
+    let settled = test.broker().settled();
+    assert_eq!(settled.iter().filter_map(|settled| rejection(&settled.settlement)).count(), 1, "{settled:?}");
+    assert_eq!(test.capture().tree().find_all("process orders").len(), 1);
+}
+
+/// Nor does one that came there by way of another service.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_of_two_services_do_not_play_ping_pong() {
+    let app = App::new()
+        .subscribe(Channel::new("orders"), reject.middleware(DeadLetter::to("dead")))
+        .subscribe(Channel::new("dead"), reject.middleware(DeadLetter::to("orders")));
+    let test = start(app).await;
+    test.publish("orders", "42").await;
+    test.settle().await;
+    let settled: Vec<Settlement> = test.broker().settled().into_iter().map(|settled| settled.settlement).collect();
+    assert_eq!(settled.iter().filter(|settlement| matches!(settlement, Settlement::Reject { .. })).count(), 1);
+    assert_eq!(test.capture().tree().find_all("process orders").len(), 1);
 }
 
 /// Design, section 5: a body that cannot be decoded goes to the dead letter at once.

@@ -130,17 +130,20 @@ fn text(delivery: &Delivery) -> String {
 struct Down {
     times: Arc<AtomicUsize>,
     panics: bool,
+    /// When something was to be published.
+    at: Seen<Instant>,
 }
 
 impl Down {
     fn new(times: usize) -> Self {
-        Self { times: Arc::new(AtomicUsize::new(times)), panics: false }
+        Self { times: Arc::new(AtomicUsize::new(times)), panics: false, at: Seen::new() }
     }
 }
 
 #[async_trait]
 impl Middleware for Down {
     async fn publish(&self, envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+        self.at.push(Instant::now());
         match self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
             Ok(left) if self.panics && left % 2 == 1 => panic!("the middleware panics on purpose"),
             Ok(_) => Err(PublishError::new(PublishErrorKind::NotFound, "not_found", "no such place")),
@@ -158,13 +161,14 @@ async fn next(calls: &mut Calls) -> String {
     timeout(Duration::from_secs(7200), calls.recv()).await.expect("in time").expect("the broker lives")
 }
 
-/// However often it cannot be forwarded, no attempt is used up, and nothing is settled before it was.
+/// However often it cannot be forwarded, the handler ran once, and nothing is settled before it was.
 #[tokio::test(start_paused = true)]
-async fn a_message_that_cannot_be_forwarded_is_handled_again_until_it_can() {
+async fn a_message_that_cannot_be_forwarded_is_forwarded_again_until_it_can() {
     const FAILS: usize = 25;
     for panics in [false, true] {
         let ((broker, mut calls), capture, seen) = (Waiting::new(true), Capture::new(), Seen::new());
         let down = Down { panics, ..Down::new(FAILS) };
+        let tries = down.clone();
         let app = App::new().subscribe(Channel::new("orders"), fail.middleware(down)).with_state(seen.clone());
         let mut later = broker.memory.subscribe(&Channel::new("later").into()).await.unwrap();
         let running = broker.run(app, &capture, &["42"]).await;
@@ -174,28 +178,33 @@ async fn a_message_that_cannot_be_forwarded_is_handled_again_until_it_can() {
         running.shutdown().await.unwrap();
         assert!(calls.try_recv().is_err(), "it was settled once");
 
-        let (attempts, times): (Vec<u32>, Vec<Instant>) = seen.take().into_iter().unzip();
-        assert_eq!(attempts, [1; FAILS + 1], "each is the same attempt");
+        assert_eq!(seen.take().len(), 1, "the handler runs once");
+        let times = tries.at.take();
+        assert_eq!(times.len(), FAILS + 1);
         let mut most = Duration::from_millis(100);
         for (index, pair) in times.windows(2).enumerate() {
             let delay = pair[1].duration_since(pair[0]);
-            let slack = Duration::from_millis(5);
+            // It is looked in between whether another member gets the message.
+            let slack = Duration::from_millis(60);
             assert!(delay <= most + slack && delay + slack >= most / 2, "{index}: {delay:?} of {most:?}");
             most = (most * 2).min(MOST);
         }
         let tree = capture.tree();
-        let handled = tree.find_all("process orders");
-        assert_eq!(handled.len(), FAILS + 1);
-        assert!(handled.iter().all(|span| matches!(span.status, Status::Error { .. })));
+        let handled = tree.find("process orders");
+        assert!(matches!(handled.status, Status::Error { .. }));
+        assert!(
+            attribute(handled, "error.type").is_some_and(|kind| kind.as_str().contains("fmt::Error")),
+            "the handler's"
+        );
         let settled = |how| points(&capture, "throughline.settled.messages", &[("throughline.settlement", how)]);
-        assert_eq!(settled("retry")[0].sum, (FAILS + 1) as f64);
+        assert_eq!(settled("retry")[0].sum, 1.0);
         assert!(settled("reject").is_empty());
     }
 }
 
-/// Of a batch, what cannot be forwarded is handled again without the others.
+/// Of a batch, what cannot be forwarded is forwarded again without the others.
 #[tokio::test(start_paused = true)]
-async fn of_a_batch_only_what_cannot_be_forwarded_stays() {
+async fn of_a_batch_only_what_cannot_be_forwarded_is_tried_again() {
     async fn handle(batch: Batch<String>) {
         for message in batch {
             let is_bad = message.body().starts_with("bad");
@@ -204,17 +213,20 @@ async fn of_a_batch_only_what_cannot_be_forwarded_stays() {
     }
     let ((broker, mut calls), capture) = (Waiting::new(true), Capture::new());
     let orders = Channel::new("orders").batch(3, Duration::from_secs(1));
+    let mut later = broker.memory.subscribe(&Channel::new("later").into()).await.unwrap();
     let app = App::new().subscribe(orders, handle.middleware(Down::new(1)));
     let running = broker.run(app, &capture, &["bad 1", "good", "bad 2"]).await;
     let told = [next(&mut calls).await, next(&mut calls).await, next(&mut calls).await];
-    assert_eq!(told, ["good Ack", "bad 2 Ack", "bad 1 Ack"]);
+    assert_eq!(told, ["bad 1 Ack", "good Ack", "bad 2 Ack"]);
+    let forwarded = [later.receive().await.unwrap(), later.receive().await.unwrap()];
+    assert_eq!(forwarded.map(|received| text(&received.delivery)), ["bad 2", "bad 1"]);
     running.shutdown().await.unwrap();
     assert!(calls.try_recv().is_err());
 }
 
 /// A dead letter is the last place there is: it is tried for ever, also where what publishes it panics.
 #[tokio::test(start_paused = true)]
-async fn a_message_whose_dead_letter_fails_is_handled_again_until_it_can_be_buried() {
+async fn a_message_whose_dead_letter_fails_is_forwarded_again_until_it_is_buried() {
     const FAILS: usize = 25;
     for panics in [false, true] {
         let ((broker, mut calls), capture, seen) = (Waiting::new(false), Capture::new(), Seen::new());
@@ -227,9 +239,8 @@ async fn a_message_whose_dead_letter_fails_is_handled_again_until_it_can_be_buri
         assert_eq!(next(&mut calls).await, "42 Ack", "panics: {panics}");
         assert_eq!(text(&dead.receive().await.unwrap().delivery), "42");
         running.shutdown().await.unwrap();
-        // Nine attempts before, the tenth, and one more for each burial that failed.
         let attempts: Vec<u32> = seen.take().into_iter().map(|(attempt, _)| attempt).collect();
-        assert_eq!(attempts, (1..=10 + FAILS as u32).collect::<Vec<_>>());
+        assert_eq!(attempts, (1..=10).collect::<Vec<_>>());
     }
 }
 

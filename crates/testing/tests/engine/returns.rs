@@ -1,13 +1,19 @@
 //! What a handler may return, and where its replies go (design, section 4).
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use opentelemetry::trace::SpanKind;
 use serde::Serialize;
+use throughline_core::broker::PublishErrorKind;
 use throughline_core::extract::{Batch, Json};
-use throughline_core::{App, BoxError, Delivery, Envelope, Handler, IntoRoute, Settlement};
+use throughline_core::middleware::{Middleware, NextPublish};
+use throughline_core::{App, BoxError, Envelope, Handler, IntoRoute, PublishError, Receipt, Settlement};
 use throughline_memory::{Channel, SettledMessage};
-use throughline_testing::{AppTest, start};
+use throughline_testing::{AppTest, attribute, start};
 
 #[derive(Debug)]
 struct OutOfStock;
@@ -180,37 +186,82 @@ async fn a_failed_part_decides_for_all() {
     assert!(test.capture().tree().find_all("publish replies").is_empty());
 }
 
-/// Design, section 5: a reply that cannot be published fails the delivery, which is then tried again, in full.
-#[tokio::test(start_paused = true)]
-async fn a_message_whose_reply_cannot_be_published_is_tried_again() {
-    async fn reserve(delivery: Delivery) -> Envelope {
-        // Without a destination the broker refuses it.
-        let destination = if delivery.attempt() < 3 { "" } else { "replies" };
-        Envelope::new(throughline_core::Destination::new(destination).with_native(()), "42")
+/// Fails to publish so many times.
+struct Down(Arc<AtomicUsize>);
+
+impl Down {
+    fn times(times: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(times)))
     }
-    let test = handled(reserve).await;
-    assert_eq!(test.next::<String>("replies").await, "42");
-    test.settle().await;
-    let tree = test.capture().tree();
-    assert_eq!(tree.find_all("process orders").len(), 3);
-    let failed = throughline_testing::attribute(tree.find_all("process orders")[0], "error.type").cloned();
-    assert_eq!(failed, Some("invalid_destination".into()));
 }
 
-/// The same for a batch: messages that were handled one by one do not stay acknowledged when the reply of the whole is lost.
+#[async_trait]
+impl Middleware for Down {
+    async fn publish(&self, envelope: Envelope, next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+        match self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(PublishError::new(PublishErrorKind::Disconnected, "disconnected", "no connection")),
+            Err(_) => next.run(envelope).await,
+        }
+    }
+}
+
+/// Design, section 5: a reply that cannot be published is published again; the handler has done its work.
 #[tokio::test(start_paused = true)]
-async fn a_batch_whose_reply_cannot_be_published_is_tried_again_as_a_whole() {
-    async fn reserve(batch: Batch<String>, delivery: Delivery) -> Envelope {
+async fn a_reply_that_cannot_be_published_is_tried_again_alone() {
+    async fn reserve(order: String) -> String {
+        order
+    }
+    let test = handled(reserve.reply_to("replies").middleware(Down::times(5))).await;
+    assert_eq!(test.next::<String>("replies").await, "42");
+    test.settle().await;
+    assert_eq!(test.capture().tree().find_all("process orders").len(), 1);
+    assert!(test.broker().settled().iter().all(|settled| settled.settlement == Settlement::Ack));
+}
+
+/// The same for a batch, and its messages stay acknowledged.
+#[tokio::test(start_paused = true)]
+async fn the_reply_of_a_batch_is_tried_again_alone() {
+    async fn reserve(batch: Batch<String>) -> String {
         for message in batch {
             message.run(async |_| ()).await;
         }
-        let destination = if delivery.attempt() < 2 { "" } else { "replies" };
-        Envelope::new(throughline_core::Destination::new(destination).with_native(()), "42")
+        "both".to_owned()
     }
     let orders = Channel::new("orders").batch(2, Duration::from_secs(1));
-    let test = start(App::new().subscribe(orders, reserve)).await;
+    let test = start(App::new().subscribe(orders, reserve.reply_to("replies").middleware(Down::times(3)))).await;
     test.publisher().publish_batch("orders", ["1", "2"]).await.unwrap();
-    assert_eq!(test.next::<String>("replies").await, "42");
+    assert_eq!(test.next::<String>("replies").await, "both");
+    test.settle().await;
+    assert_eq!(test.capture().tree().find_all("process orders").len(), 1);
+    assert!(test.broker().settled().iter().all(|settled| settled.settlement == Settlement::Ack));
+}
+
+/// A reply that goes to the requester and cannot is the requester's fault: the span of the send has the error, the message is handled.
+#[tokio::test(start_paused = true)]
+async fn a_requester_that_cannot_be_reached_does_not_hold_up_its_message() {
+    async fn reserve(order: String) -> String {
+        order
+    }
+    let test = start(App::new().subscribe(Channel::new("orders"), reserve)).await;
+    let request = Envelope::new("orders", "42").with_reply_to("");
+    test.publisher().publish_envelope(request).await.unwrap();
+    let settled = test.broker().settled_within(1, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(settled[0].settlement, Settlement::Ack);
+    test.settle().await;
+    let spans = test.capture().spans();
+    let failed: Vec<_> = spans.iter().filter(|span| attribute(span, "error.type").is_some()).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0].span_kind, SpanKind::Producer);
+}
+
+/// A reply that names no destination is not published, and not taken for one.
+#[tokio::test]
+async fn a_reply_with_an_empty_destination_is_an_error() {
+    async fn reserve(_order: String) -> Envelope {
+        Envelope::new("", "42")
+    }
+    let Settlement::Reject { reason } = settlement(reserve).await else { panic!("not rejected") };
+    assert!(reason.contains("invalid_destination"), "{reason}");
 }
 
 /// A value that has no JSON is not tried again, and says what is wrong.
