@@ -5,12 +5,13 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use throughline_core::Publisher;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::connection::Connection;
 use crate::denied::Denied;
 use crate::jetstream::StreamSubscriber;
-use crate::link::{Link, Links};
+use crate::link::Links;
 use crate::protocol::{CONTROL_LINE, Line};
 use crate::publisher::NatsPublisher;
 use crate::renewal::Origin;
@@ -24,9 +25,6 @@ const CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// How many messages of one subscription the client itself holds. What is waiting for handlers is bounded by the subscription; this
 /// must only hold what comes until it is looked at.
 const CLIENT_BUFFER: usize = 262_144;
-
-/// How long a call waits for the connection when the client has no request timeout.
-const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
 /// Is a connection to NATS: to core NATS, and to JetStream where the server has it.
 ///
@@ -56,20 +54,6 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 pub struct Nats {
     connection: Arc<Connection>,
     to_streams: bool,
-}
-
-/// Is what publishers and subscribers of one connection share.
-#[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    pub(crate) links: Arc<Links>,
-    pub(crate) systems: Systems,
-    pub(crate) inbox_prefix: Arc<str>,
-    pub(crate) records_position: bool,
-    pub(crate) line: Line,
-    /// Stays empty for a client whose events are the user's.
-    pub(crate) denied: Arc<Denied>,
-    server: Option<(String, u16)>,
-    is_owned: bool,
 }
 
 impl Nats {
@@ -180,6 +164,7 @@ impl Nats {
             records_position: false,
             line: Line::new(CONTROL_LINE),
             denied: Arc::default(),
+            routes: Routes::default(),
             links,
             server,
             is_owned,
@@ -375,6 +360,10 @@ impl Broker for Nats {
         Arc::new(NatsPublisher { connection: Arc::clone(&self.connection), to_streams: self.to_streams })
     }
 
+    fn routes(&self) -> Option<&Routes> {
+        Some(&self.connection.routes)
+    }
+
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
         if subscription.system() != SYSTEM {
             return Err(BrokerError::configuration(format!(
@@ -413,31 +402,6 @@ impl Broker for Nats {
             timeout_at(deadline, ended).await.map_err(|_| not_flushed(BrokerErrorKind::Timeout))?;
         }
         Ok(())
-    }
-}
-
-impl Connection {
-    /// Describes the connection anew, with another client id or the one it had.
-    fn describe(&mut self, client_id: Option<&str>) {
-        let kept = Arc::clone(&self.systems.core);
-        let server = self.server.as_ref().map(|(host, port)| (host.as_str(), *port));
-        self.systems = Systems::new(server, client_id.or_else(|| kept.client_id()));
-    }
-
-    /// Returns the link in use.
-    pub(crate) fn link(&self) -> Arc<Link> {
-        self.links.current()
-    }
-
-    /// Reports a link as lost and waits for the next one, as long as the client waits for an answer; `None` when there
-    /// was none until then. Cancel safe.
-    pub(crate) async fn renewed(&self, lost: &Link) -> Option<Arc<Link>> {
-        timeout(self.wait(lost), self.links.after(lost)).await.ok().flatten()
-    }
-
-    /// Returns how long a call waits for the connection.
-    pub(crate) fn wait(&self, link: &Link) -> Duration {
-        link.client.timeout().unwrap_or(DEFAULT_WAIT)
     }
 }
 

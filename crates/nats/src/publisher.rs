@@ -16,8 +16,8 @@ use throughline_core::broker::{Done, Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 use tokio::time::timeout;
 
-use crate::broker::Connection;
 use crate::carrier::{put, to_native};
+use crate::connection::Connection;
 use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, LastSubject, MESSAGE_ID, from_core};
 use crate::destination::{Expected, Route};
 use crate::link::Link;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backlog::{self, Backlog};
-use crate::broker::Connection;
+use crate::connection::Connection;
 use crate::delivery::{LastSubject, from_core};
 use crate::link::Link;
 use crate::losses::Losses;

@@ -6,7 +6,7 @@ use async_nats::jetstream::stream::Stream as NativeStream;
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Pattern, Subscription};
 
 use super::reuse::{Contradiction, contradiction};
-use crate::broker::Connection;
+use crate::connection::Connection;
 use crate::protocol::check_name;
 use crate::semconv::WILDCARDS;
 use crate::subscriber::wire_subject;

@@ -20,8 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 pub(crate) use self::consumer::filters;
 use self::inflow::{Inflow, is_limit};
-use crate::broker::Connection;
-use crate::delivery::{Acks, LastSubject, StreamPosition, from_stream};
+use crate::acks::Acks;
+use crate::connection::Connection;
+use crate::delivery::{LastSubject, StreamPosition, from_stream};
 use crate::semconv::WILDCARDS;
 use crate::{Stream, semconv};
 
