@@ -96,10 +96,12 @@ async fn a_forward_that_is_made_again_is_stored_once_and_each_part_of_a_message_
         for _ in 0..3 {
             forward("x").await.expect("it is stored");
         }
-        assert_eq!(stored(&nats, &id).await, before + 1, "message {number}");
+        // Without an id there is nothing to recognise it by, and it is stored rather than lost.
+        let after = before + if message_id.is_some() { 1 } else { 3 };
+        assert_eq!(stored(&nats, &id).await, after, "message {number}");
         forward("part one").await.expect("it is stored");
         forward("part two").await.expect("it is stored");
-        assert_eq!(stored(&nats, &id).await, before + 3, "message {number}");
+        assert_eq!(stored(&nats, &id).await, after + 2, "message {number}");
         received.settle(&Settlement::Ack).await.expect("it is settled");
     }
 }

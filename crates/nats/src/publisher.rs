@@ -204,9 +204,6 @@ impl NatsPublisher {
         for (name, value) in expected.headers() {
             put(&mut headers, name, &value)?;
         }
-        if let Some(id) = forwarded::id(envelope, subject).filter(|_| envelope.id().is_none()) {
-            put(&mut headers, MESSAGE_ID, &id)?;
-        }
         let message = PublishMessage::build().payload(envelope.payload().clone());
         let message = if headers.is_empty() { message } else { message.headers(headers) };
         let sent = link.jetstream.send_publish(subject.clone(), message).await;
@@ -284,7 +281,7 @@ fn outbound(envelope: &Envelope, subject: &async_nats::Subject) -> Result<Outbou
 
 fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError> {
     let mut headers = to_native(envelope.headers())?;
-    let forwarded = envelope.id().and_then(|_| forwarded::id(envelope, envelope.destination().name()));
+    let forwarded = forwarded::id(envelope);
     let own = [
         (MESSAGE_ID, forwarded.as_deref().or(envelope.id())),
         (CORRELATION_ID, envelope.correlation_id()),

@@ -89,9 +89,15 @@ impl Caution {
         self.unjudged.is_some()
     }
 
-    /// Judges the last loss by the state of the consumer after it.
-    pub(super) fn judge(&mut self, info: &Info) {
+    /// Judges the last loss by the state of the consumer after it. The client may have said later than that it was connected to which
+    /// server that is.
+    pub(super) fn judge(&mut self, info: &Info, server: &ServerInfo) {
         let Some(at) = self.unjudged.take() else { return };
+        let server = Server::new(server);
+        if self.server.is_started_again_as(&server) {
+            self.server = server;
+            return;
+        }
         if info.num_ack_pending == 0 {
             if self.until.take().is_some() {
                 info!(
@@ -177,10 +183,10 @@ mod tests {
         let mut caution = caution();
         caution.lost(&server("A", "A"));
         assert_eq!(caution.bounded(200), 200);
-        caution.judge(&state(20, 10));
+        caution.judge(&state(20, 10), &server("A", "A"));
         advance(WAIT * 3).await;
         caution.lost(&server("A", "A"));
-        caution.judge(&state(20, 10));
+        caution.judge(&state(20, 10), &server("A", "A"));
         assert_eq!(caution.bounded(200), 200);
     }
 
@@ -189,7 +195,7 @@ mod tests {
         let mut caution = caution();
         for _ in 0..4 {
             caution.lost(&server("A", "A"));
-            caution.judge(&state(20, 10));
+            caution.judge(&state(20, 10), &server("A", "A"));
             advance(WAIT).await;
         }
         assert_eq!(caution.bounded(200), 1);
@@ -201,12 +207,12 @@ mod tests {
     async fn a_second_loss_counts_until_it_is_judged() {
         let mut caution = caution();
         caution.lost(&server("A", "A"));
-        caution.judge(&state(20, 10));
+        caution.judge(&state(20, 10), &server("A", "A"));
         advance(WAIT).await;
         caution.lost(&server("A", "A"));
         assert!(caution.is_in_doubt());
         assert_eq!(caution.bounded(200), 1);
-        caution.judge(&state(30, 25));
+        caution.judge(&state(30, 25), &server("A", "A"));
         assert_eq!(caution.bounded(200), 200, "what was under way at the first loss is settled");
     }
 
@@ -219,6 +225,14 @@ mod tests {
             assert!(!unnamed.is_in_doubt() && !named.is_in_doubt());
             assert_eq!((unnamed.bounded(200), named.bounded(200)), (200, 200));
         }
+        // The client is late to say which server it is.
+        for _ in 0..2 {
+            unnamed.lost(&server("D", "D"));
+            unnamed.judge(&state(20, 10), &server("E", "E"));
+            unnamed.lost(&server("E", "E"));
+            unnamed.judge(&state(20, 10), &server("D", "D"));
+        }
+        assert_eq!(unnamed.bounded(200), 200);
         named.lost(&server("E", "n2"));
         assert!(named.is_in_doubt(), "another server of a cluster says nothing about the reason");
     }
@@ -228,7 +242,7 @@ mod tests {
         let mut caution = caution();
         for _ in 0..4 {
             caution.lost(&server("A", "A"));
-            caution.judge(&state(20, 20));
+            caution.judge(&state(20, 20), &server("A", "A"));
             advance(Duration::from_secs(1)).await;
         }
         assert_eq!(caution.bounded(200), 200);

@@ -260,7 +260,7 @@ impl Inflow {
         if self.caution.is_in_doubt()
             && let Some(info) = self.supervision.ask().await
         {
-            self.caution.judge(&info);
+            self.caution.judge(&info, &self.binding.link.client.server_info());
             self.note_limit(&info);
         }
         Ok(())
