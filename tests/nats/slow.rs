@@ -112,5 +112,5 @@ async fn what_had_arrived_when_a_service_is_stopped_is_said_to_be_lost() {
     wait_until("the loss is said", || log.has(Level::WARN, "core NATS delivers none again")).await;
     let lost = counted(&capture, DROPPED, &[]);
     // The app itself holds a few, and says so too.
-    assert!(lost >= SENT - 512 && lost <= SENT, "{lost} of {SENT}");
+    assert!((SENT - 512..=SENT).contains(&lost), "{lost} of {SENT}");
 }
