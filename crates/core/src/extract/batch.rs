@@ -1,10 +1,11 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use opentelemetry::context::FutureExt as _;
+use tracing::warn;
 
 use super::{FromDelivery, Rejection, Shape};
 use crate::codec::{Decode, IntoOutcome};
@@ -162,7 +163,7 @@ impl<T> BatchMessage<T> {
         Fut: Future<Output = R>,
         R: IntoOutcome,
     {
-        let Self { index, body, scope, verdicts, .. } = self;
+        let Self { index, body, scope, verdicts, delivery } = self;
         let context = scope.open().context().clone();
         let handled = AssertUnwindSafe(async move { handle(body).await }).catch_unwind().with_context(context).await;
         let outcome = match handled {
@@ -170,7 +171,7 @@ impl<T> BatchMessage<T> {
             Err(panic) => panicked(panic.as_ref()),
         };
         let succeeded = outcome.failure().is_none();
-        verdicts.set(index, outcome);
+        verdicts.set(index, &delivery, outcome);
         succeeded
     }
 
@@ -186,7 +187,7 @@ impl<T> BatchMessage<T> {
     /// }
     /// ```
     pub fn settle(self, result: impl IntoOutcome) {
-        self.verdicts.set(self.index, result.into_outcome());
+        self.verdicts.set(self.index, &self.delivery, result.into_outcome());
     }
 }
 
@@ -204,22 +205,45 @@ impl<T> CurrentBaggage for BatchMessage<T> {
 
 /// The outcomes of the single messages of a batch, filled in while its handler runs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Verdicts(Arc<Mutex<Vec<Option<Outcome>>>>);
+pub(crate) struct Verdicts(Arc<Mutex<Judged>>);
+
+#[derive(Debug, Default)]
+struct Judged {
+    outcomes: Vec<Option<Outcome>>,
+    /// The handler has returned.
+    is_over: bool,
+}
 
 impl Verdicts {
-    fn set(&self, index: usize, outcome: Outcome) {
-        // A poisoned lock only means that another thread panicked between two complete writes.
-        let mut verdicts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if verdicts.len() <= index {
-            verdicts.resize(index + 1, None);
+    fn set(&self, index: usize, message: &Delivery, outcome: Outcome) {
+        let mut judged = self.lock();
+        if judged.is_over {
+            let (destination, attempt) = (message.destination(), message.attempt());
+            warn!(
+                destination,
+                attempt,
+                "a message of a batch was settled after the handler had returned: that comes too late and is ignored; await in the \
+                 handler what settles its messages"
+            );
+            return;
         }
-        if let Some(place) = verdicts.get_mut(index) {
+        if judged.outcomes.len() <= index {
+            judged.outcomes.resize(index + 1, None);
+        }
+        if let Some(place) = judged.outcomes.get_mut(index) {
             *place = Some(outcome);
         }
     }
 
     pub(crate) fn take(&self) -> Vec<Option<Outcome>> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut judged = self.lock();
+        judged.is_over = true;
+        std::mem::take(&mut judged.outcomes)
+    }
+
+    /// A poisoned lock only means that another thread panicked between two complete writes.
+    fn lock(&self) -> MutexGuard<'_, Judged> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -238,7 +262,9 @@ impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
                     scope: message.made_scope().unwrap_or_else(Scope::detached),
                     verdicts: verdicts.clone(),
                 }),
-                Err(error) => verdicts.set(index, Outcome::failed(Rejection::malformed(error).into_failure())),
+                Err(error) => {
+                    verdicts.set(index, message, Outcome::failed(Rejection::malformed(error).into_failure()));
+                }
             }
         }
         Ok(Self { messages })

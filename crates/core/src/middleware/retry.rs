@@ -162,8 +162,11 @@ impl Middleware for Retry {
                 let messages = if delivery.is_batch() { delivery.messages().len() } else { 0 };
                 return outcome.map_each(messages, |_, own| give_up(own, attempt));
             }
+            if !next.wait(self.backoff.delay(attempt)).await {
+                // The app ends, or another member gets the message: it is handled again elsewhere.
+                return outcome;
+            }
             next.discard().await;
-            tokio::time::sleep(self.backoff.delay(attempt)).await;
             attempt += 1;
             let scope = delivery.telemetry_scope();
             let span = scope.start_attempt(attempt);

@@ -156,7 +156,8 @@ impl Replies {
                     }
                     error.into_failure()
                 }
-                Err(panic) => panic_failure(panic.as_ref()),
+                // Middleware of the user: it would do so again, so this counts as an attempt.
+                Err(panic) => return Err(Unanswered::Failed(panic_failure(panic.as_ref()))),
             };
             let delay = Backoff::default().delay(tries);
             report(asked, patience.group, &place, &failure, tries, delay);

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod adapter_panics;
 mod atomic;
 mod baggage;
 mod batches;

@@ -1,0 +1,122 @@
+//! Adapters that panic where the handler's catch does not reach: nothing ends in silence, and nothing comes again without delay.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use throughline_core::broker::{Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription};
+use throughline_core::message::Source;
+use throughline_core::{App, Delivery, Handler, ServeErrorKind, Settlement, serve};
+use throughline_memory::{Channel, Memory};
+use tokio::time::{Instant, timeout};
+
+/// Where the adapter panics.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Panics {
+    BeforeTheHandler,
+    Receiving,
+    Settling,
+}
+
+#[derive(Clone)]
+struct Panicking {
+    memory: Memory,
+    panics: Panics,
+    handled: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Broker for Panicking {
+    fn transport(&self) -> Arc<dyn Publish> {
+        self.memory.transport()
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
+        let inner = self.memory.subscribe(subscription).await?;
+        Ok(Box::new(PanickingSubscriber { inner, panics: self.panics }))
+    }
+
+    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}
+
+struct PanickingSubscriber {
+    inner: Box<dyn Subscriber>,
+    panics: Panics,
+}
+
+#[async_trait]
+impl Subscriber for PanickingSubscriber {
+    fn source(&self) -> Arc<Source> {
+        self.inner.source()
+    }
+
+    fn redelivers(&self) -> bool {
+        true
+    }
+
+    async fn receive(&mut self) -> Result<Received, BrokerError> {
+        let mut received = self.inner.receive().await?;
+        assert!(self.panics != Panics::Receiving, "the adapter panics on purpose");
+        let (inner, tag) = (received.take_settle().unwrap(), received.tag);
+        Ok(received.with_settle(Arc::new(PanickingSettle { inner, panics: self.panics }), tag))
+    }
+}
+
+struct PanickingSettle {
+    inner: Arc<dyn Settle>,
+    panics: Panics,
+}
+
+#[async_trait]
+impl Settle for PanickingSettle {
+    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
+        assert!(self.panics != Panics::Settling, "the adapter panics on purpose");
+        self.inner.settle(message, settlement).await
+    }
+
+    fn is_withdrawn(&self, _message: &Received) -> bool {
+        assert!(self.panics != Panics::BeforeTheHandler, "the adapter panics on purpose");
+        false
+    }
+
+    fn abandon(&self, message: &Received) {
+        self.inner.abandon(message);
+    }
+}
+
+/// Serves until the app ends by itself; `None` where it goes on.
+async fn served(panics: Panics, concurrency: usize) -> (Option<ServeErrorKind>, usize) {
+    let broker = Panicking { memory: Memory::new(), panics, handled: Arc::default() };
+    let handled = Arc::clone(&broker.handled);
+    let count = move |_delivery: Delivery| {
+        handled.fetch_add(1, Ordering::SeqCst);
+        async {}
+    };
+    let app = App::new().subscribe(Channel::new("orders"), count.concurrency(concurrency));
+    let running = serve(broker.clone(), app).start().await.unwrap();
+    broker.memory.publisher().publish_batch("orders", ["1", "2", "3"]).await.unwrap();
+    let ended = timeout(Duration::from_secs(60), running.run_until(pending())).await.ok();
+    let kind = ended.map(|ended| ended.unwrap_err().kind());
+    (kind, broker.handled.load(Ordering::SeqCst))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_panics_around_a_handler_ends_the_service_with_an_error() {
+    for panics in [Panics::BeforeTheHandler, Panics::Receiving] {
+        for concurrency in [1, 4] {
+            let (ended, handled) = served(panics, concurrency).await;
+            assert_eq!((ended, handled), (Some(ServeErrorKind::Ended), 0), "{panics:?}, {concurrency}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_panics_is_not_the_end_of_the_others() {
+    for concurrency in [1, 4] {
+        assert_eq!(served(Panics::Settling, concurrency).await, (None, 3), "{concurrency}");
+    }
+}
