@@ -56,10 +56,16 @@ pub(super) async fn with_heartbeats<F: Future>(received: &[Received], work: F) -
 async fn beat(received: &[Received], interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
-        for message in received {
-            if let Err(error) = message.extend().await {
-                warn!(%error, "the broker could not be told that a message is still being handled");
-            }
+        extend_all(received).await;
+    }
+}
+
+/// Tells the broker once that messages are still wanted.
+pub(super) async fn extend_all(messages: &[Received]) {
+    for message in messages {
+        if let Err(error) = message.extend().await {
+            let destination = message.delivery.destination();
+            warn!(destination, %error, "the broker could not be told that a message is still being handled, and may deliver it again");
         }
     }
 }
