@@ -6,6 +6,7 @@ mod checks;
 mod dispatch;
 mod dropped;
 mod error;
+mod handling;
 mod lanes;
 mod patience;
 mod phase;

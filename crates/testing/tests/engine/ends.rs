@@ -39,13 +39,15 @@ struct Slow {
     drained: usize,
     given: Arc<AtomicUsize>,
     ends_itself: bool,
+    /// Whether what comes at the end is delivered for the last time.
+    is_last: bool,
     begun: Arc<Notify>,
 }
 
 impl Slow {
     fn new(stuck: Stuck, messages: usize, drained: usize) -> Self {
         let (given, begun) = (Arc::default(), Arc::default());
-        Self { memory: Memory::new(), stuck, messages, drained, given, ends_itself: false, begun }
+        Self { memory: Memory::new(), stuck, messages, drained, given, ends_itself: false, is_last: false, begun }
     }
 }
 
@@ -104,7 +106,8 @@ impl Subscriber for SlowSubscriber {
     async fn drain(&mut self) -> Option<Received> {
         self.broker.stuck.at(Stuck::Drain).await;
         self.broker.drained = self.broker.drained.checked_sub(1)?;
-        Some(Received::new(Delivery::new("orders", "drained")))
+        let drained = Delivery::new("orders", "drained");
+        Some(Received::new(if self.broker.is_last { drained.with_last_attempt() } else { drained }))
     }
 
     async fn finish(&mut self, _deadline: Instant) -> Result<(), BrokerError> {
@@ -200,5 +203,21 @@ async fn a_subscription_that_fails_is_heard_while_its_handlers_hang() {
         let error = running.run_until(pending()).await.unwrap_err();
         assert_eq!(error.kind(), ServeErrorKind::Ended);
         assert!(started.elapsed() <= MOST, "{:?}", started.elapsed());
+    }
+}
+
+/// What the broker delivers no more is not dropped with the handlers, whether it waited or was drained.
+#[tokio::test(start_paused = true)]
+async fn last_deliveries_that_are_never_handled_become_dead_letters() {
+    for concurrency in [1, 4] {
+        let broker = Slow { is_last: true, ..Slow::new(Stuck::Nowhere, 1, 6) };
+        let mut dead = broker.memory.subscribe(&Channel::new("dead").into()).await.unwrap();
+        let hang = async |_delivery: Delivery| pending::<()>().await;
+        let app = App::new().subscribe(Channel::new("orders"), hang.concurrency(concurrency).dead_letter("dead"));
+        let running = serve(broker, app).shutdown_timeout(LIMIT).start().await.unwrap();
+        running.shutdown().await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(dead.receive().await.unwrap().delivery.payload().as_ref(), b"drained", "{concurrency}");
+        }
     }
 }
