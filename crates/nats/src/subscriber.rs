@@ -143,7 +143,7 @@ impl Subscriber for CoreSubscriber {
     }
 
     fn observe(&mut self, observer: Arc<dyn Observe>) {
-        self.losses.observe(&self.source, &*observer);
+        self.losses.observe(&self.source, observer);
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {

@@ -26,11 +26,13 @@ pub(super) struct Batcher {
     deadline: Option<Instant>,
     /// When the broker wants to hear of what is collected, where it does.
     beat: Option<Instant>,
+    /// Whether the log says that the broker could not be told.
+    is_reported: bool,
 }
 
 impl Batcher {
     pub(super) const fn new(policy: Option<BatchPolicy>) -> Self {
-        Self { policy, pending: Vec::new(), deadline: None, beat: None }
+        Self { policy, pending: Vec::new(), deadline: None, beat: None, is_reported: false }
     }
 
     /// Returns the next unit of work if it is complete with what is here already.
@@ -102,7 +104,7 @@ impl Batcher {
     /// The first message says for all how often: they are of one subscription.
     async fn keep(&mut self) {
         self.beat = self.pending.first().and_then(Received::heartbeat).map(later);
-        extend_all(&self.pending).await;
+        extend_all(&self.pending, &mut self.is_reported).await;
     }
 
     fn take_pending(&mut self) -> Vec<Received> {
