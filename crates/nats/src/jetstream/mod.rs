@@ -16,7 +16,7 @@ use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subsc
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::warn;
 
 pub(crate) use self::consumer::filters;
@@ -173,12 +173,16 @@ async fn keep(inflow: Arc<Mutex<Inflow>>, acks: Arc<Acks>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Not left out where `receive` has it: it waits only while nothing is held, and this is next when it has a message. Given back
-        // at once, for what is told may have to wait for the connection.
-        let held = inflow.lock().await.held();
-        for ack in held {
-            let _ = acks.keep(&ack).await;
-        }
+        // Not left out where `receive` has it: it waits only while nothing is held, and this is next when it has a message.
+        let mut inflow = inflow.lock().await;
+        let tell = async {
+            for ack in inflow.held() {
+                let _ = acks.keep(&ack).await;
+            }
+        };
+        // Not given back before, or one of them could be told of after it is settled, which would undo the delay of a retry. While the
+        // client has no room, since its connection is down, there is nothing to keep.
+        let _ = timeout(acks.heartbeat, tell).await;
     }
 }
 
