@@ -15,6 +15,12 @@ use crate::status::{Statuses, is_status};
 /// what is more without a word to the subscription.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How many messages are handed out at a time at most: the lock is taken for all of them once.
+const BURST: usize = 64;
+
+/// Of how many that may be held one may be among those, so that a small limit stays what it is.
+const PART: usize = 16;
+
 /// The messages of a subscription to core NATS that have arrived and that nobody took yet, up to a limit of its own.
 pub(crate) struct Backlog {
     subscriber: async_nats::Subscriber,
@@ -33,6 +39,36 @@ impl Backlog {
     pub(crate) fn replace(&mut self, subscriber: async_nats::Subscriber) {
         self.take_arrived();
         self.subscriber = subscriber;
+    }
+
+    /// Hands out what is here already, as much as fits into a burst.
+    pub(crate) fn fill(&mut self, burst: &mut VecDeque<Message>) {
+        let most = (self.limit / PART).clamp(1, BURST);
+        while burst.len() < most
+            && let Some(message) = self.arrived()
+        {
+            burst.push_back(message);
+        }
+    }
+
+    /// Takes back what was handed out and nobody took.
+    pub(crate) fn take_back(&mut self, burst: &mut VecDeque<Message>) {
+        burst.append(&mut self.ready);
+        std::mem::swap(burst, &mut self.ready);
+    }
+
+    fn arrived(&mut self) -> Option<Message> {
+        if let Some(message) = self.ready.pop_front() {
+            return Some(message);
+        }
+        loop {
+            // The end of the client's subscription is for `next` to tell.
+            let arrived = self.subscriber.next().now_or_never()??;
+            if !is_status(&arrived) {
+                return Some(arrived);
+            }
+            self.statuses.note(&arrived);
+        }
     }
 
     /// Waits for the next message; `None` when the client's subscription has ended. Cancel safe.

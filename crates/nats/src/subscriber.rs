@@ -1,9 +1,9 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use throughline_core::broker::{BrokerError, Observe, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
@@ -32,6 +32,8 @@ pub(crate) struct CoreSubscriber {
     connection: Arc<Connection>,
     link: Arc<Link>,
     backlog: Arc<Mutex<Backlog>>,
+    /// What comes before the backlog: taken from it in one go.
+    burst: VecDeque<Message>,
     keeper: JoinHandle<()>,
     losses: Arc<Losses>,
     source: Arc<Source>,
@@ -73,6 +75,7 @@ impl CoreSubscriber {
             link,
             keeper: tokio::spawn(backlog::keep(Arc::clone(&backlog))),
             backlog,
+            burst: VecDeque::new(),
             losses,
             source,
             last: LastSubject::new(),
@@ -147,6 +150,9 @@ impl Subscriber for CoreSubscriber {
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
+        if let Some(message) = self.burst.pop_front() {
+            return Ok(self.received(message));
+        }
         loop {
             let arrived = {
                 let mut backlog = self.backlog.lock().await;
@@ -168,7 +174,10 @@ impl Subscriber for CoreSubscriber {
 
     fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
         // The end of the client's subscription is `receive`'s to heal.
-        let message = self.backlog.try_lock().ok()?.next().now_or_never()??;
+        if self.burst.is_empty() {
+            self.backlog.try_lock().ok()?.fill(&mut self.burst);
+        }
+        let message = self.burst.pop_front()?;
         Some(Ok(self.received(message)))
     }
 
@@ -187,6 +196,9 @@ impl Subscriber for CoreSubscriber {
     }
 
     async fn drain(&mut self) -> Option<Received> {
+        if let Some(message) = self.burst.pop_front() {
+            return Some(self.received(message));
+        }
         let until = self.deadline.min(Instant::now() + DRAIN_WAIT);
         let message = self.backlog.lock().await.next_until(until).await?;
         Some(self.received(message))
@@ -196,6 +208,11 @@ impl Subscriber for CoreSubscriber {
 impl Drop for CoreSubscriber {
     fn drop(&mut self) {
         self.keeper.abort();
+        // What is still here is lost with the backlog, which says so.
+        match self.backlog.try_lock() {
+            Ok(mut backlog) => backlog.take_back(&mut self.burst),
+            Err(_) => self.losses.ended(self.burst.len() as u64),
+        }
     }
 }
 
