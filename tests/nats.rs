@@ -6,10 +6,16 @@
 
 #[path = "nats/core.rs"]
 mod core_nats;
+#[path = "nats/forwards.rs"]
+mod forwards;
 #[path = "nats/hostile.rs"]
 mod hostile;
 #[path = "nats/jetstream.rs"]
 mod jetstream;
+#[path = "nats/last_delivery.rs"]
+mod last_delivery;
+#[path = "nats/limits.rs"]
+mod limits;
 #[path = "nats/raw_core.rs"]
 mod raw_core;
 #[path = "nats/raw_jetstream.rs"]
@@ -18,7 +24,15 @@ mod raw_jetstream;
 mod restart;
 #[path = "nats/server.rs"]
 mod server;
+#[path = "nats/silence.rs"]
+mod silence;
+#[path = "nats/slow.rs"]
+mod slow;
+#[path = "nats/statuses.rs"]
+mod statuses;
 #[path = "nats/supervision.rs"]
 mod supervision;
 #[path = "nats/wire.rs"]
 mod wire;
+#[path = "nats/witness.rs"]
+mod witness;

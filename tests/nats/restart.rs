@@ -1,6 +1,7 @@
 //! A server that goes away and comes back.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use throughline_core::serve::Running;
 use throughline_core::{App, Delivery, Handler, Publisher, serve};
 use throughline_nats::{Nats, Stream, Subject};
 use throughline_testing::Capture;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::{self, OwnServer};
+use crate::witness::wait_until_async;
 
 const MESSAGES: usize = 3000;
 
@@ -137,4 +139,53 @@ async fn a_core_subscription_goes_on_after_the_server_has_restarted() {
     };
     timeout(PATIENCE, arrived).await.expect("a message arrives after the restart");
     running.shutdown().await.expect("the app stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a NATS server: cargo xtask test --broker nats"]
+async fn an_idle_consumer_asks_for_many_messages_after_two_restarts() {
+    let mut server = OwnServer::start("restart-idle").await;
+    let (capture, gate) = (Capture::new(), Arc::new(Semaphore::new(0)));
+    let handled = Arc::new(AtomicUsize::new(0));
+    let (wait, count) = (Arc::clone(&gate), Arc::clone(&handled));
+    let handle = move |_: Delivery| {
+        let (wait, count) = (Arc::clone(&wait), Arc::clone(&count));
+        async move {
+            wait.acquire().await.expect("the gate stays").forget();
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let stream = Stream::new("ORDERS").subjects(["orders.>"]).durable("stock").filter("orders.placed");
+    let running = start(&server, &capture, App::new().subscribe(stream, handle)).await;
+    let client = connect(&server).await;
+    let publisher = Publisher::new(&client.clone().publish_to_streams()).without_telemetry();
+    publish_until_confirmed(&publisher, "orders.placed", 0).await;
+    gate.add_permits(1);
+    let is_settled = async || pending(&client).await == Some(0) && handled.load(Ordering::SeqCst) == 1;
+    wait_until_async("the consumer is idle", is_settled).await;
+
+    for _ in 0..2 {
+        let connects = client.client().statistics().connects.load(Ordering::Relaxed);
+        server.kill().await;
+        server.run().await;
+        let is_back = async || {
+            client.client().statistics().connects.load(Ordering::Relaxed) > connects && pending(&client).await.is_some()
+        };
+        wait_until_async("the server is back", is_back).await;
+    }
+
+    for number in 1..200 {
+        publish_until_confirmed(&publisher, "orders.placed", number).await;
+    }
+    // The handlers take none: as many are under way as the consumer asked for.
+    let many = async || pending(&client).await.is_some_and(|pending| pending >= 32);
+    wait_until_async("many messages are under way", many).await;
+    gate.add_permits(1000);
+    running.shutdown().await.expect("the app stops");
+}
+
+/// How many messages the consumer has delivered and not seen settled.
+async fn pending(nats: &Nats) -> Option<usize> {
+    let stream = nats.jetstream().get_stream("ORDERS").await.ok()?;
+    Some(stream.consumer_info("stock").await.ok()?.num_ack_pending)
 }

@@ -2,28 +2,18 @@
 //!
 //! Each test has a server of its own, since it takes the connections of it down.
 
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, StorageType};
-use throughline_core::broker::{Broker, BrokerErrorKind, Subscription};
+use throughline_core::broker::{Broker, BrokerErrorKind};
 use throughline_core::serve::{Running, ServeErrorKind};
-use throughline_core::{App, Delivery, Publisher, serve};
+use throughline_core::{App, Publisher, serve};
 use throughline_nats::{Nats, Stream, Subject};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::field::{Field, Visit};
-use tracing::subscriber::DefaultGuard;
-use tracing::{Dispatch, Event, Level, Metadata, span};
+use tracing::Level;
 
 use crate::server::{self, OwnServer};
-
-/// How long everything may take, with all the deliveries again.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::witness::{Door, Handled, Log, PATIENCE, send_raw, wait_until};
 
 /// Short, for a test waits for it.
 const ACK_WAIT: Duration = Duration::from_secs(2);
@@ -36,136 +26,12 @@ const POISONS: [(&str, &[u8]); 4] = [
     ("a line without a colon", b"NATS/1.0\r\ntenant\r\n\r\n"),
 ];
 
-/// What was logged at the level of a warning or above, on the thread of the test.
-#[derive(Clone, Default)]
-struct Log {
-    lines: Arc<Mutex<Vec<(Level, String)>>>,
-}
-
-impl Log {
-    /// The tests run on one thread, so that this sees all that their tasks log, and nothing else.
-    fn capture() -> (Self, (DefaultGuard, Dispatch)) {
-        let log = Self::default();
-        // With one dispatcher alone, a thread of another test may switch an event off for all.
-        let second = Dispatch::new(Self::default());
-        let guard = tracing::subscriber::set_default(log.clone());
-        (log, (guard, second))
-    }
-
-    fn has(&self, level: Level, part: &str) -> bool {
-        self.lines.lock().expect("no test panicked").iter().any(|(at, line)| *at == level && line.contains(part))
-    }
-
-    /// Waits until one of the two ways to lose a connection is logged.
-    async fn tells_of_a_loss(&self, poison: &str) {
-        let told = || {
-            self.has(Level::ERROR, "the connection task of the NATS client ended")
-                || self.has(Level::WARN, "the connection to NATS was lost and made again")
-        };
-        wait_until(&format!("the loss by {poison} is logged"), told).await;
-    }
-}
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("throughline") && *metadata.level() <= Level::WARN
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        self.lines.lock().expect("no test panicked").push((*event.metadata().level(), line.0));
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-#[derive(Default)]
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, _: &Field, value: &dyn Debug) {
-        self.0.push_str(&format!("{value:?} "));
-    }
-}
-
-/// The bodies that a handler got.
-#[derive(Clone)]
-struct Handled {
-    bodies: Arc<watch::Sender<Vec<String>>>,
-}
-
-impl Handled {
-    fn new() -> Self {
-        Self { bodies: Arc::new(watch::Sender::new(Vec::new())) }
-    }
-
-    fn app(&self, subscription: impl Into<Subscription>) -> App {
-        let bodies = Arc::clone(&self.bodies);
-        let handle = move |delivery: Delivery| {
-            let bodies = Arc::clone(&bodies);
-            async move {
-                let body = String::from_utf8_lossy(delivery.payload()).into_owned();
-                bodies.send_modify(|bodies| bodies.push(body));
-            }
-        };
-        App::new().subscribe(subscription, handle).without_telemetry()
-    }
-
-    fn has(&self, body: &str) -> bool {
-        self.bodies.borrow().iter().any(|handled| handled == body)
-    }
-
-    async fn all(&self, of: &[String]) {
-        let missing = || of.iter().filter(|body| !self.has(body)).cloned().collect::<Vec<_>>();
-        wait_until("all messages are handled", || missing().is_empty()).await;
-    }
-}
-
-async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn connect(server: &OwnServer) -> Nats {
     Nats::connect_with(server.url(), server::options()).await.expect("a connection to the server of the test")
 }
 
 async fn start(nats: Nats, app: App) -> Running {
     serve(nats, app).start().await.expect("the app starts")
-}
-
-/// Publishes over a plain connection what the client would refuse to, and returns when the server has it.
-async fn send_raw(server: &OwnServer, subject: &str, headers: &[u8], body: &str) {
-    let address = server.url();
-    let stream = TcpStream::connect(address.trim_start_matches("nats://")).await.expect("the server accepts");
-    let mut stream = BufReader::new(stream);
-    let mut sent = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n".to_vec();
-    sent.extend(format!("HPUB {subject} {} {}\r\n", headers.len(), headers.len() + body.len()).bytes());
-    sent.extend([headers, body.as_bytes(), b"\r\nPING\r\n"].concat());
-    stream.write_all(&sent).await.expect("the server reads");
-    let answered = async {
-        let mut line = String::new();
-        while !line.starts_with("PONG") {
-            assert!(!line.starts_with("-ERR"), "the server refuses the message: {line}");
-            line.clear();
-            assert!(stream.read_line(&mut line).await.expect("the server answers") > 0, "the server hung up");
-        }
-    };
-    timeout(PATIENCE, answered).await.expect("the server has the message");
 }
 
 /// Publishes to core NATS until a message of this round has arrived: at most once means that those before may be gone.
@@ -315,40 +181,6 @@ async fn a_client_of_the_users_own_is_not_replaced() {
     assert_eq!(ended.expect_err("the end is an error").kind(), ServeErrorKind::Ended);
 }
 
-/// Passes connections on to a server until it is told not to accept more.
-struct Door {
-    server: String,
-    accepting: JoinHandle<()>,
-    port: u16,
-}
-
-impl Door {
-    async fn open(server: &OwnServer, port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a loopback port");
-        let port = listener.local_addr().expect("the port").port();
-        let server = server.url().trim_start_matches("nats://").to_owned();
-        let to = server.clone();
-        let accepting = tokio::spawn(async move {
-            while let Ok((mut inside, _)) = listener.accept().await {
-                let mut outside = TcpStream::connect(&to).await.expect("the server accepts");
-                tokio::spawn(async move { copy_bidirectional(&mut inside, &mut outside).await });
-            }
-        });
-        Self { server, accepting, port }
-    }
-
-    fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-
-    /// Leaves the connections that are there.
-    async fn close(self) -> u16 {
-        self.accepting.abort();
-        assert!(self.accepting.await.is_err_and(|ended| ended.is_cancelled()), "{} was reached", self.server);
-        self.port
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs a NATS server: cargo xtask test --broker nats"]
 async fn the_connection_is_made_again_when_the_server_is_away_meanwhile() {
@@ -365,6 +197,26 @@ async fn the_connection_is_made_again_when_the_server_is_away_meanwhile() {
 
     one_arrives(&nats.publisher(), &handled, "after").await;
     running.shutdown().await.expect("the app stops");
+}
+
+#[tokio::test]
+#[ignore = "needs a NATS server: cargo xtask test --broker nats"]
+async fn a_consumer_that_leaves_the_bodies_out_unasked_is_an_error_at_start() {
+    let server = OwnServer::start("headers-only").await;
+    let nats = connect(&server).await.publish_to_streams();
+    let orders = Stream::new("ORDERS").subjects(["orders"]).durable("stock");
+    let asked = orders.clone().headers_only();
+    let mut subscriber = nats.subscribe(&asked.clone().into()).await.expect("a subscription");
+    nats.publisher().publish("orders", "a body").await.expect("it is stored");
+    let received = timeout(PATIENCE, subscriber.receive()).await.expect("in time").expect("a message");
+    assert!(!received.delivery.has_payload(), "a body that was left out is none, not an empty one");
+    assert_eq!(received.delivery.headers().get("Nats-Msg-Size"), Some("6"));
+    drop((received, subscriber));
+
+    let failed = nats.subscribe(&orders.into()).await.map(drop).expect_err("it contradicts");
+    assert_eq!(failed.kind(), BrokerErrorKind::Configuration);
+    assert!(failed.to_string().contains("headers only"), "{failed}");
+    nats.subscribe(&asked.into()).await.map(drop).expect("what is asked for is what is there");
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ pub(crate) fn write_text(
 }
 
 /// Drops what a panic carries. That may panic in turn; what comes of that is forgotten.
-fn discard(panic: Box<dyn Any + Send>) {
+pub(crate) fn discard(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }

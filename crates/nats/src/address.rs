@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_nats::{ConnectOptions, ServerAddr, ToServerAddrs};
 use throughline_core::broker::BrokerError;
 
@@ -62,6 +64,18 @@ pub(crate) fn configured_name(options: &ConnectOptions) -> Option<String> {
     (!name.is_empty() && !name.contains(['\\', '"'])).then(|| name.to_owned())
 }
 
+/// The ping interval of options that set none, as the client shows it.
+const UNSET_PINGS: &str = "\"ping_interval\": 60s";
+
+/// How often a server that is silent is asked for a sign. The client gives it up when three answers are missing.
+const PINGS: Duration = Duration::from_secs(5);
+
+/// Asks a silent server often enough, unless the options say how often; the client's own interval makes three minutes of it.
+pub(crate) fn with_pings(options: ConnectOptions) -> ConnectOptions {
+    // A name cannot look like it: its quotes are escaped.
+    if format!("{options:?}").contains(UNSET_PINGS) { options.ping_interval(PINGS) } else { options }
+}
+
 /// Returns the limit of reconnects in the options, which the client also shows nowhere else.
 pub(crate) fn configured_reconnects(options: &ConnectOptions) -> Option<usize> {
     let shown = format!("{options:?}");
@@ -106,6 +120,15 @@ mod tests {
         assert_eq!(configured_reconnects(&ConnectOptions::new().max_reconnects(7)), Some(7));
         assert_eq!(configured_reconnects(&ConnectOptions::new().name("\"max_reconnects\": Some(3)")), None);
         assert_eq!(configured_reconnects(&ConnectOptions::new()), None);
+    }
+
+    #[test]
+    fn a_silent_server_is_asked_often_unless_the_options_say_how_often() {
+        let shown = |options| format!("{:?}", with_pings(options));
+        assert!(shown(ConnectOptions::new()).contains("\"ping_interval\": 5s"));
+        let name = "\"ping_interval\": 60s";
+        let own = ConnectOptions::new().name(name).ping_interval(Duration::from_secs(90));
+        assert!(shown(own).contains("\"ping_interval\": 90s"));
     }
 
     #[test]

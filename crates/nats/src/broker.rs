@@ -5,12 +5,14 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use throughline_core::Publisher;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Subscriber, Subscription};
-use tokio::time::{Instant, sleep, timeout};
+use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::connection::Connection;
 use crate::denied::Denied;
 use crate::jetstream::StreamSubscriber;
-use crate::link::{Link, Links};
+use crate::link::Links;
+use crate::protocol::{CONTROL_LINE, Line};
 use crate::publisher::NatsPublisher;
 use crate::renewal::Origin;
 use crate::semconv::{SYSTEM, Systems};
@@ -20,11 +22,9 @@ use crate::{Stream, address, error, semconv};
 /// How long [`Nats::connect`] waits for each address of the server.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 
-/// How long a call waits for the connection when the client has no request timeout.
-const DEFAULT_WAIT: Duration = Duration::from_secs(10);
-
-/// How long a shutdown waits until what was published is written.
-const FLUSH_WAIT: Duration = Duration::from_secs(5);
+/// How many messages of one subscription the client itself holds. What is waiting for handlers is bounded by the subscription; this
+/// must only hold what comes until it is looked at.
+const CLIENT_BUFFER: usize = 262_144;
 
 /// Is a connection to NATS: to core NATS, and to JetStream where the server has it.
 ///
@@ -56,19 +56,6 @@ pub struct Nats {
     to_streams: bool,
 }
 
-/// Is what publishers and subscribers of one connection share.
-#[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    pub(crate) links: Arc<Links>,
-    pub(crate) systems: Systems,
-    pub(crate) inbox_prefix: Arc<str>,
-    pub(crate) records_position: bool,
-    /// Stays empty for a client whose events are the user's.
-    pub(crate) denied: Arc<Denied>,
-    server: Option<(String, u16)>,
-    is_owned: bool,
-}
-
 impl Nats {
     /// Connects with the client's default options and fails within seconds when no server answers.
     ///
@@ -91,13 +78,18 @@ impl Nats {
     /// ```
     pub async fn connect(server: impl ToServerAddrs) -> Result<Self, BrokerError> {
         let denied = Arc::new(Denied::default());
-        let options = denied.watch(ConnectOptions::new().connection_timeout(CONNECT_WAIT));
+        let options = ConnectOptions::new().connection_timeout(CONNECT_WAIT).subscription_capacity(CLIENT_BUFFER);
+        let options = denied.watch(options);
         let nats = Self::connect_with(server, options).await?;
         Ok(nats.changed(|connection| connection.denied = denied))
     }
 
     /// Connects with the client's own options: TLS, credentials, name, reconnects and all else are passed through. User
     /// and password in a URL, which the client itself does not use, are added to them.
+    ///
+    /// A server that is silent is given up after three ping intervals, and the client connects again. Where the options leave the
+    /// interval at the client's 60 s, it is 5 s: a connection on which nothing passes any more is an outage of 15 to 20 s, not of
+    /// three minutes. Another interval is kept.
     ///
     /// The options' callback for events is the caller's, and the only one the client tells that the server refused a
     /// subscription: to the subscription itself it looks as if no message came. Log the events where permissions are
@@ -123,12 +115,13 @@ impl Nats {
     pub async fn connect_with(server: impl ToServerAddrs, options: ConnectOptions) -> Result<Self, BrokerError> {
         let addresses = address::read(&server)?;
         let name = address::configured_name(&options);
-        let options = address::with_credentials(options, &addresses);
+        let options = address::with_pings(address::with_credentials(options, &addresses));
         let client = match options.clone().connect(addresses.as_slice()).await {
             Ok(client) => client,
             Err(failed) => return Err(error::connect(failed, &address::shown(&addresses))),
         };
         let server = semconv::server(&addresses).map(|(host, port)| (host.to_owned(), port));
+        Line::new(CONTROL_LINE).check_inbox(&semconv::inbox_prefix(&client))?;
         let links = Links::kept(client, Origin { addresses, options });
         Ok(Self::new(links, server, name, true))
     }
@@ -169,7 +162,9 @@ impl Nats {
             systems: Systems::new(server.as_ref().map(|(host, port)| (host.as_str(), *port)), id.as_deref()),
             inbox_prefix: semconv::inbox_prefix(client).into(),
             records_position: false,
+            line: Line::new(CONTROL_LINE),
             denied: Arc::default(),
+            routes: Routes::default(),
             links,
             server,
             is_owned,
@@ -263,6 +258,22 @@ impl Nats {
         self.changed(|connection| connection.records_position = true)
     }
 
+    /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A
+    /// subject that is longer is an error before it is sent, since the server would close the connection.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), throughline_core::BrokerError> {
+    /// let nats = throughline_nats::Nats::connect("localhost:4222").await?.with_max_control_line(16 * 1024);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_max_control_line(self, bytes: usize) -> Self {
+        self.changed(|connection| connection.line = Line::new(bytes))
+    }
+
     fn changed(mut self, change: impl FnOnce(&mut Connection)) -> Self {
         change(Arc::make_mut(&mut self.connection));
         self
@@ -349,6 +360,10 @@ impl Broker for Nats {
         Arc::new(NatsPublisher { connection: Arc::clone(&self.connection), to_streams: self.to_streams })
     }
 
+    fn routes(&self) -> Option<&Routes> {
+        Some(&self.connection.routes)
+    }
+
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
         if subscription.system() != SYSTEM {
             return Err(BrokerError::configuration(format!(
@@ -363,11 +378,11 @@ impl Broker for Nats {
         }
     }
 
-    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
+    async fn shutdown(&self, deadline: Instant) -> Result<(), BrokerError> {
         let client = &self.connection.link().client;
         let not_flushed =
             |kind| BrokerError::new(kind, error::TIMEOUT, "what was published last may not have been sent");
-        let flushed = timeout(FLUSH_WAIT, client.flush()).await;
+        let flushed = timeout_at(deadline, client.flush()).await;
         // From here on a connection task that ends is not lost.
         self.connection.links.end();
         match flushed {
@@ -375,41 +390,18 @@ impl Broker for Nats {
             Ok(Err(failed)) => return Err(not_flushed(BrokerErrorKind::Disconnected).with_source(failed)),
             Err(_) => return Err(not_flushed(BrokerErrorKind::Timeout)),
         }
-        if self.connection.is_owned && client.drain().await.is_ok() {
+        if self.connection.is_owned {
             // Draining ends the connection task, and with it everything that is sent to it.
             let ended = async {
-                while client.flush().await.is_ok() {
-                    sleep(Duration::from_millis(1)).await;
+                if client.drain().await.is_ok() {
+                    while client.flush().await.is_ok() {
+                        sleep(Duration::from_millis(1)).await;
+                    }
                 }
             };
-            timeout(FLUSH_WAIT, ended).await.map_err(|_| not_flushed(BrokerErrorKind::Timeout))?;
+            timeout_at(deadline, ended).await.map_err(|_| not_flushed(BrokerErrorKind::Timeout))?;
         }
         Ok(())
-    }
-}
-
-impl Connection {
-    /// Describes the connection anew, with another client id or the one it had.
-    fn describe(&mut self, client_id: Option<&str>) {
-        let kept = Arc::clone(&self.systems.core);
-        let server = self.server.as_ref().map(|(host, port)| (host.as_str(), *port));
-        self.systems = Systems::new(server, client_id.or_else(|| kept.client_id()));
-    }
-
-    /// Returns the link in use.
-    pub(crate) fn link(&self) -> Arc<Link> {
-        self.links.current()
-    }
-
-    /// Reports a link as lost and waits for the next one, as long as the client waits for an answer; `None` when there
-    /// was none until then. Cancel safe.
-    pub(crate) async fn renewed(&self, lost: &Link) -> Option<Arc<Link>> {
-        timeout(self.wait(lost), self.links.after(lost)).await.ok().flatten()
-    }
-
-    /// Returns how long a call waits for the connection.
-    pub(crate) fn wait(&self, link: &Link) -> Duration {
-        link.client.timeout().unwrap_or(DEFAULT_WAIT)
     }
 }
 

@@ -146,12 +146,20 @@ fn text(name: &HeaderName) -> &str {
 
 /// Removes a name in every spelling; the client's map cannot, so it is built anew when there is something to remove.
 fn remove(headers: &mut HeaderMap, key: &str) {
-    let is_key = |name: &HeaderName| text(name).eq_ignore_ascii_case(key);
-    if !headers.iter().any(|(name, _)| is_key(name)) {
+    remove_if(headers, |name| name.eq_ignore_ascii_case(key));
+}
+
+/// Removes what the server reads, of a message that is passed on.
+pub(crate) fn remove_server_headers(headers: &mut HeaderMap) {
+    remove_if(headers, is_server_header);
+}
+
+fn remove_if(headers: &mut HeaderMap, is_one: impl Fn(&str) -> bool) {
+    if !headers.iter().any(|(name, _)| is_one(text(name))) {
         return;
     }
     let mut kept = HeaderMap::new();
-    for (name, values) in headers.iter().filter(|(name, _)| !is_key(name)) {
+    for (name, values) in headers.iter().filter(|(name, _)| !is_one(text(name))) {
         for value in values {
             kept.append(name.clone(), value.clone());
         }
@@ -231,7 +239,7 @@ pub(crate) fn is_server_header(name: &str) -> bool {
     name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"))
 }
 
-fn is_propagation(name: &str) -> bool {
+pub(crate) fn is_propagation(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     matches!(lower.as_str(), "traceparent" | "tracestate" | "baggage" | "b3" | "uber-trace-id")
         || lower.starts_with("x-b3-")

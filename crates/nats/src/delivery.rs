@@ -1,16 +1,11 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use opentelemetry::KeyValue;
-use throughline_core::broker::{BrokerError, Received, Settle};
-use throughline_core::message::{Delivery, Native, OperationType, Settlement};
+use throughline_core::message::{Delivery, Native, OperationType};
 
-use crate::broker::Connection;
 use crate::carrier::to_headers;
-use crate::error;
-use crate::link::Link;
+use crate::forwarded;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
 
 /// The header that names a message, which streams also use to recognise a message they already have (ATTR-N-06).
@@ -43,6 +38,8 @@ pub struct NativeMessage {
     message: Option<async_nats::Message>,
     position: Option<StreamPosition>,
     recorded: bool,
+    /// Tells this delivery from all others, where it has no place in a stream that does.
+    number: OnceLock<u64>,
 }
 
 impl NativeMessage {
@@ -59,7 +56,7 @@ impl NativeMessage {
     /// ```
     #[must_use]
     pub const fn new(message: async_nats::Message) -> Self {
-        Self { message: Some(message), position: None, recorded: false }
+        Self { message: Some(message), position: None, recorded: false, number: OnceLock::new() }
     }
 
     /// Creates one that knows a place in a stream and no message, for tests on the in-memory broker.
@@ -72,7 +69,7 @@ impl NativeMessage {
     /// ```
     #[must_use]
     pub const fn at(position: StreamPosition) -> Self {
-        Self { message: None, position: Some(position), recorded: false }
+        Self { message: None, position: Some(position), recorded: false, number: OnceLock::new() }
     }
 
     /// Returns the client's message as it arrived.
@@ -104,6 +101,18 @@ impl NativeMessage {
     pub const fn position(&self) -> Option<&StreamPosition> {
         self.position.as_ref()
     }
+
+    /// Returns what tells a forward of this delivery from that of another message, and from that of another service.
+    pub(crate) fn forwarder(&self) -> String {
+        match &self.position {
+            Some(StreamPosition { stream, consumer, stream_sequence, published, .. }) => {
+                // A stream that is made anew counts from 1 again.
+                let stored = published.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+                format!("{stream}.{consumer}.{stream_sequence}.{stored:x}")
+            }
+            None => format!("{:016x}", self.number.get_or_init(|| fastrand::u64(..))),
+        }
+    }
 }
 
 impl Native for NativeMessage {
@@ -112,6 +121,11 @@ impl Native for NativeMessage {
         if let Some(position) = self.position.as_ref().filter(|_| self.recorded) {
             position.push(attributes);
         }
+    }
+
+    fn position(&self) -> Option<String> {
+        let StreamPosition { stream, stream_sequence, .. } = self.position.as_ref()?;
+        Some(format!("stream {stream}, sequence {stream_sequence}"))
     }
 }
 
@@ -174,8 +188,8 @@ impl StreamPosition {
 pub(crate) struct AckSubject<'a> {
     pub(crate) stream: &'a str,
     pub(crate) consumer: &'a str,
-    delivered: u64,
-    stream_sequence: u64,
+    pub(crate) delivered: u64,
+    pub(crate) stream_sequence: u64,
     consumer_sequence: u64,
     pub(crate) published: SystemTime,
     pending: u64,
@@ -272,14 +286,19 @@ pub(crate) fn from_stream(
             .with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX))
             .with_sent_at(position.published);
     }
-    delivery.with_native(Arc::new(NativeMessage { message: Some(message), position, recorded }))
+    delivery.with_native(Arc::new(NativeMessage {
+        message: Some(message),
+        position,
+        recorded,
+        number: OnceLock::new(),
+    }))
 }
 
 fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
     let mut delivery = Delivery::new(last.of(message), message.payload.clone());
     if let Some(native) = &message.headers {
         let headers = to_headers(native);
-        let id = headers.get(MESSAGE_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
+        let id = headers.get(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()).map(Arc::<str>::from);
         let correlation_id = headers.get(CORRELATION_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
         delivery = delivery.with_headers(headers);
         if let Some(id) = id {
@@ -292,95 +311,10 @@ fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
     delivery
 }
 
-/// Holds what all settlements of one consumer share.
-#[derive(Clone, Debug)]
-pub(crate) struct Acks {
-    pub(crate) connection: Arc<Connection>,
-    /// How often the server wants to hear of a message that is being worked on.
-    pub(crate) heartbeat: Duration,
-    /// Whether an acknowledgement waits for the server's answer.
-    pub(crate) confirmed: bool,
-}
-
-impl Acks {
-    /// Asks for the message again at once.
-    pub(crate) async fn give_back(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
-        self.tell(&self.connection.link(), ack, Bytes::from_static(b"-NAK")).await
-    }
-
-    /// Tells the server that the message is still wanted.
-    pub(crate) async fn keep(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
-        self.tell(&self.connection.link(), ack, Bytes::from_static(b"+WPI")).await
-    }
-
-    /// Settles a message, on the next connection where that of the message is lost: it is settled at the same place.
-    async fn told(&self, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
-        let link = self.connection.link();
-        let told = self.tell(&link, ack, what.clone()).await;
-        if told.is_ok() || !link.is_gone() {
-            return told;
-        }
-        // Boxed, as it is rare: each settlement moves this future.
-        match Box::pin(self.connection.renewed(&link)).await {
-            Some(link) => Box::pin(self.tell(&link, ack, what)).await,
-            None => told,
-        }
-    }
-
-    async fn acknowledge(&self, ack: &async_nats::Subject) -> Result<(), BrokerError> {
-        let what = Bytes::from_static(b"+ACK");
-        if !self.confirmed {
-            return self.told(ack, what).await;
-        }
-        let link = self.connection.link();
-        Box::pin(link.client.request(ack.clone(), what)).await.map_err(error::settle_unconfirmed)?;
-        Ok(())
-    }
-
-    async fn tell(&self, link: &Link, ack: &async_nats::Subject, what: Bytes) -> Result<(), BrokerError> {
-        link.client.publish(ack.clone(), what).await.map_err(error::settle)
-    }
-}
-
-/// Settles the messages of one subscription; what is to be told goes to the address that came with the message.
-#[async_trait]
-impl Settle for Acks {
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-        let Some(ack) = ack_of(message) else { return Ok(()) };
-        match settlement {
-            Settlement::Ack => self.acknowledge(ack).await,
-            Settlement::Reject { .. } => self.told(ack, Bytes::from_static(b"+TERM")).await,
-            Settlement::Retry { after } => self.told(ack, nak(*after)).await,
-            _ => self.told(ack, nak(None)).await,
-        }
-    }
-
-    fn heartbeat(&self) -> Option<Duration> {
-        Some(self.heartbeat)
-    }
-
-    async fn extend(&self, message: &Received) -> Result<(), BrokerError> {
-        match ack_of(message) {
-            Some(ack) => self.keep(ack).await,
-            None => Ok(()),
-        }
-    }
-}
-
-fn ack_of(message: &Received) -> Option<&async_nats::Subject> {
-    message.delivery.native::<NativeMessage>()?.message.as_ref()?.reply.as_ref()
-}
-
-fn nak(after: Option<Duration>) -> Bytes {
-    match after {
-        Some(delay) if !delay.is_zero() => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
-        _ => Bytes::from_static(b"-NAK"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use async_nats::HeaderMap;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -475,7 +409,7 @@ mod tests {
         let position = StreamPosition::new("ORDERS", "stock", 42);
         for (recorded, expected) in [(false, 0), (true, 2)] {
             let mut attributes = Vec::new();
-            NativeMessage { message: None, position: Some(position.clone()), recorded }
+            NativeMessage { recorded, ..NativeMessage::at(position.clone()) }
                 .attributes(OperationType::Process, &mut attributes);
             assert_eq!(attributes.len(), expected, "ATTR-J-08");
         }
@@ -486,13 +420,6 @@ mod tests {
         assert!(is_from_stream(&message(Some("$JS.ACK.a.b.1.2.3.4.5"), &[])));
         assert!(!is_from_stream(&message(Some("$JS.FC.a.b"), &[])));
         assert!(!is_from_stream(&message(None, &[])));
-    }
-
-    #[test]
-    fn a_retry_without_a_delay_is_at_once() {
-        assert_eq!(nak(None), "-NAK");
-        assert_eq!(nak(Some(Duration::ZERO)), "-NAK");
-        assert_eq!(nak(Some(Duration::from_millis(2))), "-NAK {\"delay\":2000000}");
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::error;
+use crate::losses::Seldom;
 
 /// How the server begins to say that a subscription is not allowed.
 const DENIED: &str = "permissions violation for subscription to \"";
@@ -19,6 +20,7 @@ const KEPT: usize = 1024;
 pub(crate) struct Denied {
     subjects: Mutex<Vec<String>>,
     changed: Notify,
+    drops: Mutex<Seldom>,
 }
 
 impl Denied {
@@ -32,7 +34,11 @@ impl Denied {
     }
 
     fn note(&self, event: &Event) {
-        let Event::ServerError(ServerError::Other(text)) = event else { return };
+        let text = match event {
+            Event::ServerError(ServerError::Other(text)) => text,
+            Event::SlowConsumer(_) => return self.note_drop(),
+            _ => return,
+        };
         let Some(subject) = denied_subject(text) else {
             // A publish that is not allowed, for one: it had succeeded as far as the client knew.
             return warn!(error = text, "the NATS server reports an error");
@@ -43,6 +49,16 @@ impl Denied {
         }
         drop(subjects);
         self.changed.notify_waiters();
+    }
+
+    /// Tells that the client itself had no room for a message; it does not say of which subscription, nor of each.
+    fn note_drop(&self) {
+        if let Some(events) = self.drops.lock().unwrap_or_else(PoisonError::into_inner).note(1) {
+            warn!(
+                events,
+                "the NATS client dropped messages since its own buffer for a subscription was full: what reads from it is too slow,                  and core NATS delivers none again"
+            );
+        }
     }
 
     /// Says that a subject was refused, if it was.

@@ -41,21 +41,28 @@
 //! for credentials files, `websockets` for `ws://`. A feature of the client that is not here, such as `fips`, is
 //! switched on by a dependency of one's own on the same version of `async-nats`, which cargo unites with this one.
 
+mod acks;
 mod address;
+mod backlog;
 mod broker;
 mod carrier;
+mod connection;
 mod delivery;
 mod denied;
 mod destination;
 mod error;
 mod extract;
+mod forwarded;
 mod instrument;
 mod jetstream;
 mod link;
+mod losses;
 mod pipeline;
+mod protocol;
 mod publisher;
 mod renewal;
 mod semconv;
+mod status;
 mod subscriber;
 mod subscription;
 

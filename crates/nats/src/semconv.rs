@@ -14,6 +14,9 @@ pub(crate) const NATS_STREAM: &str = "messaging.nats.stream";
 /// Opt-in: the place of a message in its stream (ATTR-J-08).
 pub(crate) const NATS_SEQUENCE: &str = "messaging.nats.sequence";
 
+/// The project's own: messages of core NATS that were dropped before a handler took them.
+pub(crate) const CONSUMER_DROPPED: &str = "throughline.consumer.dropped";
+
 /// The signs of subject patterns.
 pub(crate) const WILDCARDS: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
 

@@ -1,31 +1,44 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Message;
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
-use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
+use throughline_core::broker::{BrokerError, Observe, Pattern, Received, Subscriber, Subscription};
 use throughline_core::message::Source;
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
-use crate::broker::Connection;
+use crate::backlog::{self, Backlog};
+use crate::connection::Connection;
 use crate::delivery::{LastSubject, from_core};
 use crate::link::Link;
-use crate::{error, semconv};
+use crate::losses::Losses;
+use crate::protocol::{has_space, shown};
+use crate::{Subject, error, semconv};
 
 /// How long a closing subscription waits for the client when nothing more comes.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
 /// Receives from core NATS. The client subscribes again after a reconnect by itself; after its connection task was lost
 /// this does.
+///
+/// What has arrived is in the backlog, which two parties look into: `receive`, which holds it only while it waits for a message
+/// that is not there yet, and the keeper, which empties the client's own buffer while the handlers are busy.
 pub(crate) struct CoreSubscriber {
     connection: Arc<Connection>,
     link: Arc<Link>,
-    subscriber: async_nats::Subscriber,
+    backlog: Arc<Mutex<Backlog>>,
+    keeper: JoinHandle<()>,
+    losses: Arc<Losses>,
     source: Arc<Source>,
     last: LastSubject,
     subject: Arc<str>,
     group: Option<String>,
+    /// When the end is to be over, once it has begun.
+    deadline: Instant,
     /// Kept over calls: to begin to wait takes locks, once per message.
     refused: BoxFuture<'static, BrokerError>,
 }
@@ -41,21 +54,28 @@ impl CoreSubscriber {
         };
         let subject = wire_subject(pattern)?;
         let (link, group) = (connection.link(), subscription.group().map(str::to_owned));
+        connection.line.check_subscription(&subject, group.as_deref())?;
         connection.denied.forget(&subject);
         let subscriber = subscribe(&link, &subject, group.clone()).await?;
         link.round_trip().await?;
         connection.denied.check(&subject)?;
         let source = Arc::new(semconv::core_source(&connection.systems.core, subscription, &connection.inbox_prefix));
         let subject = Arc::from(subject);
+        let held = subscription.native::<Subject>().map_or(Subject::BUFFER, Subject::held);
+        let losses = Arc::new(Losses::new(Arc::clone(&subject), group.clone(), held));
+        let backlog = Arc::new(Mutex::new(Backlog::new(subscriber, held, Arc::clone(&losses))));
         Ok(Self {
             refused: refused(connection, &subject),
             connection: Arc::clone(connection),
             link,
-            subscriber,
+            keeper: tokio::spawn(backlog::keep(Arc::clone(&backlog))),
+            backlog,
+            losses,
             source,
             last: LastSubject::new(),
             subject,
             group,
+            deadline: Instant::now(),
         })
     }
 
@@ -64,13 +84,21 @@ impl CoreSubscriber {
         let next = self.connection.links.after(&self.link).await;
         let link = next.ok_or_else(|| error::connection_ended(&self.subject))?;
         self.connection.denied.forget(&self.subject);
+        let mut backlog = self.backlog.lock().await;
         match subscribe(&link, &self.subject, self.group.clone()).await {
-            Ok(subscriber) => (self.link, self.subscriber) = (link, subscriber),
+            Ok(subscriber) => {
+                self.link = link;
+                backlog.replace(subscriber);
+            }
             // Lost again; the next call sees it.
             Err(_) if link.is_gone() => self.link = link,
             Err(failed) => return Err(failed),
         }
         Ok(())
+    }
+
+    fn received(&mut self, message: Message) -> Received {
+        Received::new(from_core(message, &mut self.last))
     }
 }
 
@@ -94,41 +122,60 @@ impl Subscriber for CoreSubscriber {
         Arc::clone(&self.source)
     }
 
+    fn observe(&mut self, observer: Arc<dyn Observe>) {
+        self.losses.observe(&self.source, observer);
+    }
+
     async fn receive(&mut self) -> Result<Received, BrokerError> {
         loop {
-            tokio::select! {
-                biased;
-                arrived = self.subscriber.next() => if let Some(message) = arrived {
-                    return Ok(Received::new(from_core(message, &mut self.last)));
-                },
-                denied = self.refused.as_mut() => {
-                    self.refused = refused(&self.connection, &self.subject);
-                    return Err(denied);
+            let arrived = {
+                let mut backlog = self.backlog.lock().await;
+                tokio::select! {
+                    biased;
+                    arrived = backlog.next() => arrived,
+                    denied = self.refused.as_mut() => {
+                        self.refused = refused(&self.connection, &self.subject);
+                        return Err(denied);
+                    }
                 }
+            };
+            match arrived {
+                Some(message) => return Ok(self.received(message)),
+                None => self.subscribe_again().await?,
             }
-            self.subscribe_again().await?;
         }
     }
 
     fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
         // The end of the client's subscription is `receive`'s to heal.
-        let message = self.subscriber.next().now_or_never()??;
-        Some(Ok(Received::new(from_core(message, &mut self.last))))
+        let message = self.backlog.try_lock().ok()?.next().now_or_never()??;
+        Some(Ok(self.received(message)))
     }
 
-    async fn close(&mut self, _deadline: Instant) {
-        // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the
-        // subscription.
-        if self.link.is_connected() {
-            let _ = self.link.round_trip().await;
-        }
-        // Fails only when the connection is gone, and the subscription with it.
-        let _ = self.subscriber.drain().await;
+    async fn close(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        let stop = async {
+            // The server forgets what it has delivered, so all that it sent is to arrive before the client forgets the
+            // subscription.
+            if self.link.is_connected() {
+                let _ = self.link.round_trip().await;
+            }
+            self.backlog.lock().await.stop().await;
+        };
+        // A server that does not answer gets no more time than all that ends together.
+        let _ = timeout_at(deadline, stop).await;
     }
 
     async fn drain(&mut self) -> Option<Received> {
-        let next = timeout(DRAIN_WAIT, self.subscriber.next()).await.ok()?;
-        next.map(|message| Received::new(from_core(message, &mut self.last)))
+        let until = self.deadline.min(Instant::now() + DRAIN_WAIT);
+        let message = self.backlog.lock().await.next_until(until).await?;
+        Some(self.received(message))
+    }
+}
+
+impl Drop for CoreSubscriber {
+    fn drop(&mut self) {
+        self.keeper.abort();
     }
 }
 
@@ -141,12 +188,12 @@ pub(crate) fn wire_subject(pattern: &Pattern) -> Result<String, BrokerError> {
         "it has an empty token"
     } else if tokens.any(|token| token == ">") {
         "`>` stands before its end"
-    } else if subject.contains(|sign: char| sign.is_whitespace() || sign.is_control()) {
+    } else if has_space(&subject) {
         "it has white space"
     } else {
         return Ok(subject);
     };
-    Err(error::invalid_subscription(&subject.escape_debug().to_string(), why))
+    Err(error::invalid_subscription(&shown(&subject), why))
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::time::Instant;
 
 use opentelemetry::KeyValue;
@@ -23,4 +24,10 @@ pub trait Observe: Send + Sync + 'static {
         attributes: Vec<KeyValue>,
         error: Option<&BrokerError>,
     );
+
+    /// Notes that the subscription takes messages while something is wrong, and what: messages are dropped, the server does not answer.
+    /// `None` says that it is over. It is what [`Health`](crate::serve::Health) shows; the default does nothing.
+    fn degraded(&self, why: Option<Cow<'static, str>>) {
+        let _ = why;
+    }
 }

@@ -168,7 +168,7 @@ impl<T> BatchMessage<T> {
         let handled = AssertUnwindSafe(async move { handle(body).await }).catch_unwind().with_context(context).await;
         let outcome = match handled {
             Ok(result) => result.into_outcome(),
-            Err(panic) => panicked(panic.as_ref()),
+            Err(panic) => panicked(panic),
         };
         let succeeded = outcome.failure().is_none();
         verdicts.set(index, &delivery, outcome);

@@ -636,6 +636,10 @@ impl Delivery {
         self.runtime.as_deref()
     }
 
+    pub(super) fn native_shared(&self) -> Option<Arc<dyn Native>> {
+        self.message.native.clone()
+    }
+
     pub(crate) fn native_dyn(&self) -> Option<&dyn Native> {
         self.message.native.as_deref()
     }

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use bytes::Bytes;
 use opentelemetry::trace::SpanContext;
 
 use super::properties::Properties;
-use super::{Delivery, Destination, Headers};
+use super::{Delivery, Destination, Headers, Native};
 
 /// The header under which the content type travels where the broker has no place of its own for it.
 const CONTENT_TYPE: &str = "content-type";
@@ -36,6 +37,8 @@ pub struct Envelope {
 #[derive(Clone, Default)]
 struct Rare {
     creation: CreationContext,
+    /// What the broker knows about the message that this one forwards.
+    origin: Option<Arc<dyn Native>>,
     batch: Vec<Envelope>,
 }
 
@@ -129,7 +132,9 @@ impl Envelope {
         envelope.headers = delivery.headers().clone();
         envelope.properties =
             delivery.properties().map(|properties| Box::new(Properties { reply_to: None, ..properties.clone() }));
-        envelope.rare_mut().creation = CreationContext::Kept;
+        let rare = envelope.rare_mut();
+        rare.creation = CreationContext::Kept;
+        rare.origin = delivery.native_shared();
         envelope
     }
 
@@ -483,6 +488,29 @@ impl Envelope {
             return self.batch_mut().map_or(&mut [], Vec::as_mut_slice);
         }
         std::slice::from_mut(self)
+    }
+
+    /// Returns what only the broker knows about the message that this one forwards; `None` where it forwards none, or one of
+    /// another broker. An adapter tells by it which delivery a forward belongs to.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::Native;
+    /// use throughline_core::{Delivery, Envelope};
+    ///
+    /// struct Offset(i64);
+    ///
+    /// impl Native for Offset {}
+    ///
+    /// let delivery = Delivery::new("orders", "x").with_native(std::sync::Arc::new(Offset(3)));
+    /// assert_eq!(Envelope::forward(&delivery, "orders.dead").origin::<Offset>().unwrap().0, 3);
+    /// assert!(Envelope::new("orders", "x").origin::<Offset>().is_none());
+    /// ```
+    #[must_use]
+    pub fn origin<T: Native>(&self) -> Option<&T> {
+        let origin: &dyn Any = self.rare.as_ref()?.origin.as_deref()?;
+        origin.downcast_ref()
     }
 
     /// Tells whether this is a received message on its way to another destination, with its headers as they were (SPAN-37).

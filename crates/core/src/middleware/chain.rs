@@ -111,7 +111,7 @@ impl<'a> Next<'a> {
         let handling = match self.chain.split_first() {
             Some((first, rest)) => {
                 let process = AssertUnwindSafe(|| first.process(delivery, Self { chain: rest, ..self }));
-                catch_unwind(process).unwrap_or_else(|panic| Box::pin(ready(panicked(panic.as_ref()))))
+                catch_unwind(process).unwrap_or_else(|panic| Box::pin(ready(panicked(panic))))
             }
             // Only makes a future; what can panic runs inside it.
             None => self.endpoint.call(delivery),
@@ -175,7 +175,7 @@ impl Next<'_> {
         match AssertUnwindSafe(self.publish(envelope)).catch_unwind().await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.into_failure()),
-            Err(panic) => Err(panic_failure(panic.as_ref())),
+            Err(panic) => Err(panic_failure(panic)),
         }
     }
 
@@ -213,7 +213,7 @@ impl Future for Running<'_> {
         let outcome = match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
-            Err(panic) => panicked(panic.as_ref()),
+            Err(panic) => panicked(panic),
         };
         Poll::Ready(decide(outcome, attempts))
     }

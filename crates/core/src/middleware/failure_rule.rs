@@ -1,20 +1,22 @@
 use std::any::Any;
 
 use super::{Backoff, DEFAULT_ATTEMPTS};
+use crate::guard::discard;
 use crate::message::{Delivery, Failure, Outcome, Settlement};
 
 /// Turns a caught panic into a failure (STAT-08).
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Outcome {
     Outcome::failed(panic_failure(panic))
 }
 
 /// Says as a failure what a panic said.
-pub(crate) fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
+pub(crate) fn panic_failure(panic: Box<dyn Any + Send>) -> Failure {
     let text = panic
         .downcast_ref::<&'static str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "the handler panicked".to_owned());
+    discard(panic);
     Failure::new("panic", text)
 }
 

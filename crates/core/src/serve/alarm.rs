@@ -39,10 +39,8 @@ impl Alarm {
     /// fault of the framework or an adapter, and ends the subscription.
     pub(super) async fn guard(self, task: impl Future<Output = ()>) {
         let Err(panic) = AssertUnwindSafe(task).catch_unwind().await else { return };
-        let text = format!(
-            "the framework or the adapter panicked while a message was settled: {}",
-            panic_failure(panic.as_ref())
-        );
+        let text =
+            format!("the framework or the adapter panicked while a message was settled: {}", panic_failure(panic));
         self.raise(BrokerError::new(BrokerErrorKind::Ended, "panic", text));
     }
 

@@ -10,6 +10,7 @@ use crate::message::Destination;
 /// Refuses what cannot work, before anything starts. The returned value keeps the routes known to the other apps of the connection.
 pub(super) fn check(broker: &dyn Broker, entries: &[Entry<()>]) -> Result<Arc<Vec<RouteOfApp>>, ServeError> {
     for Entry { subscription, options, .. } in entries {
+        check_names(subscription)?;
         check_shape(subscription, options)?;
     }
     let subscriptions: Vec<&Subscription> = entries.iter().map(|entry| &entry.subscription).collect();
@@ -17,6 +18,21 @@ pub(super) fn check(broker: &dyn Broker, entries: &[Entry<()>]) -> Result<Arc<Ve
     let of_one_app = Routes::default();
     let routes = broker.routes().unwrap_or(&of_one_app);
     routes.enter(entries.iter().map(route_of).collect()).map_err(contradiction)
+}
+
+/// A name that is set is not empty.
+fn check_names(subscription: &Subscription) -> Result<(), ServeError> {
+    let destination = subscription.destination();
+    let empty = if subscription.patterns().iter().any(|pattern| pattern.as_str().is_empty()) {
+        "an empty destination"
+    } else if subscription.group() == Some("") {
+        "an empty group"
+    } else if subscription.name() == Some("") {
+        "an empty name"
+    } else {
+        return Ok(());
+    };
+    Err(ServeError::configuration(format!("the subscription to `{destination}` has {empty}: name it, or leave it out")))
 }
 
 fn contradiction(error: BrokerError) -> ServeError {

@@ -85,13 +85,13 @@ impl Lanes {
         }
     }
 
-    /// Gives up the messages that wait; those that are being handled go on.
-    pub(super) fn give_back(&mut self) {
+    /// Gives up the messages that wait; those that are being handled go on, and so do those that the broker delivers no more.
+    pub(super) fn give_back(&mut self, dispatcher: &Arc<Dispatcher>, tasks: &mut JoinSet<()>) {
         for Entrance { lane, collected } in self.by_number.values_mut() {
-            drop(lane.take_waiting());
-            collected.clear();
+            lane.lock().waiting.retain(is_last);
+            collected.retain(is_last);
         }
-        self.collecting.clear();
+        self.flush(dispatcher, tasks);
     }
 }
 
@@ -115,10 +115,6 @@ impl Lane {
         next
     }
 
-    fn take_waiting(&self) -> VecDeque<Received> {
-        std::mem::take(&mut self.lock().waiting)
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +128,7 @@ impl Lane {
                 None => None,
             };
             // No handler begins once the app is ending: what waits is given up.
-            if !phase.borrow().is_running() {
+            if !phase.borrow().is_running() && !is_last(&received) {
                 continue;
             }
             dispatcher.dispatch(Work::Single(received)).await;
@@ -140,6 +136,10 @@ impl Lane {
             consume_budget().await;
         }
     }
+}
+
+fn is_last(message: &Received) -> bool {
+    message.delivery.is_last_attempt()
 }
 
 /// Lets the next message start another task where this one panicked.

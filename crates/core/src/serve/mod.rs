@@ -6,6 +6,8 @@ mod checks;
 mod dispatch;
 mod dropped;
 mod error;
+mod handling;
+mod health;
 mod lanes;
 mod patience;
 mod phase;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use tracing::info;
 
 pub use self::error::{ServeError, ServeErrorKind};
+pub use self::health::{Health, HealthState, SubscriptionHealth};
 use self::phase::Deadlines;
 pub use self::running::Running;
 use crate::app::{App, Ready};
@@ -55,6 +58,7 @@ pub fn serve(broker: impl Broker, app: impl Ready) -> Serve {
         graceful: Box::pin(pending()),
         forced: Box::pin(pending()),
         limit: SHUTDOWN_TIMEOUT,
+        health: Health::default(),
     }
 }
 
@@ -66,6 +70,7 @@ pub struct Serve {
     graceful: BoxFuture<()>,
     forced: BoxFuture<()>,
     limit: Duration,
+    health: Health,
 }
 
 impl Serve {
@@ -136,6 +141,23 @@ impl Serve {
         self
     }
 
+    /// Returns what shows the state of the app, also before it starts and after its end.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use throughline_core::{App, broker::Broker, serve};
+    /// # fn run(broker: impl Broker, app: App) {
+    /// let service = serve(broker, app);
+    /// let health = service.health();
+    /// assert!(health.subscriptions().is_empty(), "nothing has started");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
     /// Starts all subscriptions and returns when they are active, while the app goes on in the background.
     ///
     /// # Errors
@@ -152,7 +174,7 @@ impl Serve {
     /// # }
     /// ```
     pub async fn start(self) -> Result<Running, ServeError> {
-        Running::start(self.broker, self.app, self.limit).await
+        Running::start(self.broker, self.app, self.limit, self.health).await
     }
 }
 
@@ -162,8 +184,8 @@ impl IntoFuture for Serve {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { broker, app, mut graceful, mut forced, limit } = self;
-            let starting = Running::start(Arc::clone(&broker), app, limit);
+            let Self { broker, app, mut graceful, mut forced, limit, health } = self;
+            let starting = Running::start(Arc::clone(&broker), app, limit, health);
             let running = tokio::select! {
                 biased;
                 // A start that waits for a broker must not outlast the signal: what has begun is dropped.

@@ -157,7 +157,7 @@ impl Replies {
                     error.into_failure()
                 }
                 // Middleware of the user: it would do so again, so this counts as an attempt.
-                Err(panic) => return Err(Unanswered::Failed(panic_failure(panic.as_ref()))),
+                Err(panic) => return Err(Unanswered::Failed(panic_failure(panic))),
             };
             let delay = Backoff::default().delay(tries);
             report(asked, patience.group, &place, &failure, tries, delay);

@@ -13,6 +13,7 @@ use super::alarm::{Alarm, Cause};
 use super::checks;
 use super::dispatch::Dispatcher;
 use super::error::{ServeError, ServeErrorKind};
+use super::health::{Health, HealthState, Observer, Stops};
 use super::phase::{Deadlines, Phase};
 use super::worker::Worker;
 use crate::app::App;
@@ -41,12 +42,18 @@ pub struct Running {
     /// What ends the app from within.
     causes: mpsc::UnboundedReceiver<Cause>,
     limit: Duration,
+    health: Health,
     /// Known to the other apps of the connection for as long as this one runs.
     _routes: Arc<Vec<RouteOfApp>>,
 }
 
 impl Running {
-    pub(super) async fn start(broker: Arc<dyn Broker>, app: App, limit: Duration) -> Result<Self, ServeError> {
+    pub(super) async fn start(
+        broker: Arc<dyn Broker>,
+        app: App,
+        limit: Duration,
+        health: Health,
+    ) -> Result<Self, ServeError> {
         let instrumentation = app.instrumentation();
         let entries = app.into_entries();
         let routes = checks::check(&*broker, &entries)?;
@@ -55,11 +62,13 @@ impl Running {
         let mut ready = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.subscription.destination().to_owned();
+            let place = health.starts(&entry.subscription);
             let mut subscriber =
                 broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
-            if let Some(instrumentation) = &instrumentation {
-                subscriber.observe(Arc::new(instrumentation.consumer(subscriber.source())));
-            }
+            // Before the adapter may say otherwise.
+            place.set(HealthState::Ready);
+            let consumer = instrumentation.as_ref().map(|engine| engine.consumer(subscriber.source()));
+            subscriber.observe(Arc::new(Observer { consumer, place: place.clone() }));
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
             checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
             let alarm = Alarm::new(&name, cause.clone());
@@ -73,13 +82,34 @@ impl Running {
                 alarm.clone(),
             );
             let batch = entry.subscription.batch();
-            ready.push((name, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
+            ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
         }
         let mut workers = JoinSet::new();
-        for (name, worker) in ready {
-            workers.spawn(async move { (name, worker.run().await) });
+        for (name, place, worker) in ready {
+            workers.spawn(async move {
+                let _stops = Stops(place);
+                (name, worker.run().await)
+            });
         }
-        Ok(Self { broker, workers, phase, causes, limit, _routes: routes })
+        health.has_started();
+        Ok(Self { broker, workers, phase, causes, limit, health, _routes: routes })
+    }
+
+    /// Returns what shows the state of the app, also after its end.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use throughline_core::{App, broker::Broker, serve};
+    /// # async fn run(broker: impl Broker, app: App) -> Result<(), throughline_core::ServeError> {
+    /// let running = serve(broker, app).start().await?;
+    /// assert!(running.health().is_ready());
+    /// # running.shutdown().await
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
 
     /// Shuts down: stops taking messages, lets running handlers finish within the shutdown timeout, settles, and closes the broker.
@@ -162,6 +192,7 @@ impl Running {
 
     /// Lets the workers finish; those that do not in time drop their handlers.
     async fn drain(&mut self, deadlines: Deadlines) -> Option<ServeError> {
+        self.health.is_ending();
         self.phase.send_replace(Phase::Draining(deadlines));
         let mut failed = None;
         // Later than the workers give up by themselves.

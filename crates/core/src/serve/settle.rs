@@ -2,9 +2,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tracing::warn;
+use tracing::{error, warn};
 
-use crate::broker::Received;
+use crate::broker::{BrokerError, Received};
+use crate::causes::Causes;
 use crate::message::{Outcome, Settlement};
 use crate::middleware::{Buried, Postponed, Settler};
 use crate::telemetry::Incoming;
@@ -15,6 +16,7 @@ pub(super) async fn settle_one(
     outcome: &Outcome,
     settlement: &Settlement,
     settler: Option<&Settler>,
+    group: &str,
 ) {
     if let Some(settler) = settler {
         settler.consumer.count_settlement(label(outcome, settlement), message.delivery.destination());
@@ -25,12 +27,21 @@ pub(super) async fn settle_one(
         return;
     }
     if let Err(error) = &result {
-        let destination = message.delivery.destination();
-        warn!(destination, %error, "settling failed; the broker will deliver the message again");
+        report(message, error, group);
     }
     if let Some(Settler { consumer, context, clock, .. }) = settler {
         let messages = [Incoming::from_delivery(&message.delivery)];
         consumer.settled(&messages, false, settlement, context, *clock, result.as_ref().err());
+    }
+}
+
+fn report(message: &Received, error: &BrokerError, group: &str) {
+    let (destination, attempt, error) = (message.delivery.destination(), message.delivery.attempt(), Causes(error));
+    if message.delivery.is_last_attempt() {
+        let position = message.delivery.position().unwrap_or_default();
+        error!(destination, group, attempt, position, %error, "settling failed, and the broker delivers the message no more");
+    } else {
+        warn!(destination, group, attempt, %error, "settling failed; the broker delivers the message again");
     }
 }
 
@@ -54,12 +65,28 @@ pub(super) async fn with_heartbeats<F: Future>(received: &[Received], work: F) -
 }
 
 async fn beat(received: &[Received], interval: Duration) {
+    // One line for each outage, however long it is and however many messages there are.
+    let mut is_reported = false;
     loop {
         tokio::time::sleep(interval).await;
+        let mut failed = None;
         for message in received {
-            if let Err(error) = message.extend().await {
-                warn!(%error, "the broker could not be told that a message is still being handled");
+            failed = message.extend().await.err().map(|error| (message, error)).or(failed);
+        }
+        match failed {
+            Some((message, error)) if !is_reported => {
+                let (destination, attempt, error) =
+                    (message.delivery.destination(), message.delivery.attempt(), Causes(&error));
+                warn!(
+                    destination,
+                    attempt,
+                    %error,
+                    "the broker could not be told that a message is still being handled; it may deliver it to another member meanwhile"
+                );
+                is_reported = true;
             }
+            Some(_) => {}
+            None => is_reported = false,
         }
     }
 }

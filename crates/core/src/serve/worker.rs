@@ -49,13 +49,13 @@ impl Worker {
             self.alarm.ended();
         }
         if let Some(lanes) = &mut self.lanes {
-            lanes.give_back();
+            lanes.give_back(&self.dispatcher, &mut self.running);
         }
         let deadlines = self.deadlines();
         until_aborting(&self.phase, self.subscriber.close(deadlines.handlers)).await;
         self.handle_the_rest().await;
+        self.give_up_the_rest().await;
         self.finish_handlers().await;
-        self.count_the_rest().await;
         let deadlines = self.deadlines();
         let finished = match timeout_at(deadlines.commit, self.subscriber.finish(deadlines.commit)).await {
             Ok(finished) => finished,
@@ -93,12 +93,19 @@ impl Worker {
         self.dispatch(work).await;
     }
 
-    /// Counts what the subscriber still holds after an abort.
-    async fn count_the_rest(&mut self) {
+    /// Counts what the subscriber still holds after an abort. What the broker does not deliver again gets to its end without its handler.
+    async fn give_up_the_rest(&mut self) {
         while self.phase.borrow().is_aborting() {
             // What is not here at once does not come any more.
-            let Some(Some(received)) = self.subscriber.drain().now_or_never() else { return };
-            self.dispatcher.dropped.count(1, !received.needs_settlement());
+            let Some(Some(received)) = self.subscriber.drain().now_or_never() else { break };
+            if !received.delivery.is_last_attempt() {
+                self.dispatcher.dropped.count(1, !received.needs_settlement());
+            } else if let Some(work) = self.batcher.push(received) {
+                self.dispatch(work).await;
+            }
+        }
+        if let Some(rest) = self.batcher.take() {
+            self.dispatch(rest).await;
         }
     }
 

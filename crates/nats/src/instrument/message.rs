@@ -12,6 +12,7 @@ use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_SUBSCRIPTION_NAM
 use crate::StreamPosition;
 use crate::carrier::{HeaderExtractor, first};
 use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream};
+use crate::forwarded;
 
 /// Is a message as the client hands it over: of core NATS, or of a stream. References to them are too.
 ///
@@ -84,7 +85,7 @@ impl<'a> Seen<'a> {
             None => &NoHeaders,
         };
         Incoming {
-            id: self.header(MESSAGE_ID),
+            id: self.header(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()),
             correlation_id: self.header(CORRELATION_ID),
             reply_to: self.message.reply.as_deref().filter(|_| !is_from_stream(self.message)),
             body_size: self.message.payload.len(),

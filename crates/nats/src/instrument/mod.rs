@@ -23,6 +23,7 @@ use self::outlet::{Bound, Outlet};
 pub use self::publish::ClientPublisher;
 pub use self::stored::PublishAckFuture;
 pub use self::subscription::SubscriptionTelemetry;
+use crate::protocol::{CONTROL_LINE, Line};
 use crate::semconv::{self, Systems, WILDCARDS};
 
 /// Is the telemetry of a service that keeps its own client: the calls of `async-nats`, with spans, baggage and metrics
@@ -62,6 +63,8 @@ pub struct Instrumentation {
 /// What all handles made of one configuration share.
 struct Shared {
     engine: Engine,
+    /// Tells the forwards of this service from those of others.
+    number: u64,
     settings: Settings,
     systems: Systems,
     /// The connection of [`Instrumentation::with_client`].
@@ -80,6 +83,7 @@ struct Settings {
     inbox_prefix: Option<Arc<str>>,
     templates: Vec<Pattern>,
     records_position: bool,
+    max_control_line: Option<usize>,
 }
 
 impl Instrumentation {
@@ -182,6 +186,20 @@ impl Instrumentation {
         self.changed(|settings| settings.templates.push(Pattern::new(pattern, WILDCARDS)))
     }
 
+    /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A
+    /// subject that is longer is an error before it is sent, since the server would close the connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Instrumentation;
+    /// let otel = Instrumentation::from_globals().with_max_control_line(16 * 1024);
+    /// ```
+    #[must_use]
+    pub fn with_max_control_line(self, bytes: usize) -> Self {
+        self.changed(|settings| settings.max_control_line = Some(bytes))
+    }
+
     /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the
     /// conventions do not have these names yet (ATTR-J-08).
     ///
@@ -197,8 +215,10 @@ impl Instrumentation {
     }
 
     /// Returns a handle whose messages have their creation context from elsewhere: a given one is written instead of a
-    /// new one (SPAN-25), and with `Kept` the headers stay as they are, for a message that is passed on as it came
-    /// (SPAN-37).
+    /// new one (SPAN-25), and with `Kept` the propagation headers stay as they are, for a message that is passed on as it came
+    /// (SPAN-37). Headers by which somebody else told the server what to do with it (`Nats-Rollup`, `Nats-Expected-*`, `Nats-TTL`
+    /// and whatever else begins with `Nats-`) are left out of such a message. Its id gets an addition, so that a stream that has the
+    /// original stores it all the same; the telemetry of its consumers has the id without.
     ///
     /// Without it, propagation headers that were copied from a received message are replaced (PROP-05).
     ///
@@ -248,10 +268,16 @@ impl Shared {
             stream: telemetry(known(&systems.jetstream)),
             given,
             bound: OnceLock::new(),
+            number: fastrand::u64(..),
             systems,
             engine,
             settings,
         }
+    }
+
+    /// Says what the server takes on one line.
+    fn line(&self) -> Line {
+        Line::new(self.settings.max_control_line.unwrap_or(CONTROL_LINE))
     }
 
     fn inbox_prefix(&self) -> &str {

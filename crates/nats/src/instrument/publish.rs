@@ -1,15 +1,21 @@
 use std::borrow::{Borrow, Cow};
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::PublishError as StreamPublishError;
+use async_nats::jetstream::context::{PublishError as StreamPublishError, PublishErrorKind as StreamPublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::{Client, HeaderMap, Message, PublishError, Request, RequestError, Subject, ToSubject};
+use async_nats::{
+    Client, HeaderMap, HeaderName, HeaderValue, Message, PublishError, PublishErrorKind, Request, RequestError,
+    RequestErrorKind, Subject, ToSubject,
+};
 use bytes::Bytes;
-use throughline_core::telemetry::Sending;
+use throughline_core::telemetry::{CreationContext, Sending};
 
 use super::outlet::Verb;
 use super::{Instrumentation, PublishAckFuture};
-use crate::error;
+use crate::carrier::{first, remove_server_headers};
+use crate::delivery::MESSAGE_ID;
+use crate::protocol::Line;
+use crate::{error, forwarded};
 
 /// Is what the client publishes with: `async_nats::Client` to core NATS, `async_nats::jetstream::Context` to a stream.
 pub trait ClientPublisher: sealed::Sealed + Sync {
@@ -26,6 +32,7 @@ pub trait ClientPublisher: sealed::Sealed + Sync {
     fn send(
         &self,
         sending: Sending,
+        line: Line,
         subject: Subject,
         headers: HeaderMap,
         payload: Bytes,
@@ -43,14 +50,15 @@ impl ClientPublisher for Client {
     async fn send(
         &self,
         sending: Sending,
+        line: Line,
         subject: Subject,
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        let result = if headers.is_empty() {
-            self.publish(subject.clone(), payload).await
-        } else {
-            self.publish_with_headers(subject.clone(), headers, payload).await
+        let result = match line.check_publish(&subject, 0) {
+            Err(why) => Err(PublishError::with_source(PublishErrorKind::InvalidSubject, why)),
+            Ok(()) if headers.is_empty() => self.publish(subject.clone(), payload).await,
+            Ok(()) => self.publish_with_headers(subject.clone(), headers, payload).await,
         };
         finish_core(sending, result, &subject)
     }
@@ -67,6 +75,7 @@ impl ClientPublisher for Context {
     async fn send(
         &self,
         sending: Sending,
+        line: Line,
         subject: Subject,
         headers: HeaderMap,
         payload: Bytes,
@@ -75,7 +84,11 @@ impl ClientPublisher for Context {
         if !headers.is_empty() {
             message = message.headers(headers);
         }
-        match self.send_publish(subject.clone(), message).await {
+        let sent = match line.check_request(&subject, line.inbox(&subject, || self.client())) {
+            Err(why) => Err(StreamPublishError::with_source(StreamPublishErrorKind::Other, why)),
+            Ok(()) => self.send_publish(subject.clone(), message).await,
+        };
+        match sent {
             Ok(ack) => Ok(PublishAckFuture::new(ack, sending, subject)),
             Err(failed) => {
                 sending.finish(Vec::new(), Some(&error::stream_publish(&failed, &subject)));
@@ -147,7 +160,8 @@ impl Instrumentation {
         let subject = subject.to_subject();
         let find = || Found(client.to_client());
         let sending = self.start_send(find, Verb::Publish, &subject, &mut headers, payload.len());
-        client.send(sending, subject, headers, payload).await
+        self.forward(&subject, &mut headers, &payload);
+        client.send(sending, self.shared.line(), subject, headers, payload).await
     }
 
     /// Publishes a message that names where an answer is to go, without waiting for one.
@@ -203,10 +217,14 @@ impl Instrumentation {
         let subject = subject.to_subject();
         let sending =
             self.start_send(|| Found(Cow::Borrowed(client)), Verb::Publish, &subject, &mut headers, payload.len());
-        let result = if headers.is_empty() {
-            client.publish_with_reply(subject.clone(), reply, payload).await
-        } else {
-            client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await
+        self.forward(&subject, &mut headers, &payload);
+        let reply = reply.to_subject();
+        let line = self.shared.line();
+        let checked = line.check_publish(&reply, 0).and_then(|()| line.check_publish(&subject, reply.len()));
+        let result = match checked {
+            Err(why) => Err(PublishError::with_source(PublishErrorKind::InvalidSubject, why)),
+            Ok(()) if headers.is_empty() => client.publish_with_reply(subject.clone(), reply, payload).await,
+            Ok(()) => client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await,
         };
         finish_core(sending, result, &subject)
     }
@@ -295,7 +313,15 @@ impl Instrumentation {
         let wait = request.timeout.unwrap_or_else(|| client.timeout());
         let sending = self.start_send(|| Found(Cow::Borrowed(client)), Verb::Request, &subject, &mut headers, size);
         request.headers = (!headers.is_empty()).then_some(headers);
-        let reply = client.send_request(subject.clone(), request).await;
+        let line = self.shared.line();
+        let inbox = match &request.inbox {
+            Some(inbox) => inbox.len(),
+            None => line.inbox(&subject, || client.clone()),
+        };
+        let reply = match line.check_request(&subject, inbox) {
+            Err(why) => Err(RequestError::with_source(RequestErrorKind::InvalidSubject, why)),
+            Ok(()) => client.send_request(subject.clone(), request).await,
+        };
         let failed = reply.as_ref().err().map(|failed| error::request(failed, &subject, wait));
         sending.finish(Vec::new(), failed.as_ref());
         reply
@@ -329,6 +355,20 @@ impl Instrumentation {
         let message = publish.outbound_message(subject);
         let headers = message.headers.unwrap_or_default();
         self.publish_with_headers(context, message.subject, headers, message.payload).await
+    }
+
+    /// Makes the headers of a message that keeps its creation context those of a forward: they were somebody else's, and what they
+    /// ask the server for is not for this publish. The id is one of its own, or a stream that has the message drops it.
+    fn forward(&self, subject: &str, headers: &mut HeaderMap, payload: &[u8]) {
+        if !matches!(self.creation, CreationContext::Kept) {
+            return;
+        }
+        let id =
+            first(headers, MESSAGE_ID).map(|id| forwarded::raw_id(id, self.shared.number, subject, headers, payload));
+        remove_server_headers(headers);
+        if let Some(id) = id.as_deref().and_then(|id| id.parse::<HeaderValue>().ok()) {
+            headers.insert(HeaderName::from_static(MESSAGE_ID), id);
+        }
     }
 }
 

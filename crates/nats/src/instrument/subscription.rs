@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use async_nats::jetstream::consumer::pull::{Batch, BatchError};
 use futures_util::{Stream, StreamExt};
@@ -8,6 +9,7 @@ use throughline_core::telemetry::{Consumer, Incoming, Instrumentation as Engine,
 use super::fetched::{Fetched, Pulled};
 use super::message::{ClientMessage, Seen};
 use crate::error;
+use crate::status::{Statuses, is_status};
 
 /// Is the telemetry of one subscription of a raw client: receive, process and settle. A clone is cheap.
 ///
@@ -29,12 +31,13 @@ pub struct SubscriptionTelemetry {
     pub(super) consumer: Consumer,
     names_consumer: bool,
     records_position: bool,
+    statuses: Arc<Statuses>,
 }
 
 impl SubscriptionTelemetry {
     pub(super) fn new(engine: &Engine, source: Source, records_position: bool) -> Self {
         let names_consumer = source.subscription.is_none();
-        Self { consumer: engine.consumer(source.into()), names_consumer, records_position }
+        Self { consumer: engine.consumer(source.into()), names_consumer, records_position, statuses: Arc::default() }
     }
 
     /// Sets what the parent of a process span is, for this subscription alone (LINK-10).
@@ -236,6 +239,8 @@ impl SubscriptionTelemetry {
 
     /// Waits for the next message of a subscription of the client, with a receive span around the wait.
     ///
+    /// A status of the server in place of a message, as after a request that nobody answers, is logged and not returned.
+    ///
     /// For services that pull: where a loop does nothing but take and process messages, the process spans are enough.
     ///
     /// # Cancel safety
@@ -260,7 +265,13 @@ impl SubscriptionTelemetry {
         S::Item: Pulled,
     {
         let receiving = self.consumer.receive();
-        let next = messages.next().await;
+        let next = loop {
+            let next = messages.next().await;
+            match next.as_ref().map(Pulled::message) {
+                Some(Ok(message)) if is_status(message) => self.statuses.note(message),
+                _ => break next,
+            }
+        };
         match next.as_ref().map(Pulled::message) {
             Some(Ok(message)) => receiving.finish(&self.seen(message).incoming()),
             Some(Err(failed)) => receiving.fail(&error::raw_pull(failed)),

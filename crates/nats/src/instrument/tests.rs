@@ -374,3 +374,33 @@ async fn the_futures_can_be_spawned() {
     tokio::spawn(work).await.unwrap();
     assert_eq!(capture.spans().len(), 4);
 }
+
+#[tokio::test]
+async fn what_the_server_would_close_the_connection_for_is_an_error_before_it_is_sent() {
+    let capture = Capture::new();
+    let client = client().await;
+    let context = async_nats::jetstream::new(client.clone());
+    let otel = otel(&capture);
+    let long = "a".repeat(5000);
+    let bad = [long.as_str(), "a b", "a.*", "a..b", "a\u{0}b", ""];
+    for subject in bad.map(async_nats::Subject::from) {
+        let failed = otel.publish(&client, subject.clone(), "{}".into()).await.unwrap_err();
+        assert_eq!(failed.kind(), async_nats::PublishErrorKind::InvalidSubject, "{subject:?}");
+        let failed = otel.publish_with_reply(&client, "orders", subject.clone(), "{}".into()).await.unwrap_err();
+        assert_eq!(failed.kind(), async_nats::PublishErrorKind::InvalidSubject, "{subject:?}");
+        let failed = otel.request(&client, subject.clone(), "{}".into()).await.unwrap_err();
+        assert_eq!(failed.kind(), RequestErrorKind::InvalidSubject, "{subject:?}");
+        assert!(otel.publish(&context, subject.clone(), "{}".into()).await.is_err(), "{subject:?}");
+    }
+    // Each subject goes with a reply subject of its own, and both stand on one line.
+    let half = async_nats::Subject::from("a".repeat(2500));
+    assert!(otel.publish(&client, half.clone(), "{}".into()).await.is_ok());
+    assert!(otel.publish_with_reply(&client, half.clone(), half.clone(), "{}".into()).await.is_err());
+    assert!(otel.with_max_control_line(8192).publish(&client, long.clone(), "{}".into()).await.is_ok());
+
+    let failed = capture.spans().into_iter().filter(|span| span.status != Status::Unset).collect::<Vec<_>>();
+    assert_eq!(failed.len(), bad.len() * 4 + 1);
+    let types = failed.iter().flat_map(|span| span.attributes.iter().filter(|pair| pair.key.as_str() == "error.type"));
+    assert!(types.clone().all(|pair| pair.value.as_str() == "invalid_subject"), "ATTR-N-10");
+    assert_eq!(types.count(), failed.len());
+}

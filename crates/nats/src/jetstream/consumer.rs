@@ -6,7 +6,8 @@ use async_nats::jetstream::stream::Stream as NativeStream;
 use throughline_core::broker::{BrokerError, BrokerErrorKind, Pattern, Subscription};
 
 use super::reuse::{Contradiction, contradiction};
-use crate::broker::Connection;
+use crate::connection::Connection;
+use crate::protocol::check_name;
 use crate::semconv::WILDCARDS;
 use crate::subscriber::wire_subject;
 use crate::{Stream, error};
@@ -37,25 +38,27 @@ pub(super) fn wanted(
             stream.name
         )));
     };
-    if durable.is_empty()
-        || durable.contains(|sign: char| ".*>/\\".contains(sign) || sign.is_whitespace() || sign.is_control())
-    {
-        return Err(BrokerError::configuration(format!(
-            "`{}` cannot be the name of a durable consumer: use no dot, `*`, `>`, slash or white space",
-            durable.escape_debug()
-        )));
-    }
+    check_name("durable consumer", durable)?;
+    check_name("stream", &stream.name)?;
     let mut subjects = filters(subscription, stream).iter().map(wire_subject).collect::<Result<Vec<_>, _>>()?;
+    for subject in &subjects {
+        connection.line.check_api(&[&stream.name, durable, subject], connection.inbox_prefix.len())?;
+    }
     let single = if subjects.len() == 1 { subjects.pop() } else { None };
+    let deliver_subject = stream.push.then(|| format!("{}.{}.{durable}", connection.inbox_prefix, stream.name));
+    if let Some(subject) = &deliver_subject {
+        connection.line.check_subscription(subject, stream.deliver_group.as_deref())?;
+    }
     Ok(Config {
         durable_name: Some(durable.to_owned()),
-        deliver_subject: stream.push.then(|| format!("{}.{}.{durable}", connection.inbox_prefix, stream.name)),
+        deliver_subject,
         deliver_group: stream.deliver_group.as_deref().map(str::to_owned),
         deliver_policy: stream.start.unwrap_or_default().to_policy()?,
         ack_policy: AckPolicy::Explicit,
         ack_wait: stream.ack_wait.unwrap_or(Duration::ZERO),
         max_ack_pending: stream.max_ack_pending.unwrap_or(0),
         max_deliver: stream.max_deliver.unwrap_or(0),
+        headers_only: stream.headers_only,
         filter_subject: single.unwrap_or_default(),
         filter_subjects: subjects,
         ..Config::default()

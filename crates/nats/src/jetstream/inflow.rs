@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
@@ -8,16 +9,20 @@ use async_nats::jetstream::consumer::{Consumer, FromConsumer, Info};
 use async_nats::{Message, StatusCode, Subject};
 use futures_util::{FutureExt, StreamExt};
 use throughline_core::broker::BrokerError;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
+use tracing::{error, warn};
 
 use super::caution::Caution;
 use super::prefetch::Prefetch;
 use super::supervision::{Forgotten, Supervision};
-use crate::broker::Connection;
 use crate::carrier::server_header;
-use crate::delivery::is_from_stream;
+use crate::connection::Connection;
+use crate::delivery::{AckSubject, is_from_stream};
 use crate::error;
 use crate::link::Link;
+use crate::losses::Seldom;
+use crate::status::Statuses;
 
 /// How long a request for messages stays open at the server.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -44,6 +49,10 @@ pub(super) struct Inflow {
     supervision: Supervision,
     caution: Caution,
     look: Interval,
+    statuses: Statuses,
+    strangers: Seldom,
+    /// How often the server delivers a message; it has no limit unless the number is positive.
+    max_deliver: Arc<AtomicI64>,
     fatal: Option<BrokerError>,
 }
 
@@ -103,15 +112,19 @@ impl Inflow {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         binding.link.round_trip().await?;
+        let max_deliver = Arc::new(AtomicI64::new(info.config.max_deliver));
         Ok(Self {
             supervision: Supervision::new(&binding.link, &info, IDLE_HEARTBEAT),
-            caution: Caution::new(&info),
+            caution: Caution::new(&info, &binding.link.client.server_info()),
             connection: Arc::clone(connection),
             prefetch: Prefetch::new(prefetch, info.config.max_batch),
             info,
             binding,
             ready: VecDeque::new(),
             look,
+            statuses: Statuses::default(),
+            strangers: Seldom::default(),
+            max_deliver,
             fatal: None,
         })
     }
@@ -131,7 +144,7 @@ impl Inflow {
             Err(failed) => return Err(failed),
         }
         self.supervision = Supervision::new(&self.binding.link, &self.info, IDLE_HEARTBEAT);
-        self.caution.lost();
+        self.caution.lost(&self.binding.link.client.server_info());
         Ok(())
     }
 
@@ -194,6 +207,14 @@ impl Inflow {
             self.answer(&arrived);
             return;
         }
+        if arrived.status.is_none() {
+            // Nobody but the server publishes here, unless somebody guesses the subject.
+            if let Some(count) = self.strangers.note(1) {
+                let consumer = &self.info.name;
+                warn!(consumer, count, "a message that is none of the stream arrived for the consumer: it is left out");
+            }
+            return;
+        }
         let description = arrived.description.as_deref().unwrap_or_default();
         if description == "Consumer is push based" {
             self.fatal = Some(BrokerError::configuration(
@@ -209,8 +230,11 @@ impl Inflow {
             if is_over && left.is_some() {
                 self.supervision.heard();
             } else {
+                self.statuses.note(&arrived);
                 self.supervision.pause();
             }
+        } else {
+            self.statuses.note(&arrived);
         }
     }
 
@@ -228,12 +252,23 @@ impl Inflow {
         self.connection.denied.check(&self.binding.subject)?;
         let is_forgotten = self.supervision.look(&self.binding.link).await?;
         if is_forgotten == Some(Forgotten::WithTheConnection) {
-            self.caution.lost();
+            self.caution.lost(&self.binding.link.client.server_info());
         }
         if let Some(pull) = self.binding.pull.as_mut().filter(|_| is_forgotten.is_some()) {
             pull.outstanding = 0;
         }
+        if self.caution.is_in_doubt()
+            && let Some(info) = self.supervision.ask().await
+        {
+            self.caution.judge(&info, &self.binding.link.client.server_info());
+            self.note_limit(&info);
+        }
         Ok(())
+    }
+
+    /// Notes how often the server delivers, which may be changed while the consumer is in use.
+    fn note_limit(&self, info: &Info) {
+        self.max_deliver.store(info.config.max_deliver, Ordering::Relaxed);
     }
 
     /// Takes in what has arrived without waiting, and returns where all that is held is acknowledged.
@@ -243,26 +278,71 @@ impl Inflow {
     }
 
     fn take_arrived(&mut self) {
-        while let Some(Some(arrived)) = self.binding.subscriber.next().now_or_never() {
+        // Unconstrained: else tokio lets a task take 128 messages and then says that there are none.
+        while let Some(Some(arrived)) = unconstrained(self.binding.subscriber.next()).now_or_never() {
             self.take(arrived);
         }
     }
 
-    /// Stops receiving and returns what arrived and was not handed out.
-    pub(super) async fn drain(&mut self) -> VecDeque<Message> {
+    /// Stops receiving and returns what arrived and was not handed out. What the server would not deliver again stays, for
+    /// [`left`](Self::left).
+    pub(super) async fn drain(&mut self, deadline: Instant) -> VecDeque<Message> {
+        // A server that does not answer gets no more time than all that ends together.
+        let _ = timeout_at(deadline, self.stop()).await;
+        self.take_arrived();
+        let (kept, given_back) = std::mem::take(&mut self.ready).into_iter().partition(|message| self.is_last(message));
+        self.ready = kept;
+        given_back
+    }
+
+    async fn stop(&mut self) {
         // What the server has sent is here after a round trip, what it sends before it knows of the end after another
         // one.
         let _ = self.binding.link.round_trip().await;
         self.take_arrived();
         if self.binding.subscriber.drain().await.is_ok() {
             let deadline = Instant::now() + DRAIN_WAIT;
-            while let Ok(Some(arrived)) =
-                timeout(deadline.saturating_duration_since(Instant::now()), self.binding.subscriber.next()).await
-            {
+            while let Ok(Some(arrived)) = timeout_at(deadline, self.binding.subscriber.next()).await {
                 self.take(arrived);
             }
         }
-        std::mem::take(&mut self.ready)
+    }
+
+    /// Returns the next message that could not be given back.
+    pub(super) fn left(&mut self) -> Option<Message> {
+        self.ready.pop_front()
+    }
+
+    /// Tells whether the server will not deliver a message again, whatever it is told.
+    fn is_last(&self, message: &Message) -> bool {
+        let delivered = message.reply.as_deref().and_then(AckSubject::parse).map_or(0, |ack| ack.delivered);
+        is_limit(self.max_deliver.load(Ordering::Relaxed), delivered)
+    }
+
+    pub(super) fn max_deliver(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.max_deliver)
+    }
+}
+
+/// Tells whether a delivery is the last one that a limit of the consumer allows.
+pub(super) fn is_limit(max_deliver: i64, delivered: u64) -> bool {
+    u64::try_from(max_deliver).is_ok_and(|limit| limit > 0 && delivered >= limit)
+}
+
+impl Drop for Inflow {
+    /// What is still here has no other delivery to come: it is in the stream, and the consumer is done with it.
+    fn drop(&mut self) {
+        let lost = self.ready.iter().filter(|message| self.is_last(message));
+        for ack in lost.filter_map(|message| AckSubject::parse(message.reply.as_deref()?)) {
+            error!(
+                stream = ack.stream,
+                consumer = ack.consumer,
+                sequence = ack.stream_sequence,
+                attempt = ack.delivered,
+                "a message was not handled before the end, and the server delivers it no more (`max_deliver`): it still lies in \
+                 the stream"
+            );
+        }
     }
 }
 

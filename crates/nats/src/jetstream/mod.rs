@@ -6,6 +6,7 @@ mod reuse;
 mod supervision;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::Info;
@@ -15,12 +16,13 @@ use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subsc
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 pub(crate) use self::consumer::filters;
-use self::inflow::Inflow;
-use crate::broker::Connection;
-use crate::delivery::{Acks, LastSubject, StreamPosition, from_stream};
+use self::inflow::{Inflow, is_limit};
+use crate::acks::Acks;
+use crate::connection::Connection;
+use crate::delivery::{LastSubject, StreamPosition, from_stream};
 use crate::semconv::WILDCARDS;
 use crate::{Stream, semconv};
 
@@ -41,6 +43,8 @@ pub(crate) struct StreamSubscriber {
     stream: Arc<str>,
     consumer: Arc<str>,
     records_position: bool,
+    headers_only: bool,
+    max_deliver: Arc<AtomicI64>,
 }
 
 impl StreamSubscriber {
@@ -74,10 +78,14 @@ impl StreamSubscriber {
         };
         let group = info.config.deliver_group.as_deref();
         let source = semconv::stream_source(&connection.systems.jetstream, &filters, &info.name, group);
-        let inflow = Arc::new(Mutex::new(Inflow::open(connection, info.clone(), stream.held()).await?));
+        let inflow = Inflow::open(connection, info.clone(), stream.held()).await?;
+        let max_deliver = inflow.max_deliver();
+        let inflow = Arc::new(Mutex::new(inflow));
         Ok(Self {
             keeper: tokio::spawn(keep(Arc::clone(&inflow), Arc::clone(&acks))),
             inflow,
+            headers_only: info.config.headers_only,
+            max_deliver,
             acks,
             source: Arc::new(source),
             last: LastSubject::new(),
@@ -93,7 +101,15 @@ impl StreamSubscriber {
         let ack = message.reply.as_ref();
         let is_settled_by_ack = ack.is_some();
         let position = ack.and_then(|ack| StreamPosition::parse(ack, &self.stream, &self.consumer));
-        let received = Received::new(from_stream(message, &mut self.last, position, self.records_position));
+        let delivered = position.as_ref().map_or(0, |position| position.delivered);
+        let mut delivery = from_stream(message, &mut self.last, position, self.records_position);
+        if self.headers_only {
+            delivery = delivery.without_payload();
+        }
+        if is_limit(self.max_deliver.load(Ordering::Relaxed), delivered) {
+            delivery = delivery.with_last_attempt();
+        }
+        let received = Received::new(delivery);
         if !is_settled_by_ack {
             return received;
         }
@@ -122,15 +138,22 @@ impl Subscriber for StreamSubscriber {
         Some(message.map(|message| self.received(message)))
     }
 
-    async fn close(&mut self, _deadline: Instant) {
-        self.keeper.abort();
-        let left = self.inflow.lock().await.drain().await;
-        for message in &left {
-            if let Some(ack) = &message.reply {
+    /// Gives back what nobody received. What the server would not deliver again is for [`drain`](Self::drain); the keeper goes on
+    /// for it.
+    async fn close(&mut self, deadline: Instant) {
+        let left = self.inflow.lock().await.drain(deadline).await;
+        let give_back = async {
+            for ack in left.iter().filter_map(|message| message.reply.as_ref()) {
                 // Fails only when the connection is gone; then the server delivers again after its wait.
                 let _ = self.acks.give_back(ack).await;
             }
-        }
+        };
+        let _ = timeout_at(deadline, give_back).await;
+    }
+
+    async fn drain(&mut self) -> Option<Received> {
+        let message = self.inflow.lock().await.left()?;
+        Some(self.received(message))
     }
 }
 

@@ -63,6 +63,10 @@ pub(super) fn contradiction(wanted: &Config, info: &Info, stream: &Stream) -> Op
         let mode = |push| if push { "push" } else { "pull" };
         return Some(Contradiction::new("mode", mode(!stream.push), mode(stream.push)));
     }
+    if has.headers_only != wanted.headers_only {
+        let what = |headers_only| if headers_only { "headers only" } else { "whole messages" };
+        return Some(Contradiction::new("deliveries", what(has.headers_only), what(wanted.headers_only)));
+    }
     if has.deliver_group != wanted.deliver_group {
         return Some(Contradiction::new("deliver group", &has.deliver_group, &wanted.deliver_group));
     }
@@ -146,7 +150,11 @@ mod tests {
         let waits = Config { ack_wait: wait, ..explicit() };
         assert_eq!(field(explicit(), waits, &stream.clone().ack_wait(wait)), Some("ack wait"));
         let bounded = Config { max_ack_pending: 5, ..explicit() };
-        assert_eq!(field(explicit(), bounded, &stream.max_ack_pending(5)), Some("max ack pending"));
+        assert_eq!(field(explicit(), bounded, &stream.clone().max_ack_pending(5)), Some("max ack pending"));
+        let headers_only = Config { headers_only: true, ..explicit() };
+        assert_eq!(field(headers_only.clone(), explicit(), &stream), Some("deliveries"));
+        assert_eq!(field(explicit(), headers_only.clone(), &stream), Some("deliveries"));
+        assert_eq!(field(headers_only.clone(), headers_only, &stream), None);
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl Supervision {
         Ok(false)
     }
 
+    /// Asks once what the consumer is like; `None` when there is no answer. Cancel safe.
+    pub(super) async fn ask(&self) -> Option<Info> {
+        timeout(ANSWER_WAIT, self.info()).await.ok()?.ok()
+    }
+
     async fn info(&self) -> Result<Info, ConsumerInfoError> {
         let stream = self.context.get_stream_no_info(&self.stream).await;
         let stream =

@@ -39,6 +39,7 @@ pub struct Stream {
     pub(crate) max_ack_pending: Option<i64>,
     pub(crate) max_deliver: Option<i64>,
     pub(crate) confirmed: bool,
+    pub(crate) headers_only: bool,
     pub(crate) push: bool,
     pub(crate) deliver_group: Option<Arc<str>>,
     prefetch: Option<usize>,
@@ -66,6 +67,7 @@ impl Stream {
             max_ack_pending: None,
             max_deliver: None,
             confirmed: false,
+            headers_only: false,
             push: false,
             deliver_group: None,
             prefetch: None,
@@ -219,6 +221,21 @@ impl Stream {
     #[must_use]
     pub const fn double_ack(mut self) -> Self {
         self.confirmed = true;
+        self
+    }
+
+    /// Leaves the bodies with the server: a handler sees headers and the size in `Nats-Msg-Size`, and an argument that reads the body
+    /// fails. A consumer that exists must be like that too; one that leaves them out unasked is an error at start.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Stream;
+    /// let index = Stream::new("DOCUMENTS").durable("index").headers_only();
+    /// ```
+    #[must_use]
+    pub const fn headers_only(mut self) -> Self {
+        self.headers_only = true;
         self
     }
 

@@ -31,9 +31,13 @@ pub struct Subject {
     name: Arc<str>,
     queue_group: Option<Arc<str>>,
     batch: Option<BatchPolicy>,
+    buffer: Option<usize>,
 }
 
 impl Subject {
+    /// How many messages a subscription holds that no handler took yet, where it does not say.
+    pub(crate) const BUFFER: usize = 65_536;
+
     /// Creates a subscription that receives every matching message.
     ///
     /// # Examples
@@ -45,7 +49,7 @@ impl Subject {
     /// ```
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), queue_group: None, batch: None }
+        Self { name: name.into(), queue_group: None, batch: None, buffer: None }
     }
 
     /// Joins a queue group: each message reaches one subscription of the group.
@@ -79,6 +83,29 @@ impl Subject {
     pub const fn batch(mut self, max_messages: usize, max_wait: Duration) -> Self {
         self.batch = Some(BatchPolicy::new(max_messages, max_wait));
         self
+    }
+
+    /// Limits how many messages that have arrived wait for a handler. The default is 65,536, as many as the client holds.
+    ///
+    /// Core NATS has no other place for them: what comes while as many wait is dropped, logged as a warning and counted by the
+    /// metric `throughline.consumer.dropped`. Each takes its body, its headers and some 250 bytes, so that bodies of a kilobyte
+    /// need about 80 MB by default. Raise it for bursts; for handlers that are slower than what arrives no buffer is large enough.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_nats::Subject;
+    /// let prices = Subject::new("prices.changed").buffer(1_000);
+    /// ```
+    #[must_use]
+    pub const fn buffer(mut self, messages: usize) -> Self {
+        self.buffer = Some(messages);
+        self
+    }
+
+    /// Returns how many messages may wait for a handler.
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.unwrap_or(Self::BUFFER).max(1)
     }
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use opentelemetry::trace::SpanKind;
+use opentelemetry_sdk::trace::SpanData;
 use throughline_core::broker::PublishErrorKind;
 use throughline_core::extract::Batch;
 use throughline_core::middleware::{DeadLetter, Middleware, NextPublish};
 use throughline_core::{App, Delivery, Envelope, Handler, PublishError, Receipt, Settlement};
 use throughline_memory::Channel;
-use throughline_testing::start;
+use throughline_testing::{attribute, start};
 
 use crate::support::{SPAN, TRACE, TRACEPARENT, links, point, publish_remote, traceparent};
 
@@ -161,6 +162,9 @@ async fn a_message_whose_dead_letter_can_never_be_published_is_rejected() {
     let reasons: Vec<_> = settled.iter().filter_map(|settled| rejection(&settled.settlement)).collect();
     let [reason] = reasons.as_slice() else { panic!("{settled:?}") };
     assert!(reason.contains("too_large"), "{reason}");
+    let tree = test.capture().tree();
+    let said = |span: &&SpanData| attribute(span, "throughline.settlement.reason").is_some();
+    assert_eq!(tree.find_all("process orders").into_iter().filter(said).count(), 1);
     assert_eq!(point(test.capture(), "throughline.settled.messages", &[("throughline.settlement", "reject")]).sum, 1.0);
 }
 

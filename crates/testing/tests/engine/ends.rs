@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Received, Subscriber, Subscription};
+use throughline_core::broker::{
+    Broker, BrokerError, BrokerErrorKind, Observe, Publish, Received, Subscriber, Subscription,
+};
 use throughline_core::message::Source;
+use throughline_core::serve::{Health, HealthState};
 use throughline_core::{App, Delivery, Handler, ServeErrorKind, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -39,13 +42,27 @@ struct Slow {
     drained: usize,
     given: Arc<AtomicUsize>,
     ends_itself: bool,
+    /// Whether what comes at the end is delivered for the last time.
+    is_last: bool,
+    /// It says that something is wrong, and that it is over when it is let.
+    degrades: Option<Arc<Notify>>,
     begun: Arc<Notify>,
 }
 
 impl Slow {
     fn new(stuck: Stuck, messages: usize, drained: usize) -> Self {
         let (given, begun) = (Arc::default(), Arc::default());
-        Self { memory: Memory::new(), stuck, messages, drained, given, ends_itself: false, begun }
+        Self {
+            memory: Memory::new(),
+            stuck,
+            messages,
+            drained,
+            given,
+            ends_itself: false,
+            is_last: false,
+            degrades: None,
+            begun,
+        }
     }
 }
 
@@ -59,7 +76,7 @@ impl Broker for Slow {
         let inner = self.memory.subscribe(subscription).await?;
         self.begun.notify_one();
         self.stuck.at(Stuck::Subscribe).await;
-        Ok(Box::new(SlowSubscriber { inner, broker: self.clone() }))
+        Ok(Box::new(SlowSubscriber { inner, broker: self.clone(), observer: None }))
     }
 
     async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
@@ -79,6 +96,7 @@ impl Stuck {
 struct SlowSubscriber {
     inner: Box<dyn Subscriber>,
     broker: Slow,
+    observer: Option<Arc<dyn Observe>>,
 }
 
 #[async_trait]
@@ -87,7 +105,19 @@ impl Subscriber for SlowSubscriber {
         self.inner.source()
     }
 
+    fn observe(&mut self, observer: Arc<dyn Observe>) {
+        if self.broker.degrades.is_some() {
+            observer.degraded(Some("on purpose".into()));
+        }
+        self.observer = Some(observer);
+    }
+
     async fn receive(&mut self) -> Result<Received, BrokerError> {
+        if let (Some(gate), Some(observer)) = (&self.broker.degrades, &self.observer) {
+            gate.notified().await;
+            gate.notify_one();
+            observer.degraded(None);
+        }
         if self.broker.given.fetch_add(1, Ordering::SeqCst) < self.broker.messages {
             return Ok(Received::new(Delivery::new("orders", "x")));
         }
@@ -104,7 +134,8 @@ impl Subscriber for SlowSubscriber {
     async fn drain(&mut self) -> Option<Received> {
         self.broker.stuck.at(Stuck::Drain).await;
         self.broker.drained = self.broker.drained.checked_sub(1)?;
-        Some(Received::new(Delivery::new("orders", "drained")))
+        let drained = Delivery::new("orders", "drained");
+        Some(Received::new(if self.broker.is_last { drained.with_last_attempt() } else { drained }))
     }
 
     async fn finish(&mut self, _deadline: Instant) -> Result<(), BrokerError> {
@@ -150,6 +181,40 @@ async fn no_wait_outlasts_the_shutdown_timeout() {
             }
         }
     }
+}
+
+/// What probes of an orchestrator see of an app, from before its start to after its end.
+#[tokio::test(start_paused = true)]
+async fn the_health_of_an_app_follows_it() {
+    let states = |health: &Health| health.subscriptions().into_iter().map(|one| one.state).collect::<Vec<_>>();
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (let_go, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let opened = Arc::clone(&let_go);
+    let wait = move |_delivery: Delivery| {
+        begun.send(()).unwrap();
+        let opened = Arc::clone(&opened);
+        async move { opened.notified().await }
+    };
+    let broker = Slow { degrades: Some(Arc::clone(&gate)), ..Slow::new(Stuck::Nowhere, 1, 0) };
+    let service = serve(broker, App::new().subscribe(Channel::new("orders").group("stock"), wait));
+    let health = service.health();
+    assert!(!health.is_ready());
+    let running = service.start().await.unwrap();
+    assert!(health.is_ready());
+    assert_eq!(states(&health), [HealthState::Degraded("on purpose".into())]);
+    assert_eq!(health.subscriptions()[0].group.as_deref(), Some("stock"));
+    gate.notify_one();
+    begins.recv().await.unwrap();
+    assert_eq!(states(&health), [HealthState::Ready]);
+
+    let ending = tokio::spawn(running.shutdown());
+    while states(&health) != [HealthState::Draining] {
+        tokio::task::yield_now().await;
+    }
+    assert!(!health.is_ready());
+    let_go.notify_one();
+    ending.await.unwrap().unwrap();
+    assert_eq!(states(&health), [HealthState::Stopped]);
 }
 
 /// A start that waits for a server is given up with the signal.
@@ -200,5 +265,21 @@ async fn a_subscription_that_fails_is_heard_while_its_handlers_hang() {
         let error = running.run_until(pending()).await.unwrap_err();
         assert_eq!(error.kind(), ServeErrorKind::Ended);
         assert!(started.elapsed() <= MOST, "{:?}", started.elapsed());
+    }
+}
+
+/// What the broker delivers no more is not dropped with the handlers, whether it waited or was drained.
+#[tokio::test(start_paused = true)]
+async fn last_deliveries_that_are_never_handled_become_dead_letters() {
+    for concurrency in [1, 4] {
+        let broker = Slow { is_last: true, ..Slow::new(Stuck::Nowhere, 1, 6) };
+        let mut dead = broker.memory.subscribe(&Channel::new("dead").into()).await.unwrap();
+        let hang = async |_delivery: Delivery| pending::<()>().await;
+        let app = App::new().subscribe(Channel::new("orders"), hang.concurrency(concurrency).dead_letter("dead"));
+        let running = serve(broker, app).shutdown_timeout(LIMIT).start().await.unwrap();
+        running.shutdown().await.unwrap();
+        for _ in 0..6 {
+            assert_eq!(dead.receive().await.unwrap().delivery.payload().as_ref(), b"drained", "{concurrency}");
+        }
     }
 }

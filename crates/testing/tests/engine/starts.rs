@@ -36,6 +36,13 @@ async fn a_message_without_a_place_to_go_is_refused() {
 }
 
 #[tokio::test]
+async fn an_empty_name_is_refused() {
+    for channel in [Channel::new("").group("stock"), Channel::new("orders").group("")] {
+        assert!(is_refused(&Memory::new(), App::new().subscribe(channel, handle)).await);
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_that_takes_what_it_sends_is_refused() {
     assert!(with("orders", handle.dead_letter("orders")).await);
     assert!(with("orders", handle.reply_to("orders")).await);

@@ -4,7 +4,7 @@ use std::pin::pin;
 use opentelemetry::{Context, KeyValue};
 
 use crate::message::{Delivery, Outcome, Settlement};
-use crate::middleware::Buried;
+use crate::middleware::{Buried, Unpublishable};
 use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Scope, Trust, run_in, semconv};
 
 /// Handed back with the outcome so that the settlement becomes a child of the process span (LINK-12).
@@ -87,10 +87,14 @@ where
     (outcome, Settler { consumer: consumer.clone(), scope, context, clock })
 }
 
-/// Why a handler decided to reject, where it is no failure; also when the message then became a dead letter.
+/// Why a handler decided to reject, where it is no failure; also when the message then became a dead letter. A message that can be
+/// published nowhere always says so.
 fn reason(outcome: &Outcome) -> Vec<KeyValue> {
     let buried = outcome.extension::<Buried>().map(|buried| &buried.0);
     match (outcome.settlement(), buried) {
+        (Settlement::Reject { reason }, _) if outcome.extension::<Unpublishable>().is_some() => {
+            vec![KeyValue::new(semconv::SETTLEMENT_REASON, reason.clone())]
+        }
         _ if outcome.failure().is_some() => Vec::new(),
         (Settlement::Reject { reason }, _) | (_, Some(reason)) => {
             vec![KeyValue::new(semconv::SETTLEMENT_REASON, reason.clone())]

@@ -180,3 +180,20 @@ fn leftovers(span: &SpanData) -> Vec<String> {
     problems.extend(span.events.events.iter().map(|event| format!("it has a span event `{}`", event.name)));
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubled_attribute_is_a_problem() {
+        let expected = [("messaging.system".to_owned(), Some(Value::from("nats")))];
+        let once = KeyValue::new("messaging.system", "nats");
+        assert_eq!(attribute_set(&expected, std::slice::from_ref(&once)), Vec::<String>::new());
+        let problems = attribute_set(&expected, &[once.clone(), once]);
+        assert!(
+            problems.iter().any(|problem| problem.contains("messaging.system is there 2 times")),
+            "GEN-06: {problems:?}"
+        );
+    }
+}

@@ -1,19 +1,19 @@
+mod publish;
+
 use std::error::Error;
 use std::io;
-use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::{self, BatchErrorKind};
-use async_nats::jetstream::context::{
-    ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind, PublishError as StreamPublishError,
-    PublishErrorKind as StreamPublishErrorKind,
-};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{ErrorCode, context, stream};
-use async_nats::{
-    ConnectError, ConnectErrorKind, PublishErrorKind as ClientErrorKind, RequestErrorKind, SubscribeErrorKind,
-};
-use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+use async_nats::{ConnectError, ConnectErrorKind, RequestErrorKind, SubscribeErrorKind};
+use throughline_core::broker::{BrokerError, BrokerErrorKind};
 use throughline_core::message::BoxError;
+
+pub(crate) use self::publish::{
+    disconnected, invalid_subject, no_room, not_written, publish, request, status_for_reply, stream_publish,
+};
 
 // The values of `error.type`: ATTR-N-10, and for JetStream also ATTR-J-07.
 pub(crate) const INVALID_SUBJECT: &str = "invalid_subject";
@@ -77,10 +77,7 @@ pub(crate) fn subscribe(error: async_nats::SubscribeError, subject: &str) -> Bro
         SubscribeErrorKind::InvalidSubject => {
             invalid_subscription(subject, "it has an empty token or white space").with_source(error)
         }
-        SubscribeErrorKind::InvalidQueueName => BrokerError::configuration(format!(
-            "the queue group of `{subject}` is empty or has white space: correct its name"
-        ))
-        .with_source(error),
+        SubscribeErrorKind::InvalidQueueName => invalid_group(subject).with_source(error),
         SubscribeErrorKind::Other => connection_ended(subject).with_source(error),
     }
 }
@@ -92,6 +89,11 @@ pub(crate) fn invalid_subscription(subject: &str, why: &str) -> BrokerError {
         INVALID_SUBJECT,
         format!("`{subject}` is not a subject to subscribe to, {why}: write tokens with dots between them"),
     )
+}
+
+/// Says that the name of a queue group would break the line it stands on.
+pub(crate) fn invalid_group(subject: &str) -> BrokerError {
+    BrokerError::configuration(format!("the queue group of `{subject}` is empty or has white space: correct its name"))
 }
 
 /// Says that the client's connection task is gone, of which the client itself says nothing (PROP-N-07).
@@ -160,136 +162,6 @@ pub(crate) fn raw_pull(error: &(dyn Error + 'static)) -> BrokerError {
     let (kind, error_type) =
         if is_unsent { (BrokerErrorKind::Disconnected, SEND_FAILED) } else { (BrokerErrorKind::Other, OTHER) };
     BrokerError::new(kind, error_type, "no messages could be pulled from the stream")
-}
-
-/// Says why the client did not take a message. The caller adds the source, or returns it to a raw client.
-pub(crate) fn publish(error: &async_nats::PublishError, subject: &str) -> PublishError {
-    match error.kind() {
-        ClientErrorKind::MaxPayloadExceeded => too_large(subject),
-        ClientErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space"),
-        ClientErrorKind::Send => disconnected(subject),
-    }
-}
-
-/// Says why a stream did not take a message. The caller adds the source, or returns it to a raw client.
-pub(crate) fn stream_publish(error: &StreamPublishError, subject: &str) -> PublishError {
-    let (kind, error_type, message) = match error.kind() {
-        StreamPublishErrorKind::StreamNotFound => (
-            PublishErrorKind::NotFound,
-            STREAM_NOT_FOUND,
-            format!("no stream takes `{subject}`: declare one with that subject, or publish to core NATS"),
-        ),
-        StreamPublishErrorKind::WrongLastMessageId => (
-            PublishErrorKind::Refused,
-            WRONG_LAST_MESSAGE_ID,
-            format!("the last message of the stream of `{subject}` has another id than expected"),
-        ),
-        StreamPublishErrorKind::WrongLastSequence => (
-            PublishErrorKind::Refused,
-            WRONG_LAST_SEQUENCE,
-            format!("the last sequence of the stream of `{subject}` is another than expected"),
-        ),
-        StreamPublishErrorKind::TimedOut => (
-            PublishErrorKind::Timeout,
-            TIMEOUT,
-            format!("the stream of `{subject}` did not confirm the message in time"),
-        ),
-        StreamPublishErrorKind::MaxAckPending => (
-            PublishErrorKind::Unavailable,
-            MAX_ACK_PENDING,
-            format!("too many messages await the confirmation of their stream (`{subject}`)"),
-        ),
-        StreamPublishErrorKind::MaxPayloadExceeded => return too_large(subject),
-        StreamPublishErrorKind::BrokenPipe => return disconnected(subject),
-        StreamPublishErrorKind::Other => return stream_refused(error, subject),
-    };
-    PublishError::new(kind, error_type, message)
-}
-
-/// Looks into what the server said, where the client has no kind of its own for it.
-fn stream_refused(error: &StreamPublishError, subject: &str) -> PublishError {
-    let Some(source) = error.source() else { return disconnected(subject) };
-    if source.is::<async_nats::SubjectError>() {
-        return invalid_subject(subject, "it is empty or has white space");
-    }
-    match source.downcast_ref().map(async_nats::jetstream::Error::error_code) {
-        Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => too_large(subject),
-        Some(_) => PublishError::new(
-            PublishErrorKind::Unavailable,
-            OTHER,
-            format!("the stream of `{subject}` refused the message"),
-        ),
-        None => disconnected(subject),
-    }
-}
-
-/// Says why a request got no reply. The caller adds the source, or returns it to a raw client.
-pub(crate) fn request(error: &async_nats::RequestError, subject: &str, wait: Option<Duration>) -> PublishError {
-    match error.kind() {
-        RequestErrorKind::TimedOut => {
-            let within = wait.map_or_else(|| "in time".to_owned(), |wait| format!("within {wait:?}"));
-            PublishError::new(PublishErrorKind::Timeout, TIMEOUT, format!("no reply from `{subject}` {within}"))
-        }
-        RequestErrorKind::NoResponders => PublishError::new(
-            PublishErrorKind::NotFound,
-            NO_RESPONDERS,
-            format!("nobody subscribes to `{subject}`: start the service that answers it or correct the subject"),
-        ),
-        RequestErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space"),
-        RequestErrorKind::MaxPayloadExceeded => too_large(subject),
-        RequestErrorKind::Other => disconnected(subject),
-    }
-}
-
-/// Says that the client took no more messages: its connection is down, and it has kept as many as it can.
-pub(crate) fn no_room(subject: &str, waited: Duration) -> PublishError {
-    PublishError::new(
-        PublishErrorKind::Disconnected,
-        TIMEOUT,
-        format!(
-            "the connection was down for {waited:?} and the client is full: the message to `{subject}` was not sent"
-        ),
-    )
-}
-
-/// Says that a published message was not written to the connection in time.
-pub(crate) fn not_written(subject: &str, waited: Duration) -> PublishError {
-    PublishError::new(
-        PublishErrorKind::Disconnected,
-        TIMEOUT,
-        format!("the connection was down for {waited:?}: the message to `{subject}` is sent only if it comes back"),
-    )
-}
-
-/// Says that a subject is no destination.
-pub(crate) fn invalid_subject(subject: &str, why: &str) -> PublishError {
-    PublishError::new(
-        PublishErrorKind::InvalidDestination,
-        INVALID_SUBJECT,
-        format!(
-            "`{subject}` is not a subject to publish to, {why}: write tokens with dots between them and no wildcard"
-        ),
-    )
-}
-
-/// Says that the connection is gone.
-pub(crate) fn disconnected(subject: &str) -> PublishError {
-    PublishError::new(
-        PublishErrorKind::Disconnected,
-        SEND_FAILED,
-        format!("the message to `{subject}` was not sent, the client's connection is gone"),
-    )
-}
-
-fn too_large(subject: &str) -> PublishError {
-    PublishError::new(
-        PublishErrorKind::TooLarge,
-        MAX_PAYLOAD,
-        format!(
-            "the message to `{subject}` with its headers is larger than the server takes: \
-             raise `max_payload` or send less"
-        ),
-    )
 }
 
 /// Says why a stream could not be looked up.
@@ -417,47 +289,5 @@ mod tests {
         assert_eq!(refused.kind(), BrokerErrorKind::Unauthorized);
         let unreadable = connect(ConnectError::new(ConnectErrorKind::ServerParse), "http://x");
         assert_eq!(unreadable.kind(), BrokerErrorKind::Configuration);
-    }
-
-    #[test]
-    fn a_core_publish_has_the_error_types_of_attr_n_10() {
-        for (kind, expected) in [
-            (ClientErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
-            (ClientErrorKind::InvalidSubject, (PublishErrorKind::InvalidDestination, "invalid_subject")),
-            (ClientErrorKind::Send, (PublishErrorKind::Disconnected, "send_failed")),
-        ] {
-            let error = publish(&async_nats::PublishError::new(kind), "orders");
-            assert_eq!((error.kind(), error.error_type()), expected);
-        }
-    }
-
-    #[test]
-    fn a_request_has_the_error_types_of_attr_n_10() {
-        for (kind, expected) in [
-            (RequestErrorKind::TimedOut, (PublishErrorKind::Timeout, "timeout")),
-            (RequestErrorKind::NoResponders, (PublishErrorKind::NotFound, "no_responders")),
-            (RequestErrorKind::InvalidSubject, (PublishErrorKind::InvalidDestination, "invalid_subject")),
-            (RequestErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
-            (RequestErrorKind::Other, (PublishErrorKind::Disconnected, "send_failed")),
-        ] {
-            let error = request(&async_nats::RequestError::new(kind), "svc", Some(Duration::from_secs(1)));
-            assert_eq!((error.kind(), error.error_type()), expected);
-        }
-    }
-
-    #[test]
-    fn a_stream_publish_has_the_error_types_of_attr_j_07() {
-        for (kind, expected) in [
-            (StreamPublishErrorKind::StreamNotFound, (PublishErrorKind::NotFound, "stream_not_found")),
-            (StreamPublishErrorKind::WrongLastMessageId, (PublishErrorKind::Refused, "wrong_last_message_id")),
-            (StreamPublishErrorKind::WrongLastSequence, (PublishErrorKind::Refused, "wrong_last_sequence")),
-            (StreamPublishErrorKind::TimedOut, (PublishErrorKind::Timeout, "timeout")),
-            (StreamPublishErrorKind::BrokenPipe, (PublishErrorKind::Disconnected, "send_failed")),
-            (StreamPublishErrorKind::MaxAckPending, (PublishErrorKind::Unavailable, "max_ack_pending")),
-            (StreamPublishErrorKind::MaxPayloadExceeded, (PublishErrorKind::TooLarge, "max_payload_exceeded")),
-        ] {
-            let error = stream_publish(&StreamPublishError::new(kind), "orders");
-            assert_eq!((error.kind(), error.error_type()), expected);
-        }
     }
 }

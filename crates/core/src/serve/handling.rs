@@ -1,0 +1,266 @@
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tracing::error;
+
+use super::patience::Patience;
+use super::phase::{Phase, until_aborting};
+use super::replies::Replies;
+use super::settle::with_heartbeats;
+use crate::broker::{Publish, PublishError, Received, Subscriber};
+use crate::extract::Verdicts;
+use crate::handler::{ErasedHandler, RouteOptions};
+use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
+use crate::middleware::{
+    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, decide, panicked,
+    process_with,
+};
+use crate::publish::Publisher;
+use crate::telemetry::{Consumer, Instrumentation, Scope, run_in};
+
+/// What a delivery of one subscription passes on the way to its outcome: telemetry, what takes care of failures, middleware, the handler
+/// and its replies.
+pub(super) struct Stages {
+    handler: Arc<dyn ErasedHandler<()>>,
+    /// What takes care of messages that failed: the dead letter, and within it the place where they wait for another attempt.
+    around: Vec<Arc<dyn Middleware>>,
+    chain: Vec<Arc<dyn Middleware>>,
+    replies: Replies,
+    pub(super) consumer: Option<Consumer>,
+    /// For telemetry that is placed as ordinary middleware.
+    overrides: Option<Overrides>,
+    scope_use: ScopeUse,
+    /// Whether nothing but telemetry can stand around the chain.
+    may_be_bare: bool,
+    pub(super) phase: watch::Receiver<Phase>,
+    runtime: Arc<Runtime>,
+}
+
+impl Stages {
+    pub(super) fn new(
+        subscriber: &dyn Subscriber,
+        transport: Arc<dyn Publish>,
+        handler: Arc<dyn ErasedHandler<()>>,
+        options: RouteOptions,
+        instrumentation: Option<&Instrumentation>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        let source = subscriber.source();
+        let overrides = Overrides { parent: options.parent, trust: options.trust };
+        let consumer =
+            instrumentation.map(|instrumentation| overrides.apply(instrumentation.consumer(Arc::clone(&source))));
+        let is_overridden = overrides.parent.is_some() || overrides.trust.is_some();
+        let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
+        let telemetry = instrumentation.map(Instrumentation::to_any);
+        let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
+        let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
+        let dead_letter = options.dead_letter.map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
+        let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
+        Self {
+            scope_use: match (options.middleware.is_empty(), handler.uses_scope()) {
+                (false, _) => ScopeUse::Middleware,
+                (true, true) => ScopeUse::Arguments,
+                (true, false) => ScopeUse::Nobody,
+            },
+            may_be_bare: !is_overridden && around.is_empty(),
+            handler,
+            around,
+            chain: options.middleware,
+            replies: Replies::new(publisher, options.replies),
+            overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
+            consumer,
+            phase,
+            runtime: Arc::new(runtime),
+        }
+    }
+
+    /// Handles a message or a batch once. A panic outside of what the chain catches is a failure too.
+    pub(super) async fn attempt(&self, received: &[Received], asked: &Delivery) -> Handled {
+        let handling = AssertUnwindSafe(async {
+            let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
+            let handling = Handling { stages: self, received, asked };
+            if self.is_bare(received, asked) {
+                // What `process` comes to where nothing stands around it: each future less on the way is felt here.
+                return Handled::without_span(handling.answer_within(delivery, None).await);
+            }
+            with_heartbeats(received, pin!(handling.process(delivery))).await
+        });
+        match handling.catch_unwind().await {
+            Ok(handled) => handled,
+            Err(panic) => {
+                error!(
+                    destination = asked.destination(),
+                    "telemetry or the framework panicked around a handler; the message follows the failure rule"
+                );
+                Handled::without_span(decide(panicked(panic), &Attempts::of(asked)))
+            }
+        }
+    }
+
+    pub(super) fn patience<'a>(&'a self, received: &'a [Received]) -> Patience<'a> {
+        Patience { received, phase: &self.phase, group: self.group() }
+    }
+
+    /// The group of the subscription, for the log.
+    pub(super) fn group(&self) -> &str {
+        self.runtime.source.group.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn equip(&self, mut delivery: Delivery) -> Delivery {
+        delivery.set_runtime(Arc::clone(&self.runtime));
+        delivery
+    }
+
+    /// Whether only the chain stands around the handler: no dead letter, no retry elsewhere, no heartbeats, and no telemetry that has anything to do.
+    fn is_bare(&self, received: &[Received], asked: &Delivery) -> bool {
+        let passes = |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(asked.headers());
+        self.may_be_bare
+            && !asked.is_batch()
+            && received.iter().all(|message| message.heartbeat().is_none())
+            && self.consumer.as_ref().is_none_or(passes)
+    }
+}
+
+/// What came of a delivery, and what its settlement is recorded with.
+pub(super) struct Handled {
+    pub(super) outcome: Outcome,
+    pub(super) settler: Option<Settler>,
+}
+
+impl Handled {
+    /// Without a process span of the framework's own place; where telemetry is ordinary middleware, the outcome brings its own.
+    fn without_span(outcome: Outcome) -> Self {
+        let settler = outcome.extension::<Settler>().cloned();
+        Self { outcome, settler }
+    }
+
+    /// What came of one message.
+    pub(super) fn outcome_of(&self, index: usize) -> &Outcome {
+        self.outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&self.outcome)
+    }
+}
+
+/// A message or a batch that is being handled, with what stands around its handler.
+struct Handling<'a> {
+    stages: &'a Stages,
+    received: &'a [Received],
+    asked: &'a Delivery,
+}
+
+impl Handling<'_> {
+    async fn process(&self, mut delivery: Delivery) -> Handled {
+        if let Some(consumer) = &self.stages.consumer {
+            let run = |delivery| self.handle(delivery);
+            let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_use, run).await;
+            return Handled { outcome, settler: Some(settler) };
+        }
+        if let Some(overrides) = self.stages.overrides {
+            delivery.insert_extension(overrides);
+        }
+        let outcome = self.handle(delivery).await;
+        Handled::without_span(outcome)
+    }
+
+    async fn handle(&self, delivery: Delivery) -> Outcome {
+        if self.stages.around.is_empty() {
+            return self.answer(delivery).await;
+        }
+        let inner = Answering { handling: self, scope: delivery.made_scope() };
+        Next::new(&self.stages.around, &inner).run(delivery).await
+    }
+
+    /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. What the broker does not
+    /// deliver again is a failure when the app drops its handlers, so that it gets to its dead letter.
+    async fn answer(&self, delivery: Delivery) -> Outcome {
+        let scope = delivery.made_scope();
+        if !self.asked.is_last_attempt() {
+            return self.answer_within(delivery, scope).await;
+        }
+        let answering = Box::pin(self.answer_within(delivery, scope));
+        match until_aborting(&self.stages.phase, answering).await {
+            Some(outcome) => outcome,
+            None => decide(Outcome::failed(cancelled()), &Attempts::of(self.asked)),
+        }
+    }
+
+    /// A reply that can never be published fails the delivery like any other error.
+    async fn answer_within(&self, delivery: Delivery, scope: Option<Scope>) -> Outcome {
+        let outcome = Next::new(&self.stages.chain, self).run(delivery).await;
+        if outcome.has_replies() { self.reply(outcome, scope).await } else { outcome }
+    }
+
+    fn reply(&self, outcome: Outcome, scope: Option<Scope>) -> BoxFuture<'_, Outcome> {
+        let replying = async move {
+            let patience = self.stages.patience(self.received);
+            self.stages.replies.publish(outcome, self.asked, scope, &patience).await
+        };
+        Box::pin(
+            AssertUnwindSafe(replying)
+                .catch_unwind()
+                .map(|replied| decide(replied.unwrap_or_else(panicked), &Attempts::of(self.asked))),
+        )
+    }
+}
+
+impl Endpoint for Handling<'_> {
+    fn call(&self, mut delivery: Delivery) -> BoxFuture<'_, Outcome> {
+        let handler = &self.stages.handler;
+        if !delivery.is_batch() {
+            return handler.call(delivery, &());
+        }
+        let verdicts = Verdicts::default();
+        delivery.insert_extension(verdicts.clone());
+        let handled = AssertUnwindSafe(handler.call(delivery, &())).catch_unwind();
+        // Caught here already: a panic must not take the verdicts on single messages with it.
+        Box::pin(handled.map(move |handled| handled.unwrap_or_else(panicked).with_each(verdicts.take())))
+    }
+
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(self.stages.replies.publisher().publish_envelope(envelope))
+    }
+
+    fn transport(&self) -> &dyn Publish {
+        self.stages.replies.publisher().transport()
+    }
+
+    fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
+        Box::pin(async move { self.stages.patience(self.received).wait(delay).await })
+    }
+}
+
+/// What dead letters and retries elsewhere stand before.
+struct Answering<'a> {
+    handling: &'a Handling<'a>,
+    scope: Option<Scope>,
+}
+
+impl Endpoint for Answering<'_> {
+    fn call(&self, delivery: Delivery) -> BoxFuture<'_, Outcome> {
+        Box::pin(self.handling.answer(delivery))
+    }
+
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        // Like a reply it sees what the handler has changed, whether or not its scope was open before.
+        let context = self.scope.as_ref().map(|scope| scope.context().clone());
+        Box::pin(run_in(context, self.handling.publish(envelope)))
+    }
+
+    fn transport(&self) -> &dyn Publish {
+        self.handling.transport()
+    }
+
+    fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
+        self.handling.wait(delay)
+    }
+}
+
+/// The failure of a message whose handler was dropped at the end of the app.
+fn cancelled() -> Failure {
+    let text = "the app ended before the message was handled, and the broker delivers it no more";
+    Failure::new("cancelled", text).by_framework()
+}
