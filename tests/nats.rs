@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "nats/answers.rs"]
+mod answers;
 #[path = "nats/core.rs"]
 mod core_nats;
 #[path = "nats/forwards.rs"]
@@ -12,6 +14,8 @@ mod forwards;
 mod hostile;
 #[path = "nats/jetstream.rs"]
 mod jetstream;
+#[path = "nats/kept.rs"]
+mod kept;
 #[path = "nats/last_delivery.rs"]
 mod last_delivery;
 #[path = "nats/limits.rs"]
@@ -30,8 +34,12 @@ mod silence;
 mod slow;
 #[path = "nats/statuses.rs"]
 mod statuses;
+#[path = "nats/streams.rs"]
+mod streams;
 #[path = "nats/supervision.rs"]
 mod supervision;
+#[path = "nats/trouble.rs"]
+mod trouble;
 #[path = "nats/wire.rs"]
 mod wire;
 #[path = "nats/witness.rs"]

@@ -6,48 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull, push};
-use async_nats::jetstream::stream::{Config, StorageType};
 use throughline_core::broker::{Broker, Subscription};
 use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::{App, Delivery, Handler, Settlement, serve};
-use throughline_nats::{Nats, Stream};
+use throughline_nats::Nats;
 use throughline_testing::Capture;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::{self, PATIENCE};
-use crate::witness::{counted, unique, wait_until};
+use crate::streams::{connect, durable, stored, stream};
+use crate::witness::{counted, wait_until};
 
 /// Short, so that what is held must be kept meanwhile.
 const ACK_WAIT: Duration = Duration::from_secs(1);
 
 const SETTLED: &str = "throughline.settled.messages";
 const HOW: &str = "throughline.settlement";
-
-/// A stream of a test, and its name.
-async fn stream() -> (Nats, String) {
-    let nats =
-        Nats::connect_with(server::url(), server::options()).await.expect("a connection to THROUGHLINE_NATS_URL");
-    let id = unique();
-    let config = Config {
-        name: id.clone(),
-        subjects: vec![format!("{id}.>")],
-        storage: StorageType::Memory,
-        ..Config::default()
-    };
-    nats.jetstream().create_stream(config).await.expect("a stream");
-    (nats.publish_to_streams(), id)
-}
-
-async fn stored(nats: &Nats, stream: &str, subject: &str) -> usize {
-    let found = nats.jetstream().get_stream(stream).await.expect("the stream");
-    let filter = format!("{stream}.{subject}");
-    let mut subjects = found.info_with_subjects(filter.as_str()).await.expect("its subjects");
-    let mut count = 0;
-    while let Some(entry) = futures_util::TryStreamExt::try_next(&mut subjects).await.expect("a subject") {
-        count += entry.1;
-    }
-    count
-}
 
 /// Handles until the consumer has nothing left, and returns how often that was and the metrics.
 async fn handled(
@@ -75,8 +49,7 @@ async fn handled(
     let route = if dead { route.dead_letter(format!("{id}.dead")) } else { route };
     let app = App::new().subscribe(subscription, route);
     let telemetry = TelemetryMiddleware::from(capture.instrumentation().build());
-    let other = Nats::connect_with(server::url(), server::options()).await.expect("a connection").publish_to_streams();
-    let running = serve(other, app.telemetry(telemetry)).start().await.expect("the app starts");
+    let running = serve(connect().await, app.telemetry(telemetry)).start().await.expect("the app starts");
     nats.publisher().without_telemetry().publish(format!("{id}.orders"), "x").id("m1").await.expect("it is stored");
     let ended = |capture: &Capture| {
         counted(capture, SETTLED, &[(HOW, "dead_letter")]) + counted(capture, SETTLED, &[(HOW, "reject")])
@@ -84,10 +57,6 @@ async fn handled(
     wait_until("the message is given up", || ended(&capture) > 0).await;
     running.shutdown().await.expect("the app stops");
     (runs.load(Ordering::SeqCst), capture)
-}
-
-fn durable(id: &str) -> Stream {
-    Stream::new(id).durable("stock").filter(format!("{id}.orders"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,10 @@ use crate::connection::Connection;
 use crate::error;
 use crate::link::Link;
 
+/// How long a message can be kept back. The server counts the nanoseconds since 1970 in 63 bits: with a delay that passes their end
+/// it would deliver at once, and again and again.
+const LONGEST_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Holds what all settlements of one consumer share.
 #[derive(Clone, Debug)]
 pub(crate) struct Acks {
@@ -107,13 +111,20 @@ fn ack_of(message: &Received) -> Option<&async_nats::Subject> {
 
 fn nak(after: Option<Duration>) -> Bytes {
     match after {
-        Some(delay) if !delay.is_zero() => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
+        Some(delay) if !delay.is_zero() => format!("-NAK {{\"delay\":{}}}", within_reach(delay).as_nanos()).into(),
         _ => Bytes::from_static(b"-NAK"),
     }
 }
 
+/// Returns a delay that the server can count.
+pub(crate) const fn within_reach(delay: Duration) -> Duration {
+    if delay.as_nanos() > LONGEST_DELAY.as_nanos() { LONGEST_DELAY } else { delay }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -121,5 +132,13 @@ mod tests {
         assert_eq!(nak(None), "-NAK");
         assert_eq!(nak(Some(Duration::ZERO)), "-NAK");
         assert_eq!(nak(Some(Duration::from_millis(2))), "-NAK {\"delay\":2000000}");
+    }
+
+    #[test]
+    fn a_retry_in_the_farthest_future_is_one_that_the_server_can_count() {
+        let told = nak(Some(Duration::MAX));
+        let digits: String = String::from_utf8_lossy(&told).chars().filter(char::is_ascii_digit).collect();
+        let until = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+        assert!(until + digits.parse::<u128>().unwrap() < u128::try_from(i64::MAX).unwrap(), "{digits}");
     }
 }

@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use throughline_core::Publisher;
 use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::connection::Connection;
 use crate::denied::Denied;
@@ -21,6 +21,9 @@ use crate::{Stream, address, error, semconv};
 
 /// How long [`Nats::connect`] waits for each address of the server.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
+
+/// How long one question to a connection task that is ending is waited for.
+const ANSWER_WAIT: Duration = Duration::from_millis(100);
 
 /// How many messages of one subscription the client itself holds. What is waiting for handlers is bounded by the subscription; this
 /// must only hold what comes until it is looked at.
@@ -391,10 +394,11 @@ impl Broker for Nats {
             Err(_) => return Err(not_flushed(BrokerErrorKind::Timeout)),
         }
         if self.connection.is_owned {
-            // Draining ends the connection task, and with it everything that is sent to it.
+            // Draining ends the connection task, and with it everything that is sent to it. What is sent to it just as it ends may stay
+            // without an answer, so none is waited for long: the next question fails at once.
             let ended = async {
                 if client.drain().await.is_ok() {
-                    while client.flush().await.is_ok() {
+                    while !matches!(timeout(ANSWER_WAIT, client.flush()).await, Ok(Err(_))) {
                         sleep(Duration::from_millis(1)).await;
                     }
                 }

@@ -6,6 +6,7 @@ use throughline_core::message::{Delivery, Native, OperationType};
 
 use crate::carrier::to_headers;
 use crate::forwarded;
+use crate::protocol::is_of_server;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
 
 /// The header that names a message, which streams also use to recognise a message they already have (ATTR-N-06).
@@ -262,9 +263,10 @@ impl LastSubject {
     }
 }
 
-/// Turns a message of core NATS into a delivery.
-pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject) -> Delivery {
-    let reply_to = message.reply.as_ref().map(|reply| Arc::<str>::from(reply.as_str()));
+/// Turns a message of core NATS into a delivery. A reply subject of the server's own is no address for an answer.
+pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject, own_inbox: &str) -> Delivery {
+    let reply = message.reply.as_deref().filter(|reply| !is_of_server(reply, own_inbox));
+    let reply_to = reply.map(Arc::<str>::from);
     let delivery = portable(&message, last).with_native(Arc::new(NativeMessage::new(message)));
     match reply_to {
         Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)),
@@ -342,7 +344,7 @@ mod tests {
     #[test]
     fn a_core_message_keeps_all_that_is_portable() {
         let headers = [("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")];
-        let delivery = from_core(message(Some("_INBOX.a.b"), &headers), &mut LastSubject::new());
+        let delivery = from_core(message(Some("_INBOX.a.b"), &headers), &mut LastSubject::new(), "_INBOX");
         assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders.42", &b"{}"[..]), "ATTR-N-01");
         assert_eq!(delivery.id(), Some("m1"), "ATTR-N-06");
         assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
@@ -351,11 +353,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_stranger_names_of_the_servers_own_is_no_address_for_an_answer() {
+        let address = |reply: &str, own_inbox: &str| {
+            let delivery = from_core(message(Some(reply), &[]), &mut LastSubject::new(), own_inbox);
+            delivery.reply_to().map(|to| to.name().to_owned())
+        };
+        for reply in [
+            "$JS.API.STREAM.PURGE.ORDERS",
+            "$JS.ACK.ORDERS.stock.1.5.5.1700000000000000000.0",
+            "$KV.accounts.42",
+            "$SYS.REQ.SERVER.PING",
+            "$",
+        ] {
+            assert_eq!(address(reply, "_INBOX"), None, "{reply}");
+        }
+        for reply in ["_INBOX.a.b", "acme.replies.a", "_R_.a.b", "_GR_.a.b._INBOX.c", "orders.$"] {
+            assert_eq!(address(reply, "_INBOX").as_deref(), Some(reply));
+        }
+        assert_eq!(address("$inbox.a", "$inbox").as_deref(), Some("$inbox.a"), "an inbox of this client");
+    }
+
+    #[test]
     fn each_message_has_its_own_subject() {
         let mut last = LastSubject::new();
         let mut subject = |subject: &'static str| {
             let arrived = async_nats::Message { subject: subject.into(), ..message(None, &[]) };
-            from_core(arrived, &mut last).destination().to_owned()
+            from_core(arrived, &mut last, "_INBOX").destination().to_owned()
         };
         let subjects = ["orders.1", "orders.1", "orders.2", "", "orders.1"];
         assert_eq!(subjects.map(&mut subject), subjects, "ATTR-N-01");
@@ -363,7 +386,7 @@ mod tests {
 
     #[test]
     fn the_inbox_is_never_the_correlation_id() {
-        let delivery = from_core(message(Some("_INBOX.a.b"), &[]), &mut LastSubject::new());
+        let delivery = from_core(message(Some("_INBOX.a.b"), &[]), &mut LastSubject::new(), "_INBOX");
         assert_eq!((delivery.id(), delivery.correlation_id()), (None, None), "ATTR-N-08");
     }
 

@@ -130,6 +130,13 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), BrokerError> {
     )))
 }
 
+/// Tells whether a reply subject is one of the server's own: its APIs, its system, acknowledgements, buckets. Whoever sends a message
+/// names its reply subject, and an answer there would act on the server with the rights of the service that answers. An inbox of
+/// this client is one.
+pub(crate) fn is_of_server(reply: &str, own_inbox: &str) -> bool {
+    reply.starts_with('$') && semconv::inbox_template(reply, own_inbox).is_none()
+}
+
 /// Tells whether a name would break the line. The first look is fast, for nearly all have none.
 pub(crate) fn has_space(name: &str) -> bool {
     !name.bytes().all(|sign| sign.is_ascii_graphic())

@@ -76,19 +76,23 @@ impl NatsPublisher {
 
     /// Returns the subject of a message that needs no answer, when server and protocol take it.
     fn subject_of(&self, envelope: &Envelope) -> Result<async_nats::Subject, PublishError> {
-        let line = self.connection.line;
-        let subject = envelope.destination().name();
-        let reply = envelope.reply_to().map_or("", Destination::name);
-        if envelope.reply_to().is_some() {
-            line.check_publish(reply, 0)?;
+        let reply = envelope.reply_to();
+        if let Some(reply) = reply {
+            self.written(reply, 0)?;
         }
-        line.check_publish(subject, reply.len())?;
+        self.written(envelope.destination(), reply.map_or(0, |reply| reply.name().len()))
+    }
+
+    /// Returns the subject of a message whose reply subject is that long, when the server takes both on one line.
+    fn written(&self, destination: &Destination, reply: usize) -> Result<async_nats::Subject, PublishError> {
+        let subject = destination.name();
+        self.connection.line.check_publish(subject, reply)?;
         Ok(subject.into())
     }
 
     /// Returns the subject of a message whose answer comes to an inbox of the client.
-    fn requested(&self, envelope: &Envelope) -> Result<async_nats::Subject, PublishError> {
-        let subject = envelope.destination().name();
+    fn requested(&self, destination: &Destination) -> Result<async_nats::Subject, PublishError> {
+        let subject = destination.name();
         self.connection.line.check_request(subject, self.connection.inbox_prefix.len())?;
         Ok(subject.into())
     }
@@ -102,7 +106,7 @@ impl NatsPublisher {
                 Ok(Sent::Taken(subject))
             }
             Route::Stream(expected) => {
-                let subject = self.requested(&envelope)?;
+                let subject = self.requested(envelope.destination())?;
                 if envelope.reply_to().is_some() {
                     return Err(no_reply_to(&subject));
                 }
@@ -232,6 +236,16 @@ impl Publish for NatsPublisher {
         semconv::target(destination, &self.connection.inbox_prefix)
     }
 
+    /// Checks as a publish does. A plain destination may be that of a stream too, which the message that is published decides.
+    fn check(&self, destination: &Destination) -> Result<(), PublishError> {
+        let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
+        let is_of_stream = match destination.native::<Route>() {
+            Some(route) => matches!(route, Route::Stream(_)),
+            None => self.to_streams && !is_inbox(),
+        };
+        if is_of_stream { self.requested(destination).map(drop) } else { self.written(destination, 0).map(drop) }
+    }
+
     /// To core NATS, returns when the client has taken the message, as the client's own call does (SPAN-35): what is
     /// written is not confirmed by anybody either, and waiting for it costs a hundred times as much.
     ///
@@ -251,7 +265,7 @@ impl Publish for NatsPublisher {
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {
-        let subject = self.requested(&envelope)?;
+        let subject = self.requested(envelope.destination())?;
         if let Some(Route::Stream(_)) = envelope.destination().native::<Route>() {
             return Err(no_reply_to(&subject));
         }
@@ -265,7 +279,7 @@ impl Publish for NatsPublisher {
         if is_status(&reply) {
             return Err(error::status_for_reply(&subject, &text_of(&reply)));
         }
-        Ok(from_core(reply, &mut LastSubject::new()))
+        Ok(from_core(reply, &mut LastSubject::new(), &self.connection.inbox_prefix))
     }
 }
 

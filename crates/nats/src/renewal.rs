@@ -32,7 +32,8 @@ impl Origin {
     /// Connects, also where the options say to do so in the background.
     async fn connect(&self) -> Result<Client, BoxError> {
         let client = self.options.clone().connect(self.addresses.as_slice()).await?;
-        client.flush().await?;
+        // A connection task that has ended again may leave it without an answer.
+        timeout(FLUSH_WAIT, client.flush()).await??;
         Ok(client)
     }
 }

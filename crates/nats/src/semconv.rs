@@ -106,14 +106,14 @@ pub(crate) fn subject_target<'a>(subject: &'a str, template: Option<&'a str>, in
     }
 }
 
-/// Returns the prefix of an inbox: that of this client, or `_INBOX` or `_INBOX_…` of another one. Any other subject has
-/// none.
+/// Returns what an inbox is shown by: the prefix of this client, or `_INBOX` for `_INBOX` and `_INBOX_…` of another one, whose
+/// prefix is not ours to choose. Any other subject has none.
 pub(crate) fn inbox_template<'a>(subject: &'a str, own_prefix: &str) -> Option<&'a str> {
     if subject.strip_prefix(own_prefix).is_some_and(|rest| rest.starts_with('.')) {
         return subject.get(..own_prefix.len());
     }
     let (first, _) = subject.split_once('.')?;
-    (first == DEFAULT_INBOX || first.starts_with("_INBOX_")).then_some(first)
+    (first == DEFAULT_INBOX || first.starts_with("_INBOX_")).then_some(DEFAULT_INBOX)
 }
 
 /// Returns the prefix a client puts before its inboxes.
@@ -202,7 +202,8 @@ mod tests {
             ("_INBOX.a.b", "_INBOX", "_INBOX"),
             ("svc.inbox.a.b", "svc.inbox", "svc.inbox"),
             ("_INBOX.a.b", "svc.inbox", "_INBOX"),
-            ("_INBOX_other.a.b", "_INBOX", "_INBOX_other"),
+            ("_INBOX_chosen-by-others.a.b", "_INBOX", "_INBOX"),
+            ("_INBOX_ours.a.b", "_INBOX_ours", "_INBOX_ours"),
         ] {
             let destination = Destination::new(subject);
             let target = target(&destination, own);

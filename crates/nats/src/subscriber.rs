@@ -10,13 +10,14 @@ use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use crate::backlog::{self, Backlog};
 use crate::connection::Connection;
 use crate::delivery::{LastSubject, from_core};
 use crate::link::Link;
-use crate::losses::Losses;
-use crate::protocol::{has_space, shown};
+use crate::losses::{Losses, Seldom};
+use crate::protocol::{has_space, is_of_server, shown};
 use crate::{Subject, error, semconv};
 
 /// How long a closing subscription waits for the client when nothing more comes.
@@ -35,6 +36,8 @@ pub(crate) struct CoreSubscriber {
     losses: Arc<Losses>,
     source: Arc<Source>,
     last: LastSubject,
+    /// Messages that ask for an answer where none may go.
+    no_address: Seldom,
     subject: Arc<str>,
     group: Option<String>,
     /// When the end is to be over, once it has begun.
@@ -73,6 +76,7 @@ impl CoreSubscriber {
             losses,
             source,
             last: LastSubject::new(),
+            no_address: Seldom::default(),
             subject,
             group,
             deadline: Instant::now(),
@@ -98,8 +102,24 @@ impl CoreSubscriber {
     }
 
     fn received(&mut self, message: Message) -> Received {
-        Received::new(from_core(message, &mut self.last))
+        let own_inbox = &*self.connection.inbox_prefix;
+        if message.reply.as_deref().is_some_and(|reply| is_of_server(reply, own_inbox)) {
+            tell_of_no_address(&mut self.no_address, &message, self.group.as_deref());
+        }
+        Received::new(from_core(message, &mut self.last, own_inbox))
     }
+}
+
+/// Tells of a message whose answer would go to the server itself.
+fn tell_of_no_address(seldom: &mut Seldom, message: &Message, group: Option<&str>) {
+    let Some(count) = seldom.note(1) else { return };
+    warn!(
+        destination = %shown(&message.subject),
+        group,
+        reply = message.reply.as_deref().map(shown),
+        count,
+        "a message asks for its answer at a subject of the server's own: it is handled, and not answered"
+    );
 }
 
 /// Waits until the server says that a subscription is not allowed.

@@ -1,5 +1,6 @@
 use tokio::time::{Instant, timeout_at};
 
+use super::settle::extend_all;
 use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
 use crate::later::later;
 
@@ -23,11 +24,15 @@ pub(super) struct Batcher {
     policy: Option<BatchPolicy>,
     pending: Vec<Received>,
     deadline: Option<Instant>,
+    /// When the broker wants to hear of what is collected, where it does.
+    beat: Option<Instant>,
+    /// Whether the log says that the broker could not be told.
+    is_reported: bool,
 }
 
 impl Batcher {
     pub(super) const fn new(policy: Option<BatchPolicy>) -> Self {
-        Self { policy, pending: Vec::new(), deadline: None }
+        Self { policy, pending: Vec::new(), deadline: None, beat: None, is_reported: false }
     }
 
     /// Returns the next unit of work if it is complete with what is here already.
@@ -51,15 +56,24 @@ impl Batcher {
         }
     }
 
-    /// Waits for the next unit of work. Cancel safe: what is collected stays here.
+    /// Waits for the next unit of work, and meanwhile tells the broker that what is collected is still wanted: a batch may be collected
+    /// for longer than the broker waits for a settlement (SPAN-34). Cancel safe: what is collected stays here.
     pub(super) async fn next(&mut self, subscriber: &mut dyn Subscriber) -> Result<Work, BrokerError> {
         loop {
+            let now = Instant::now();
+            if self.beat.is_some_and(|beat| beat <= now) {
+                self.keep().await;
+            }
             let received = match self.deadline {
                 None => subscriber.receive().await?,
-                Some(deadline) => match timeout_at(deadline, subscriber.receive()).await {
-                    Ok(received) => received?,
-                    Err(_) => return Ok(Work::Batch(self.take_pending())),
-                },
+                Some(deadline) => {
+                    let until = self.beat.map_or(deadline, |beat| beat.min(deadline));
+                    match timeout_at(until, subscriber.receive()).await {
+                        Ok(received) => received?,
+                        Err(_) if until < deadline => continue,
+                        Err(_) => return Ok(Work::Batch(self.take_pending())),
+                    }
+                }
             };
             if let Some(work) = self.push(received) {
                 return Ok(work);
@@ -74,8 +88,11 @@ impl Batcher {
     pub(super) fn push(&mut self, received: Received) -> Option<Work> {
         let Some(policy) = self.policy else { return Some(Work::Single(received)) };
         let is_last = received.ends_batch() || self.pending.len() + 1 >= policy.max_messages;
+        if self.pending.is_empty() {
+            self.deadline = Some(later(policy.max_wait));
+            self.beat = received.heartbeat().map(later);
+        }
         self.pending.push(received);
-        self.deadline.get_or_insert_with(|| later(policy.max_wait));
         is_last.then(|| Work::Batch(self.take_pending()))
     }
 
@@ -84,8 +101,14 @@ impl Batcher {
         (!self.pending.is_empty()).then(|| Work::Batch(self.take_pending()))
     }
 
+    /// The first message says for all how often: they are of one subscription.
+    async fn keep(&mut self) {
+        self.beat = self.pending.first().and_then(Received::heartbeat).map(later);
+        extend_all(&self.pending, &mut self.is_reported).await;
+    }
+
     fn take_pending(&mut self) -> Vec<Received> {
-        self.deadline = None;
+        (self.deadline, self.beat) = (None, None);
         std::mem::take(&mut self.pending)
     }
 }

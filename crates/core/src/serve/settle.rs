@@ -69,24 +69,29 @@ async fn beat(received: &[Received], interval: Duration) {
     let mut is_reported = false;
     loop {
         tokio::time::sleep(interval).await;
-        let mut failed = None;
-        for message in received {
-            failed = message.extend().await.err().map(|error| (message, error)).or(failed);
+        extend_all(received, &mut is_reported).await;
+    }
+}
+
+/// Tells the broker once that messages are still wanted; a failure is reported unless the last one was.
+pub(super) async fn extend_all(messages: &[Received], is_reported: &mut bool) {
+    let mut failed = None;
+    for message in messages {
+        failed = message.extend().await.err().map(|error| (message, error)).or(failed);
+    }
+    match failed {
+        Some((message, error)) if !*is_reported => {
+            let (destination, attempt, error) =
+                (message.delivery.destination(), message.delivery.attempt(), Causes(&error));
+            warn!(
+                destination,
+                attempt,
+                %error,
+                "the broker could not be told that a message is still being handled; it may deliver it to another member meanwhile"
+            );
+            *is_reported = true;
         }
-        match failed {
-            Some((message, error)) if !is_reported => {
-                let (destination, attempt, error) =
-                    (message.delivery.destination(), message.delivery.attempt(), Causes(&error));
-                warn!(
-                    destination,
-                    attempt,
-                    %error,
-                    "the broker could not be told that a message is still being handled; it may deliver it to another member meanwhile"
-                );
-                is_reported = true;
-            }
-            Some(_) => {}
-            None => is_reported = false,
-        }
+        Some(_) => {}
+        None => *is_reported = false,
     }
 }

@@ -90,8 +90,8 @@ impl Instrumentation {
 
     /// Runs a future as the processing of a message: in a span that belongs to the message's trace, with its baggage.
     ///
-    /// The span has the message's own subject in its name; where subjects are many, use
-    /// [`subscription`](Self::subscription).
+    /// The span is named by the operation alone unless a template matches the subject; [`subscription`](Self::subscription) names it
+    /// by what was subscribed to. A status of the server is no message: it is logged, and the future runs without a span.
     ///
     /// # Examples
     ///
@@ -102,6 +102,9 @@ impl Instrumentation {
     /// # }
     /// ```
     pub async fn process<F: Future>(&self, message: &impl ClientMessage, future: F) -> F::Output {
+        if self.shared.core.is_noted_as_status(message) {
+            return future.await;
+        }
         self.start(message).run(future).await
     }
 
@@ -128,6 +131,9 @@ impl Instrumentation {
         F: Future<Output = Result<T, E>>,
         E: fmt::Display,
     {
+        if self.shared.core.is_noted_as_status(message) {
+            return future.await;
+        }
         self.start(message).try_run(future).await
     }
 

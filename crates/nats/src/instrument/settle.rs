@@ -4,6 +4,7 @@ use opentelemetry::Context;
 use throughline_core::Settlement;
 
 use super::SubscriptionTelemetry;
+use crate::acks::within_reach;
 use crate::error;
 
 /// Settling.
@@ -57,6 +58,7 @@ impl SubscriptionTelemetry {
     /// # }
     /// ```
     pub async fn ack_with(&self, message: &StreamMessage, kind: AckKind) -> Result<(), async_nats::Error> {
+        let kind = countable(kind);
         match settlement(kind) {
             Some(settlement) => self.settle(message, &settlement, message.ack_with(kind)).await,
             None => message.ack_with(kind).await,
@@ -102,6 +104,7 @@ impl SubscriptionTelemetry {
     /// # }
     /// ```
     pub async fn double_ack_with(&self, message: &StreamMessage, kind: AckKind) -> Result<(), async_nats::Error> {
+        let kind = countable(kind);
         match settlement(kind) {
             Some(settlement) => self.settle(message, &settlement, message.double_ack_with(kind)).await,
             None => message.double_ack_with(kind).await,
@@ -122,6 +125,14 @@ impl SubscriptionTelemetry {
         let failed = result.as_ref().err().map(error::raw_settle);
         settling.finish(&[self.seen(message).incoming()], failed.as_ref());
         result
+    }
+}
+
+/// Leaves a delay within what the server can count; with a longer one it would deliver at once.
+fn countable(kind: AckKind) -> AckKind {
+    match kind {
+        AckKind::Nak(Some(delay)) => AckKind::Nak(Some(within_reach(delay))),
+        kind => kind,
     }
 }
 

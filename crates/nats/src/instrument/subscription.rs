@@ -75,6 +75,8 @@ impl SubscriptionTelemetry {
 
     /// Runs a future as the processing of a message: in a span that belongs to the message's trace, with its baggage.
     ///
+    /// A status of the server, which the client hands over like a message, is none: it is logged, and the future runs without a span.
+    ///
     /// # Examples
     ///
     /// ```no_run
@@ -84,6 +86,9 @@ impl SubscriptionTelemetry {
     /// # }
     /// ```
     pub async fn process<F: Future>(&self, message: &impl ClientMessage, future: F) -> F::Output {
+        if self.is_noted_as_status(message) {
+            return future.await;
+        }
         self.start(message).run(future).await
     }
 
@@ -110,11 +115,14 @@ impl SubscriptionTelemetry {
         F: Future<Output = Result<T, E>>,
         E: fmt::Display,
     {
+        if self.is_noted_as_status(message) {
+            return future.await;
+        }
         self.start(message).try_run(future).await
     }
 
     /// Runs a future as the processing of several messages at once: in one span with a link to each, their baggage
-    /// merged.
+    /// merged. A status of the server among them is logged and left out of the span.
     ///
     /// # Examples
     ///
@@ -125,7 +133,10 @@ impl SubscriptionTelemetry {
     /// # }
     /// ```
     pub async fn process_batch<F: Future>(&self, messages: &[impl ClientMessage], future: F) -> F::Output {
-        self.start_batch(messages).run(future).await
+        match self.start_messages(messages) {
+            Some(processing) => processing.run(future).await,
+            None => future.await,
+        }
     }
 
     /// Runs a future as the processing of several messages, as [`process_batch`](Self::process_batch); an error makes
@@ -151,7 +162,10 @@ impl SubscriptionTelemetry {
         F: Future<Output = Result<T, E>>,
         E: fmt::Display,
     {
-        self.start_batch(messages).try_run(future).await
+        match self.start_messages(messages) {
+            Some(processing) => processing.try_run(future).await,
+            None => future.await,
+        }
     }
 
     /// Starts the processing of a message, for handlers that want its span and baggage: they are in its
@@ -278,6 +292,27 @@ impl SubscriptionTelemetry {
             None => {}
         }
         next
+    }
+
+    /// Tells whether this is a status of the server, and notes it then.
+    pub(super) fn is_noted_as_status(&self, message: &impl ClientMessage) -> bool {
+        let message = message.as_message();
+        let is_status = is_status(message);
+        if is_status {
+            self.statuses.note(message);
+        }
+        is_status
+    }
+
+    /// Starts the processing of what is a message; `None` where none of several is one.
+    fn start_messages(&self, messages: &[impl ClientMessage]) -> Option<Processing> {
+        if !messages.iter().any(|message| is_status(message.as_message())) {
+            return Some(self.start_batch(messages));
+        }
+        let (statuses, messages): (Vec<_>, Vec<_>) =
+            messages.iter().map(ClientMessage::as_message).partition(|message| is_status(message));
+        statuses.into_iter().for_each(|status| self.statuses.note(status));
+        (!messages.is_empty()).then(|| self.start_batch(&messages))
     }
 
     pub(super) fn seen<'a>(&self, message: &'a impl ClientMessage) -> Seen<'a> {

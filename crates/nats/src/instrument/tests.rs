@@ -404,3 +404,33 @@ async fn what_the_server_would_close_the_connection_for_is_an_error_before_it_is
     assert!(types.clone().all(|pair| pair.value.as_str() == "invalid_subject"), "ATTR-N-10");
     assert_eq!(types.count(), failed.len());
 }
+
+fn status(subject: &str) -> Message {
+    let status = Some(async_nats::StatusCode::NO_RESPONDERS);
+    Message { status, payload: Default::default(), ..message(subject, None, &[]) }
+}
+
+/// METR-04: nothing was delivered.
+#[tokio::test]
+async fn a_status_of_the_server_is_processed_without_a_span() {
+    let capture = Capture::new();
+    let otel = otel(&capture);
+    let orders = otel.subscription(Subject::new("orders.*"));
+    let status = status("orders.1");
+    assert_eq!(orders.process(&status, async { 42 }).await, 42);
+    assert_eq!(otel.process(&status, async { 42 }).await, 42);
+    assert_eq!(orders.try_process(&status, async { Err::<(), _>("no") }).await, Err("no"));
+    assert_eq!(otel.try_process(&status, async { Err::<(), _>("no") }).await, Err("no"));
+    assert_eq!(orders.process_batch(&[&status, &status], async { 42 }).await, 42);
+    assert!(capture.spans().is_empty() && capture.metrics().is_empty());
+
+    let one = message("orders.2", None, &[("traceparent", SUPPLIED)]);
+    orders.process_batch(&[&status, &one], async {}).await;
+    let (name, _, links, attributes) = only(&capture);
+    assert_eq!((name.as_str(), links), ("process orders.*", 1));
+    assert!(attributes.contains("batch.message_count=1"), "ATTR-C-07: {attributes}");
+    let with_a_body = Message { status: status.status, ..one };
+    capture.reset();
+    orders.process(&with_a_body, async {}).await;
+    assert_eq!(capture.spans().len(), 1, "whatever its first line says, it is a message");
+}

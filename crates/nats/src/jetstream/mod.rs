@@ -16,7 +16,8 @@ use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subsc
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tracing::warn;
 
 pub(crate) use self::consumer::filters;
 use self::inflow::{Inflow, is_limit};
@@ -28,6 +29,9 @@ use crate::{Stream, semconv};
 
 /// How long the server waits for a settlement when its answer does not say.
 const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// How often the server is told at most that a message is still wanted.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// Receives from a stream through a durable consumer.
 ///
@@ -169,16 +173,32 @@ async fn keep(inflow: Arc<Mutex<Inflow>>, acks: Arc<Acks>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // When `receive` has it, it waits, and nothing is held.
-        let Ok(mut inflow) = inflow.try_lock() else { continue };
-        for ack in inflow.held() {
-            let _ = acks.keep(&ack).await;
-        }
+        // Not left out where `receive` has it: it waits only while nothing is held, and this is next when it has a message.
+        let mut inflow = inflow.lock().await;
+        let tell = async {
+            for ack in inflow.held() {
+                let _ = acks.keep(&ack).await;
+            }
+        };
+        // Not given back before, or one of them could be told of after it is settled, which would undo the delay of a retry. While the
+        // client has no room, since its connection is down, there is nothing to keep.
+        let _ = timeout(acks.heartbeat, tell).await;
     }
 }
 
-/// A third of the shortest wait of the consumer: one report may get lost.
+/// A quarter of the shortest wait of the consumer. A message goes from hand to hand once, between two reports of each, and one
+/// report may get lost.
 fn heartbeat(info: &Info) -> Duration {
     let waits = info.config.backoff.iter().copied().chain([info.config.ack_wait]);
-    waits.filter(|wait| !wait.is_zero()).min().unwrap_or(DEFAULT_ACK_WAIT) / 3
+    let shortest = waits.filter(|wait| !wait.is_zero()).min().unwrap_or(DEFAULT_ACK_WAIT);
+    if shortest < 4 * SHORTEST_HEARTBEAT {
+        warn!(
+            stream = info.stream_name,
+            consumer = info.name,
+            wait = ?shortest,
+            "the consumer waits so shortly for a settlement (`ack_wait`, `backoff`) that messages cannot be kept from being \
+             delivered again while they are handled: let it wait for a second or more"
+        );
+    }
+    (shortest / 4).max(SHORTEST_HEARTBEAT)
 }

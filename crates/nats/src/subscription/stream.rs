@@ -6,10 +6,17 @@ use async_nats::jetstream::stream::Config;
 use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
 
 use super::StartPosition;
+use crate::acks::within_reach;
 use crate::semconv::{SYSTEM, WILDCARDS};
 
 /// How many messages a pull consumer holds ready unless told otherwise, at least and at most.
 const PREFETCH: RangeInclusive<usize> = 64..=512;
+
+/// The most of them, whatever is asked for: as many as the client holds for one subscription.
+const LARGEST_PREFETCH: usize = 65_536;
+
+/// What the server calls no limit.
+const UNLIMITED: i64 = -1;
 
 /// Says what to consume from a stream of JetStream: through a durable consumer, at least once.
 ///
@@ -164,7 +171,8 @@ impl Stream {
     }
 
     /// Sets how long the server waits for a settlement before it delivers again; the server's default is 30 s. While a
-    /// handler runs the server is told so in time, so that this need not be longer than the longest handler.
+    /// handler runs the server is told so in time, so that this need not be longer than the longest handler. Zero is
+    /// the server's default.
     ///
     /// # Examples
     ///
@@ -175,12 +183,12 @@ impl Stream {
     /// ```
     #[must_use]
     pub const fn ack_wait(mut self, wait: Duration) -> Self {
-        self.ack_wait = Some(wait);
+        self.ack_wait = if wait.is_zero() { None } else { Some(within_reach(wait)) };
         self
     }
 
     /// Sets how many messages may be delivered and unsettled at a time, of all services that share the consumer; the
-    /// server's default is 1,000.
+    /// server's default is 1,000, which zero stands for; -1 is no limit.
     ///
     /// # Examples
     ///
@@ -190,12 +198,12 @@ impl Stream {
     /// ```
     #[must_use]
     pub const fn max_ack_pending(mut self, messages: i64) -> Self {
-        self.max_ack_pending = Some(messages);
+        self.max_ack_pending = if messages == 0 { None } else { Some(messages) };
         self
     }
 
-    /// Sets after how many deliveries the server gives a message up. The default is never: attempts are counted and a
-    /// message is dead-lettered by the framework, while the server would drop it without a word.
+    /// Sets after how many deliveries the server gives a message up. The default is never, and so is zero or less: attempts are
+    /// counted and a message is dead-lettered by the framework. The server's last delivery is the last attempt.
     ///
     /// # Examples
     ///
@@ -205,7 +213,7 @@ impl Stream {
     /// ```
     #[must_use]
     pub const fn max_deliver(mut self, deliveries: i64) -> Self {
-        self.max_deliver = Some(deliveries);
+        self.max_deliver = Some(if deliveries > 0 { deliveries } else { UNLIMITED });
         self
     }
 
@@ -243,7 +251,8 @@ impl Stream {
     /// take them, or the size of a batch where that is more. Held messages are kept from being delivered again, and
     /// given back when the service stops.
     ///
-    /// Set less where few slow handlers of many services share a consumer: what one holds, the others do not get.
+    /// At least one message is held and at most 65,536, as many as the client has room for; a larger batch is handed over when its
+    /// wait is over. Set less where few slow handlers of many services share a consumer: what one holds, the others do not get.
     ///
     /// # Examples
     ///
@@ -310,9 +319,10 @@ impl Stream {
     /// Returns how many messages are held ready, at least and at most.
     pub(crate) fn held(&self) -> RangeInclusive<usize> {
         if let Some(messages) = self.prefetch {
-            return messages.max(1)..=messages.max(1);
+            let messages = messages.clamp(1, LARGEST_PREFETCH);
+            return messages..=messages;
         }
-        let batch = self.batch.map_or(0, |policy| policy.max_messages);
+        let batch = self.batch.map_or(0, |policy| policy.max_messages).min(LARGEST_PREFETCH);
         batch.max(*PREFETCH.start())..=batch.max(*PREFETCH.end())
     }
 
@@ -350,12 +360,17 @@ impl From<Stream> for Subscription {
         if let Some(policy) = stream.batch {
             subscription = subscription.with_batch(policy);
         }
+        if let Some(most) = stream.max_deliver.filter(|most| *most > 0) {
+            subscription = subscription.with_delivery_limit(u32::try_from(most).unwrap_or(u32::MAX));
+        }
         subscription.with_native(stream)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use throughline_core::{App, Handler};
+
     use super::*;
 
     #[test]
@@ -389,5 +404,43 @@ mod tests {
         assert_eq!(Stream::new("S").batch(1000, wait).held(), 1000..=1000);
         assert_eq!(Stream::new("S").batch(10, wait).held(), 64..=512);
         assert_eq!(Stream::new("S").prefetch(0).held(), 1..=1);
+        for many in [Stream::new("S").prefetch(usize::MAX), Stream::new("S").batch(usize::MAX, wait)] {
+            assert_eq!(many.held(), LARGEST_PREFETCH..=LARGEST_PREFETCH, "what the server and the client can count");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_deliveries_is_known_to_every_broker() {
+        let limit = |deliveries| {
+            let stream = Stream::new("S").filter("orders").max_deliver(deliveries);
+            (stream.max_deliver, Subscription::from(stream).delivery_limit())
+        };
+        assert_eq!(limit(3), (Some(3), Some(3)));
+        assert_eq!(limit(i64::MAX), (Some(i64::MAX), Some(u32::MAX)));
+        for none in [0, -1, i64::MIN] {
+            assert_eq!(limit(none), (Some(-1), None), "no limit has one name at the server");
+        }
+        assert_eq!(Subscription::from(Stream::new("S").filter("orders")).delivery_limit(), None);
+    }
+
+    #[test]
+    fn what_the_server_has_a_default_for_is_not_asked_for() {
+        let stream = Stream::new("S").ack_wait(Duration::ZERO).max_ack_pending(0);
+        assert_eq!((stream.ack_wait, stream.max_ack_pending), (None, None));
+        let longest = Stream::new("S").ack_wait(Duration::MAX).ack_wait.unwrap();
+        assert!(i64::try_from(longest.as_nanos()).is_ok(), "it goes over the wire as such a number");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_broker_delivers_as_often_as_the_server_would() {
+        async fn fail(_order: String) -> Result<(), std::fmt::Error> {
+            Err(std::fmt::Error)
+        }
+        let orders = Stream::new("ORDERS").durable("stock").filter("orders").max_deliver(2);
+        let test = throughline_testing::start(App::new().subscribe(orders, fail.dead_letter("dead"))).await;
+        test.publish("orders", "42").await;
+        assert_eq!(test.next::<String>("dead").await, "42");
+        let handled = test.capture().spans().into_iter().filter(|span| span.name == "process orders").count();
+        assert_eq!(handled, 2, "the last delivery is the last attempt");
     }
 }

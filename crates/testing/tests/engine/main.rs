@@ -20,6 +20,7 @@ mod ends;
 mod extractors;
 mod foreign;
 mod forwards;
+mod kept;
 mod lanes;
 mod limits;
 mod metrics;
