@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "kafka/child.rs"]
+mod child;
 #[path = "kafka/commits.rs"]
 mod commits;
 #[path = "kafka/consume.rs"]
@@ -26,6 +28,10 @@ mod hostile;
 mod limits;
 #[path = "kafka/load.rs"]
 mod load;
+#[path = "kafka/logs.rs"]
+mod logs;
+#[path = "kafka/odd.rs"]
+mod odd;
 #[path = "kafka/order.rs"]
 mod order;
 #[path = "kafka/places.rs"]

@@ -55,8 +55,13 @@ fn is_usable(topic: Option<&MetadataTopic>) -> bool {
 
 /// Creates a topic of one partition that takes messages up to so many bytes.
 pub(crate) async fn create_small(bootstrap: &str, name: &str, bytes: u32) {
-    let (admin, bytes) = (admin(bootstrap), bytes.to_string());
-    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &bytes);
+    create_with(bootstrap, name, "max.message.bytes", &bytes.to_string()).await;
+}
+
+/// Creates a topic of one partition with a setting.
+pub(crate) async fn create_with(bootstrap: &str, name: &str, setting: &str, value: &str) {
+    let admin = admin(bootstrap);
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set(setting, value);
     done(admin.create_topics([&topic], &options()).await, format_args!("topic {name} is created"));
     until(&admin, name, is_usable, "usable").await;
 }

@@ -10,6 +10,7 @@ use throughline_core::Publisher;
 use throughline_core::broker::{Broker, BrokerError, Publish, Routes, Subscriber, Subscription};
 use throughline_core::message::System;
 
+use crate::alone::Alone;
 use crate::producer::Producer;
 use crate::publisher::KafkaPublisher;
 use crate::transaction::TransactionalIds;
@@ -78,6 +79,8 @@ pub(crate) struct Connection {
     /// Whether keys may be attributes (ATTR-C-23).
     pub(crate) records_keys: bool,
     pub(crate) producer: Arc<Producer>,
+    /// What was refused with others goes there; `None` in transactions, which are of one producer.
+    pub(crate) alone: Option<Arc<Alone>>,
     pub(crate) transactional_ids: TransactionalIds,
     pub(crate) routes: Routes,
 }
@@ -214,10 +217,8 @@ impl Broker for Kafka {
     }
 
     async fn shutdown(&self, deadline: tokio::time::Instant) -> Result<(), BrokerError> {
-        let producer = Arc::clone(&self.connection.producer);
-        let unconfirmed = |(failed, messages): (KafkaError, usize)| error::not_flushed(&failed, messages);
-        let limit = deadline.saturating_duration_since(tokio::time::Instant::now());
-        thread::run("kafka flush", move || producer.flush(limit).map_err(unconfirmed)).await
+        let connection = Arc::clone(&self.connection);
+        thread::run("kafka flush", move || connection.flush(deadline.into_std())).await
     }
 }
 
@@ -235,10 +236,21 @@ impl Connection {
             system: semconv::system(server, config.get("client.id"), cluster_id.as_deref()),
             records_keys: true,
             producer: Arc::new(producer),
+            alone: Some(Arc::new(Alone::new(&config))),
             transactional_ids: TransactionalIds::default(),
             routes: Routes::default(),
             config,
         })
+    }
+
+    /// Waits until all that was published is confirmed, until the deadline. Blocks.
+    fn flush(&self, deadline: Instant) -> Result<(), BrokerError> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let unconfirmed = |(failed, messages): (KafkaError, usize)| error::not_flushed(&failed, messages);
+        // In this order: what the first one is refused goes to the second one.
+        let flushed = self.producer.flush(left()).map_err(unconfirmed);
+        let alone = self.alone.as_ref().map_or(Ok(()), |alone| alone.flush(left()));
+        flushed.and(alone.map_err(unconfirmed))
     }
 }
 

@@ -49,7 +49,7 @@ impl TopicDestination {
     }
 
     /// Sets when the message was made, to the millisecond. The default is now. A topic whose
-    /// `message.timestamp.type` is `LogAppendTime` replaces it.
+    /// `message.timestamp.type` is `LogAppendTime` replaces it. One up to 1970 counts as now.
     ///
     /// # Examples
     ///

@@ -1,6 +1,7 @@
 mod names;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::error::Error as _;
 use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
 
 pub(crate) use self::names::{OTHER, TIMEOUT};
@@ -52,7 +53,7 @@ pub(crate) fn partition_lost(topic: &str, partition: i32) -> BrokerError {
         BrokerErrorKind::Ended,
         "partition_lost",
         format!(
-            "partition {partition} of topic `{topic}` went to another member of the group, which gets the message again"
+            "partition {partition} of topic `{topic}` is not this member's any more: the one that has it next gets the message again"
         ),
     )
 }
@@ -116,6 +117,25 @@ pub(crate) fn publish(error: &KafkaError, topic: &str) -> PublishError {
     let cause = Cause::of(error);
     let message = format!("the message to `{}` was not published: {}", topic.escape_debug(), cause.advice());
     PublishError::new(cause.publish_kind(), type_of(error), message).with_source(error.clone())
+}
+
+/// Tells whether a broker says something of a whole request: of its size, or of one message in it, whichever that is.
+pub(crate) fn is_of_request(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::InvalidDifferentRecord;
+    code == InvalidDifferentRecord || matches!(Cause::of_code(code), Cause::Refused | Cause::TooLarge)
+}
+
+/// The same, of a message that was not published.
+pub(crate) fn may_be_of_request(failed: &PublishError) -> bool {
+    let source = failed.source().and_then(|source| source.downcast_ref::<KafkaError>());
+    source.and_then(KafkaError::rdkafka_error_code).is_some_and(is_of_request)
+}
+
+/// Says that a message was refused with others, so that nothing is known of it alone.
+pub(crate) fn of_request(failed: PublishError) -> PublishError {
+    let message =
+        "the broker refused the request in which the message came, perhaps with others: it is to be sent alone";
+    PublishError::new(PublishErrorKind::Unavailable, failed.error_type().to_owned(), message).with_source(failed)
 }
 
 /// Says that offsets were not committed.
@@ -467,6 +487,28 @@ mod tests {
             UnsupportedFeature,
         ];
         assert_eq!(permanent, expected);
+    }
+
+    /// Such an answer comes for every message of a request. What it says of one is known when that is sent alone.
+    #[test]
+    fn what_is_said_of_a_request_makes_no_message_permanent() {
+        for code in [
+            MessageSizeTooLarge,
+            MessageBatchTooLarge,
+            InvalidRecord,
+            InvalidTimestamp,
+            PolicyViolation,
+            InvalidDifferentRecord,
+        ] {
+            let failed = publish(&KafkaError::MessageProduction(code), "orders");
+            assert!(may_be_of_request(&failed), "{code:?}");
+            let failed = of_request(failed);
+            assert!(!failed.is_permanent(), "{code:?}");
+            assert_eq!(failed.error_type(), error_type(code));
+        }
+        for code in [InvalidTopic, UnsupportedForMessageFormat, MessageTimedOut, NotEnoughReplicas] {
+            assert!(!may_be_of_request(&publish(&KafkaError::MessageProduction(code), "orders")), "{code:?}");
+        }
     }
 
     #[test]

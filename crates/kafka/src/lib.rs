@@ -38,6 +38,7 @@
 //! Kerberos with the system's Cyrus SASL, `zstd` for that compression, `cmake` to build the C library with CMake. None is on
 //! by default: a C compiler is enough.
 
+mod alone;
 mod broker;
 mod carrier;
 mod config;

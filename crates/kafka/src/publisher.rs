@@ -11,6 +11,7 @@ use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
 use throughline_core::propagation::Carrier;
 
+use crate::alone::Alone;
 use crate::broker::Connection;
 use crate::carrier::{HeaderInjector, to_native};
 use crate::destination::Route;
@@ -57,7 +58,20 @@ impl KafkaPublisher {
     }
 
     async fn start_and_confirm(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        receipt(self.start(&envelope).await?, envelope.destination()).await
+        let report = self.start(&envelope).await?;
+        self.confirm(report, envelope).await
+    }
+
+    /// Waits until a message is stored. What was refused with others is sent once more, alone, and that answer is taken.
+    async fn confirm(&self, report: Arc<Report>, envelope: Envelope) -> Result<Receipt, PublishError> {
+        match (report.wait().await, &self.connection.alone) {
+            (Ok(_), _) => Ok(Receipt::from_answer(report)),
+            // In a box: it is rare, and as large as the rest.
+            (Err(code), Some(alone)) if error::is_of_request(code) => {
+                Box::pin(confirm_alone(alone, &envelope, code)).await
+            }
+            (Err(code), _) => Err(failed(code, &envelope)),
+        }
     }
 
     /// Publishes to a topic that a message named. It is looked up first: one that does not exist the client would wait for, and the
@@ -123,11 +137,8 @@ impl Publish for KafkaPublisher {
             return Box::pin(self.publish_asked(envelope));
         }
         match self.start_now(&envelope) {
-            Ok(Some(report)) => {
-                let destination = envelope.destination().clone();
-                // The transport is borrowed until then, and with it the producer that reports.
-                Box::pin(async move { receipt(report, &destination).await })
-            }
+            // The transport is borrowed until then, and with it the producer that reports.
+            Ok(Some(report)) => Box::pin(self.confirm(report, envelope)),
             Ok(None) => Box::pin(self.start_and_confirm(envelope)),
             Err(failed) => Box::pin(ready(Err(failed))),
         }
@@ -142,27 +153,64 @@ impl Publish for KafkaPublisher {
                 Ok(Some(report)) => Ok(report),
                 Err(failed) => Err(failed),
             };
-            started.push((report, envelope.destination().clone()));
+            started.push((report, envelope));
         }
         // From the last on: when that is reported, most of the others are, and the task is woken once and not for each.
         let mut results = Vec::with_capacity(started.len());
-        while let Some((report, destination)) = started.pop() {
+        let mut again = Vec::new();
+        while let Some((report, envelope)) = started.pop() {
             results.push(match report {
-                Ok(report) => receipt(report, &destination).await,
+                Ok(report) => match report.wait().await {
+                    Ok(_) => Ok(Receipt::from_answer(report)),
+                    Err(code) => {
+                        let failed = failed(code, &envelope);
+                        again.push(Refused { index: started.len(), envelope, code });
+                        Err(failed)
+                    }
+                },
                 Err(failed) => Err(failed),
             });
         }
         results.reverse();
+        if let Some(alone) = &self.connection.alone {
+            again.retain(|refused| error::is_of_request(refused.code));
+            again.reverse();
+            publish_again(alone, again, &mut results).await;
+        }
         results
     }
 }
 
-fn report_of(envelope: &Envelope) -> Arc<Report> {
+/// A message of a batch that was refused, perhaps for another one.
+struct Refused {
+    index: usize,
+    envelope: Envelope,
+    code: RDKafkaErrorCode,
+}
+
+/// Publishes messages of a batch alone, in their order, and puts the answers in the place of the earlier ones.
+async fn publish_again(alone: &Alone, refused: Vec<Refused>, results: &mut [Result<Receipt, PublishError>]) {
+    let mut started = Vec::with_capacity(refused.len());
+    for one in refused {
+        started.push((alone.start(&one.envelope, one.code).await, one));
+    }
+    for (report, one) in started {
+        let answer = match report {
+            Ok(report) => receipt_alone(alone, report, &one.envelope, one.code).await,
+            Err(failed) => Err(failed),
+        };
+        if let Some(result) = results.get_mut(one.index) {
+            *result = answer;
+        }
+    }
+}
+
+pub(crate) fn report_of(envelope: &Envelope) -> Arc<Report> {
     Report::new(Route::of(envelope.destination()).partition.is_some())
 }
 
 /// Makes the client's form of a message, which lends all but the headers.
-fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result<Record<'a>, PublishError> {
+pub(crate) fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result<Record<'a>, PublishError> {
     let topic = envelope.destination().name();
     if !is_topic(topic) {
         return Err(error::invalid_topic(topic));
@@ -211,12 +259,28 @@ fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
     native
 }
 
-/// Waits until the message is stored.
-async fn receipt(report: Arc<Report>, destination: &Destination) -> Result<Receipt, PublishError> {
+/// Publishes a message alone that was refused with others.
+async fn confirm_alone(alone: &Alone, envelope: &Envelope, refused: RDKafkaErrorCode) -> Result<Receipt, PublishError> {
+    receipt_alone(alone, alone.start(envelope, refused).await?, envelope, refused).await
+}
+
+async fn receipt_alone(
+    alone: &Alone,
+    report: Arc<Report>,
+    envelope: &Envelope,
+    refused: RDKafkaErrorCode,
+) -> Result<Receipt, PublishError> {
     match report.wait().await {
-        Ok(_) => Ok(Receipt::from_answer(report)),
-        Err(code) => Err(error::publish(&KafkaError::MessageProduction(code), destination.name())),
+        Ok(_) => {
+            alone.note_taken(envelope.destination().name(), refused);
+            Ok(Receipt::from_answer(report))
+        }
+        Err(code) => Err(failed(code, envelope)),
     }
+}
+
+fn failed(code: RDKafkaErrorCode, envelope: &Envelope) -> PublishError {
+    error::publish(&KafkaError::MessageProduction(code), envelope.destination().name())
 }
 
 #[cfg(test)]

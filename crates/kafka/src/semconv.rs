@@ -99,8 +99,14 @@ pub(crate) fn offset_attribute(offset: i64) -> KeyValue {
     KeyValue::new(KAFKA_OFFSET, offset)
 }
 
+/// A key of more bytes is no attribute: who sends a message would choose how large its spans are.
+const LONGEST_KEY: usize = 1_024;
+
 /// ATTR-K-04: a key that is text.
 pub(crate) fn key_attribute(key: &[u8]) -> Option<KeyValue> {
+    if key.len() > LONGEST_KEY {
+        return None;
+    }
     std::str::from_utf8(key).ok().map(|key| KeyValue::new(KAFKA_MESSAGE_KEY, key.to_owned()))
 }
 
@@ -176,6 +182,8 @@ mod tests {
     #[test]
     fn a_key_that_is_not_text_is_no_attribute() {
         assert_eq!(key_attribute(b"k\xff"), None, "ATTR-K-04");
+        assert!(key_attribute(&[b'k'; LONGEST_KEY]).is_some(), "ATTR-K-04");
+        assert_eq!(key_attribute(&[b'k'; LONGEST_KEY + 1]), None, "nobody chooses how large a span is");
         assert_eq!(key_attribute(b"k1"), Some(KeyValue::new("messaging.kafka.message.key", "k1")), "ATTR-K-04");
     }
 }

@@ -83,11 +83,11 @@ impl Context {
     fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
         let gone = self.shared.disown(partitions);
         if consumer.assignment_lost() {
-            // Another member has them already: a commit would be refused.
+            // Another member may have them already: a commit would be refused.
             warn!(
                 group = self.group(),
                 partitions = %named(&gone),
-                "partitions were lost: other members have them, and get again what was not committed"
+                "partitions were lost: the group counts this member as gone; what was not committed comes again, to the member that has them next"
             );
         } else {
             let began = Instant::now();

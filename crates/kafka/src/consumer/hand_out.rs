@@ -14,10 +14,14 @@ use super::partition::{Beginning, HandedOut, Partition};
 use super::poller::Poller;
 use super::watermarks;
 use crate::record::to_delivery;
-use crate::subscription::{Order, WaitsOn};
+use crate::subscription::{Commit, Order, WaitsOn};
 
 /// How long the thread waits for room in a partition before it pauses it: a pause makes the client fetch again what it holds.
 const ROOM_WAIT: Duration = Duration::from_millis(20);
+
+/// The same where no other partition waits meanwhile: a pause costs half a second and more, since the client asks again only when its
+/// last question is answered.
+const LONE_ROOM_WAIT: Duration = Duration::from_millis(250);
 
 /// How many messages are handed over at once, if so many are here: a hand-over wakes up who receives, which costs more than a message.
 const HAND_OVER: usize = 64;
@@ -54,9 +58,15 @@ impl Poller {
             return;
         }
         self.hand_over();
-        if !partition.wait_for_room(most / 2, ROOM_WAIT) {
+        if !partition.wait_for_room(most / 2, self.room_wait()) {
             self.pause(consumer, &partition);
         }
+    }
+
+    fn room_wait(&self) -> Duration {
+        // The answer to the commit of each message comes by polling.
+        let is_lone = self.shared.settings.commit != Commit::EachMessage && self.shared.partitions().len() == 1;
+        if is_lone { LONE_ROOM_WAIT } else { ROOM_WAIT }
     }
 
     /// Hands out a message that is a delivery here already.

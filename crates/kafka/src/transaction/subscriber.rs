@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::client::Client;
 use super::ids::TakenId;
-use super::publisher::TransactionPublisher;
+use super::publisher::{Singly, TransactionPublisher};
 use super::settings;
 use super::units::{Step, Units};
 use crate::broker::Connection;
@@ -40,8 +40,8 @@ pub(crate) async fn subscribe(
     let consumer = ConsumerHandle::start(connection, topic).await?;
     abandoned.keep();
     let units = Arc::new(Units::new(client, Arc::clone(consumer.shared())));
-    let inner = KafkaPublisher { connection: Arc::new(Connection { producer, ..connection.clone() }) };
-    let publisher = Arc::new(TransactionPublisher { inner, units: Arc::clone(&units) });
+    let inner = KafkaPublisher { connection: Arc::new(Connection { producer, alone: None, ..connection.clone() }) };
+    let publisher = Arc::new(TransactionPublisher { inner, units: Arc::clone(&units), singly: Singly::default() });
     Ok(Box::new(TransactionSubscriber { source, consumer, retry, units, publisher, _id: taken }))
 }
 
