@@ -186,10 +186,11 @@ impl Addressee<'_> {
         }
     }
 
-    /// Tells whether nobody can be answered there, which is the requester's fault and not the message's.
+    /// Tells whether nobody can be answered there, which is the requester's fault and not the message's. That a reply is too large, say,
+    /// is not.
     fn is_gone(self, error: &PublishError) -> bool {
-        let is_denied = matches!(error.kind(), PublishErrorKind::NotFound | PublishErrorKind::Unauthorized);
-        matches!(self, Self::Requester(_)) && (is_denied || error.is_permanent())
+        use PublishErrorKind::{InvalidDestination, NotFound, Unauthorized};
+        matches!(self, Self::Requester(_)) && matches!(error.kind(), InvalidDestination | NotFound | Unauthorized)
     }
 }
 

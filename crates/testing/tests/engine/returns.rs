@@ -254,6 +254,27 @@ async fn a_requester_that_cannot_be_reached_does_not_hold_up_its_message() {
     assert_eq!(failed[0].span_kind, SpanKind::Producer);
 }
 
+/// A reply that is too large is the service's own fault, whoever asked.
+#[tokio::test(start_paused = true)]
+async fn a_reply_to_a_requester_that_is_too_large_fails_its_message_for_good() {
+    struct TooLarge;
+
+    #[async_trait]
+    impl Middleware for TooLarge {
+        async fn publish(&self, _envelope: Envelope, _next: NextPublish<'_>) -> Result<Receipt, PublishError> {
+            Err(PublishError::new(PublishErrorKind::TooLarge, "too_large", "larger than the broker takes"))
+        }
+    }
+
+    async fn reserve(order: String) -> String {
+        order
+    }
+    let test = start(App::new().subscribe(Channel::new("orders"), reserve.middleware(TooLarge))).await;
+    test.publisher().publish_envelope(Envelope::new("orders", "42").with_reply_to("answers")).await.unwrap();
+    let settled = test.broker().settled_within(1, Duration::from_secs(10)).await.unwrap();
+    assert!(matches!(&settled[0].settlement, Settlement::Reject { reason } if reason.contains("too_large")));
+}
+
 /// A reply that names no destination is not published, and not taken for one.
 #[tokio::test]
 async fn a_reply_with_an_empty_destination_is_an_error() {
