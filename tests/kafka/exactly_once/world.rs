@@ -90,7 +90,7 @@ impl World {
 
     async fn reader(&self, topic: &str, isolation: &'static str, count: usize) -> Vec<String> {
         let (url, topic, partitions) = (self.url.clone(), topic.to_owned(), self.partitions);
-        let reading = spawn_blocking(move || read(&url, &topic, partitions, isolation, count, PATIENCE * 2));
+        let reading = spawn_blocking(move || read(&url, &topic, partitions, isolation, count, PATIENCE * 6));
         reading.await.expect("the reader does not panic")
     }
 
