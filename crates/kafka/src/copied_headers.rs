@@ -45,9 +45,11 @@ impl CopiedHeaders {
         let text = |value: Option<&'a [u8]>| std::str::from_utf8(value?).ok().filter(|text| !text.is_empty());
         let is_exact = self.iter().any(|(name, value)| name == key.as_bytes() && text(value).is_some());
         self.iter()
-            .filter(move |(name, _)| {
-                if is_exact { *name == key.as_bytes() } else { name.eq_ignore_ascii_case(key.as_bytes()) }
-            })
+            .filter(
+                move |(name, _)| {
+                    if is_exact { *name == key.as_bytes() } else { name.eq_ignore_ascii_case(key.as_bytes()) }
+                },
+            )
             .filter_map(move |(_, value)| text(value))
     }
 }
