@@ -62,7 +62,7 @@ impl DeadLetter {
     fn would_come_again(&self, message: &Delivery) -> bool {
         let place = self.destination.name();
         message.destination() == place
-            || message.headers().get(ORIGIN).is_some_and(|origin| origin == header_text(place))
+            || message.header(ORIGIN).is_some_and(|origin| origin == header_text(place))
     }
 
     pub(crate) const fn destination(&self) -> &Destination {
