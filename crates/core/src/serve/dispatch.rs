@@ -20,8 +20,7 @@ use super::settle::{settle_one, with_heartbeats};
 use crate::broker::{Publish, Received, Subscriber};
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::later::later;
-use crate::message::{Delivery, Settlement};
-use crate::middleware::{Interrupted, Unpublishable};
+use crate::message::{Delivery, Fate, Settlement};
 use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving};
 
 /// Takes a delivery of one subscription through its stages to its end: settled, handled again here, or given up.
@@ -133,11 +132,11 @@ impl Dispatcher {
     /// Tells the broker what becomes of a message that is not handled again here.
     async fn end(&self, message: &mut Received, index: usize, handled: &Handled) {
         let outcome = handled.outcome_of(index);
-        if outcome.extension::<Interrupted>().is_some() {
+        if matches!(outcome.fate(), Fate::Interrupted) {
             return report_interrupted(message, self.stages.group());
         }
         let is_rejected = matches!(handled.outcome.settlement_of(index), Settlement::Reject { .. });
-        if self.stops_if_unpublishable && is_rejected && outcome.extension::<Unpublishable>().is_some() {
+        if self.stops_if_unpublishable && is_rejected && matches!(outcome.fate(), Fate::Unpublishable) {
             return self.alarm.stop(&message.delivery);
         }
         let settlement = handled.outcome.settlement_of(index);
@@ -174,7 +173,7 @@ impl Dispatcher {
     /// the message is to be settled.
     fn next_attempt(&self, message: &mut Received, index: usize, handled: &Handled) -> Option<Duration> {
         let Settlement::Retry { after } = handled.outcome.settlement_of(index) else { return None };
-        if self.redelivers || handled.outcome_of(index).extension::<Interrupted>().is_some() {
+        if self.redelivers || matches!(handled.outcome_of(index).fate(), Fate::Interrupted) {
             return None;
         }
         message.delivery.count_attempt();

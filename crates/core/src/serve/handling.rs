@@ -17,8 +17,8 @@ use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
 use crate::middleware::{
-    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, decide, panicked,
-    process_with,
+    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler,
+    decide, panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Instrumentation, Scope, run_in};
@@ -83,10 +83,11 @@ impl Stages {
     pub(super) async fn attempt(&self, received: &[Received], asked: &Delivery) -> Handled {
         let handling = AssertUnwindSafe(async {
             let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
-            let handling = Handling { stages: self, received, asked };
+            let inner_telemetry = InnerTelemetry::new(self.overrides);
+            let handling = Handling { stages: self, received, asked, inner_telemetry };
             if self.is_bare(received, asked) {
                 // What `process` comes to where nothing stands around it: each future less on the way is felt here.
-                return Handled::without_span(handling.answer_within(delivery, None).await);
+                return handling.ended(handling.answer_within(delivery, None).await);
             }
             with_heartbeats(received, pin!(handling.process(delivery))).await
         });
@@ -97,7 +98,7 @@ impl Stages {
                     destination = asked.destination(),
                     "telemetry or the framework panicked around a handler; the message follows the failure rule"
                 );
-                Handled::without_span(decide(panicked(panic), &Attempts::of(asked)))
+                Handled { outcome: decide(panicked(panic), &Attempts::of(asked)), settler: None }
             }
         }
     }
@@ -133,12 +134,6 @@ pub(super) struct Handled {
 }
 
 impl Handled {
-    /// Without a process span of the framework's own place; where telemetry is ordinary middleware, the outcome brings its own.
-    fn without_span(outcome: Outcome) -> Self {
-        let settler = outcome.extension::<Settler>().cloned();
-        Self { outcome, settler }
-    }
-
     /// What came of one message.
     pub(super) fn outcome_of(&self, index: usize) -> &Outcome {
         self.outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&self.outcome)
@@ -150,20 +145,22 @@ struct Handling<'a> {
     stages: &'a Stages,
     received: &'a [Received],
     asked: &'a Delivery,
+    inner_telemetry: InnerTelemetry,
 }
 
 impl Handling<'_> {
-    async fn process(&self, mut delivery: Delivery) -> Handled {
+    async fn process(&self, delivery: Delivery) -> Handled {
         if let Some(consumer) = &self.stages.consumer {
             let run = |delivery| self.handle(delivery);
             let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_use, run).await;
             return Handled { outcome, settler: Some(settler) };
         }
-        if let Some(overrides) = self.stages.overrides {
-            delivery.insert_extension(overrides);
-        }
-        let outcome = self.handle(delivery).await;
-        Handled::without_span(outcome)
+        self.ended(self.handle(delivery).await)
+    }
+
+    /// Without a process span of the framework's own place.
+    fn ended(&self, outcome: Outcome) -> Handled {
+        Handled { outcome, settler: self.inner_telemetry.take_settler() }
     }
 
     async fn handle(&self, delivery: Delivery) -> Outcome {
@@ -197,7 +194,8 @@ impl Handling<'_> {
     fn reply(&self, outcome: Outcome, scope: Option<Scope>) -> BoxFuture<'_, Outcome> {
         let replying = async move {
             let patience = self.stages.patience(self.received);
-            self.stages.replies.publish(outcome, self.asked, scope, &patience).await
+            let inner = self.inner_telemetry.scope();
+            self.stages.replies.publish(outcome, self.asked, inner, scope, &patience).await
         };
         Box::pin(
             AssertUnwindSafe(replying)
@@ -231,6 +229,10 @@ impl Endpoint for Handling<'_> {
     fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
         Box::pin(async move { self.stages.patience(self.received).wait(delay).await })
     }
+
+    fn inner_telemetry(&self) -> &InnerTelemetry {
+        &self.inner_telemetry
+    }
 }
 
 /// What dead letters and retries elsewhere stand before.
@@ -256,6 +258,10 @@ impl Endpoint for Answering<'_> {
 
     fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
         self.handling.wait(delay)
+    }
+
+    fn inner_telemetry(&self) -> &InnerTelemetry {
+        &self.handling.inner_telemetry
     }
 }
 
