@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 
 use super::InnerTelemetry;
 use super::failure_rule::{Attempts, decide, panic_failure, panicked};
-use crate::broker::{Publish, PublishError};
+use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
 /// Wraps every delivery and every publish of an app or a subscription, single messages and batches alike.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tracing::error;
 
@@ -12,7 +11,7 @@ use super::patience::Patience;
 use super::phase::{Phase, until_aborting};
 use super::replies::Replies;
 use super::settle::with_heartbeats;
-use crate::broker::{Publish, PublishError, Received, Subscriber};
+use crate::broker::{BoxFuture, Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
