@@ -4,6 +4,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::dead_letter::{header_text, one_by_one};
+use super::failure_rule::give_up;
 use super::forwarding::{Forwarded, Forwarding, unpublishable};
 use super::{Middleware, Next};
 use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
@@ -83,9 +84,7 @@ impl Middleware for RetryLater {
         outcome.map_each(count, |index, own| {
             let Some(message) = delivery.messages().get(index) else { return own };
             match done.get_mut(index).and_then(Option::take) {
-                None if gives_up.get(index).copied().unwrap_or_default() => {
-                    own.with_settlement(Settlement::reject(format!("failed {} times", message.attempt())))
-                }
+                None if gives_up.get(index).copied().unwrap_or_default() => give_up(own, message.attempt()),
                 None => own,
                 Some(Forwarded::Confirmed) => own.with_settlement(Settlement::Ack).with_fate(Fate::Postponed),
                 Some(Forwarded::Refused(failure)) => {

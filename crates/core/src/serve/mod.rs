@@ -15,6 +15,7 @@ mod replies;
 mod running;
 mod settle;
 mod signals;
+mod work;
 mod worker;
 
 use std::fmt;
