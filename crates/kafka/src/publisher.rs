@@ -105,7 +105,11 @@ impl Publish for KafkaPublisher {
 
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
         let partition = Route::of(destination).partition;
-        Target { attributes: partition.map(partition_attribute).into_iter().collect(), ..Target::of(destination) }
+        let target = Target::of(destination);
+        match partition {
+            Some(partition) => target.with_attribute(partition_attribute(partition)),
+            None => target,
+        }
     }
 
     fn check(&self, destination: &Destination) -> Result<(), PublishError> {

@@ -43,7 +43,7 @@ impl Publish for Transport {
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
         let name = destination.name();
         if is_inbox(name) {
-            return Target { template: Some(INBOX.into()), temporary: true, anonymous: true, ..Target::new(name) };
+            return Target::new(name).with_template(INBOX).temporary();
         }
         Target::of(destination)
     }

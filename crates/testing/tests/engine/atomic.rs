@@ -101,7 +101,7 @@ struct Later;
 
 impl RetryRoute for Later {
     fn place(&self, _message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        Some(RetryPlace { destination: "later".into(), due: SystemTime::now() })
+        Some(RetryPlace::new("later", SystemTime::now()))
     }
 }
 

@@ -97,7 +97,7 @@ struct Twice;
 
 impl RetryRoute for Twice {
     fn place(&self, message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        (message.attempt() < 2).then(|| RetryPlace { destination: "later".into(), due: SystemTime::now() })
+        (message.attempt() < 2).then(|| RetryPlace::new("later", SystemTime::now()))
     }
 }
 

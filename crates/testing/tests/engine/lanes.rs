@@ -117,7 +117,7 @@ struct LanedSubscriber {
 #[async_trait]
 impl Subscriber for LanedSubscriber {
     fn source(&self) -> Arc<Source> {
-        let operations = Operations { ack: Some("commit"), ..Operations::DEFAULT };
+        let operations = Operations::DEFAULT.with_ack("commit");
         Arc::new(Source::new(Arc::new(System::new("laned", operations))).with_destination("orders"))
     }
 

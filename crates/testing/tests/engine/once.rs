@@ -204,7 +204,7 @@ impl Publish for Keyed {
     }
 
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        Target { attributes: vec![KeyValue::new("k", 2), KeyValue::new("route", 1)], ..Target::of(destination) }
+        Target::of(destination).with_attribute(KeyValue::new("k", 2)).with_attribute(KeyValue::new("route", 1))
     }
 
     fn attributes(&self, _: &Envelope, attributes: &mut Vec<KeyValue>) {
@@ -245,7 +245,7 @@ async fn what_an_adapter_says_of_a_publish_is_exported_once() {
 /// The raw door: batches and their links, receive and settle.
 #[tokio::test]
 async fn the_raw_door_exports_each_attribute_once() {
-    let operations = Operations { ack: Some("ack"), ..Operations::DEFAULT };
+    let operations = Operations::DEFAULT.with_ack("ack");
     let source = Source::new(Arc::new(System::new("raw", operations))).with_destination("orders");
     let capture = Capture::new();
     let builder = capture.instrumentation().settle_spans(SettleSpans::Always).capture_headers(["tenant", "tenant"]);

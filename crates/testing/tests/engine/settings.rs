@@ -311,7 +311,7 @@ impl Publish for Keyed {
     }
 
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        Target { attributes: vec![KeyValue::new("keyed.routing_key", "k1")], ..Target::new(destination.name()) }
+        Target::new(destination.name()).with_attribute(KeyValue::new("keyed.routing_key", "k1"))
     }
 
     fn attributes(&self, _: &Envelope, attributes: &mut Vec<KeyValue>) {

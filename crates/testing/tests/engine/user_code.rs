@@ -287,7 +287,7 @@ async fn the_framework_handles_and_settles_each_message_whatever_of_the_users_co
 }
 
 fn system() -> Arc<System> {
-    let operations = Operations { ack: Some("ack"), retry: Some("nack"), reject: Some("nack"), ..Operations::DEFAULT };
+    let operations = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("nack");
     Arc::new(System::new("raw", operations))
 }
 
