@@ -44,6 +44,7 @@ mod carrier;
 mod config;
 mod consumer;
 mod context;
+mod copied_headers;
 mod destination;
 mod error;
 mod extract;

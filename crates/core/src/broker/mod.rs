@@ -8,6 +8,7 @@ mod error;
 mod future;
 mod observe;
 mod publish;
+mod reception;
 mod retry;
 mod routes;
 mod subscription;
@@ -17,6 +18,7 @@ pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKi
 pub use self::future::{BoxFuture, done};
 pub use self::observe::Observe;
 pub use self::publish::Publish;
+pub use self::reception::Reception;
 pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
 pub(crate) use self::routes::RouteOfApp;
 pub use self::routes::Routes;
