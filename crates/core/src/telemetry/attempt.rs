@@ -1,11 +1,10 @@
 use opentelemetry::trace::{SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
-use super::operation::{Clock, ErrorReport, Start};
+use super::choices::OperationInfo;
+use super::engine::{Clock, ErrorReport, Keys, Start};
 use super::scope::Scope;
 use super::semconv::ATTEMPT;
-use super::settings::OperationInfo;
-use super::span::Keys;
 use crate::message::{Failure, OperationType};
 
 /// The span of one further attempt inside a process span: `retry`, INTERNAL, the project's own.
@@ -49,7 +48,8 @@ impl AttemptSpan<'_> {
 
     pub(crate) fn finish(mut self, failure: Option<&Failure>) {
         let instrumentation = self.scope.instrumentation();
-        let report = failure.zip(instrumentation).map(|(failure, with)| ErrorReport::of_failure(failure, &with.engine));
+        let report =
+            failure.zip(instrumentation).map(|(failure, with)| ErrorReport::of_failure(failure, &with.engine.settings));
         self.end(report.as_ref());
     }
 

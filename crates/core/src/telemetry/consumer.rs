@@ -9,21 +9,22 @@ use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
 use super::attributes::{Place, add_once, constant, split_shared};
+use super::changes::baggage_attributes;
+use super::choices::{ParentMode, SettleSpans, Trust};
+use super::engine::{Clock, Engine, ErrorReport, Started};
 use super::incoming::Incoming;
-use super::instrumentation::{Engine, Instrumentation};
-use super::operation::{Clock, ErrorReport, Started};
+use super::instrumentation::Instrumentation;
 use super::origin::{Origin, Relation, link};
 use super::pending::{Receiving, Settling};
 use super::prepared::{Particular, Prepared};
 use super::processing::Processing;
 use super::reply_address::with_reply_address;
-use super::scope::{Scope, baggage_attributes};
+use super::scope::Scope;
 use super::seen_as::{Places, SeenAs};
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_DESTINATION_TEMPLATE,
     MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
-use super::settings::{ParentMode, SettleSpans, Trust};
 use crate::broker::{BrokerError, Observe};
 use crate::guard::Foreign;
 use crate::message::{Headers, OperationType, Settlement, Source};
@@ -328,7 +329,7 @@ impl Consumer {
             return;
         }
         let span = if wanted { start(prepared) } else { None };
-        let report = error.map(|error| ErrorReport::of_broker(error, self.engine()));
+        let report = error.map(|error| ErrorReport::of_broker(error, &self.engine().settings));
         prepared.operation(span, clock).finish(Vec::new(), report.as_ref());
     }
 
@@ -501,7 +502,7 @@ impl Consumer {
     fn native(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
         let settings = &self.engine().settings;
         let mut attributes = Vec::new();
-        message.native_attributes(&self.engine().guard, operation, &mut attributes);
+        message.native_attributes(self.engine().guard(), operation, &mut attributes);
         attributes.retain(|attribute| {
             !settings.says(attribute.key.as_str(), message.id.is_some(), message.correlation_id.is_some())
         });
@@ -528,7 +529,7 @@ impl Consumer {
     /// Headers the user listed (ATTR-C-24).
     fn headers(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
         for (name, attribute) in &self.engine().settings.captured_headers {
-            let value = self.engine().guard.run(Foreign::Extract, || message.headers.get(name)).flatten();
+            let value = self.engine().guard().run(Foreign::Extract, || message.headers.get(name)).flatten();
             if let Some(value) = value {
                 set(KeyValue::new(attribute.clone(), value.to_owned()));
             }

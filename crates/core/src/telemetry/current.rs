@@ -9,8 +9,9 @@ use opentelemetry::propagation::Injector;
 use opentelemetry::trace::{SpanContext, SpanRef, TraceContextExt};
 use opentelemetry::{Context, Key, KeyValue, Value};
 
+use super::changes::{ChangeList, with_baggage};
 use super::instrumentation::Instrumentation;
-use super::scope::{Scope, with_baggage};
+use super::scope::Scope;
 use crate::message::{Delivery, Headers};
 use crate::propagation::baggage;
 
@@ -306,7 +307,7 @@ pub trait CurrentBaggage {
     /// }
     /// ```
     fn clear(&self) {
-        self.baggage_scope().change(super::scope::ChangeList::clear);
+        self.baggage_scope().change(ChangeList::clear);
     }
 
     /// Returns the baggage as message headers; empty when there is none.

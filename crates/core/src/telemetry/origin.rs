@@ -2,11 +2,12 @@ use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 
+use super::changes::{admitted, with_baggage};
+use super::choices::{BaggagePolicy, BatchBaggage, ParentMode, Trust};
 use super::consumer::Consumer;
 use super::incoming::Incoming;
 use super::reply_address::with_reply_address;
-use super::scope::{Scope, admitted, with_baggage};
-use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, Trust};
+use super::scope::Scope;
 use crate::propagation::Remote;
 
 /// What the headers of a message said.

@@ -3,8 +3,8 @@ use std::time::Instant;
 use opentelemetry::{Context, KeyValue};
 
 use super::consumer::Consumer;
+use super::engine::{Clock, ErrorReport};
 use super::incoming::Incoming;
-use super::operation::{Clock, ErrorReport};
 use crate::broker::BrokerError;
 use crate::message::Settlement;
 
@@ -102,7 +102,12 @@ impl Receiving {
     /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
     /// ```
     pub fn fail(self, error: &BrokerError) {
-        self.consumer.received(&[], false, &self, Some(&ErrorReport::of_broker(error, self.consumer.engine())));
+        self.consumer.received(
+            &[],
+            false,
+            &self,
+            Some(&ErrorReport::of_broker(error, &self.consumer.engine().settings)),
+        );
     }
 
     /// Ends a pull of several messages that failed, with those it had yielded by then.
@@ -121,7 +126,12 @@ impl Receiving {
     /// consumer.receive().fail_after(&[Incoming::new("orders", &headers)], &error);
     /// ```
     pub fn fail_after(self, messages: &[Incoming<'_>], error: &BrokerError) {
-        self.consumer.received(messages, true, &self, Some(&ErrorReport::of_broker(error, self.consumer.engine())));
+        self.consumer.received(
+            messages,
+            true,
+            &self,
+            Some(&ErrorReport::of_broker(error, &self.consumer.engine().settings)),
+        );
     }
 }
 

@@ -8,13 +8,10 @@ use super::attributes::{
     Place, add_once, constant, consumer_metric_attributes, once_each, producer_metric_attributes, source_attributes,
     span_name, system_attributes,
 };
-use super::instrumentation::Engine;
-use super::metrics::with_operation_type;
-use super::operation::{Clock, Operation, Start, Started};
+use super::choices::OperationInfo;
+use super::engine::{Clock, Engine, Keys, Late, Start, Started, with_operation_type};
+use super::operation::Operation;
 use super::semconv::MESSAGING_DESTINATION_NAME;
-use super::settings::OperationInfo;
-use super::span::Keys;
-use super::tracer::Late;
 use crate::message::{OperationType, Source, System};
 
 /// What is the same for every span and every measurement of one operation at one place: built once, copied without an allocation.
@@ -103,11 +100,11 @@ impl Prepared {
         place.push_constant(&mut attributes);
         let own = attributes.clone();
         once_each(&mut attributes, &own);
-        engine.limit(&mut attributes);
+        engine.settings.limit(&mut attributes);
         let keys = attributes.iter().map(|attribute| attribute.key.clone()).collect();
         let mut destination: Vec<_> =
             place.low_cardinality().filter(|_| place.template.is_none()).into_iter().map(destination_name).collect();
-        engine.limit(&mut destination);
+        engine.settings.limit(&mut destination);
         let names_destination = !destination.is_empty();
         attributes.append(&mut destination);
         let durations = match operation {
@@ -184,10 +181,10 @@ impl Prepared {
         let mut attributes = Vec::with_capacity(constant.len() + further.len() + ROOM);
         attributes.extend_from_slice(constant);
         if let Some(name) = place.name.filter(|name| !is_own_name && !name.is_empty()) {
-            engine.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
+            engine.settings.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
         }
         let conventional = attributes.len();
-        for attribute in further.into_iter().filter_map(|attribute| engine.limited(attribute)) {
+        for attribute in further.into_iter().filter_map(|attribute| engine.settings.limited(attribute)) {
             add_once(&mut attributes, conventional, attribute);
         }
         let keys = Keys::sharing(Some(Arc::clone(&self.keys)), attributes.get(self.keys.len()..).unwrap_or_default());

@@ -11,8 +11,9 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
 use super::current::{CurrentBaggage, CurrentSpan};
+use super::engine::{Clock, ErrorReport};
 use super::instrumentation::Instrumentation;
-use super::operation::{Clock, ErrorReport, Operation};
+use super::operation::Operation;
 use super::reply_address::has_reply_address;
 use super::run_in::run_in;
 use super::scope::Scope;
@@ -146,7 +147,7 @@ impl Processing {
     /// Ends the processing and returns a clock that starts at its end.
     pub(crate) fn finish(self, failure: Option<&Failure>, late: Vec<KeyValue>) -> Clock {
         let Some(operation) = self.operation else { return Clock::default() };
-        let report = failure.map(|failure| ErrorReport::of_failure(failure, operation.engine()));
+        let report = failure.map(|failure| ErrorReport::of_failure(failure, &operation.engine().settings));
         operation.finish(late, report.as_ref())
     }
 
@@ -209,7 +210,7 @@ impl Processing {
         match &result {
             Ok(_) => self.succeed(),
             Err(error) => {
-                let text = self.instrumentation.engine.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
+                let text = self.instrumentation.engine.settings.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
                 self.fail(&Failure::new(std::any::type_name::<E>(), text));
             }
         }

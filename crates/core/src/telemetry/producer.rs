@@ -4,11 +4,12 @@ use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
 use super::attributes::{Place, add_once, split_shared};
-use super::instrumentation::{Engine, Instrumentation};
-use super::operation::{Clock, ErrorReport, Operation};
+use super::changes::carries_nothing;
+use super::engine::{Clock, Engine, ErrorReport};
+use super::instrumentation::Instrumentation;
+use super::operation::Operation;
 use super::prepared::{Particular, Prepared};
 use super::reply_address::is_reply_address;
-use super::scope::carries_nothing;
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
@@ -102,7 +103,7 @@ impl Producer {
 
     /// What stands around code of others.
     pub(crate) fn guard(&self) -> &Guard {
-        &self.engine().guard
+        self.engine().guard()
     }
 
     /// Whether a message leaves as it is: nothing is recorded, and nothing is to be carried or to be removed.
@@ -372,7 +373,7 @@ impl Sending {
     /// Ends a publish that was accepted, with what the broker's answer says.
     pub(crate) fn finish_with(self, receipt: &Receipt) {
         let Some(operation) = &self.operation else { return };
-        let attributes = operation.engine().guard.run(Foreign::Answer, || receipt.attributes());
+        let attributes = operation.engine().guard().run(Foreign::Answer, || receipt.attributes());
         self.finish(attributes.unwrap_or_default(), None);
     }
 
@@ -417,7 +418,7 @@ impl Sending {
     /// ```
     pub fn finish(self, late: Vec<KeyValue>, error: Option<&PublishError>) {
         let Some(operation) = self.operation else { return };
-        let report = error.map(|error| ErrorReport::of_publish(error, operation.engine()));
+        let report = error.map(|error| ErrorReport::of_publish(error, &operation.engine().settings));
         let failed = report.as_ref().map(|report| report.error_type.as_ref());
         operation.engine().metrics.sent(self.messages, &operation.prepared.counts, failed);
         operation.finish(late, report.as_ref());
@@ -443,7 +444,7 @@ impl Sending {
         for error in errors {
             metrics.sent(1, counts, Some(error.error_type()));
         }
-        let report = errors.first().map(|first| ErrorReport::of_publish(first, operation.engine()));
+        let report = errors.first().map(|first| ErrorReport::of_publish(first, &operation.engine().settings));
         operation.finish(Vec::new(), report.as_ref());
     }
 }

@@ -1,17 +1,16 @@
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt, KeyValueMetadata};
+use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt};
 use opentelemetry::propagation::Injector;
 use opentelemetry::trace::TraceContextExt;
-use opentelemetry::{Context, Key, KeyValue};
+use opentelemetry::{Context, KeyValue};
 
+use super::changes::{ChangeList, Changes, admitted, changed_baggage, with_baggage};
+use super::choices::BaggagePolicy;
+use super::engine::ErrorReport;
 use super::instrumentation::Instrumentation;
-use super::operation::ErrorReport;
 use super::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
-use super::settings::BaggagePolicy;
 use crate::guard::{Foreign, Guard};
 use crate::message::{OperationType, Surroundings};
 
@@ -170,12 +169,12 @@ impl Scope {
         let span = self.inner.context.span();
         let engine = self.inner.instrumentation.as_ref().map(|instrumentation| &instrumentation.engine);
         let text = || Guard::default().run(Foreign::ErrorText, || error.to_string());
-        let message = engine.map_or_else(text, |engine| engine.text_of(error));
+        let message = engine.map_or_else(text, |engine| engine.settings.text_of(error));
         match engine.and_then(|engine| Some((engine, engine.events.as_ref()?))) {
             Some((engine, events)) => {
                 let error = ErrorReport { message, ..ErrorReport::named(error_type) };
                 let record = || events.record(OperationType::Process, &error, span.span_context());
-                engine.guard.run(Foreign::Logger, record);
+                engine.guard().run(Foreign::Logger, record);
             }
             None => {
                 let message = message.map(|message| KeyValue::new(EXCEPTION_MESSAGE, message));
@@ -198,102 +197,6 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// The changes a handler makes to its baggage. They live in the context, so everything that runs under it sees them, and are
-/// applied to the context's baggage when a message leaves.
-#[derive(Clone, Default)]
-struct Changes(Arc<Mutex<ChangeList>>);
-
-impl Changes {
-    /// A poisoned lock only means that another thread panicked between two complete changes.
-    fn lock(&self) -> MutexGuard<'_, ChangeList> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct ChangeList {
-    cleared: bool,
-    entries: BTreeMap<String, Option<String>>,
-}
-
-impl ChangeList {
-    pub(crate) fn set(&mut self, key: String, value: String) {
-        self.entries.insert(key, Some(value));
-    }
-
-    pub(crate) fn remove(&mut self, key: &str) {
-        self.entries.insert(key.to_owned(), None);
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.cleared = true;
-        self.entries.clear();
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.cleared && self.entries.is_empty()
-    }
-
-    fn apply(&self, base: &OtelBaggage) -> OtelBaggage {
-        let mut result = OtelBaggage::new();
-        if !self.cleared {
-            for (key, (value, metadata)) in base {
-                if !self.entries.contains_key(key.as_str()) {
-                    result.insert_with_metadata(key.clone(), value.clone(), metadata.clone());
-                }
-            }
-        }
-        for (key, value) in &self.entries {
-            if let Some(value) = value {
-                result.insert(key.clone(), value.clone());
-            }
-        }
-        result
-    }
-}
-
-/// The baggage a message published under `context` carries, where it differs from that of the context.
-fn changed_baggage(context: &Context) -> Option<OtelBaggage> {
-    let changes = context.get::<Changes>()?.lock();
-    (!changes.is_empty()).then(|| changes.apply(context.baggage()))
-}
-
-/// Whether a message that leaves under this context has nothing to carry: no span and no baggage.
-pub(crate) fn carries_nothing(context: &Context) -> bool {
-    !context.has_active_span() && context.get::<Changes>().is_none() && context.baggage().is_empty()
-}
-
-/// The context to inject: with the changed baggage, and only the entries that may leave.
-pub(crate) fn outgoing_context<'a>(context: &'a Context, policy: &BaggagePolicy) -> Cow<'a, Context> {
-    match (changed_baggage(context), policy) {
-        (None, BaggagePolicy::All) => Cow::Borrowed(context),
-        (Some(baggage), BaggagePolicy::All) => Cow::Owned(with_baggage(context, &baggage)),
-        (Some(baggage), _) => Cow::Owned(with_baggage(context, &admitted(&baggage, policy))),
-        (None, _) => Cow::Owned(with_baggage(context, &admitted(context.baggage(), policy))),
-    }
-}
-
-/// The entries of `baggage` that the policy admits.
-pub(crate) fn admitted(baggage: &OtelBaggage, policy: &BaggagePolicy) -> OtelBaggage {
-    let mut result = OtelBaggage::new();
-    for (key, (value, metadata)) in baggage.iter().filter(|(key, _)| policy.admits(key.as_str())) {
-        result.insert_with_metadata(key.clone(), value.clone(), metadata.clone());
-    }
-    result
-}
-
-/// Replaces the baggage of a context (TRAP-15).
-pub(crate) fn with_baggage(context: &Context, baggage: &OtelBaggage) -> Context {
-    let entries = baggage.iter();
-    context.with_baggage(
-        entries.map(|(key, (value, metadata))| KeyValueMetadata::new(key.clone(), value.clone(), metadata.clone())),
-    )
-}
-
 /// The context under which a message is published: the current one where there is one, with the handler's scope filling what a
 /// spawned task lacks (TRAP-02).
 pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
@@ -313,13 +216,4 @@ pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
 /// Whether a context has a span to go on from. One that is invalid, as of a provider that was shut down, is none.
 fn has_span(context: &Context) -> bool {
     context.span().span_context().is_valid()
-}
-
-/// Attributes made of the listed baggage entries (BAGG-13).
-pub(crate) fn baggage_attributes(baggage: &OtelBaggage, listed: &[(String, Key)], set: &mut dyn FnMut(KeyValue)) {
-    for (key, attribute) in listed {
-        if let Some(value) = baggage.get(key) {
-            set(KeyValue::new(attribute.clone(), value.clone()));
-        }
-    }
 }

@@ -3,8 +3,7 @@ use std::sync::{Arc, OnceLock};
 use opentelemetry::KeyValue;
 
 use super::attributes::Place;
-use super::instrumentation::Engine;
-use super::metrics::with_settlement;
+use super::engine::{Engine, with_settlement};
 use super::prepared::Prepared;
 use crate::message::{OperationType, Pattern, Settlement, Source};
 
