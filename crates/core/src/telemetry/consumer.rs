@@ -11,15 +11,15 @@ use opentelemetry::{Context, KeyValue};
 use super::attributes::{Place, add_once, constant, split_shared};
 use super::changes::baggage_attributes;
 use super::choices::{ParentMode, SettleSpans, Trust};
+use super::current::Scope;
 use super::engine::{Clock, Engine, ErrorReport, Started};
 use super::incoming::Incoming;
-use super::instrumentation::Instrumentation;
+use super::operation::Operation;
 use super::origin::{Origin, Relation, link};
 use super::pending::{Receiving, Settling};
 use super::prepared::{Particular, Prepared};
-use super::processing::Processing;
+use super::processing::{InFlight, Processing};
 use super::reply_address::with_reply_address;
-use super::scope::Scope;
 use super::seen_as::{Places, SeenAs};
 use super::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_DESTINATION_TEMPLATE,
@@ -62,8 +62,7 @@ struct Shared {
 }
 
 impl Consumer {
-    pub(super) fn new(instrumentation: Instrumentation, source: Arc<Source>) -> Self {
-        let engine = instrumentation.engine;
+    pub(super) fn new(engine: Arc<Engine>, source: Arc<Source>) -> Self {
         let (parent, trust) = (engine.settings.parent, engine.settings.trust);
         let counts_at_receive = AtomicBool::new(engine.settings.receive_spans);
         let shared = Shared { places: Places::new(&engine, &source), counts_at_receive, source, engine };
@@ -108,10 +107,6 @@ impl Consumer {
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.shared.engine
-    }
-
-    pub(super) fn instrumentation(&self) -> Instrumentation {
-        Instrumentation { engine: Arc::clone(self.engine()) }
     }
 
     /// Whether a message is handled as without telemetry: nothing is recorded, and its headers say nothing.
@@ -269,7 +264,7 @@ impl Consumer {
         self.count_all(messages, |messages, seen_as| {
             self.engine().metrics.consumed(messages, &seen_as.receive().counts);
         });
-        prepared.operation(span, clock).finish(Vec::new(), error);
+        Operation::new(prepared, span, clock).finish(Vec::new(), error);
     }
 
     /// Records a settlement that began with `clock`; its span is a child of the process span in `parent` (LINK-12).
@@ -330,7 +325,7 @@ impl Consumer {
         }
         let span = if wanted { start(prepared) } else { None };
         let report = error.map(|error| ErrorReport::of_broker(error, &self.engine().settings));
-        prepared.operation(span, clock).finish(Vec::new(), report.as_ref());
+        Operation::new(prepared, span, clock).finish(Vec::new(), report.as_ref());
     }
 
     /// Counts what became of a message; see `SETTLED_MESSAGES`.
@@ -447,13 +442,10 @@ impl Consumer {
         clock: Clock,
     ) -> Processing {
         let operation = self.engine().is_recording().then(|| {
-            let process = seen_as.process();
-            self.engine().metrics.in_flight(1, &process.counts);
-            let mut operation = process.operation(span, clock);
-            operation.in_flight = true;
-            operation
+            let operation = Operation::new(seen_as.process(), span, clock);
+            (operation, InFlight::new(seen_as.process()))
         });
-        Processing::new(context, members, self.instrumentation(), operation)
+        Processing::new(context, members, Arc::clone(self.engine()), operation)
     }
 
     /// Counts messages where they stand, of a batch as well (METR-04).

@@ -79,7 +79,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn consumer(&self, source: Arc<Source>) -> Consumer {
-        Consumer::new(self.clone(), source)
+        Consumer::new(Arc::clone(&self.engine), source)
     }
 
     /// Prepares the telemetry of what is published on one connection.
@@ -96,16 +96,12 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn producer(&self, system: Arc<System>) -> Producer {
-        Producer::new(self.clone(), system)
+        Producer::new(Arc::clone(&self.engine), system)
     }
 
     /// The engine without its type, for a delivery that does not know it.
     pub(crate) fn to_any(&self) -> Arc<dyn Any + Send + Sync> {
         Arc::clone(&self.engine) as Arc<dyn Any + Send + Sync>
-    }
-
-    pub(super) fn from_any(engine: &Arc<dyn Any + Send + Sync>) -> Option<Self> {
-        Arc::clone(engine).downcast().ok().map(|engine| Self { engine })
     }
 
     /// Returns the propagator in use.

@@ -3,7 +3,6 @@
 //! [`Instrumentation`] is the engine; a [`Consumer`] made by it stands for one subscription and a [`Producer`] for one connection.
 //! Handlers see [`CurrentSpan`] and [`CurrentBaggage`]. What is emitted is fixed by the OpenTelemetry messaging conventions 1.44.0.
 
-mod attempt;
 mod attributes;
 mod builder;
 mod changes;
@@ -22,7 +21,6 @@ mod processing;
 mod producer;
 mod reply_address;
 mod run_in;
-mod scope;
 mod seen_as;
 pub mod semconv;
 
@@ -30,7 +28,8 @@ pub use self::builder::Builder;
 
 pub use self::choices::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, SettleSpans, Trust};
 pub use self::consumer::Consumer;
-pub use self::current::{Baggage, CurrentBaggage, CurrentSpan, ProcessSpan};
+pub(crate) use self::current::publish_context;
+pub use self::current::{Baggage, CurrentBaggage, CurrentSpan, ProcessSpan, Scope};
 pub(crate) use self::engine::Clock;
 pub use self::incoming::Incoming;
 pub use self::instrumentation::Instrumentation;
@@ -38,7 +37,5 @@ pub use self::pending::{Receiving, Settling};
 pub use self::processing::Processing;
 pub use self::producer::{Outgoing, Producer, Sending};
 pub(crate) use self::run_in::run_in;
-pub use self::scope::Scope;
-pub(crate) use self::scope::publish_context;
 pub use crate::message::CreationContext;
 pub use crate::propagation::Carrier;

@@ -1,4 +1,4 @@
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use opentelemetry::trace::{SpanContext, TraceContextExt};
@@ -6,22 +6,21 @@ use opentelemetry::{Context, KeyValue};
 
 use super::engine::{Clock, Engine, ErrorReport, Started};
 use super::prepared::Prepared;
-use super::scope::Scope;
 use crate::guard::Foreign;
 
 /// An operation that is under way: it ends its span and records its duration once, also when it is dropped (TRAP-03, -04).
 pub(crate) struct Operation {
     pub(super) prepared: Arc<Prepared>,
-    pub(super) span: Option<Started>,
-    pub(super) clock: Clock,
-    /// Holds what the handler sets on the span, once somebody asked for it.
-    pub(super) scope: OnceLock<Scope>,
-    /// Whether the operation is counted as in flight until it ends.
-    pub(super) in_flight: bool,
-    pub(super) finished: bool,
+    span: Option<Started>,
+    clock: Clock,
+    finished: bool,
 }
 
 impl Operation {
+    pub(super) fn new(prepared: &Arc<Prepared>, span: Option<Started>, clock: Clock) -> Self {
+        Self { prepared: Arc::clone(prepared), span, clock, finished: false }
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.prepared.engine
     }
@@ -61,9 +60,6 @@ impl Operation {
             let error_type = error.map(|error| error.error_type.as_ref());
             let durations = &self.prepared.durations;
             engine.metrics.duration(self.prepared.operation, end.elapsed.unwrap_or_default(), durations, error_type);
-            if self.in_flight {
-                engine.metrics.in_flight(-1, &self.prepared.counts);
-            }
         }
         end.followed()
     }

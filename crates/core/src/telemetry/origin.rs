@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
@@ -5,9 +7,9 @@ use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use super::changes::{admitted, with_baggage};
 use super::choices::{BaggagePolicy, BatchBaggage, ParentMode, Trust};
 use super::consumer::Consumer;
+use super::current::Scope;
 use super::incoming::Incoming;
 use super::reply_address::with_reply_address;
-use super::scope::Scope;
 use crate::propagation::Remote;
 
 /// What the headers of a message said.
@@ -105,7 +107,7 @@ impl Consumer {
             None => with_baggage(&context, ambient.baggage()),
         };
         let context = with_reply_address(context, message.reply_to);
-        Scope::new(context, Some(self.instrumentation()), Vec::new())
+        Scope::new(context, Some(Arc::clone(self.engine())), Vec::new())
     }
 
     /// Merges the baggage of a batch (BAGG-12).

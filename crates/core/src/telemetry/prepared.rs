@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, Key, KeyValue, Value};
@@ -10,7 +10,6 @@ use super::attributes::{
 };
 use super::choices::OperationInfo;
 use super::engine::{Clock, Engine, Keys, Late, Start, Started, with_operation_type};
-use super::operation::Operation;
 use super::semconv::MESSAGING_DESTINATION_NAME;
 use crate::message::{OperationType, Source, System};
 
@@ -198,11 +197,6 @@ impl Prepared {
             template: place.template,
         };
         Start { info, name, kind, attributes, keys, links, clock }
-    }
-
-    pub(super) fn operation(self: &Arc<Self>, span: Option<Started>, clock: Clock) -> Operation {
-        let scope = OnceLock::new();
-        Operation { prepared: Arc::clone(self), span, clock, scope, in_flight: false, finished: false }
     }
 }
 

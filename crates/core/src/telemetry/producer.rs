@@ -6,7 +6,6 @@ use opentelemetry::{Context, KeyValue};
 use super::attributes::{Place, add_once, split_shared};
 use super::changes::carries_nothing;
 use super::engine::{Clock, Engine, ErrorReport};
-use super::instrumentation::Instrumentation;
 use super::operation::Operation;
 use super::prepared::{Particular, Prepared};
 use super::reply_address::is_reply_address;
@@ -92,9 +91,9 @@ const REMEMBERED: usize = 64;
 const PLACES: usize = 4;
 
 impl Producer {
-    pub(super) fn new(instrumentation: Instrumentation, system: Arc<System>) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, system: Arc<System>) -> Self {
         let prepared = [const { OnceLock::new() }; REMEMBERED];
-        Self { inner: Arc::new(Inner { engine: instrumentation.engine, system, prepared }) }
+        Self { inner: Arc::new(Inner { engine, system, prepared }) }
     }
 
     fn engine(&self) -> &Arc<Engine> {
@@ -183,7 +182,7 @@ impl Producer {
         let particular = self.particular(kind, target, place, &message, links, clock);
         let span = prepared.start(particular, &mut self.all_late(&message), parent);
         self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, supplied);
-        Sending { operation: Some(prepared.operation(span, clock)), messages: 1 }
+        Sending { operation: Some(Operation::new(&prepared, span, clock)), messages: 1 }
     }
 
     /// Starts sending a batch under the current context: a create span for each message and one send span (SPAN-23, -24, -26).
@@ -246,7 +245,7 @@ impl Producer {
         for message in waiting {
             self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, None);
         }
-        Sending { operation: Some(prepared.operation(span, clock)), messages: count }
+        Sending { operation: Some(Operation::new(&prepared, span, clock)), messages: count }
     }
 
     /// Makes one message of a batch: its create span, ended at once (SPAN-01, LINK-11).

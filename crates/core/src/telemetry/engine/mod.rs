@@ -9,6 +9,7 @@ mod settings;
 mod span;
 mod tracer;
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -81,6 +82,11 @@ impl Engine {
         });
         let metrics = metrics.guarded(&settings.guard);
         Self { tracer, metrics, events, propagator, settings: Arc::new(settings), sdk }
+    }
+
+    /// The engine of a delivery that does not know its type.
+    pub(super) fn from_any(engine: &Arc<dyn Any + Send + Sync>) -> Option<Arc<Self>> {
+        Arc::clone(engine).downcast().ok()
     }
 
     /// What stands around code of others.

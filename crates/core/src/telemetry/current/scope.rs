@@ -6,13 +6,12 @@ use opentelemetry::propagation::Injector;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use super::changes::{ChangeList, Changes, admitted, changed_baggage, with_baggage};
-use super::choices::BaggagePolicy;
-use super::engine::ErrorReport;
-use super::instrumentation::Instrumentation;
-use super::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 use crate::guard::{Foreign, Guard};
 use crate::message::{OperationType, Surroundings};
+use crate::telemetry::changes::{ChangeList, Changes, admitted, changed_baggage, with_baggage};
+use crate::telemetry::choices::BaggagePolicy;
+use crate::telemetry::engine::{Engine, ErrorReport};
+use crate::telemetry::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 
 /// Is what surrounds the handling of a message: the context with its span, and the baggage as the handler has changed it.
 ///
@@ -37,7 +36,7 @@ struct Inner {
     context: Context,
     /// The context with a list of changes in it, once somebody may change the baggage: see [`Scope::open`].
     opened: OnceLock<Context>,
-    instrumentation: Option<Instrumentation>,
+    engine: Option<Arc<Engine>>,
     members: Vec<Scope>,
 }
 
@@ -55,14 +54,14 @@ impl Scope {
         Self::new(Context::new(), None, Vec::new())
     }
 
-    pub(crate) fn new(context: Context, instrumentation: Option<Instrumentation>, members: Vec<Self>) -> Self {
-        Self { inner: Arc::new(Inner { context, opened: OnceLock::new(), instrumentation, members }) }
+    pub(crate) fn new(context: Context, engine: Option<Arc<Engine>>, members: Vec<Self>) -> Self {
+        Self { inner: Arc::new(Inner { context, opened: OnceLock::new(), engine, members }) }
     }
 
     /// A scope of what is current, for a message whose process span records nothing. Where changes to baggage are current, they are its own.
-    pub(super) fn of_current(instrumentation: Instrumentation) -> Self {
+    pub(super) fn of_current(engine: Arc<Engine>) -> Self {
         let current = Context::current();
-        let scope = Self::new(current.clone(), Some(instrumentation), Vec::new());
+        let scope = Self::new(current.clone(), Some(engine), Vec::new());
         if current.get::<Changes>().is_some() {
             scope.inner.opened.get_or_init(|| current);
         }
@@ -126,8 +125,8 @@ impl Scope {
         &self.inner.members
     }
 
-    pub(crate) fn instrumentation(&self) -> Option<&Instrumentation> {
-        self.inner.instrumentation.as_ref()
+    pub(super) fn engine(&self) -> Option<&Arc<Engine>> {
+        self.inner.engine.as_ref()
     }
 
     pub(crate) fn baggage(&self) -> OtelBaggage {
@@ -167,7 +166,7 @@ impl Scope {
 
     pub(crate) fn record_error(&self, error_type: &'static str, error: &dyn fmt::Display) {
         let span = self.inner.context.span();
-        let engine = self.inner.instrumentation.as_ref().map(|instrumentation| &instrumentation.engine);
+        let engine = self.engine();
         let text = || Guard::default().run(Foreign::ErrorText, || error.to_string());
         let message = engine.map_or_else(text, |engine| engine.settings.text_of(error));
         match engine.and_then(|engine| Some((engine, engine.events.as_ref()?))) {
@@ -185,8 +184,8 @@ impl Scope {
     }
 
     pub(crate) fn inject(&self, injector: &mut dyn Injector) {
-        if let Some(instrumentation) = &self.inner.instrumentation {
-            instrumentation.engine.inject_call(&self.nearest_context(), injector);
+        if let Some(engine) = self.engine() {
+            engine.inject_call(&self.nearest_context(), injector);
         }
     }
 }
