@@ -449,6 +449,37 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 }
 
+impl Instrumentation {
+    /// Creates an engine on the global providers, with the propagators of `OTEL_PROPAGATORS` (default: trace context and baggage).
+    ///
+    /// Install the providers first: what is global when this runs is what is used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::from_globals();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn from_globals() -> Self {
+        Self::builder().build()
+    }
+
+    /// Starts a builder with every default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{Instrumentation, ParentMode};
+    /// let engine = Instrumentation::builder().parent_mode(ParentMode::LinkOnly).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn builder() -> Builder<Self> {
+        Builder::new()
+    }
+}
+
 fn prefixed<K: Into<String>>(prefix: &str, keys: impl IntoIterator<Item = K>) -> Vec<(String, Key)> {
     keys.into_iter()
         .map(|key| {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use opentelemetry::propagation::TextMapPropagator;
 
-use super::builder::Builder;
-use super::consumer::Consumer;
+use super::consume::Consumer;
 use super::engine::Engine;
-use super::producer::Producer;
+use super::produce::Producer;
 use crate::message::{Source, System};
 
 /// Is the telemetry engine: the one implementation of spans, metrics, events and propagation behind the framework and the raw-client functions.
@@ -31,35 +30,6 @@ pub struct Instrumentation {
 }
 
 impl Instrumentation {
-    /// Creates an engine on the global providers, with the propagators of `OTEL_PROPAGATORS` (default: trace context and baggage).
-    ///
-    /// Install the providers first: what is global when this runs is what is used.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::from_globals();
-    /// # let _ = engine;
-    /// ```
-    #[must_use]
-    pub fn from_globals() -> Self {
-        Self::builder().build()
-    }
-
-    /// Starts a builder with every default.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::{Instrumentation, ParentMode};
-    /// let engine = Instrumentation::builder().parent_mode(ParentMode::LinkOnly).build();
-    /// # let _ = engine;
-    /// ```
-    #[must_use]
-    pub fn builder() -> Builder<Self> {
-        Builder::new()
-    }
-
     pub(super) fn new(engine: Engine) -> Self {
         Self { engine: Arc::new(engine) }
     }

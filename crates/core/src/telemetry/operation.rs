@@ -10,14 +10,14 @@ use crate::guard::Foreign;
 
 /// An operation that is under way: it ends its span and records its duration once, also when it is dropped (TRAP-03, -04).
 pub(crate) struct Operation {
-    pub(super) prepared: Arc<Prepared>,
+    pub(crate) prepared: Arc<Prepared>,
     span: Option<Started>,
     clock: Clock,
     finished: bool,
 }
 
 impl Operation {
-    pub(super) fn new(prepared: &Arc<Prepared>, span: Option<Started>, clock: Clock) -> Self {
+    pub(crate) fn new(prepared: &Arc<Prepared>, span: Option<Started>, clock: Clock) -> Self {
         Self { prepared: Arc::clone(prepared), span, clock, finished: false }
     }
 

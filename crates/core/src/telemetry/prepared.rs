@@ -14,10 +14,10 @@ use super::semconv::MESSAGING_DESTINATION_NAME;
 use crate::message::{OperationType, Source, System};
 
 /// What is the same for every span and every measurement of one operation at one place: built once, copied without an allocation.
-pub(super) struct Prepared {
-    pub(super) engine: Arc<Engine>,
-    pub(super) operation: OperationType,
-    pub(super) verb: &'static str,
+pub(crate) struct Prepared {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) operation: OperationType,
+    pub(crate) verb: &'static str,
     system: Arc<System>,
     place: OwnedPlace,
     span_name: Cow<'static, str>,
@@ -27,9 +27,9 @@ pub(super) struct Prepared {
     keys: Arc<[Key]>,
     names_destination: bool,
     /// Of what counts messages.
-    pub(super) counts: Vec<KeyValue>,
+    pub(crate) counts: Vec<KeyValue>,
     /// Of the operation's duration.
-    pub(super) durations: Vec<KeyValue>,
+    pub(crate) durations: Vec<KeyValue>,
 }
 
 struct OwnedPlace {
@@ -53,17 +53,17 @@ impl OwnedPlace {
 }
 
 /// What is particular to one span.
-pub(super) struct Particular<'a> {
-    pub(super) kind: SpanKind,
-    pub(super) place: Place<'a>,
+pub(crate) struct Particular<'a> {
+    pub(crate) kind: SpanKind,
+    pub(crate) place: Place<'a>,
     /// Further attributes that samplers are to see.
-    pub(super) attributes: Vec<KeyValue>,
-    pub(super) links: Vec<Link>,
-    pub(super) clock: Clock,
+    pub(crate) attributes: Vec<KeyValue>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) clock: Clock,
 }
 
 impl Prepared {
-    pub(super) fn for_source(
+    pub(crate) fn for_source(
         engine: &Arc<Engine>,
         source: &Source,
         operation: OperationType,
@@ -75,7 +75,7 @@ impl Prepared {
         Self::new(engine, &source.system, operation, verb, place, attributes, counts)
     }
 
-    pub(super) fn for_target(
+    pub(crate) fn for_target(
         engine: &Arc<Engine>,
         system: &Arc<System>,
         operation: OperationType,
@@ -132,7 +132,7 @@ impl Prepared {
     }
 
     /// Whether a message for this place has the same span name and the same metrics.
-    pub(super) fn fits(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> bool {
+    pub(crate) fn fits(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> bool {
         let own = self.place.borrowed();
         self.operation == operation
             && self.verb == verb
@@ -144,7 +144,7 @@ impl Prepared {
 
     /// Starts the span of one operation under `parent`; `None` when there is to be no span. `late` gives the attributes that samplers
     /// need not see, and is asked only if the span records.
-    pub(super) fn start(&self, particular: Particular<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
+    pub(crate) fn start(&self, particular: Particular<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
         if !self.engine.has_sdk() {
             return None;
         }
@@ -152,7 +152,7 @@ impl Prepared {
     }
 
     /// Starts a span, ends it at once, records its duration and returns its context.
-    pub(super) fn make(
+    pub(crate) fn make(
         &self,
         particular: Particular<'_>,
         late: &mut Late<'_>,

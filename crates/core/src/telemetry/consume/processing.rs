@@ -10,13 +10,13 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use super::current::{CurrentBaggage, CurrentSpan, Scope};
-use super::engine::{Clock, Engine, ErrorReport};
-use super::operation::Operation;
-use super::prepared::Prepared;
-use super::reply_address::has_reply_address;
-use super::run_in::run_in;
 use crate::message::Failure;
+use crate::telemetry::current::{CurrentBaggage, CurrentSpan, Scope};
+use crate::telemetry::engine::{Clock, Engine, ErrorReport};
+use crate::telemetry::operation::Operation;
+use crate::telemetry::prepared::Prepared;
+use crate::telemetry::reply_address::has_reply_address;
+use crate::telemetry::run_in::run_in;
 
 /// Is the processing of a message or a batch that is under way. Dropped without an end, it is recorded as cancelled (STAT-09).
 ///

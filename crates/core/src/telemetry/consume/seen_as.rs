@@ -2,10 +2,10 @@ use std::sync::{Arc, OnceLock};
 
 use opentelemetry::KeyValue;
 
-use super::attributes::Place;
-use super::engine::{Engine, with_settlement};
-use super::prepared::Prepared;
 use crate::message::{OperationType, Pattern, Settlement, Source};
+use crate::telemetry::attributes::Place;
+use crate::telemetry::engine::{Engine, with_settlement};
+use crate::telemetry::prepared::Prepared;
 
 /// How the messages of a subscription stand in telemetry: all alike, or each as the pattern it matches (SPAN-14, SPAN-20).
 pub(super) struct Places {

@@ -1,53 +1,34 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::metrics::Meter;
 use opentelemetry::trace::{Link, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, add_once, constant, split_shared};
-use super::changes::baggage_attributes;
-use super::choices::{ParentMode, SettleSpans, Trust};
-use super::current::Scope;
-use super::engine::{Clock, Engine, ErrorReport, Started};
 use super::incoming::Incoming;
-use super::operation::Operation;
-use super::origin::{Origin, Relation, link};
-use super::pending::{Receiving, Settling};
-use super::prepared::{Particular, Prepared};
+use super::origin::{Origin, Origins, Relation, link};
 use super::processing::{InFlight, Processing};
-use super::reply_address::with_reply_address;
 use super::seen_as::{Places, SeenAs};
-use super::semconv::{
+use crate::broker::BrokerError;
+use crate::message::{OperationType, Settlement, Source};
+use crate::telemetry::attributes::{Place, constant, split_shared};
+use crate::telemetry::changes::baggage_attributes;
+use crate::telemetry::choices::{ParentMode, SettleSpans, Trust};
+use crate::telemetry::current::Scope;
+use crate::telemetry::engine::{Clock, Engine, ErrorReport, Settings, Started};
+use crate::telemetry::operation::Operation;
+use crate::telemetry::prepared::{Particular, Prepared};
+use crate::telemetry::reply_address::with_reply_address;
+use crate::telemetry::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_DESTINATION_TEMPLATE,
-    MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
-use crate::broker::{BrokerError, Observe};
-use crate::guard::Foreign;
-use crate::message::{Headers, OperationType, Settlement, Source};
 
-/// Is the telemetry of one subscription: receive, process and settle.
-///
-/// # Examples
-///
-/// ```
-/// use std::{collections::HashMap, sync::Arc};
-/// use throughline_core::message::{Operations, Source, System};
-/// use throughline_core::telemetry::{CurrentSpan, Incoming, Instrumentation};
-///
-/// let source = Source::new(Arc::new(System::new("nats", Operations::DEFAULT))).with_destination("orders");
-/// let consumer = Instrumentation::from_globals().consumer(Arc::new(source));
-/// let headers: HashMap<String, String> = HashMap::new();
-/// let processing = consumer.process(&Incoming::new("orders", &headers));
-/// let context = processing.scope().context().clone();
-/// processing.succeed();
-/// # let _ = context;
-/// ```
+/// The maker of all spans and counts of one subscription. A consumer is a handle on it; a pull and a settlement that are under way hold
+/// it as well.
 #[derive(Clone)]
-pub struct Consumer {
+pub(super) struct Recorder {
     shared: Arc<Shared>,
     pub(super) parent: ParentMode,
     pub(super) trust: Trust,
@@ -61,7 +42,7 @@ struct Shared {
     counts_at_receive: AtomicBool,
 }
 
-impl Consumer {
+impl Recorder {
     pub(super) fn new(engine: Arc<Engine>, source: Arc<Source>) -> Self {
         let (parent, trust) = (engine.settings.parent, engine.settings.trust);
         let counts_at_receive = AtomicBool::new(engine.settings.receive_spans);
@@ -69,68 +50,32 @@ impl Consumer {
         Self { shared: Arc::new(shared), parent, trust }
     }
 
-    /// Sets the parent mode of this subscription alone (LINK-10).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// use throughline_core::telemetry::{Instrumentation, ParentMode};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// let consumer = Instrumentation::from_globals().consumer(source).with_parent_mode(ParentMode::LinkOnly);
-    /// # let _ = consumer;
-    /// ```
-    #[must_use]
-    pub fn with_parent_mode(mut self, mode: ParentMode) -> Self {
-        self.parent = mode;
-        self
-    }
-
-    /// Sets how far the headers are trusted for this subscription alone (PROP-22).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// use throughline_core::telemetry::{Instrumentation, Trust};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// let consumer = Instrumentation::from_globals().consumer(source).with_trust(Trust::Ignore);
-    /// # let _ = consumer;
-    /// ```
-    #[must_use]
-    pub fn with_trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
-        self
-    }
-
     pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.shared.engine
     }
 
-    /// Whether a message is handled as without telemetry: nothing is recorded, and its headers say nothing.
-    pub(crate) fn passes_through(&self, headers: &Headers) -> bool {
-        headers.is_empty() && !self.engine().is_recording()
+    pub(super) fn source(&self) -> &Source {
+        &self.shared.source
     }
 
-    /// Starts processing a single message: its span, with the message's context as parent and link, and its baggage current.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// consumer.process(&Incoming::new("orders", &headers)).succeed();
-    /// ```
-    pub fn process(&self, message: &Incoming<'_>) -> Processing {
+    /// From now on messages are counted when they are received (METR-14).
+    pub(super) fn count_at_receive(&self) {
+        self.shared.counts_at_receive.store(true, Ordering::Relaxed);
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared.engine.settings
+    }
+
+    fn origins(&self) -> Origins<'_> {
+        Origins { engine: self.engine(), parent: self.parent, trust: self.trust }
+    }
+
+    /// Starts the processing of a message.
+    pub(super) fn process(&self, message: &Incoming<'_>) -> Processing {
         let engine = self.engine();
         let clock = engine.clock();
-        let Relation { parent, links, without_span } = self.relate(&Context::current(), message);
+        let Relation { parent, links, without_span } = self.origins().relate(&Context::current(), message);
         let seen_as = self.shared.places.of(message.destination);
         let span = self.process_span(seen_as, message, clock, links, &parent);
         let context = match (&span, without_span) {
@@ -155,106 +100,48 @@ impl Consumer {
         if !self.engine().has_sdk() {
             return None;
         }
-        let attributes = self.native(OperationType::Process, message);
+        let attributes = message.native_attributes(self.settings(), OperationType::Process);
         let place = seen_as.place(Some(message.destination));
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
-            self.identity(message, set);
-            self.body_size(message, set);
-            self.headers(message, set);
-            baggage_attributes(parent.baggage(), &self.engine().settings.baggage_attributes, set);
+            message.add_identity(self.settings(), set);
+            message.add_body_size(self.settings(), set);
+            message.add_headers(self.settings(), set);
+            baggage_attributes(parent.baggage(), &self.settings().baggage_attributes, set);
         };
         let particular = Particular { kind: SpanKind::Consumer, place, attributes, links, clock };
         seen_as.process().start(particular, &mut late, parent)
     }
 
-    /// Starts processing a batch: one span with a link to each message, none of them its parent (LINK-05), and their baggage merged.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// let message = Incoming::new("orders", &headers);
-    /// consumer.process_batch(&[message, message]).succeed();
-    /// ```
-    pub fn process_batch(&self, messages: &[Incoming<'_>]) -> Processing {
+    /// Starts the processing of a batch.
+    pub(super) fn process_batch(&self, messages: &[Incoming<'_>]) -> Processing {
         let clock = self.engine().clock();
         let ambient = Context::current();
-        let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
-        let parent = self.merge_baggage(&ambient, &origins);
+        let origins: Vec<Origin> = messages.iter().map(|message| self.origins().read(message)).collect();
+        let parent = self.origins().merge_baggage(&ambient, &origins);
         let seen_as = self.seen_as(messages);
         let span = self.batch_span(OperationType::Process, messages, &origins, clock, &parent);
         let context = span.as_ref().map_or(&parent, |span| &span.context).clone();
         let members = messages.iter().zip(&origins);
-        let members = members.map(|(message, origin)| self.member_scope(&context, &ambient, message, origin)).collect();
+        let member = |(message, origin): (&Incoming<'_>, &Origin)| {
+            Scope::new(origin.context_of(message, &context, &ambient), Some(Arc::clone(self.engine())), Vec::new())
+        };
+        let members = members.map(member).collect();
         let oldest = messages.iter().filter_map(|message| message.sent_at).min();
         self.count_all(messages, |messages, seen_as| self.count_arrivals(messages, seen_as));
         self.count_wait(oldest, seen_as, clock);
         self.processing(context, members, seen_as, span, clock)
     }
 
-    /// Starts a pull by the application under the current context; finish it when the messages are there (SPAN-30, -31).
-    ///
-    /// From then on this consumer and its clones count messages when they are received, not when they are processed (METR-14).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// let receiving = consumer.receive();
-    /// // … pull …
-    /// receiving.finish_batch(&[]);
-    /// ```
-    #[must_use]
-    pub fn receive(&self) -> Receiving {
-        self.shared.counts_at_receive.store(true, Ordering::Relaxed);
-        Receiving { consumer: self.clone(), clock: Clock::start(), ambient: Context::current() }
-    }
-
-    /// Starts a settlement; finish it when the broker has been told. `parent` is the context of the process span (LINK-12).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// use throughline_core::Settlement;
-    ///
-    /// let settling = consumer.settle(&Settlement::Ack, &opentelemetry::Context::current());
-    /// // … ack …
-    /// settling.finish(&[Incoming::new("orders", &headers)], None);
-    /// ```
-    #[must_use]
-    pub fn settle(&self, settlement: &Settlement, parent: &Context) -> Settling {
-        Settling {
-            consumer: self.clone(),
-            settlement: settlement.clone(),
-            parent: parent.clone(),
-            clock: Clock::start(),
-        }
-    }
-
+    /// Records a pull that began with `clock`, under what was current then.
     pub(super) fn received(
         &self,
         messages: &[Incoming<'_>],
         batch: bool,
-        receiving: &Receiving,
+        clock: Clock,
+        ambient: &Context,
         error: Option<&ErrorReport>,
     ) {
-        let origins: Vec<Origin> = messages.iter().map(|message| self.read_origin(message)).collect();
-        let (clock, ambient) = (receiving.clock, &receiving.ambient);
+        let origins: Vec<Origin> = messages.iter().map(|message| self.origins().read(message)).collect();
         let span = match messages {
             [message] if !batch => self.single_span(message, &origins, clock, ambient),
             [] if !batch => self.empty_span(clock, ambient),
@@ -268,7 +155,7 @@ impl Consumer {
     }
 
     /// Records a settlement that began with `clock`; its span is a child of the process span in `parent` (LINK-12).
-    pub(crate) fn settled(
+    pub(super) fn settled(
         &self,
         messages: &[Incoming<'_>],
         batch: bool,
@@ -315,7 +202,7 @@ impl Consumer {
             return;
         }
         let Some(prepared) = seen_as.settle(settlement) else { return };
-        let wanted = match self.engine().settings.settle_spans {
+        let wanted = match self.settings().settle_spans {
             SettleSpans::Always => true,
             SettleSpans::Exceptional => error.is_some() || *settlement != Settlement::Ack,
             SettleSpans::Never => false,
@@ -324,12 +211,12 @@ impl Consumer {
             return;
         }
         let span = if wanted { start(prepared) } else { None };
-        let report = error.map(|error| ErrorReport::of_broker(error, &self.engine().settings));
+        let report = error.map(|error| ErrorReport::of_broker(error, self.settings()));
         Operation::new(prepared, span, clock).finish(Vec::new(), report.as_ref());
     }
 
     /// Counts what became of a message; see `SETTLED_MESSAGES`.
-    pub(crate) fn count_settlement(&self, settlement: &'static str, destination: &str) {
+    pub(super) fn count_settlement(&self, settlement: &'static str, destination: &str) {
         if self.engine().metrics.is_enabled() {
             self.shared.places.of(destination).count_settlement(settlement);
         }
@@ -350,12 +237,12 @@ impl Consumer {
     ) -> Option<Started> {
         let single = messages.first().filter(|_| messages.len() == 1 && !batch);
         let attributes = match single {
-            Some(message) => self.native(OperationType::Settle, message),
+            Some(message) => message.native_attributes(self.settings(), OperationType::Settle),
             None => vec![batch_count(messages)],
         };
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             if let Some(message) = single {
-                self.identity(message, set);
+                message.add_identity(self.settings(), set);
             }
         };
         let place = shared_place(seen_as, messages);
@@ -370,10 +257,10 @@ impl Consumer {
         clock: Clock,
         parent: &Context,
     ) -> Option<Started> {
-        let attributes = self.native(OperationType::Receive, message);
+        let attributes = message.native_attributes(self.settings(), OperationType::Receive);
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
-            self.identity(message, set);
-            self.body_size(message, set);
+            message.add_identity(self.settings(), set);
+            message.add_body_size(self.settings(), set);
         };
         let links = origins.iter().filter_map(|origin| origin.link.clone()).map(link).collect();
         let seen_as = self.shared.places.of(message.destination);
@@ -405,7 +292,7 @@ impl Consumer {
         let place = shared_place(seen_as, messages);
         let mut attributes = vec![batch_count(messages)];
         let mut own: Vec<Vec<KeyValue>> =
-            messages.iter().map(|message| self.message_attributes(operation, message)).collect();
+            messages.iter().map(|message| message.attributes(self.settings(), operation)).collect();
         attributes.extend(split_shared(&mut own, place.name.is_some()));
         if place.name.is_none() {
             // Different destinations stand on the links, none on the span (ATTR-C-04, LINK-15).
@@ -425,7 +312,7 @@ impl Consumer {
         let kind = if is_process { SpanKind::Consumer } else { SpanKind::Client };
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             if is_process {
-                baggage_attributes(parent.baggage(), &self.engine().settings.baggage_attributes, set);
+                baggage_attributes(parent.baggage(), &self.settings().baggage_attributes, set);
             }
         };
         let particular = Particular { kind, place, attributes, links, clock };
@@ -475,76 +362,6 @@ impl Consumer {
             self.engine().metrics.queued(waited, &seen_as.process().counts);
         }
     }
-
-    /// The attributes of one message of a batch: on its link, or on the span where all share them (LINK-15).
-    fn message_attributes(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
-        let mut attributes = Vec::new();
-        self.identity(message, &mut |attribute| attributes.push(attribute));
-        let own = attributes.len();
-        for attribute in self.native(operation, message) {
-            add_once(&mut attributes, own, attribute);
-        }
-        if operation == OperationType::Process {
-            self.headers(message, &mut |attribute| add_once(&mut attributes, own, attribute));
-        }
-        attributes
-    }
-
-    /// What the adapter adds to a message, without what the engine says itself.
-    fn native(&self, operation: OperationType, message: &Incoming<'_>) -> Vec<KeyValue> {
-        let settings = &self.engine().settings;
-        let mut attributes = Vec::new();
-        message.native_attributes(self.engine().guard(), operation, &mut attributes);
-        attributes.retain(|attribute| {
-            !settings.says(attribute.key.as_str(), message.id.is_some(), message.correlation_id.is_some())
-        });
-        attributes
-    }
-
-    fn identity(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
-        let settings = &self.engine().settings;
-        if let Some(id) = message.id.filter(|_| settings.message_ids) {
-            set(KeyValue::new(MESSAGING_MESSAGE_ID, id.to_owned()));
-        }
-        if let Some(id) = message.correlation_id.filter(|_| settings.conversation_ids) {
-            set(KeyValue::new(MESSAGING_MESSAGE_CONVERSATION_ID, id.to_owned()));
-        }
-    }
-
-    fn body_size(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
-        if self.engine().settings.body_sizes {
-            let size = i64::try_from(message.body_size).unwrap_or(i64::MAX);
-            set(KeyValue::new(MESSAGING_MESSAGE_BODY_SIZE, size));
-        }
-    }
-
-    /// Headers the user listed (ATTR-C-24).
-    fn headers(&self, message: &Incoming<'_>, set: &mut dyn FnMut(KeyValue)) {
-        for (name, attribute) in &self.engine().settings.captured_headers {
-            let value = self.engine().guard().run(Foreign::Extract, || message.headers.get(name)).flatten();
-            if let Some(value) = value {
-                set(KeyValue::new(attribute.clone(), value.to_owned()));
-            }
-        }
-    }
-}
-
-/// An adapter settles in the background, in nobody's trace.
-impl Observe for Consumer {
-    fn meter(&self) -> Option<Meter> {
-        self.engine().metrics.meter()
-    }
-
-    fn settled(
-        &self,
-        started: Instant,
-        destination: Option<&str>,
-        attributes: Vec<KeyValue>,
-        error: Option<&BrokerError>,
-    ) {
-        let (clock, nobodys) = (Clock::started_at(started), Context::new());
-        self.settled_up_to(destination, attributes, &Settlement::Ack, &nobodys, clock, error);
-    }
 }
 
 /// The place of several messages: with the name they all have (SPAN-18).
@@ -562,8 +379,8 @@ fn batch_count(messages: &[Incoming<'_>]) -> KeyValue {
     KeyValue::new(MESSAGING_BATCH_MESSAGE_COUNT, i64::try_from(messages.len()).unwrap_or(i64::MAX))
 }
 
-impl fmt::Debug for Consumer {
+impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("source", &self.shared.source).finish_non_exhaustive()
+        f.debug_struct("Recorder").field("source", &self.shared.source).finish_non_exhaustive()
     }
 }
