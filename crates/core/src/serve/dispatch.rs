@@ -179,7 +179,7 @@ impl Dispatcher {
         }
         message.delivery.count_attempt();
         if let Some(settler) = &handled.settler {
-            settler.consumer.count_settlement("retry", message.delivery.destination());
+            settler.consumer.count_settlement("retry", &Incoming::from_delivery(&message.delivery));
         }
         Some(after.unwrap_or_default())
     }

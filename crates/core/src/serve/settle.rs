@@ -19,7 +19,7 @@ pub(super) async fn settle_one(
     group: &str,
 ) {
     if let Some(settler) = settler {
-        settler.consumer.count_settlement(label(outcome, settlement), message.delivery.destination());
+        settler.consumer.count_settlement(label(outcome, settlement), &Incoming::from_delivery(&message.delivery));
     }
     let Some(settle) = message.take_settle() else { return };
     let result = settle.settle(message, settlement).await;

@@ -179,8 +179,8 @@ impl Consumer {
     }
 
     /// Counts what became of a message; see `SETTLED_MESSAGES`.
-    pub(crate) fn count_settlement(&self, settlement: &'static str, destination: &str) {
-        self.0.count_settlement(settlement, destination);
+    pub(crate) fn count_settlement(&self, settlement: &'static str, message: &Incoming<'_>) {
+        self.0.count_settlement(settlement, message);
     }
 }
 

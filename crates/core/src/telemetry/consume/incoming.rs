@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
@@ -79,6 +80,12 @@ impl<'a> Incoming<'a> {
             sent_at: delivery.sent_at(),
             native: delivery.native_dyn(),
         }
+    }
+
+    /// The name of the destination that is shown: the adapter's own where it gives one, else the one the message was sent to (ATTR-R-02).
+    pub(super) fn name(&self, settings: &Settings) -> Cow<'a, str> {
+        let native = self.native.and_then(|native| settings.guard.run(Foreign::Destination, || native.destination()));
+        native.flatten().filter(|name| !name.is_empty()).unwrap_or(Cow::Borrowed(self.destination))
     }
 
     /// The attributes of one message of a batch: on its link, or on the span where all share them (LINK-15).

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,8 +77,9 @@ impl Recorder {
         let engine = self.engine();
         let clock = engine.clock();
         let Relation { parent, links, without_span } = self.origins().relate(&Context::current(), message);
-        let seen_as = self.shared.places.of(message.destination);
-        let span = self.process_span(seen_as, message, clock, links, &parent);
+        let name = message.name(self.settings());
+        let seen_as = self.shared.places.of(message.destination, &name);
+        let span = self.process_span(seen_as, message, &name, clock, links, &parent);
         let context = match (&span, without_span) {
             (Some(span), _) => span.context.clone(),
             (None, Some(own)) => own,
@@ -93,6 +95,7 @@ impl Recorder {
         &self,
         seen_as: &SeenAs,
         message: &Incoming<'_>,
+        name: &str,
         clock: Clock,
         links: Vec<Link>,
         parent: &Context,
@@ -101,7 +104,7 @@ impl Recorder {
             return None;
         }
         let attributes = message.native_attributes(self.settings(), OperationType::Process);
-        let place = seen_as.place(Some(message.destination));
+        let place = seen_as.place(Some(name));
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             message.add_identity(self.settings(), set);
             message.add_body_size(self.settings(), set);
@@ -118,7 +121,7 @@ impl Recorder {
         let ambient = Context::current();
         let origins: Vec<Origin> = messages.iter().map(|message| self.origins().read(message)).collect();
         let parent = self.origins().merge_baggage(&ambient, &origins);
-        let seen_as = self.seen_as(messages);
+        let seen_as = self.all_seen_as(messages);
         let span = self.batch_span(OperationType::Process, messages, &origins, clock, &parent);
         let context = span.as_ref().map_or(&parent, |span| &span.context).clone();
         let members = messages.iter().zip(&origins);
@@ -147,7 +150,7 @@ impl Recorder {
             [] if !batch => self.empty_span(clock, ambient),
             _ => self.batch_span(OperationType::Receive, messages, &origins, clock, ambient),
         };
-        let prepared = self.seen_as(messages).receive();
+        let prepared = self.all_seen_as(messages).receive();
         self.count_all(messages, |messages, seen_as| {
             self.engine().metrics.consumed(messages, &seen_as.receive().counts);
         });
@@ -164,7 +167,7 @@ impl Recorder {
         clock: Clock,
         error: Option<&BrokerError>,
     ) {
-        let seen_as = self.seen_as(messages);
+        let seen_as = self.all_seen_as(messages);
         self.settle_operation(seen_as, settlement, clock, error, |prepared| {
             self.settle_span(seen_as, prepared, messages, batch, clock, parent)
         });
@@ -181,7 +184,7 @@ impl Recorder {
         error: Option<&BrokerError>,
     ) {
         let places = &self.shared.places;
-        let seen_as = destination.map_or(places.common(), |destination| places.of(destination));
+        let seen_as = destination.map_or(places.common(), |destination| places.of(destination, destination));
         self.settle_operation(seen_as, settlement, clock, error, |prepared| {
             let place = seen_as.place(destination);
             let particular = Particular { kind: SpanKind::Client, place, attributes, links: Vec::new(), clock };
@@ -216,14 +219,25 @@ impl Recorder {
     }
 
     /// Counts what became of a message; see `SETTLED_MESSAGES`.
-    pub(super) fn count_settlement(&self, settlement: &'static str, destination: &str) {
+    pub(super) fn count_settlement(&self, settlement: &'static str, message: &Incoming<'_>) {
         if self.engine().metrics.is_enabled() {
-            self.shared.places.of(destination).count_settlement(settlement);
+            self.seen_as(message).count_settlement(settlement);
         }
     }
 
-    fn seen_as(&self, messages: &[Incoming<'_>]) -> &SeenAs {
-        self.shared.places.of_all(messages.iter().map(|message| message.destination))
+    fn seen_as(&self, message: &Incoming<'_>) -> &SeenAs {
+        self.shared.places.of(message.destination, &message.name(self.settings()))
+    }
+
+    fn all_seen_as(&self, messages: &[Incoming<'_>]) -> &SeenAs {
+        self.shared.places.of_all(messages.iter().map(|message| self.seen_as(message)))
+    }
+
+    /// The name that all of the messages have (SPAN-18).
+    fn shared_name<'a>(&self, messages: &[Incoming<'a>]) -> Option<Cow<'a, str>> {
+        let (first, others) = messages.split_first()?;
+        let name = first.name(self.settings());
+        others.iter().all(|other| other.name(self.settings()) == name).then_some(name)
     }
 
     fn settle_span(
@@ -245,7 +259,8 @@ impl Recorder {
                 message.add_identity(self.settings(), set);
             }
         };
-        let place = shared_place(seen_as, messages);
+        let name = self.shared_name(messages);
+        let place = place(seen_as, messages, name.as_deref());
         let particular = Particular { kind: SpanKind::Client, place, attributes, links: Vec::new(), clock };
         prepared.start(particular, &mut late, parent)
     }
@@ -263,8 +278,9 @@ impl Recorder {
             message.add_body_size(self.settings(), set);
         };
         let links = origins.iter().filter_map(|origin| origin.link.clone()).map(link).collect();
-        let seen_as = self.shared.places.of(message.destination);
-        let place = seen_as.place(Some(message.destination));
+        let name = message.name(self.settings());
+        let seen_as = self.shared.places.of(message.destination, &name);
+        let place = seen_as.place(Some(&name));
         let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock };
         seen_as.receive().start(particular, &mut late, parent)
     }
@@ -288,8 +304,9 @@ impl Recorder {
         if !self.engine().has_sdk() {
             return None;
         }
-        let seen_as = self.seen_as(messages);
-        let place = shared_place(seen_as, messages);
+        let seen_as = self.all_seen_as(messages);
+        let name = self.shared_name(messages);
+        let place = place(seen_as, messages, name.as_deref());
         let mut attributes = vec![batch_count(messages)];
         let mut own: Vec<Vec<KeyValue>> =
             messages.iter().map(|message| message.attributes(self.settings(), operation)).collect();
@@ -297,13 +314,13 @@ impl Recorder {
         if place.name.is_none() {
             // Different destinations stand on the links, none on the span (ATTR-C-04, LINK-15).
             for (message, own) in messages.iter().zip(&mut own) {
-                let template = self.shared.places.of(message.destination).template();
+                let template = self.seen_as(message).template();
                 if let Some(template) = template.filter(|_| place.template.is_none()) {
                     own.retain(|attribute| attribute.key.as_str() != MESSAGING_DESTINATION_TEMPLATE);
                     own.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, constant(template)));
                 }
                 own.retain(|attribute| attribute.key.as_str() != MESSAGING_DESTINATION_NAME);
-                own.push(KeyValue::new(MESSAGING_DESTINATION_NAME, message.destination.to_owned()));
+                own.push(KeyValue::new(MESSAGING_DESTINATION_NAME, message.name(self.settings()).into_owned()));
             }
         }
         let links =
@@ -337,15 +354,15 @@ impl Recorder {
 
     /// Counts messages where they stand, of a batch as well (METR-04).
     fn count_all(&self, messages: &[Incoming<'_>], count: impl Fn(usize, &SeenAs)) {
-        let all = self.seen_as(messages);
-        let are_alike = |message: &Incoming<'_>| std::ptr::eq(self.shared.places.of(message.destination), all);
+        let all = self.all_seen_as(messages);
+        let are_alike = |message: &Incoming<'_>| std::ptr::eq(self.seen_as(message), all);
         if messages.is_empty() {
             return;
         }
         if messages.iter().all(are_alike) {
             return count(messages.len(), all);
         }
-        messages.iter().for_each(|message| count(1, self.shared.places.of(message.destination)));
+        messages.iter().for_each(|message| count(1, self.seen_as(message)));
     }
 
     /// Counts what arrives (METR-14, -15).
@@ -364,15 +381,9 @@ impl Recorder {
     }
 }
 
-/// The place of several messages: with the name they all have (SPAN-18).
-fn shared_place<'a>(seen_as: &'a SeenAs, messages: &[Incoming<'a>]) -> Place<'a> {
-    match messages.split_first() {
-        Some((first, others)) => {
-            let name = Some(first.destination);
-            seen_as.place(name.filter(|name| others.iter().all(|other| other.destination == *name)))
-        }
-        None => seen_as.of_no_message(),
-    }
+/// The place of several messages: with the name they all have, if there is one.
+fn place<'a>(seen_as: &'a SeenAs, messages: &[Incoming<'_>], name: Option<&'a str>) -> Place<'a> {
+    if messages.is_empty() { seen_as.of_no_message() } else { seen_as.place(name) }
 }
 
 fn batch_count(messages: &[Incoming<'_>]) -> KeyValue {
