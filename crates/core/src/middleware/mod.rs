@@ -23,5 +23,5 @@ pub(crate) use self::retry::DEFAULT_ATTEMPTS;
 pub use self::retry::{Backoff, Retry};
 pub(crate) use self::retry_later::{Postponed, RetryLater};
 pub use self::telemetry::TelemetryMiddleware;
-pub(crate) use self::telemetry::{Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with, target};
+pub(crate) use self::telemetry::{Overrides, SendSpan, Settler, outgoing, process_with, target};
 pub use self::timeout::Timeout;

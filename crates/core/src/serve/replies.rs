@@ -56,7 +56,7 @@ impl Replies {
     ) -> Outcome {
         // Where telemetry is ordinary middleware, its span has ended by now and is the parent all the same (SPAN-38).
         let inner = outcome.extension::<Settler>().and_then(|settler| settler.scope.clone());
-        let asked_for = outcome.surroundings().and_then(Scope::from_surroundings);
+        let asked_for = outcome.scope();
         let scope = inner.or(asked_for).or(scope);
         let context = scope.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
         let of_messages = scope.as_ref().map_or(&[][..], Scope::members);

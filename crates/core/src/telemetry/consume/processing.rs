@@ -11,7 +11,7 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
 use crate::message::Failure;
-use crate::telemetry::current::{CurrentBaggage, CurrentSpan, Scope};
+use crate::telemetry::current::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
 use crate::telemetry::engine::{Clock, Engine, ErrorReport};
 use crate::telemetry::operation::Operation;
 use crate::telemetry::prepared::Prepared;
@@ -91,10 +91,19 @@ impl Processing {
     /// ```
     #[must_use]
     pub fn scope(&self) -> &Scope {
-        self.unopened_scope().open()
+        self.make_scope().open()
     }
 
-    pub(crate) fn unopened_scope(&self) -> &Scope {
+    /// The scope, brought as far as this state at least; `None` where it is absent and may be.
+    pub(crate) fn scope_at(&self, state: ScopeState) -> Option<&Scope> {
+        match state {
+            ScopeState::Absent => self.scope.get(),
+            ScopeState::Closed => Some(self.make_scope()),
+            ScopeState::Open => Some(self.make_scope().open()),
+        }
+    }
+
+    fn make_scope(&self) -> &Scope {
         let made = || Scope::new(self.context.clone(), Some(Arc::clone(&self.engine)), self.members.clone());
         self.scope.get_or_init(made)
     }

@@ -288,7 +288,7 @@ impl CurrentBaggage for Scope {
 
 impl CurrentBaggage for Delivery {
     fn baggage_scope(&self) -> Cow<'_, Scope> {
-        Cow::Owned(self.telemetry_scope())
+        Cow::Owned(self.open_scope())
     }
 }
 

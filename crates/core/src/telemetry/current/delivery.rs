@@ -1,27 +1,43 @@
 use super::scope::Scope;
-use crate::message::Delivery;
+use super::scope_state::ScopeState;
+use crate::message::{Delivery, Outcome};
 use crate::telemetry::engine::Engine;
 
 impl Delivery {
-    /// The scope for a handler or a middleware, in whose hands the baggage may change.
-    pub(crate) fn telemetry_scope(&self) -> Scope {
-        let scope = self.unopened_scope().unwrap_or_else(Scope::detached);
-        scope.open();
-        scope
+    /// The scope, brought as far as this state at least; `None` where it is absent and may be, and without telemetry.
+    pub(crate) fn scope_at(&self, state: ScopeState) -> Option<Scope> {
+        let known = self.surroundings().get().and_then(Scope::from_surroundings);
+        let scope = match state {
+            ScopeState::Absent => known,
+            ScopeState::Closed | ScopeState::Open => known.or_else(|| self.make_scope()),
+        }?;
+        if state == ScopeState::Open {
+            scope.open();
+        }
+        Some(scope)
     }
 
-    /// The scope, made here where the engine needed none; nothing without telemetry. Copies of the delivery made from now on share it.
-    pub(crate) fn unopened_scope(&self) -> Option<Scope> {
-        self.made_scope().or_else(|| {
-            let engine = Engine::from_any(self.runtime()?.telemetry.as_ref()?)?;
-            let made = self.surroundings().get_or_init(|| Scope::of_current(engine).to_surroundings());
-            Scope::from_surroundings(made)
-        })
+    /// The scope for code of the user; without telemetry one that belongs to no message.
+    pub(crate) fn open_scope(&self) -> Scope {
+        self.scope_at(ScopeState::Open).unwrap_or_else(|| Scope::detached().open().clone())
     }
 
-    /// The scope as far as there is one.
-    pub(crate) fn made_scope(&self) -> Option<Scope> {
-        Scope::from_surroundings(self.surroundings().get()?)
+    /// Makes the scope where the process span needed none. Copies of the delivery made from now on share it.
+    fn make_scope(&self) -> Option<Scope> {
+        let engine = Engine::from_any(self.runtime()?.telemetry.as_ref()?)?;
+        let made = self.surroundings().get_or_init(|| Scope::of_current(engine).to_surroundings());
+        Scope::from_surroundings(made)
+    }
+
+    pub(crate) fn set_scope(&mut self, scope: &Scope) {
+        self.set_surroundings(scope.to_surroundings());
+    }
+}
+
+impl Outcome {
+    /// The scope that was made while the message was handled.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        self.surroundings().and_then(Scope::from_surroundings)
     }
 
     pub(crate) fn set_scope(&mut self, scope: &Scope) {

@@ -34,8 +34,8 @@ pub struct Scope {
 
 struct Inner {
     context: Context,
-    /// The context with a list of changes in it, once somebody may change the baggage: see [`Scope::open`].
-    opened: OnceLock<Context>,
+    /// The context with a list of changes in it, once the scope is open: see [`ScopeState`](super::scope_state::ScopeState).
+    with_changes: OnceLock<Context>,
     engine: Option<Arc<Engine>>,
     members: Vec<Scope>,
 }
@@ -55,7 +55,7 @@ impl Scope {
     }
 
     pub(crate) fn new(context: Context, engine: Option<Arc<Engine>>, members: Vec<Self>) -> Self {
-        Self { inner: Arc::new(Inner { context, opened: OnceLock::new(), engine, members }) }
+        Self { inner: Arc::new(Inner { context, with_changes: OnceLock::new(), engine, members }) }
     }
 
     /// A scope of what is current, for a message whose process span records nothing. Where changes to baggage are current, they are its own.
@@ -63,23 +63,22 @@ impl Scope {
         let current = Context::current();
         let scope = Self::new(current.clone(), Some(engine), Vec::new());
         if current.get::<Changes>().is_some() {
-            scope.inner.opened.get_or_init(|| current);
+            scope.inner.with_changes.get_or_init(|| current);
         }
         scope
     }
 
-    pub(crate) fn to_surroundings(&self) -> Surroundings {
+    pub(super) fn to_surroundings(&self) -> Surroundings {
         Arc::clone(&self.inner) as Surroundings
     }
 
-    pub(crate) fn from_surroundings(surroundings: &Surroundings) -> Option<Self> {
+    pub(super) fn from_surroundings(surroundings: &Surroundings) -> Option<Self> {
         Arc::clone(surroundings).downcast().ok().map(|inner| Self { inner })
     }
 
-    /// Makes room for changes to the baggage. To be called before a handler or a middleware gets the scope into its hands, and before
-    /// its context becomes current: most handlers never ask, and pay nothing.
+    /// Makes room for changes to the baggage.
     pub(crate) fn open(&self) -> &Self {
-        self.inner.opened.get_or_init(|| self.inner.context.with_value(Changes::default()));
+        self.inner.with_changes.get_or_init(|| self.inner.context.with_value(Changes::default()));
         self
     }
 
@@ -98,11 +97,11 @@ impl Scope {
     /// ```
     #[must_use]
     pub fn context(&self) -> &Context {
-        self.inner.opened.get().unwrap_or(&self.inner.context)
+        self.inner.with_changes.get().unwrap_or(&self.inner.context)
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.inner.opened.get().is_some()
+        self.inner.with_changes.get().is_some()
     }
 
     /// Returns the scopes of the messages of a batch, in message order; empty for a single message.

@@ -182,6 +182,6 @@ impl CurrentSpan for Scope {
 
 impl CurrentSpan for Delivery {
     fn scope(&self) -> Cow<'_, Scope> {
-        Cow::Owned(self.telemetry_scope())
+        Cow::Owned(self.open_scope())
     }
 }
