@@ -53,7 +53,7 @@ impl Poller {
         if self.collected.len() >= HAND_OVER {
             self.hand_over();
         }
-        let most = self.most_held();
+        let most = self.orders.most_held();
         if held < most {
             return;
         }
@@ -134,12 +134,6 @@ impl Poller {
             );
         }
         (partition, held)
-    }
-
-    /// The most messages of one partition that are held; a batch must fit.
-    pub(super) fn most_held(&self) -> usize {
-        let settings = &self.shared.settings;
-        settings.prefetch.max(settings.batch.map_or(0, |policy| policy.max_messages))
     }
 
     fn lane_of(&self, partition: &Partition, key: Option<&[u8]>) -> Option<u32> {

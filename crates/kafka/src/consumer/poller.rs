@@ -46,7 +46,7 @@ pub(super) type HandOver = Result<Burst, BrokerError>;
 /// out as long as not too many of their partition are held.
 pub(super) struct Poller {
     pub(super) shared: Arc<Shared>,
-    orders: Arc<Orders>,
+    pub(super) orders: Arc<Orders>,
     messages: mpsc::UnboundedSender<HandOver>,
     /// Messages that are handed over with the next ones, before this thread waits for anything.
     pub(super) collected: Burst,
@@ -280,7 +280,7 @@ impl Poller {
     }
 
     fn resume(&mut self, consumer: &BaseConsumer<Context>) {
-        let most = self.most_held();
+        let most = self.orders.most_held();
         self.paused.retain(|partition| {
             if partition.held() > most / 2 && partition.is_owned() {
                 return true;

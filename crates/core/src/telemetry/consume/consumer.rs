@@ -11,7 +11,7 @@ use super::receiving::Receiving;
 use super::recorder::Recorder;
 use super::settling::Settling;
 use crate::broker::{BrokerError, Observe};
-use crate::message::{Headers, Settlement, Source};
+use crate::message::{Settlement, Source};
 use crate::telemetry::choices::{ParentMode, Trust};
 use crate::telemetry::engine::{Clock, Engine};
 
@@ -77,8 +77,8 @@ impl Consumer {
     }
 
     /// Whether a message is handled as without telemetry: nothing is recorded, and its headers say nothing.
-    pub(crate) fn passes_through(&self, headers: &Headers) -> bool {
-        headers.is_empty() && !self.0.engine().is_recording()
+    pub(crate) fn passes_through(&self, has_headers: bool) -> bool {
+        !has_headers && !self.0.engine().is_recording()
     }
 
     /// Starts processing a single message: its span, with the message's context as parent and link, and its baggage current.
