@@ -40,7 +40,7 @@ pub struct Incoming<'a> {
     pub body_size: usize,
     /// When the broker took the message.
     pub sent_at: Option<SystemTime>,
-    /// Further attributes of this single message.
+    /// What only the adapter knows: further attributes of this single message, and the name to show for its destination.
     pub native: Option<&'a dyn Native>,
 }
 
