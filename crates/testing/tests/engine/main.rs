@@ -26,6 +26,7 @@ mod limits;
 mod metrics;
 mod middleware;
 mod names;
+mod native_names;
 mod no_sdk;
 mod once;
 mod parents;
