@@ -7,7 +7,7 @@ use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind};
-use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
+use throughline_core::message::{Destination, Envelope, Receipt, System};
 use throughline_core::propagation::Carrier;
 
 use crate::alone::Alone;
@@ -17,6 +17,7 @@ use crate::destination::Route;
 use crate::error;
 use crate::names::is_topic;
 use crate::producer::{Record, Report, Unsent};
+use crate::properties::RecordProperties;
 use crate::semconv::{CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, partition_attribute, tombstone_attribute};
 use crate::subscription::RETRY_WAIT;
 use crate::thread;
@@ -103,20 +104,12 @@ impl Publish for KafkaPublisher {
         Arc::clone(&self.connection.system)
     }
 
-    fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        let partition = Route::of(destination).partition;
-        let target = Target::of(destination);
-        match partition {
-            Some(partition) => target.with_attribute(partition_attribute(partition)),
-            None => target,
-        }
-    }
-
     fn check(&self, destination: &Destination) -> Result<(), PublishError> {
         if is_topic(destination.name()) { Ok(()) } else { Err(error::invalid_topic(destination.name())) }
     }
 
     fn attributes(&self, envelope: &Envelope, attributes: &mut Vec<KeyValue>) {
+        attributes.extend(RecordProperties::of(envelope).partition.map(partition_attribute));
         if self.connection.records_keys {
             attributes.extend(envelope.key().and_then(|key| key_attribute(key)));
         }
@@ -203,7 +196,7 @@ async fn publish_again(alone: &Alone, refused: Vec<Refused>, results: &mut [Resu
 }
 
 pub(crate) fn report_of(envelope: &Envelope) -> Arc<Report> {
-    Report::new(Route::of(envelope.destination()).partition.is_some())
+    Report::new(RecordProperties::of(envelope).partition.is_some())
 }
 
 /// Makes the client's form of a message, which lends all but the headers.
@@ -212,17 +205,17 @@ pub(crate) fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result
     if !is_topic(topic) {
         return Err(error::invalid_topic(topic));
     }
-    let route = Route::of(envelope.destination());
-    if route.partition.is_some_and(|partition| partition < 0) {
+    let properties = RecordProperties::of(envelope);
+    if properties.partition.is_some_and(|partition| partition < 0) {
         // To the client, -1 says that there is no partition.
         return Err(error::publish(&KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), topic));
     }
     let record = Record {
         topic,
-        partition: route.partition,
+        partition: properties.partition,
         payload: envelope.has_payload().then(|| envelope.payload().as_ref()),
         key: envelope.key().map(AsRef::as_ref),
-        timestamp: route.timestamp,
+        timestamp: properties.timestamp,
         headers: headers(envelope),
         delivery_opaque: Arc::clone(report),
     };

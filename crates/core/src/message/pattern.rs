@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Destination;
+
 /// Holds the signs a broker uses in subscription patterns.
 ///
 /// # Examples
@@ -56,6 +58,8 @@ impl Wildcards {
 /// ```
 #[derive(Clone, Eq, PartialEq)]
 pub struct Pattern {
+    /// What the names are within, such as an exchange.
+    namespace: Option<Arc<str>>,
     text: Arc<str>,
     wildcards: Option<Wildcards>,
 }
@@ -70,7 +74,7 @@ impl Pattern {
     /// ```
     #[must_use]
     pub fn exact(name: impl Into<Arc<str>>) -> Self {
-        Self { text: name.into(), wildcards: None }
+        Self { namespace: None, text: name.into(), wildcards: None }
     }
 
     /// Creates a pattern from a text with wildcards.
@@ -88,7 +92,39 @@ impl Pattern {
         let has_wildcard = text
             .split(wildcards.separator)
             .any(|token| token == wildcards.one || token == wildcards.rest || is_placeholder(token));
-        Self { text, wildcards: has_wildcard.then_some(wildcards) }
+        Self { namespace: None, text, wildcards: has_wildcard.then_some(wildcards) }
+    }
+
+    /// Restricts the pattern to names [within](Destination::within) something: these keys of this exchange.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Destination;
+    /// use throughline_core::broker::{Pattern, Wildcards};
+    ///
+    /// let signs = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+    /// let placed = Pattern::new("placed.*", signs).within("orders");
+    /// assert!(placed.takes(&Destination::new("placed.eu").within("orders")));
+    /// assert!(!placed.takes(&Destination::new("placed.eu").within("bills")));
+    /// assert!(!placed.takes(&Destination::new("placed.eu")));
+    /// ```
+    #[must_use]
+    pub fn within(mut self, namespace: impl Into<Arc<str>>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Returns what the names are within; `None` where they stand alone.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// Tells whether a message to that destination matches.
+    #[must_use]
+    pub fn takes(&self, destination: &Destination) -> bool {
+        self.namespace() == destination.namespace() && self.matches(destination.name())
     }
 
     /// Returns the text of the pattern.
@@ -145,10 +181,10 @@ impl Pattern {
     /// ```
     #[must_use]
     pub fn prefixed(&self, prefix: &str) -> Self {
-        Self { text: format!("{prefix}{}", self.text).into(), wildcards: self.wildcards }
+        Self { text: format!("{prefix}{}", self.text).into(), ..self.clone() }
     }
 
-    /// Tells whether a name matches.
+    /// Tells whether a name matches, whatever it is within; see [`takes`](Self::takes).
     ///
     /// # Examples
     ///
@@ -194,12 +230,15 @@ fn is_placeholder(token: &str) -> bool {
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+        write!(f, "{:?}", self.to_string())
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}:")?;
+        }
         f.write_str(&self.text)
     }
 }

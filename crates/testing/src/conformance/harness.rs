@@ -99,6 +99,12 @@ pub trait Harness: Send + Sync + Sized + 'static {
         Wildcard { pattern: format!("{destination}.*"), name: format!("{destination}.42") }
     }
 
+    /// Returns how telemetry names a destination, or a pattern, when a message of it is received: on brokers that add to what was
+    /// published to, such as the queue a message lay in. The default is the same name.
+    fn arrives_as(&self, destination: &str) -> String {
+        destination.to_owned()
+    }
+
     /// Returns a message that the broker refuses to take, if there is one.
     fn refusal(&self) -> Option<Refusal> {
         None
