@@ -5,7 +5,7 @@ use throughline_core::broker::{BrokerError, Observe, Received, RetryRoute, Subsc
 use throughline_core::message::{Source, System};
 use tokio::time::Instant;
 
-use crate::broker::Connection;
+use crate::connection::Connection;
 use crate::consumer::ConsumerHandle;
 use crate::semconv::SYSTEM;
 use crate::subscription::Topic;

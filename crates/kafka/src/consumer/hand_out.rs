@@ -13,7 +13,7 @@ use super::context::Context;
 use super::partition::{Beginning, HandedOut, Partition};
 use super::poller::Poller;
 use super::watermarks;
-use crate::record::to_delivery;
+use crate::delivery::to_delivery;
 use crate::subscription::{Commit, Order, WaitsOn};
 
 /// How long the thread waits for room in a partition before it pauses it: a pause makes the client fetch again what it holds.

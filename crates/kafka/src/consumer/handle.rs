@@ -13,8 +13,8 @@ use super::orders::{Orders, Task};
 use super::poller::{HandOver, Poller};
 use super::shared::Shared;
 use super::{report, settings};
-use crate::broker::Connection;
-use crate::record::Reading;
+use crate::connection::Connection;
+use crate::delivery::Reading;
 use crate::subscription::Topic;
 use crate::{error, thread};
 

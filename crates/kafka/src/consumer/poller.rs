@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::{start, watermarks};
 use crate::config::unusable;
 use crate::error;
-use crate::record::Reading;
+use crate::delivery::Reading;
 use crate::subscription::Commit;
 
 /// How long a poll waits for a message. It also bounds how late an order is followed and a commit begins.

@@ -12,7 +12,7 @@ use super::ids::TakenId;
 use super::publisher::{Singly, TransactionPublisher};
 use super::settings;
 use super::units::{Step, Units};
-use crate::broker::Connection;
+use crate::connection::Connection;
 use crate::consumer::ConsumerHandle;
 use crate::error;
 use crate::publisher::KafkaPublisher;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::settle::UnitHandle;
 use super::units;
 use crate::consumer::Partition;
-use crate::record::NativeRecord;
+use crate::delivery::NativeRecord;
 
 /// Is a message that waits to be handed out, or is kept until its transaction is committed. Dropped, it is given up.
 pub(super) struct Held {
