@@ -9,10 +9,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::burst::Burst;
+use super::hand_out::HandOver;
 use super::orders::{Orders, Task};
-use super::poller::{HandOver, Poller};
+use super::poller::Poller;
+use super::settings;
 use super::shared::Shared;
-use super::{report, settings};
 use crate::connection::Connection;
 use crate::delivery::Reading;
 use crate::subscription::Topic;
@@ -73,8 +74,7 @@ impl ConsumerHandle {
     }
 
     pub(crate) fn observe(&self, observer: Arc<dyn Observe>) {
-        report::measure_lag(&self.shared, &*observer);
-        self.shared.set_observer(observer);
+        self.shared.observe(observer);
     }
 
     /// Waits for the next message. One that was withdrawn meanwhile is known to be so before its handler begins. Cancel safe.
