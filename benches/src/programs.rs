@@ -6,6 +6,7 @@ use std::fmt;
 
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
 use throughline_core::telemetry::Instrumentation;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::pipeline::Dropping;
 use crate::report::Row;
@@ -111,6 +112,11 @@ fn rates(rounds: &[Round]) -> Vec<f64> {
 
 fn processor(rounds: &[Round]) -> Option<Vec<f64>> {
     rounds.iter().map(|round| round.processor).collect()
+}
+
+/// Server and programs share two cores.
+pub(crate) fn runtime() -> Result<Runtime, Box<dyn Error>> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 /// Spans leave while messages are handled, as in a service: the processor has the settings of the SDK.
