@@ -4,12 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
 use opentelemetry::KeyValue;
+use opentelemetry::propagation::Extractor;
 use rdkafka::Timestamp as NativeTimestamp;
 use rdkafka::message::Message;
-use throughline_core::message::{Delivery, Headers, Native, OperationType};
+use throughline_core::message::{Delivery, Native, NativeHeaders, OperationType};
 
-use crate::carrier::{self, RecordHeaders};
-use crate::raw_headers::{self, RawHeader};
+use crate::carrier::RecordHeaders;
+use crate::copied_headers::CopiedHeaders;
+use crate::raw_headers;
 use crate::semconv::{
     CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, offset_attribute, partition_attribute, tombstone_attribute,
 };
@@ -36,6 +38,7 @@ pub struct NativeRecord {
     pub(crate) offset: i64,
     pub(crate) timestamp: NativeTimestamp,
     pub(crate) key: Option<Bytes>,
+    pub(crate) headers: CopiedHeaders,
     pub(crate) is_tombstone: bool,
     /// Whether the key may be an attribute (ATTR-C-23).
     pub(crate) records_key: bool,
@@ -58,6 +61,7 @@ impl NativeRecord {
             offset,
             timestamp: NativeTimestamp::NotAvailable,
             key: None,
+            headers: CopiedHeaders::default(),
             is_tombstone: false,
             records_key: true,
         }
@@ -149,6 +153,10 @@ impl Native for NativeRecord {
         push_attributes(operation, self.partition, self.offset, key, self.is_tombstone, attributes);
     }
 
+    fn headers(&self) -> Option<&dyn NativeHeaders> {
+        (!self.headers.is_empty()).then_some(&self.headers as &dyn NativeHeaders)
+    }
+
     fn position(&self) -> Option<String> {
         Some(format!("topic {}, partition {}, offset {}", self.topic, self.partition, self.offset))
     }
@@ -205,11 +213,8 @@ where
 /// makes and another one frees costs both of them a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
-    /// Of each record its key, its value, the values of its headers and their names.
+    /// Of each record its key, its value and its headers.
     bytes: Cursor<Vec<u8>>,
-    /// The lengths of the name and the value of each header, and how many of them are taken.
-    headers: Vec<(usize, Option<usize>)>,
-    taken: usize,
 }
 
 /// Is what there is to know of a record beside its bytes.
@@ -221,6 +226,7 @@ pub(crate) struct CopiedRecord {
     /// The lengths of the key and the value, where they are not null.
     key: Option<usize>,
     value: Option<usize>,
+    /// The length of all headers.
     headers: usize,
 }
 
@@ -234,7 +240,7 @@ impl Copies {
     /// Has room for as much as others had.
     pub(crate) fn like(others: &Self) -> Self {
         let bytes = Vec::with_capacity(others.bytes.get_ref().len());
-        Self { bytes: Cursor::new(bytes), headers: Vec::with_capacity(others.headers.len()), taken: 0 }
+        Self { bytes: Cursor::new(bytes) }
     }
 
     /// Copies a record behind the others.
@@ -245,15 +251,12 @@ impl Copies {
     {
         let bytes = self.bytes.get_mut();
         let (key, value) = (message.key(), message.payload());
-        let headers = message.headers().map(RecordHeaders::to_borrowed);
-        let headers = || headers.into_iter().flat_map(raw_headers::iter);
-        for part in key.into_iter().chain(value).chain(headers().filter_map(|header| header.value)) {
+        for part in key.into_iter().chain(value) {
             bytes.extend_from_slice(part);
         }
-        let before = self.headers.len();
-        for RawHeader { name, value } in headers() {
-            bytes.extend_from_slice(name.to_bytes());
-            self.headers.push((name.count_bytes(), value.map(<[u8]>::len)));
+        let before = bytes.len();
+        for header in message.headers().map(RecordHeaders::to_borrowed).into_iter().flat_map(raw_headers::iter) {
+            CopiedHeaders::write(bytes, &header);
         }
         CopiedRecord {
             partition: message.partition(),
@@ -261,28 +264,18 @@ impl Copies {
             timestamp: message.timestamp(),
             key: key.map(<[u8]>::len),
             value: value.map(<[u8]>::len),
-            headers: self.headers.len() - before,
+            headers: bytes.len() - before,
         }
     }
 
-    /// Turns the next record into a delivery: key, value and header values are slices of one buffer.
+    /// Turns the next record into a delivery: key, value and headers are slices of one buffer.
     pub(crate) fn next(&mut self, record: &CopiedRecord, topic: &Arc<str>, reading: &Reading) -> Delivery {
-        let lengths = self.headers.get(self.taken..self.taken + record.headers).unwrap_or_default();
-        self.taken += record.headers;
-        let values: usize = lengths.iter().filter_map(|(_, value)| *value).sum();
-        let own = record.key.unwrap_or_default() + record.value.unwrap_or_default() + values;
+        let own = record.key.unwrap_or_default() + record.value.unwrap_or_default() + record.headers;
         // Longer than what is left it never is: the lengths are those of the parts.
         let mut rest = self.bytes.copy_to_bytes(own);
         let key = record.key.map(|length| rest.split_to(length));
         let payload = record.value.map(|length| rest.split_to(length));
-        let mut names = self.bytes.chunk();
-        let parts = lengths.iter().map(|(name, value)| {
-            let (name, others) = names.split_at(*name);
-            names = others;
-            (name, value.map(|length| rest.split_to(length)))
-        });
-        let headers = carrier::read(lengths.len(), parts);
-        self.bytes.advance(lengths.iter().map(|(name, _)| *name).sum());
+        let headers = CopiedHeaders::new(rest);
 
         let is_tombstone = payload.is_none();
         let mut delivery = Delivery::new(Arc::clone(topic), payload.unwrap_or_default());
@@ -290,7 +283,7 @@ impl Copies {
             delivery = delivery.with_key(key.clone());
         }
         if !headers.is_empty() {
-            delivery = with_headers(delivery, headers, &reading.replies);
+            delivery = with_properties(delivery, &headers, &reading.replies);
         }
         if is_tombstone {
             delivery = delivery.without_payload();
@@ -304,17 +297,17 @@ impl Copies {
             offset: record.offset,
             timestamp: record.timestamp,
             key,
+            headers,
             is_tombstone,
             records_key: reading.records_keys,
         }))
     }
 }
 
-fn with_headers(mut delivery: Delivery, headers: Headers, replies: &ReplyTopics) -> Delivery {
-    let text = |name| headers.get_last(name).filter(|value| !value.is_empty());
+fn with_properties(mut delivery: Delivery, headers: &CopiedHeaders, replies: &ReplyTopics) -> Delivery {
+    let text = |name| headers.get(name);
     let (id, correlation_id) = (text(MESSAGE_ID).map(Arc::<str>::from), text(CORRELATION_ID).map(Arc::<str>::from));
     let reply_to = text(REPLY_TO).and_then(|asked| replies.destination(asked, delivery.destination()));
-    delivery = delivery.with_headers(headers);
     if let Some(id) = id {
         delivery = delivery.with_id(id);
     }

@@ -45,6 +45,7 @@ mod config;
 mod connection;
 mod consumer;
 mod context;
+mod copied_headers;
 mod delivery;
 mod destination;
 mod error;

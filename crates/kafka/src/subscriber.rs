@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, Observe, Received, RetryRoute, Subscriber, Subscription};
+use throughline_core::broker::{BrokerError, Received, Reception, RetryRoute, Subscriber, Subscription};
 use throughline_core::message::{Source, System};
 use tokio::time::Instant;
 
@@ -88,8 +88,8 @@ impl Subscriber for KafkaSubscriber {
         self.concurrency
     }
 
-    fn observe(&mut self, observer: Arc<dyn Observe>) {
-        self.consumer.observe(observer);
+    fn prepare(&mut self, reception: Reception) {
+        self.consumer.prepare(&reception);
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {

@@ -124,7 +124,7 @@ pub(crate) fn first<'a>(headers: &'a HeaderMap, key: &str) -> Option<&'a str> {
     values(headers, key).next()
 }
 
-fn all<'a>(headers: &'a HeaderMap, key: &str) -> Option<Vec<&'a str>> {
+pub(crate) fn all<'a>(headers: &'a HeaderMap, key: &str) -> Option<Vec<&'a str>> {
     let found: Vec<&str> = values(headers, key).collect();
     (!found.is_empty()).then_some(found)
 }

@@ -1,10 +1,12 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use async_nats::HeaderMap;
 use opentelemetry::KeyValue;
-use throughline_core::message::{Delivery, Native, OperationType};
+use opentelemetry::propagation::Extractor;
+use throughline_core::message::{Delivery, Headers, Native, NativeHeaders, OperationType};
 
-use crate::carrier::to_headers;
+use crate::carrier::{all, first, to_headers};
 use crate::forwarded;
 use crate::protocol::is_of_server;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
@@ -124,9 +126,44 @@ impl Native for NativeMessage {
         }
     }
 
+    fn headers(&self) -> Option<&dyn NativeHeaders> {
+        let has_headers = self.message.as_ref()?.headers.as_ref().is_some_and(|headers| !headers.is_empty());
+        has_headers.then_some(self as &dyn NativeHeaders)
+    }
+
     fn position(&self) -> Option<String> {
         let StreamPosition { stream, stream_sequence, .. } = self.position.as_ref()?;
         Some(format!("stream {stream}, sequence {stream_sequence}"))
+    }
+}
+
+impl NativeHeaders for NativeMessage {
+    fn as_extractor(&self) -> &dyn Extractor {
+        self
+    }
+
+    fn to_headers(&self) -> Headers {
+        self.map().map(to_headers).unwrap_or_default()
+    }
+}
+
+impl NativeMessage {
+    fn map(&self) -> Option<&HeaderMap> {
+        self.message.as_ref()?.headers.as_ref()
+    }
+}
+
+impl Extractor for NativeMessage {
+    fn get(&self, key: &str) -> Option<&str> {
+        first(self.map()?, key)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.map().map(|map| map.iter().map(|(name, _)| name.as_ref()).collect()).unwrap_or_default()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        all(self.map()?, key)
     }
 }
 
@@ -299,10 +336,8 @@ pub(crate) fn from_stream(
 fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
     let mut delivery = Delivery::new(last.of(message), message.payload.clone());
     if let Some(native) = &message.headers {
-        let headers = to_headers(native);
-        let id = headers.get(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()).map(Arc::<str>::from);
-        let correlation_id = headers.get(CORRELATION_ID).filter(|id| !id.is_empty()).map(Arc::<str>::from);
-        delivery = delivery.with_headers(headers);
+        let id = first(native, MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()).map(Arc::<str>::from);
+        let correlation_id = first(native, CORRELATION_ID).map(Arc::<str>::from);
         if let Some(id) = id {
             delivery = delivery.with_id(id);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::Message;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use throughline_core::broker::{BrokerError, Observe, Pattern, Received, Subscriber, Subscription};
+use throughline_core::broker::{BrokerError, Pattern, Received, Reception, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -145,8 +145,8 @@ impl Subscriber for CoreSubscriber {
         Arc::clone(&self.source)
     }
 
-    fn observe(&mut self, observer: Arc<dyn Observe>) {
-        self.losses.observe(&self.source, observer);
+    fn prepare(&mut self, reception: Reception) {
+        self.losses.observe(&self.source, Arc::clone(reception.observer()));
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {

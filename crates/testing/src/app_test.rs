@@ -226,7 +226,7 @@ impl AppTest {
     /// ```
     pub async fn next<T: Decode>(&self, destination: &str) -> T {
         let delivery = self.next_delivery(destination).await;
-        match T::decode(delivery.payload()) {
+        match T::decode(&delivery) {
             Ok(body) => body,
             Err(error) => panic!("the message to `{destination}` is not what the test expects: {}", chain(&error)),
         }

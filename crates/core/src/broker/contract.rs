@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{BrokerError, Observe, Publish, RetryRoute, Routes, Subscription};
+use super::{BrokerError, Publish, Reception, RetryRoute, Routes, Subscription};
 use crate::message::{Delivery, Settlement, Source};
 
 /// Is a connection to a message broker.
@@ -82,9 +82,10 @@ pub trait Subscriber: Send {
         1
     }
 
-    /// Learns, before the first message is asked for, whom to tell what it does by itself. The default tells nobody.
-    fn observe(&mut self, observer: Arc<dyn Observe>) {
-        let _ = observer;
+    /// Learns, before the first message is asked for, whom to tell what it does by itself, and how many messages are handled at the same
+    /// time. The default tells nobody and holds ready what it holds.
+    fn prepare(&mut self, reception: Reception) {
+        let _ = reception;
     }
 
     /// Waits for the next message. Reconnects are the adapter's business and not visible here.

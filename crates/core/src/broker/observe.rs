@@ -8,7 +8,7 @@ use super::BrokerError;
 
 /// Hears what an adapter does by itself, so that it is in the telemetry of the app. The framework implements it.
 ///
-/// An adapter gets one for each subscription with [`Subscriber::observe`](super::Subscriber::observe).
+/// An adapter gets one for each subscription with [`Subscriber::prepare`](super::Subscriber::prepare).
 pub trait Observe: Send + Sync + 'static {
     /// Returns what makes the adapter's own metrics; `None` where nobody measures.
     fn meter(&self) -> Option<Meter>;

@@ -1,8 +1,8 @@
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Body, Decode, DecodeError, Encode, EncodeError};
+use crate::message::Delivery;
 
 /// Is a JSON body: as an argument of a handler it is decoded, as a return value or in a publish it is encoded.
 ///
@@ -33,7 +33,7 @@ impl<T: Serialize> Encode for Json<T> {
 }
 
 impl<T: DeserializeOwned> Decode for Json<T> {
-    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
-        serde_json::from_slice(body).map(Self).map_err(|error| DecodeError::new("JSON", error))
+    fn decode(message: &Delivery) -> Result<Self, DecodeError> {
+        serde_json::from_slice(message.payload()).map(Self).map_err(|error| DecodeError::new("JSON", error))
     }
 }

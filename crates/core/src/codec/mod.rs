@@ -3,7 +3,9 @@
 mod into_outcome;
 #[cfg(feature = "json")]
 mod json;
+mod reply;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -12,7 +14,8 @@ use bytes::Bytes;
 pub use self::into_outcome::IntoOutcome;
 #[cfg(feature = "json")]
 pub use self::json::Json;
-use crate::message::{BoxError, Destination, Envelope};
+pub use self::reply::Reply;
+use crate::message::{BoxError, Delivery, Destination, Envelope, Headers};
 
 /// Is an encoded body with its media type.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,6 +27,10 @@ pub struct Body {
     pub content_type: Option<&'static str>,
     /// Whether there is no body at all; see [`absent`](Self::absent).
     pub is_absent: bool,
+    /// The key of the message, where the value knows it.
+    pub key: Option<Bytes>,
+    /// Headers that belong to the body, such as those of an event in binary mode.
+    pub headers: Headers,
 }
 
 impl Body {
@@ -37,7 +44,7 @@ impl Body {
     /// ```
     #[must_use]
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), content_type: None, is_absent: false }
+        Self { bytes: bytes.into(), ..Self::default() }
     }
 
     /// Says that the message has no body, which some brokers tell from an empty one; see
@@ -57,8 +64,8 @@ impl Body {
     /// }
     /// ```
     #[must_use]
-    pub const fn absent() -> Self {
-        Self { bytes: Bytes::new(), content_type: None, is_absent: true }
+    pub fn absent() -> Self {
+        Self { is_absent: true, ..Self::default() }
     }
 
     /// Sets the media type.
@@ -74,12 +81,43 @@ impl Body {
         self
     }
 
+    /// Sets the key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::codec::Body::new("x").with_key("42").key.is_some());
+    /// ```
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets a header, in place of those with its name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let body = throughline_core::codec::Body::new("{}").with_header("ce_type", "order.placed");
+    /// assert_eq!(body.headers.get("ce_type"), Some("order.placed"));
+    /// ```
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
     #[inline]
     pub(crate) fn into_envelope(self, destination: impl Into<Destination>) -> Envelope {
         let mut envelope = Envelope::new(destination, self.bytes);
         if let Some(content_type) = self.content_type {
             envelope = envelope.with_content_type(content_type);
         }
+        if let Some(key) = self.key {
+            envelope = envelope.with_key(key);
+        }
+        *envelope.headers_mut() = self.headers;
         if self.is_absent { envelope.without_payload() } else { envelope }
     }
 }
@@ -114,14 +152,33 @@ pub trait Encode {
     fn encode(self) -> Result<Body, EncodeError>;
 }
 
-/// Makes a value from the body of a message.
+/// Makes a value from a message: its body, and what the headers and the destination say about it.
 ///
 /// # Examples
 ///
+/// A codec that decides by the content type:
+///
 /// ```
-/// use bytes::Bytes;
-/// use throughline_core::codec::Decode;
-/// assert_eq!(String::decode(&Bytes::from("hello")).unwrap(), "hello");
+/// use throughline_core::codec::{Decode, DecodeError};
+/// use throughline_core::{Delivery, Envelope};
+///
+/// struct Amount(u64);
+///
+/// impl Decode for Amount {
+///     fn decode(message: &Delivery) -> Result<Self, DecodeError> {
+///         let text = String::decode(message)?;
+///         let digits = match message.content_type() {
+///             Some("application/json") => text.trim_matches('"').to_owned(),
+///             _ => text,
+///         };
+///         digits.parse().map(Self).map_err(|error| DecodeError::new("an amount", error))
+///     }
+/// }
+///
+/// let plain = Delivery::new("amounts", "7");
+/// let json = Envelope::new("amounts", "\"7\"").with_content_type("application/json");
+/// let json = Delivery::from_envelope(json, None, None);
+/// assert!(matches!((Amount::decode(&plain), Amount::decode(&json)), (Ok(Amount(7)), Ok(Amount(7)))));
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read from the body of a message",
@@ -130,7 +187,7 @@ pub trait Encode {
     note = "an argument of a handler may also be `Headers`, `State<T>`, `ProcessSpan`, `Baggage`, `Publisher`, `Batch<T>`, `Delivery`, or a type of yours that implements `FromDelivery`"
 )]
 pub trait Decode: Sized {
-    /// Decodes a body.
+    /// Decodes a message.
     ///
     /// # Errors
     ///
@@ -139,11 +196,10 @@ pub trait Decode: Sized {
     /// # Examples
     ///
     /// ```
-    /// use bytes::Bytes;
-    /// use throughline_core::codec::Decode;
-    /// assert!(String::decode(&Bytes::from_static(&[0xff])).is_err());
+    /// use throughline_core::{Delivery, codec::Decode};
+    /// assert!(String::decode(&Delivery::new("orders", &[0xff][..])).is_err());
     /// ```
-    fn decode(body: &Bytes) -> Result<Self, DecodeError>;
+    fn decode(message: &Delivery) -> Result<Self, DecodeError>;
 }
 
 impl Encode for Bytes {
@@ -171,20 +227,20 @@ impl Encode for &'static str {
 }
 
 impl Decode for Bytes {
-    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
-        Ok(body.clone())
+    fn decode(message: &Delivery) -> Result<Self, DecodeError> {
+        Ok(message.payload().clone())
     }
 }
 
 impl Decode for Vec<u8> {
-    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
-        Ok(body.to_vec())
+    fn decode(message: &Delivery) -> Result<Self, DecodeError> {
+        Ok(message.payload().to_vec())
     }
 }
 
 impl Decode for String {
-    fn decode(body: &Bytes) -> Result<Self, DecodeError> {
-        std::str::from_utf8(body).map(str::to_owned).map_err(|error| DecodeError::new("text", error))
+    fn decode(message: &Delivery) -> Result<Self, DecodeError> {
+        std::str::from_utf8(message.payload()).map(str::to_owned).map_err(|error| DecodeError::new("text", error))
     }
 }
 

@@ -254,7 +254,7 @@ impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
         let verdicts = delivery.extension::<Verdicts>().cloned().unwrap_or_default();
         let mut messages = Vec::with_capacity(delivery.messages().len());
         for (index, message) in delivery.messages().iter().enumerate() {
-            match T::decode(message.payload()) {
+            match T::decode(message) {
                 Ok(body) => messages.push(BatchMessage {
                     index,
                     body,

@@ -8,6 +8,6 @@ impl<S: Sync, T: Decode> FromDelivery<S> for T {
     const USES_SCOPE: bool = false;
 
     async fn from_delivery(delivery: &Delivery, _state: &S) -> Result<Self, Rejection> {
-        T::decode(delivery.payload()).map_err(Rejection::malformed)
+        T::decode(delivery).map_err(Rejection::malformed)
     }
 }

@@ -1,50 +1,16 @@
 use std::any::Any;
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use opentelemetry::KeyValue;
+use opentelemetry::propagation::Extractor;
 
 use super::destination::Name;
+use super::envelope::CONTENT_TYPE;
 use super::properties::Properties;
-use super::{Destination, Envelope, Extensions, Headers, OperationType, Source};
-
-/// Is what only the adapter knows about a received message; the broker's own extractors read it by downcast.
-///
-/// # Examples
-///
-/// ```
-/// use opentelemetry::KeyValue;
-/// use throughline_core::message::{Native, OperationType};
-///
-/// struct Record { offset: i64 }
-///
-/// impl Native for Record {
-///     fn attributes(&self, _operation: OperationType, attributes: &mut Vec<KeyValue>) {
-///         attributes.push(KeyValue::new("example.offset", self.offset));
-///     }
-/// }
-/// ```
-pub trait Native: Any + Send + Sync {
-    /// Returns the name for telemetry where it differs from the delivery's destination, as on RabbitMQ (ATTR-R-02).
-    fn destination(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-
-    /// Adds the attributes of this single message for a span of that type; in a batch those that differ go on the links (LINK-15).
-    fn attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
-        let _ = (operation, attributes);
-    }
-
-    /// Returns where the message lies on the broker, as a text for people: `stream ORDERS, sequence 17`. It stands in log lines and
-    /// errors about messages that were given up. The default is `None`: the message lies nowhere once it was delivered.
-    fn position(&self) -> Option<String> {
-        None
-    }
-}
+use super::{Destination, Envelope, Extensions, Headers, Native, Source};
 
 /// Is a message that arrived, or a batch of them.
 ///
@@ -77,7 +43,8 @@ pub struct Delivery {
 struct Message {
     destination: Name,
     payload: Bytes,
-    headers: Headers,
+    /// What the native part has of them is copied when somebody asks.
+    headers: OnceLock<Headers>,
     properties: Option<Box<Properties>>,
     sent_at: Option<SystemTime>,
     native: Option<Arc<dyn Native>>,
@@ -109,7 +76,7 @@ impl Delivery {
         Self::of(Message {
             destination: Name::Shared(destination.into()),
             payload: payload.into(),
-            headers: Headers::new(),
+            headers: OnceLock::new(),
             properties: None,
             sent_at: None,
             native: None,
@@ -137,7 +104,7 @@ impl Delivery {
         Self::of(Message {
             destination: destination.into_name(),
             payload,
-            headers,
+            headers: OnceLock::from(headers),
             properties,
             sent_at,
             native,
@@ -190,7 +157,7 @@ impl Delivery {
         let batch = Message {
             destination,
             payload: Bytes::new(),
-            headers: Headers::new(),
+            headers: OnceLock::new(),
             properties: None,
             sent_at: None,
             native: None,
@@ -210,7 +177,7 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
-        self.message_mut().headers = headers;
+        self.message_mut().headers = OnceLock::from(headers);
         self
     }
 
@@ -448,7 +415,7 @@ impl Delivery {
         self.properties().is_none_or(|properties| !properties.has_no_payload)
     }
 
-    /// Returns the headers; empty for a batch.
+    /// Returns the headers; empty for a batch. Where the adapter left them in the client's message, the first call copies them.
     ///
     /// # Examples
     ///
@@ -457,7 +424,44 @@ impl Delivery {
     /// ```
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        &self.message.headers
+        let native = || self.native_dyn().and_then(Native::headers);
+        self.message.headers.get_or_init(|| native().map(|headers| headers.to_headers()).unwrap_or_default())
+    }
+
+    /// The headers where they lie: to read a few of them needs no copy.
+    pub(crate) fn carrier(&self) -> &dyn Extractor {
+        match (self.message.headers.get(), self.native_dyn().and_then(Native::headers)) {
+            (None, Some(native)) => native.as_extractor(),
+            _ => self.headers(),
+        }
+    }
+
+    pub(crate) fn has_headers(&self) -> bool {
+        match self.message.headers.get() {
+            Some(headers) => !headers.is_empty(),
+            None => self.native_dyn().and_then(Native::headers).is_some(),
+        }
+    }
+
+    /// Returns a header's text without a copy of the others: the exact name first, else without regard to case. Of several headers
+    /// with that name it is the one that counts on the broker; an empty one counts as absent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Headers};
+    /// let delivery = Delivery::new("orders", "x").with_headers(Headers::from_iter([("Tenant", "acme")]));
+    /// assert_eq!(delivery.header("tenant"), Some("acme"));
+    /// ```
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.carrier().get(name)
+    }
+
+    /// Returns the type of the body as its header says, such as `application/json`.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.header(CONTENT_TYPE)
     }
 
     /// Returns the key.
@@ -636,7 +640,7 @@ impl Delivery {
         self.runtime.as_deref()
     }
 
-    pub(super) fn native_shared(&self) -> Option<Arc<dyn Native>> {
+    pub(crate) fn native_shared(&self) -> Option<Arc<dyn Native>> {
         self.message.native.clone()
     }
 

@@ -10,7 +10,7 @@ use super::properties::Properties;
 use super::{Delivery, Destination, Headers, Native};
 
 /// The header under which the content type travels where the broker has no place of its own for it.
-const CONTENT_TYPE: &str = "content-type";
+pub(super) const CONTENT_TYPE: &str = "content-type";
 
 /// Is a message on its way out, or a batch of them.
 ///
@@ -36,6 +36,7 @@ pub struct Envelope {
 
 #[derive(Clone, Default)]
 struct Rare {
+    native: Option<Arc<dyn Any + Send + Sync>>,
     creation: CreationContext,
     /// What the broker knows about the message that this one forwards.
     origin: Option<Arc<dyn Native>>,
@@ -135,6 +136,7 @@ impl Envelope {
         let rare = envelope.rare_mut();
         rare.creation = CreationContext::Kept;
         rare.origin = delivery.native_shared();
+        rare.native = rare.origin.as_deref().and_then(Native::forwarded);
         envelope
     }
 
@@ -238,6 +240,24 @@ impl Envelope {
     #[must_use]
     pub fn with_reply_to(mut self, destination: impl Into<Destination>) -> Self {
         self.properties_mut().reply_to = Some(destination.into());
+        self
+    }
+
+    /// Attaches the message's own properties in the terms of one broker, such as the partition of a Kafka record. Other brokers leave
+    /// them out. On a batch, each message gets them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// struct Priority(u8);
+    ///
+    /// let envelope = throughline_core::Envelope::new("orders", "x").with_native(Priority(5));
+    /// assert_eq!(envelope.native::<Priority>().unwrap().0, 5);
+    /// ```
+    #[must_use]
+    pub fn with_native<T: Any + Send + Sync>(mut self, native: T) -> Self {
+        let native: Arc<dyn Any + Send + Sync> = Arc::new(native);
+        self.each_mut(|message| message.rare_mut().native = Some(Arc::clone(&native)));
         self
     }
 
@@ -488,6 +508,18 @@ impl Envelope {
             return self.batch_mut().map_or(&mut [], Vec::as_mut_slice);
         }
         std::slice::from_mut(self)
+    }
+
+    /// Returns the message's own properties in the terms of one broker, if they are a `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_core::Envelope::new("orders", "x").native::<u8>().is_none());
+    /// ```
+    #[must_use]
+    pub fn native<T: Any>(&self) -> Option<&T> {
+        self.rare.as_ref()?.native.as_deref()?.downcast_ref()
     }
 
     /// Returns what only the broker knows about the message that this one forwards; `None` where it forwards none, or one of

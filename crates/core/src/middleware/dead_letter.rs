@@ -61,8 +61,7 @@ impl DeadLetter {
     /// Tells whether the message comes from where it would go: as a dead letter it would come again, and so on for ever.
     fn would_come_again(&self, message: &Delivery) -> bool {
         let place = self.destination.name();
-        message.destination() == place
-            || message.headers().get(ORIGIN).is_some_and(|origin| origin == header_text(place))
+        message.destination() == place || message.header(ORIGIN).is_some_and(|origin| origin == header_text(place))
     }
 
     pub(crate) const fn destination(&self) -> &Destination {

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::borrow::Cow;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
@@ -37,6 +38,11 @@ enum State<'a> {
 impl<'a> Publishing<'a> {
     pub(super) fn new(publisher: &'a Publisher, envelope: Result<Option<Envelope>, PublishError>) -> Self {
         Self { publisher, state: State::Prepared(envelope) }
+    }
+
+    /// Attaches the message's own properties in the terms of one broker, see [`Envelope::with_native`].
+    pub fn native<T: Any + Send + Sync>(self, native: T) -> Self {
+        self.map(|envelope| envelope.with_native(native))
     }
 
     /// Sets the key; of a batch, on each message.
@@ -210,7 +216,7 @@ impl<'a, T: Decode + 'a> IntoFuture for Requesting<'a, T> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let reply = self.publisher.ask(self.envelope?, self.timeout).await?;
-            T::decode(reply.payload()).map_err(|error| {
+            T::decode(&reply).map_err(|error| {
                 PublishError::new(PublishErrorKind::Decode, "decode_error", "the reply could not be read")
                     .with_source(error)
             })

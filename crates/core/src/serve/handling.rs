@@ -118,7 +118,7 @@ impl Stages {
 
     /// Whether only the chain stands around the handler: no dead letter, no retry elsewhere, no heartbeats, and no telemetry that has anything to do.
     fn is_bare(&self, received: &[Received], asked: &Delivery) -> bool {
-        let passes = |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(asked.headers());
+        let passes = |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(asked.has_headers());
         self.may_be_bare
             && !asked.is_batch()
             && received.iter().all(|message| message.heartbeat().is_none())

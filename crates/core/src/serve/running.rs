@@ -17,7 +17,7 @@ use super::health::{Health, HealthState, Observer, Stops};
 use super::phase::{Deadlines, Phase};
 use super::worker::Worker;
 use crate::app::App;
-use crate::broker::{Broker, BrokerError, BrokerErrorKind, RouteOfApp};
+use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
 
 /// How much longer than its deadline an adapter may take to say why it has not ended.
 const GRACE: Duration = Duration::from_millis(250);
@@ -68,7 +68,7 @@ impl Running {
             // Before the adapter may say otherwise.
             place.set(HealthState::Ready);
             let consumer = instrumentation.as_ref().map(|engine| engine.consumer(subscriber.source()));
-            subscriber.observe(Arc::new(Observer { consumer, place: place.clone() }));
+            let observer = Arc::new(Observer { consumer, place: place.clone() });
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
             checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
             let alarm = Alarm::new(&name, cause.clone());
@@ -82,6 +82,8 @@ impl Running {
                 alarm.clone(),
             );
             let batch = entry.subscription.batch();
+            let of_batch = batch.map_or(1, |policy| policy.max_messages);
+            subscriber.prepare(Reception::new(observer, dispatcher.concurrency().saturating_mul(of_batch)));
             ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
         }
         let mut workers = JoinSet::new();

@@ -26,7 +26,7 @@ use super::semconv::{
 use super::settings::{ParentMode, SettleSpans, Trust};
 use crate::broker::{BrokerError, Observe};
 use crate::guard::Foreign;
-use crate::message::{Headers, OperationType, Settlement, Source};
+use crate::message::{OperationType, Settlement, Source};
 
 /// Is the telemetry of one subscription: receive, process and settle.
 ///
@@ -114,8 +114,8 @@ impl Consumer {
     }
 
     /// Whether a message is handled as without telemetry: nothing is recorded, and its headers say nothing.
-    pub(crate) fn passes_through(&self, headers: &Headers) -> bool {
-        headers.is_empty() && !self.engine().is_recording()
+    pub(crate) fn passes_through(&self, has_headers: bool) -> bool {
+        !has_headers && !self.engine().is_recording()
     }
 
     /// Starts processing a single message: its span, with the message's context as parent and link, and its baggage current.

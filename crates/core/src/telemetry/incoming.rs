@@ -68,7 +68,7 @@ impl<'a> Incoming<'a> {
     pub(crate) fn from_delivery(delivery: &'a Delivery) -> Self {
         Self {
             destination: delivery.destination(),
-            headers: delivery.headers(),
+            headers: delivery.carrier(),
             id: delivery.id(),
             correlation_id: delivery.correlation_id(),
             reply_to: delivery.reply_to().map(Destination::name),

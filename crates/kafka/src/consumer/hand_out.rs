@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::burst::{Burst, to_received};
+use super::orders::Orders;
 use super::partition::{Beginning, HandedOut, Partition};
 use super::shared::Shared;
 use super::watermarks;
@@ -36,6 +37,7 @@ pub(super) type HandOver = Result<Burst, BrokerError>;
 /// The way of messages from the thread that polls to who receives them.
 pub(super) struct HandOut {
     shared: Arc<Shared>,
+    orders: Arc<Orders>,
     messages: mpsc::UnboundedSender<HandOver>,
     /// Messages that are handed over with the next ones, before the thread waits for anything.
     collected: Burst,
@@ -52,9 +54,14 @@ struct Recent {
 }
 
 impl HandOut {
-    pub(super) fn new(shared: Arc<Shared>, messages: mpsc::UnboundedSender<HandOver>, reading: Reading) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        orders: Arc<Orders>,
+        messages: mpsc::UnboundedSender<HandOver>,
+        reading: Reading,
+    ) -> Self {
         let collected = Burst::new(reading.clone());
-        Self { shared, messages, collected, reading, recent: Vec::new(), generation: 0 }
+        Self { shared, orders, messages, collected, reading, recent: Vec::new(), generation: 0 }
     }
 
     /// Hands out a message. Returns its partition where too many of its messages are held: it is to be paused.
@@ -79,7 +86,7 @@ impl HandOut {
         if self.collected.len() >= HAND_OVER {
             self.hand_over();
         }
-        let most = self.most_held();
+        let most = self.orders.most_held();
         if held < most {
             return None;
         }
@@ -183,12 +190,6 @@ impl HandOut {
             );
         }
         (partition, held)
-    }
-
-    /// The most messages of one partition that are held; a batch must fit.
-    pub(super) fn most_held(&self) -> usize {
-        let settings = &self.shared.settings;
-        settings.prefetch.max(settings.batch.map_or(0, |policy| policy.max_messages))
     }
 
     fn lane_of(&self, partition: &Partition, key: Option<&[u8]>) -> Option<u32> {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Observe, Received};
+use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Reception};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
@@ -41,7 +41,7 @@ impl ConsumerHandle {
     pub(crate) async fn start(connection: &Connection, topic: Topic) -> Result<Self, BrokerError> {
         let config: ClientConfig = settings::client_config(&connection.config, &topic)?;
         let shared = Arc::new(Shared::new(topic));
-        let orders = Arc::new(Orders::new());
+        let orders = Arc::new(Orders::new(shared.settings.most_held(1)));
         // Unbounded, as the thread itself bounds how many messages of a partition are held.
         let (sender, messages) = mpsc::unbounded_channel();
         let (ready, is_ready) = oneshot::channel();
@@ -73,8 +73,9 @@ impl ConsumerHandle {
         &self.shared
     }
 
-    pub(crate) fn observe(&self, observer: Arc<dyn Observe>) {
-        self.shared.observe(observer);
+    pub(crate) fn prepare(&self, reception: &Reception) {
+        self.orders.hold(self.shared.settings.most_held(reception.messages_at_once()));
+        self.shared.observe(Arc::clone(reception.observer()));
     }
 
     /// Waits for the next message. One that was withdrawn meanwhile is known to be so before its handler begins. Cancel safe.

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,13 @@ pub(super) enum Task {
 pub(super) struct Orders {
     task: AtomicU8,
     deadline: Mutex<Option<Instant>>,
+    most_held: AtomicUsize,
 }
 
 impl Orders {
-    pub(super) const fn new() -> Self {
-        Self { task: AtomicU8::new(Task::Take as u8), deadline: Mutex::new(None) }
+    pub(super) const fn new(most_held: usize) -> Self {
+        let most_held = AtomicUsize::new(most_held);
+        Self { task: AtomicU8::new(Task::Take as u8), deadline: Mutex::new(None), most_held }
     }
 
     pub(super) fn task(&self) -> Task {
@@ -39,6 +41,16 @@ impl Orders {
 
     pub(super) fn set(&self, task: Task) {
         self.task.fetch_max(task as u8, Ordering::AcqRel);
+    }
+
+    /// Orders how many messages of one partition are held at most.
+    pub(super) fn hold(&self, most: usize) {
+        self.most_held.store(most, Ordering::Relaxed);
+    }
+
+    /// Returns how many messages of one partition are held at most.
+    pub(super) fn most_held(&self) -> usize {
+        self.most_held.load(Ordering::Relaxed)
     }
 
     /// Orders the end, which nobody waits for after the deadline.

@@ -59,7 +59,7 @@ impl Poller {
     ) -> Self {
         let now = Instant::now();
         Self {
-            hand: HandOut::new(Arc::clone(&shared), messages, reading),
+            hand: HandOut::new(Arc::clone(&shared), Arc::clone(&orders), messages, reading),
             shared,
             orders,
             judge: Judge::default(),
@@ -257,7 +257,7 @@ impl Poller {
     }
 
     fn resume(&mut self, consumer: &BaseConsumer<Context>) {
-        let most = self.hand.most_held();
+        let most = self.orders.most_held();
         self.paused.retain(|partition| {
             if partition.held() > most / 2 && partition.is_owned() {
                 return true;

@@ -61,7 +61,7 @@ impl RetryTopics {
     /// Reads from a message that waited which attempt this is, and returns how long it still has to wait. Clocks of others are not
     /// trusted further than the topic's own delay.
     pub(super) fn read(&self, delivery: Delivery) -> (Delivery, Wait) {
-        let number = |name| delivery.headers().get_last(name).and_then(|text| text.parse::<u64>().ok());
+        let number = |name| delivery.header(name).and_then(|text| text.parse::<u64>().ok());
         let attempt = number(RETRY_ATTEMPT).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(2);
         let delay = self.delay_of(delivery.destination());
         let asked = number(RETRY_WAIT).map_or(delay, |millis| bounded(Duration::from_millis(millis), delay).max(delay));

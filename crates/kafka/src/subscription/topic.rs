@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use throughline_core::broker::{BatchPolicy, BrokerError, Pattern, Subscription};
 use throughline_core::message::Delivery;
+use tracing::warn;
 
 use super::choices::{Assignment, Isolation, StartPosition};
 use super::replies::ReplyTopics;
@@ -61,7 +62,7 @@ pub struct Topic {
     pub(crate) properties: Vec<(String, String)>,
     pub(crate) order: Order,
     pub(crate) batch: Option<BatchPolicy>,
-    pub(crate) prefetch: usize,
+    pub(crate) prefetch: Option<usize>,
     pub(crate) commit: Commit,
     pub(crate) rebalance_timeout: Duration,
     pub(crate) retry: Option<Arc<RetryTopics>>,
@@ -109,7 +110,7 @@ impl Topic {
             properties: Vec::new(),
             order: Order::ByPartition,
             batch: None,
-            prefetch: DEFAULT_PREFETCH,
+            prefetch: None,
             commit: Commit::Every(DEFAULT_COMMIT_INTERVAL),
             rebalance_timeout: DEFAULT_REBALANCE_TIMEOUT,
             retry: None,
@@ -332,7 +333,7 @@ impl Topic {
     /// ```
     #[must_use]
     pub const fn prefetch(mut self, messages: usize) -> Self {
-        self.prefetch = at_least_one(messages);
+        self.prefetch = Some(at_least_one(messages));
         self
     }
 
@@ -492,6 +493,32 @@ impl Topic {
         self.start.unwrap_or(default)
     }
 
+    /// How many messages of one partition are held at most, where so many are handled at the same time. A batch must fit.
+    pub(crate) fn most_held(&self, at_once: usize) -> usize {
+        let of_batch = self.batch.map_or(0, |policy| policy.max_messages);
+        let handled = match self.order {
+            // Of a partition one after the other.
+            Order::ByPartition => of_batch,
+            Order::ByKey(_) | Order::Unordered(_) => at_once.max(of_batch),
+        };
+        match self.prefetch {
+            None => handled.max(DEFAULT_PREFETCH),
+            Some(messages) => {
+                if messages < handled && at_once > 1 {
+                    warn!(
+                        destination = ?self.names,
+                        group = self.group.as_deref(),
+                        prefetch = messages,
+                        needed = handled,
+                        "`prefetch` lets fewer messages of a partition be handled at the same time than the handler could: raise it, or \
+                         leave it out"
+                    );
+                }
+                messages.max(of_batch)
+            }
+        }
+    }
+
     /// How many deliveries are handled at the same time: with an order by partition as many as there are partitions. Batches hold
     /// messages of several and follow each other.
     pub(crate) const fn concurrency(&self) -> usize {
@@ -620,7 +647,13 @@ mod tests {
     fn nothing_is_handled_by_no_worker() {
         assert_eq!(Topic::new("orders").by_key(0).order, Order::ByKey(1));
         assert_eq!(Topic::new("orders").unordered(0).order, Order::Unordered(1));
-        assert_eq!(Topic::new("orders").prefetch(0).prefetch, 1);
+        assert_eq!(Topic::new("orders").prefetch(0).prefetch, Some(1));
+        let held = |topic: Topic, at_once| topic.most_held(at_once);
+        let batched = || Topic::new("orders").batch(5_000, Duration::from_millis(50));
+        assert_eq!(held(Topic::new("orders"), usize::MAX), 1_000, "of a partition one after the other");
+        assert_eq!(held(Topic::new("orders").unordered(64), 2_000), 2_000, "no handler is kept idle");
+        assert_eq!(held(Topic::new("orders").by_key(64).prefetch(16), 64), 16, "what the user has set stays");
+        assert_eq!((held(batched(), 5_000), held(batched().prefetch(10), 1)), (5_000, 5_000), "a batch must fit");
     }
 
     #[test]

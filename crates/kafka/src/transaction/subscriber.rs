@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, Observe, Publish, Received, RetryRoute, Subscriber};
+use throughline_core::broker::{BrokerError, Publish, Received, Reception, RetryRoute, Subscriber};
 use throughline_core::message::Source;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -123,8 +123,8 @@ impl Subscriber for TransactionSubscriber {
         Some(Arc::clone(&self.publisher) as _)
     }
 
-    fn observe(&mut self, observer: Arc<dyn Observe>) {
-        self.consumer.observe(observer);
+    fn prepare(&mut self, reception: Reception) {
+        self.consumer.prepare(&reception);
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::Info;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use throughline_core::broker::{BrokerError, Pattern, Received, Subscriber, Subscription};
+use throughline_core::broker::{BrokerError, Pattern, Received, Reception, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -49,6 +49,7 @@ pub(crate) struct StreamSubscriber {
     records_position: bool,
     headers_only: bool,
     max_deliver: Arc<AtomicI64>,
+    max_ack_pending: i64,
 }
 
 impl StreamSubscriber {
@@ -90,6 +91,7 @@ impl StreamSubscriber {
             inflow,
             headers_only: info.config.headers_only,
             max_deliver,
+            max_ack_pending: info.config.max_ack_pending,
             acks,
             source: Arc::new(source),
             last: LastSubject::new(),
@@ -130,6 +132,20 @@ impl Subscriber for StreamSubscriber {
 
     fn redelivers(&self) -> bool {
         true
+    }
+
+    fn prepare(&mut self, reception: Reception) {
+        let needed = reception.messages_at_once();
+        let pending = usize::try_from(self.max_ack_pending).ok().filter(|most| *most > 0);
+        if let Some(max_ack_pending) = pending.filter(|most| *most < needed) {
+            warn!(
+                stream = &*self.stream,
+                consumer = &*self.consumer,
+                max_ack_pending,
+                needed,
+                "the consumer's `max_ack_pending` lets fewer messages be handled at the same time than the handler could: raise it"
+            );
+        }
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {

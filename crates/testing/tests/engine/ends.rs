@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use throughline_core::broker::{
-    Broker, BrokerError, BrokerErrorKind, Observe, Publish, Received, Subscriber, Subscription,
+    Broker, BrokerError, BrokerErrorKind, Observe, Publish, Received, Reception, Subscriber, Subscription,
 };
 use throughline_core::message::Source;
 use throughline_core::serve::{Health, HealthState};
@@ -105,7 +105,8 @@ impl Subscriber for SlowSubscriber {
         self.inner.source()
     }
 
-    fn observe(&mut self, observer: Arc<dyn Observe>) {
+    fn prepare(&mut self, reception: Reception) {
+        let observer = Arc::clone(reception.observer());
         if self.broker.degrades.is_some() {
             observer.degraded(Some("on purpose".into()));
         }

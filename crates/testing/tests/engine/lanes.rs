@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{
-    Broker, BrokerError, BrokerErrorKind, Observe, Pattern, Publish, Received, Settle, Subscriber, Subscription,
+    Broker, BrokerError, BrokerErrorKind, Observe, Pattern, Publish, Received, Reception, Settle, Subscriber,
+    Subscription,
 };
 use throughline_core::message::{Operations, Source, System};
 use throughline_core::serve::Running;
@@ -121,8 +122,8 @@ impl Subscriber for LanedSubscriber {
         usize::MAX
     }
 
-    fn observe(&mut self, observer: Arc<dyn Observe>) {
-        *self.log.observer.lock().unwrap() = Some(observer);
+    fn prepare(&mut self, reception: Reception) {
+        *self.log.observer.lock().unwrap() = Some(Arc::clone(reception.observer()));
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
