@@ -42,7 +42,7 @@ impl Commits {
 
     /// Sends the offsets that are not committed to the broker, unless an earlier commit is under way; its answer comes to
     /// [`note_answer`](Self::note_answer).
-    pub(crate) fn in_background(&self, consumer: &BaseConsumer<impl ConsumerContext>) {
+    pub(crate) fn commit_in_background(&self, consumer: &BaseConsumer<impl ConsumerContext>) {
         let mut background = self.background();
         if background.is_some() || self.is_transactional {
             return;
@@ -59,7 +59,7 @@ impl Commits {
     }
 
     /// Commits what is settled of some partitions and waits for the broker's answer. Blocks.
-    pub(crate) fn and_wait(
+    pub(crate) fn commit_and_wait(
         &self,
         consumer: &BaseConsumer<impl ConsumerContext>,
         partitions: &[Arc<Partition>],
@@ -68,15 +68,15 @@ impl Commits {
         if self.is_transactional {
             return Ok(());
         }
-        self.positions(consumer, partitions, occasion)
+        self.commit_positions(consumer, partitions, occasion)
     }
 
     /// Commits where partitions begin, before any of their messages is handed out, for a subscription whose other offsets are
     /// committed in transactions. Blocks.
-    pub(crate) fn starts(&self, consumer: &BaseConsumer<impl ConsumerContext>) {
+    pub(crate) fn commit_starts(&self, consumer: &BaseConsumer<impl ConsumerContext>) {
         if self.is_transactional {
             // A failure is reported there. The next start of the group then looks for the place once more.
-            let _ = self.positions(consumer, &self.fresh_partitions(), Occasion::Background);
+            let _ = self.commit_positions(consumer, &self.fresh_partitions(), Occasion::Background);
         }
     }
 
@@ -85,7 +85,7 @@ impl Commits {
         self.ownership.partitions().into_iter().filter(|partition| partition.held() == 0).collect()
     }
 
-    fn positions(
+    fn commit_positions(
         &self,
         consumer: &BaseConsumer<impl ConsumerContext>,
         partitions: &[Arc<Partition>],

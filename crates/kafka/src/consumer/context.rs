@@ -41,7 +41,7 @@ impl Context {
         };
         note(assigned, "partitions could not be assigned");
         starts.commit(consumer);
-        self.shared.commits.starts(consumer);
+        self.shared.commits.commit_starts(consumer);
     }
 
     /// Finds out where to begin, for as long as the subscription is wanted. A place that stays unknown ends the subscription, unless the
@@ -104,7 +104,7 @@ impl Context {
                 );
             }
             // A failure is reported there.
-            let _ = self.shared.commits.and_wait(consumer, &gone, Occasion::Rebalance);
+            let _ = self.shared.commits.commit_and_wait(consumer, &gone, Occasion::Rebalance);
         }
         for partition in &gone {
             partition.lose();

@@ -146,7 +146,7 @@ impl Poller {
         let starts = start::positions(consumer, &self.shared, &mut list).map_err(cannot)?;
         self.shared.ownership.own(starts.own);
         consumer.assign(&list).map_err(cannot)?;
-        self.shared.commits.starts(consumer);
+        self.shared.commits.commit_starts(consumer);
         Ok(())
     }
 
@@ -209,7 +209,7 @@ impl Poller {
             && now.duration_since(self.last_commit) >= interval
         {
             self.last_commit = now;
-            self.shared.commits.in_background(consumer);
+            self.shared.commits.commit_in_background(consumer);
         }
         if now.duration_since(self.last_lag) >= LAG_INTERVAL {
             self.last_lag = now;
@@ -274,7 +274,7 @@ impl Poller {
     fn commit_at_last(&self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
         let deadline = self.orders.deadline();
         loop {
-            match self.shared.commits.and_wait(consumer, &self.shared.ownership.partitions(), Occasion::End) {
+            match self.shared.commits.commit_and_wait(consumer, &self.shared.ownership.partitions(), Occasion::End) {
                 Err(failed) if is_rebalancing(&failed) && Instant::now() < deadline => {
                     // The rebalance goes on by polling; partitions that are lost in it are committed by its callback.
                     drop(consumer.poll(PAUSED_POLL_WAIT));
