@@ -30,7 +30,7 @@ async fn start(capture: &Capture, which: SettleSpans, topic: Topic, permits: &Ar
         }
     };
     let telemetry = capture.instrumentation().settle_spans(which).build();
-    let app = App::new().subscribe(topic, handle).telemetry(telemetry.into());
+    let app = App::new().subscribe(topic, handle).telemetry(telemetry);
     (serve(connect(&url()).await, app).start().await.expect("the app starts"), account)
 }
 

@@ -128,7 +128,7 @@ async fn a_commit_can_have_a_span() {
     let world = World::new("exact-commit", 1).await;
     let capture = Capture::new();
     let telemetry = capture.instrumentation().settle_spans(SettleSpans::Always).build();
-    let app = App::new().subscribe(world.topic(), handle.reply_to(world.results.as_str())).telemetry(telemetry.into());
+    let app = App::new().subscribe(world.topic(), handle.reply_to(world.results.as_str())).telemetry(telemetry);
     let kafka = Kafka::connect(world.url.as_str()).await.expect("a connection");
     let running = serve(kafka, app).start().await.expect("the app starts");
     world.publish(0, ids(0..2)).await;

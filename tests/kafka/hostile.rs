@@ -10,7 +10,6 @@ use rdkafka::bindings::{rd_kafka_header_add, rd_kafka_headers_t, rd_kafka_resp_e
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::{App, Delivery, Handler, serve};
 use throughline_kafka::{Kafka, StartPosition, Topic};
 use throughline_testing::Capture;
@@ -143,7 +142,7 @@ async fn odd_headers_pass_handlers_retry_topics_and_a_dead_letter_and_no_message
     };
     let from = |name: &str| Topic::new(name).group(group.clone()).start(StartPosition::Earliest);
     let app = App::new()
-        .telemetry(TelemetryMiddleware::from(capture.instrumentation().build()))
+        .telemetry(capture.instrumentation().build())
         .subscribe(
             from(&topic).retry_topics([Duration::from_millis(20); 2]),
             Handler::<(Delivery,), ()>::dead_letter(fail, dead.clone()),

@@ -263,7 +263,7 @@ async fn a_handler_that_outlasts_the_rebalance_settles_nothing() {
         topic.property("heartbeat.interval.ms", "200").rebalance_timeout(Duration::from_millis(300))
     };
     let capture = Capture::new();
-    let app = gate.app(1, subscription()).telemetry(capture.instrumentation().build().into());
+    let app = gate.app(1, subscription()).telemetry(capture.instrumentation().build());
     let first = serve(crate::load::connect(&url()).await, app).start().await.expect("the app starts");
     wait_until("both handlers wait", || gate.account.distinct() == 8).await;
     let second = start(&url(), gate.app(2, subscription())).await;

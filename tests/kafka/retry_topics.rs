@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{SpanKind, Status};
-use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::{App, Delivery, Handler, Publisher, serve};
 use throughline_kafka::{Kafka, Topic};
 use throughline_testing::{Capture, TraceTree};
@@ -85,7 +84,7 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
         async {}
     };
     let app = App::new()
-        .telemetry(TelemetryMiddleware::from(capture.instrumentation().build()))
+        .telemetry(capture.instrumentation().build())
         .subscribe(
             Topic::new(topic.clone()).group(group.clone()).retry_topics(DELAYS),
             Handler::<(Delivery,), ()>::dead_letter(handle, dead.clone()),
@@ -93,7 +92,7 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
         .subscribe(Topic::new(dead.clone()).group(group.clone()), bury);
     let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
     let running = serve(kafka.clone(), app).start().await.expect("the app starts");
-    let publisher = Publisher::new(&kafka).with_telemetry(&capture.instrumentation().build());
+    let publisher = Publisher::new(&kafka).telemetry(&capture.instrumentation().build());
     publisher.publish(topic.clone(), "bad").await.expect("published");
     publisher.publish(topic.clone(), "good").await.expect("published");
 
@@ -147,9 +146,7 @@ async fn a_message_that_cannot_wait_elsewhere_is_forwarded_again_and_handled_whe
         .retry_topics([Duration::from_millis(100)])
         .commit_interval(Duration::from_millis(10))
         .property("topic.metadata.refresh.interval.ms", "500");
-    let app = App::new()
-        .telemetry(TelemetryMiddleware::from(capture.instrumentation().build()))
-        .subscribe(subscription, handle);
+    let app = App::new().telemetry(capture.instrumentation().build()).subscribe(subscription, handle);
     let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
     let running = serve(kafka.clone(), app).start().await.expect("the app starts");
     Publisher::new(&kafka).without_telemetry().publish(topic.clone(), "x").await.expect("published");

@@ -34,8 +34,7 @@ async fn an_answer_that_a_stranger_asks_for_at_the_server_itself_is_not_publishe
     let capture = Capture::new();
     let asked = unique();
     let nats = Nats::connect_with(server::url(), server::options()).await.expect("a connection");
-    let app =
-        App::new().telemetry(capture.instrumentation().build().into()).subscribe(Subject::new(asked.as_str()), answer);
+    let app = App::new().telemetry(capture.instrumentation().build()).subscribe(Subject::new(asked.as_str()), answer);
     let running = serve(nats, app).start().await.expect("the app starts");
     let stranger = server::options().connect(server::url()).await.expect("a connection");
     let addresses = [format!("$JS.API.STREAM.PURGE.{id}"), format!("$JS.API.STREAM.DELETE.{id}"), ack.to_string()];
@@ -62,8 +61,7 @@ async fn an_answer_that_a_stranger_asks_for_at_the_server_itself_is_not_publishe
 async fn an_inbox_prefix_of_a_stranger_names_no_span() {
     let (capture, asked) = (Capture::new(), unique());
     let nats = Nats::connect_with(server::url(), server::options()).await.expect("a connection");
-    let app =
-        App::new().telemetry(capture.instrumentation().build().into()).subscribe(Subject::new(asked.as_str()), answer);
+    let app = App::new().telemetry(capture.instrumentation().build()).subscribe(Subject::new(asked.as_str()), answer);
     let running = serve(nats, app).start().await.expect("the app starts");
     for number in 0..3 {
         let options = server::options().custom_inbox_prefix(format!("_INBOX_{asked}-{number}"));

@@ -31,7 +31,7 @@ async fn a_batch_that_is_collected_for_long_is_not_delivered_again() {
     };
     let orders = durable(&id).ack_wait(ACK_WAIT).max_deliver(1).batch(100, 3 * ACK_WAIT);
     let capture = Capture::new();
-    let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(orders, handle);
+    let app = App::new().telemetry(capture.instrumentation().build()).subscribe(orders, handle);
     let running = serve(connect().await, app).start().await.expect("the app starts");
     nats.publisher().publish_batch(format!("{id}.orders"), ["1", "2", "3"]).await.expect("they are stored");
 
@@ -116,7 +116,7 @@ async fn a_consumer_with_one_message_under_way_goes_on_behind_one_that_fails() {
         if body == "1" && delivery.attempt() < 3 { Err(std::fmt::Error) } else { Ok(()) }
     }
     let orders = durable(&id).max_ack_pending(1).ack_wait(ACK_WAIT);
-    let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(orders, fails_once);
+    let app = App::new().telemetry(capture.instrumentation().build()).subscribe(orders, fails_once);
     let running = serve(connect().await, app).start().await.expect("the app starts");
     let bodies: Vec<String> = (0..10).map(|number| number.to_string()).collect();
     nats.publisher().without_telemetry().publish_batch(format!("{id}.orders"), bodies).await.expect("they are stored");
@@ -136,8 +136,7 @@ async fn aborted(dead_letter: bool) -> (usize, Capture) {
     };
     let route = Handler::<(Delivery,), ()>::concurrency(handle, 1);
     let route = if dead_letter { route.dead_letter(format!("{id}.dead")) } else { route };
-    let app =
-        App::new().telemetry(capture.instrumentation().build().into()).subscribe(durable(&id).max_deliver(1), route);
+    let app = App::new().telemetry(capture.instrumentation().build()).subscribe(durable(&id).max_deliver(1), route);
     let service = serve(connect().await, app).shutdown_timeout(Duration::from_secs(2));
     let running = service.start().await.expect("the app starts");
     nats.publisher().without_telemetry().publish(format!("{id}.orders"), "x").id("m1").await.expect("it is stored");

@@ -37,7 +37,7 @@ impl Rejecting {
             std::future::ready(Settlement::reject("not ours"))
         };
         let route = Handler::<(Delivery,), ()>::dead_letter(handle, dead_letter.to_owned());
-        let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(durable(id), route);
+        let app = App::new().telemetry(capture.instrumentation().build()).subscribe(durable(id), route);
         let running = serve(connect().await, app).start().await.expect("the app starts");
         Self { runs, capture, running }
     }
@@ -194,7 +194,7 @@ async fn a_stream_that_is_fed_by_others_is_consumed_like_any_other() {
     create(&nats, if changes_subjects { transformed } else { of(&changed, &format!("{changed}.out.*")) }).await;
 
     let (handled, capture) = (Handled::new(), Capture::new());
-    let app = App::new().telemetry(capture.instrumentation().build().into());
+    let app = App::new().telemetry(capture.instrumentation().build());
     let orders = format!("{id}.orders");
     let app = handled.on(app, Stream::new(mirror.as_str()).durable("stock").filter(orders.as_str()));
     let app = handled.on(app, Stream::new(gathered.as_str()).durable("gathered").filter(orders.as_str()));

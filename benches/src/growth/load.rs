@@ -84,7 +84,7 @@ impl Service {
         let runtime = side::runtime();
         let memory = Memory::new().with_system(system());
         let (app, publisher) = match engine(state, &pipeline) {
-            Some(engine) => (app.telemetry(engine.clone().into()), memory.publisher().with_telemetry(&engine)),
+            Some(engine) => (app.telemetry(engine.clone()), memory.publisher().telemetry(&engine)),
             None => (app.without_telemetry(), memory.publisher().without_telemetry()),
         };
         let running = runtime.block_on(serve(memory, app).start()).expect("the app starts");

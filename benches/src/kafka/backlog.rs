@@ -115,7 +115,7 @@ async fn by_ours(url: &str, topic: Topic) -> Result<(usize, f64), Box<dyn Error>
     let kafka = Kafka::connect_with(clients::config(url)).await?;
     let provider = provider();
     let app = App::new().subscribe(topic, |body: Bytes| async move { wait(&body).await });
-    let running = serve(kafka, app.telemetry(engine(&provider).into())).start().await?;
+    let running = serve(kafka, app.telemetry(engine(&provider))).start().await?;
     let most = peak().await;
     GATE.close();
     running.shutdown().await?;

@@ -80,7 +80,7 @@ impl Consume {
             App::new().subscribe(topic, handle)
         };
         let app = match &provider {
-            Some(provider) => app.telemetry(engine(provider).into()),
+            Some(provider) => app.telemetry(engine(provider)),
             None => app.without_telemetry(),
         };
         let running = serve(kafka, app).start().await?;

@@ -92,7 +92,7 @@ impl Consume {
             }
         };
         let app = match &provider {
-            Some(provider) => app.telemetry(engine(provider).into()),
+            Some(provider) => app.telemetry(engine(provider)),
             None => app.without_telemetry(),
         };
         let running = serve(nats, app).start().await?;

@@ -41,11 +41,11 @@ impl Framework {
         let engine = engine(load.state, &pipeline);
         let memory = Memory::new().with_system(system());
         let app = match &engine {
-            Some(engine) => app(load.shape).telemetry(engine.clone().into()),
+            Some(engine) => app(load.shape).telemetry(engine.clone()),
             None => app(load.shape).without_telemetry(),
         };
         let publisher = match engine.filter(|_| !load.incoming) {
-            Some(engine) => memory.publisher().with_telemetry(&engine),
+            Some(engine) => memory.publisher().telemetry(&engine),
             None => memory.publisher().without_telemetry(),
         };
         let running = runtime.block_on(serve(memory, app).start()).expect("the app starts");

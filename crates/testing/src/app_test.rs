@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use throughline_core::broker::{Broker, Subscriber};
 use throughline_core::codec::{Decode, Encode};
-use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::serve::Running;
 use throughline_core::telemetry::{Builder, Instrumentation};
 use throughline_core::{App, Delivery, Destination, Publisher, Settlement, serve};
@@ -133,12 +132,12 @@ pub async fn start_in(
         Ok(subscriber) => subscriber,
         Err(error) => panic!("the in-memory broker refused to be observed: {error}"),
     };
-    let app = app.telemetry(TelemetryMiddleware::from(engine.clone()));
+    let app = app.telemetry(engine.clone());
     let running = match serve(broker.clone(), app).start().await {
         Ok(running) => running,
         Err(error) => panic!("the app cannot be served: {}", chain(&error)),
     };
-    let publisher = broker.publisher().with_telemetry(&engine);
+    let publisher = broker.publisher().telemetry(&engine);
     let observed = AsyncMutex::new(Observer { subscriber });
     AppTest { broker, capture, publisher, observed, seen: Mutex::default(), _running: running }
 }

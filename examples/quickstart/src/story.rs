@@ -9,7 +9,6 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use throughline::broker::Broker;
 use throughline::extract::{Baggage, Json};
-use throughline::middleware::TelemetryMiddleware;
 use throughline::telemetry::Instrumentation;
 use throughline::{App, PublishError, Publisher, serve};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -54,7 +53,7 @@ impl<B: Broker> Service<B> {
     }
 
     fn traced(&self, app: App) -> App {
-        app.telemetry(TelemetryMiddleware::from(self.engine()))
+        app.telemetry(self.engine())
     }
 }
 
@@ -74,7 +73,7 @@ pub async fn play<B: Broker>(
     let stock = cast.stock.traced(services::stock(from.placed, warehouses));
     let billing = cast.billing.traced(services::billing(from.reserved));
 
-    let publisher = Publisher::new(&cast.shop.broker).with_telemetry(&cast.shop.engine());
+    let publisher = Publisher::new(&cast.shop.broker).telemetry(&cast.shop.engine());
     let shop = serve(cast.shop.broker, shop).start().await?;
     let stock = serve(cast.stock.broker, stock).start().await?;
     let billing = serve(cast.billing.broker, billing).start().await?;

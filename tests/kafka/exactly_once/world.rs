@@ -70,7 +70,7 @@ impl World {
 
     pub(crate) async fn serve(&self, app: App, capture: &Capture) -> Running {
         let kafka = Kafka::connect(self.url.as_str()).await.expect("a connection");
-        serve(kafka, app.telemetry(capture.instrumentation().build().into())).start().await.expect("the app starts")
+        serve(kafka, app.telemetry(capture.instrumentation().build())).start().await.expect("the app starts")
     }
 
     /// All bodies that a reader of committed messages finds in a topic, in the order of each partition.

@@ -108,8 +108,8 @@ impl<S: Send + Sync + 'static> App<S> {
     /// let app: App = App::new().telemetry(TelemetryMiddleware::builder().propagator(Propagators::default()).build());
     /// ```
     #[must_use]
-    pub fn telemetry(mut self, telemetry: TelemetryMiddleware) -> Self {
-        self.telemetry = Some(TelemetryChoice::Given(telemetry));
+    pub fn telemetry(mut self, telemetry: impl Into<TelemetryMiddleware>) -> Self {
+        self.telemetry = Some(TelemetryChoice::Given(telemetry.into()));
         self
     }
 

@@ -9,7 +9,7 @@ use super::publishing::{Publishing, Requesting};
 use crate::broker::{BoxFuture, Broker, Publish, PublishError};
 use crate::codec::Encode;
 use crate::message::{Delivery, Destination, Envelope, Receipt};
-use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, outgoing, target};
+use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, TelemetryMiddleware, outgoing, target};
 use crate::telemetry::{Instrumentation, Producer, Scope, publish_context};
 
 /// Publishes messages on one broker: in a handler as an argument, elsewhere as taken from the broker.
@@ -102,13 +102,13 @@ impl Publisher {
     /// use throughline_core::{Publisher, telemetry::Instrumentation};
     ///
     /// fn traced(publisher: Publisher, engine: &Instrumentation) -> Publisher {
-    ///     publisher.with_telemetry(engine)
+    ///     publisher.telemetry(engine)
     /// }
     /// ```
     #[must_use]
-    pub fn with_telemetry(&self, engine: &Instrumentation) -> Self {
+    pub fn telemetry(&self, telemetry: impl Into<TelemetryMiddleware>) -> Self {
         let transport = Arc::clone(&self.inner.transport);
-        let producer = engine.producer(transport.system());
+        let producer = telemetry.into().instrumentation().producer(transport.system());
         self.with_parts(transport, self.inner.middleware.clone(), Telemetry::Given(producer))
     }
 
@@ -137,11 +137,11 @@ impl Publisher {
     /// use throughline_core::middleware::Middleware;
     ///
     /// fn audited(publisher: Publisher, audit: impl Middleware) -> Publisher {
-    ///     publisher.with_middleware(audit)
+    ///     publisher.middleware(audit)
     /// }
     /// ```
     #[must_use]
-    pub fn with_middleware(&self, middleware: impl Middleware) -> Self {
+    pub fn middleware(&self, middleware: impl Middleware) -> Self {
         let mut chain = self.inner.middleware.clone();
         chain.push(Arc::new(middleware));
         let telemetry = match &self.inner.telemetry {

@@ -3,7 +3,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use throughline_core::broker::{Publish, Received, Subscriber};
-use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::serve::{Running, Serve};
 use throughline_core::telemetry::{Builder, Instrumentation};
 use throughline_core::{App, Delivery, Publisher, Settlement, serve};
@@ -84,7 +83,7 @@ impl<H: Harness> Bench<H> {
 
     /// Returns a publisher on a connection of its own, with captured telemetry.
     pub(crate) async fn publisher(&self) -> Publisher {
-        Publisher::new(&self.connect().await).with_telemetry(&self.engine())
+        Publisher::new(&self.connect().await).telemetry(&self.engine())
     }
 
     /// Returns a publisher that leaves headers as they are.
@@ -98,7 +97,7 @@ impl<H: Harness> Bench<H> {
 
     /// Prepares an app on a connection of its own, with captured telemetry.
     pub(crate) async fn prepare(&self, app: App) -> Serve {
-        serve(self.connect().await, app.telemetry(TelemetryMiddleware::from(self.engine())))
+        serve(self.connect().await, app.telemetry(self.engine()))
     }
 
     pub(crate) async fn serve(&self, app: App) -> Running {

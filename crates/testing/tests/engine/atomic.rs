@@ -312,7 +312,7 @@ async fn a_settlement_that_was_only_noted_is_not_shown() {
     async fn ignore(_batch: Batch<String>) {}
     let (capture, memory) = (Capture::new(), Memory::recording());
     let telemetry = capture.instrumentation().settle_spans(SettleSpans::Always).build();
-    let app = App::new().subscribe(batches(3), ignore).telemetry(telemetry.into());
+    let app = App::new().subscribe(batches(3), ignore).telemetry(telemetry);
     let running = serve(Altered::new(&memory, |received| settled_by(received, OfLast)), app).start().await.unwrap();
     let messages = ["1", "2", "last"].map(|body| Envelope::new("orders", body).with_id(body));
     for message in messages {

@@ -94,7 +94,7 @@ impl Settle for Refused {
 async fn run(flaw: Flawed, app: App, messages: &'static [&'static str]) -> Capture {
     let capture = Capture::new();
     let memory = flaw.memory.clone();
-    let app = app.telemetry(capture.instrumentation().build().into());
+    let app = app.telemetry(capture.instrumentation().build());
     let running = serve(flaw, app).start().await.unwrap();
     let publisher = memory.publisher().without_telemetry();
     publisher.publish_batch("orders", messages.iter().copied()).await.unwrap();

@@ -115,7 +115,7 @@ async fn without_a_logger_provider_a_recorded_error_is_a_span_event() {
     }
     let (capture, memory) = (Capture::new(), Memory::recording());
     let engine = Instrumentation::builder().tracer_provider(capture.tracer_provider()).build();
-    let app = App::new().subscribe(Channel::new("orders"), handle).telemetry(engine.into());
+    let app = App::new().subscribe(Channel::new("orders"), handle).telemetry(engine);
     let _running = throughline_core::serve(memory.clone(), app).start().await.unwrap();
     memory.publisher().without_telemetry().publish("orders", "42").await.unwrap();
     memory.idle().await;

@@ -45,7 +45,7 @@ impl Waiting {
 
     /// Starts the app and publishes messages to it.
     async fn run(&self, app: App, capture: &Capture, messages: &[&'static str]) -> Running {
-        let app = app.telemetry(capture.instrumentation().build().into());
+        let app = app.telemetry(capture.instrumentation().build());
         let running = serve(self.clone(), app).start().await.unwrap();
         let publisher = self.memory.publisher().without_telemetry();
         publisher.publish_batch("orders", messages.iter().copied()).await.unwrap();

@@ -194,7 +194,7 @@ impl Gate {
             None => App::new().subscribe(subscription, handle),
         };
         let telemetry = capture.instrumentation().settle_spans(SettleSpans::Always).build();
-        serve(broker.clone(), app.telemetry(telemetry.into())).start().await.unwrap()
+        serve(broker.clone(), app.telemetry(telemetry)).start().await.unwrap()
     }
 }
 

@@ -111,7 +111,7 @@ async fn aborted(dead_letter: bool, capture: &Capture) -> (Memory, Vec<SettledMe
     let route = if dead_letter { hang.dead_letter("dead") } else { hang.into_route() };
     let once = Subscription::from(Channel::new("orders").group("stock")).with_delivery_limit(1);
     let app = App::new().subscribe(once, route).with_state(begun);
-    let app = app.telemetry(capture.instrumentation().build().into());
+    let app = app.telemetry(capture.instrumentation().build());
     let running = serve(memory.clone(), app).shutdown_timeout(Duration::from_secs(5)).start().await.unwrap();
     memory.publisher().without_telemetry().publish("orders", "42").await.unwrap();
     begins.recv().await.unwrap();

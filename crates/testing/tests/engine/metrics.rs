@@ -36,7 +36,7 @@ impl Publish for Picky {
 
 fn picky() -> (Capture, Publisher) {
     let capture = Capture::new();
-    let publisher = Publisher::from_transport(Arc::new(Picky)).with_telemetry(&capture.instrumentation().build());
+    let publisher = Publisher::from_transport(Arc::new(Picky)).telemetry(&capture.instrumentation().build());
     (capture, publisher)
 }
 
@@ -86,8 +86,8 @@ async fn a_batch_that_fails_as_a_whole_counts_every_message_as_failed() {
     let capture = Capture::new();
     let publisher = Publisher::from_transport(Arc::new(Picky))
         .without_telemetry()
-        .with_middleware(TelemetryMiddleware::from(capture.instrumentation().build()))
-        .with_middleware(Refuse);
+        .middleware(TelemetryMiddleware::from(capture.instrumentation().build()))
+        .middleware(Refuse);
     publisher.publish_batch("orders", ["a", "b", "c"]).await.unwrap_err();
     assert_eq!((sent(&capture, None), sent(&capture, Some("unauthorized"))), (0.0, 3.0));
 }

@@ -73,7 +73,7 @@ const TEMPLATE: &str = "messaging.destination.template";
 async fn served(app: App, destinations: &[&'static str]) -> Capture {
     let (capture, broker) = (Capture::new(), Naming(Memory::new()));
     let telemetry = capture.instrumentation().receive_spans(true).settle_spans(SettleSpans::Always).build();
-    let running = serve(broker.clone(), app.telemetry(telemetry.into())).start().await.unwrap();
+    let running = serve(broker.clone(), app.telemetry(telemetry)).start().await.unwrap();
     let publisher = broker.0.publisher().without_telemetry();
     for destination in destinations {
         publisher.publish(*destination, "1").header("traceparent", TRACEPARENT).await.unwrap();

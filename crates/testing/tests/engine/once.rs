@@ -228,7 +228,7 @@ async fn what_an_adapter_says_of_a_publish_is_exported_once() {
         attributes.push(KeyValue::new("error.type", "mine"));
     });
     for engine in [capture.instrumentation().build(), hooked.build()] {
-        let publisher = Publisher::from_transport(Arc::new(Keyed)).with_telemetry(&engine);
+        let publisher = Publisher::from_transport(Arc::new(Keyed)).telemetry(&engine);
         publisher.publish_envelope(Envelope::new("orders", "1").with_id("m1")).await.unwrap();
         publisher.publish_batch("orders", ["1", "2"]).await.unwrap();
         let spans = capture.spans();

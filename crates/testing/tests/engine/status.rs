@@ -113,7 +113,7 @@ async fn a_handler_dropped_at_shutdown_is_cancelled() {
     }
     let (capture, memory) = (Capture::new(), Memory::new());
     let app = App::new().subscribe(Channel::new("orders"), handle);
-    let app = app.telemetry(capture.instrumentation().build().into());
+    let app = app.telemetry(capture.instrumentation().build());
     let running = serve(memory.clone(), app).shutdown_timeout(Duration::from_secs(1)).start().await.unwrap();
     memory.publisher().without_telemetry().publish("orders", "42").await.unwrap();
     tokio::task::yield_now().await;
@@ -225,7 +225,7 @@ async fn without_a_logger_provider_there_are_no_events() {
     let (capture, memory) = (Capture::new(), Memory::recording());
     let engine =
         throughline_core::telemetry::Instrumentation::builder().tracer_provider(capture.tracer_provider()).build();
-    let app = App::new().subscribe(Channel::new("orders"), handle).telemetry(engine.into());
+    let app = App::new().subscribe(Channel::new("orders"), handle).telemetry(engine);
     let _running = serve(memory.clone(), app).start().await.unwrap();
     memory.publisher().without_telemetry().publish("orders", "42").await.unwrap();
     memory.settled_within(1, Duration::from_secs(10)).await.unwrap();
@@ -257,7 +257,7 @@ async fn a_failed_message_of_a_batch_fails_the_span_once() {
 #[tokio::test]
 async fn a_failed_publish_is_a_warning_of_its_send_span() {
     let capture = Capture::new();
-    let publisher = Memory::new().publisher().with_telemetry(&capture.instrumentation().build());
+    let publisher = Memory::new().publisher().telemetry(&capture.instrumentation().build());
     let error = publisher.request::<String>("prices.get", "bread").await.unwrap_err();
     let tree = capture.tree();
     let span = tree.find("request prices.get");

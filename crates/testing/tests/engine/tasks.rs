@@ -78,7 +78,7 @@ async fn a_publisher_keeps_its_message_when_it_gets_middleware() {
     impl throughline_core::Middleware for Nothing {}
 
     async fn reserve(publisher: Publisher) -> Result<(), PublishError> {
-        let audited = publisher.with_middleware(Nothing);
+        let audited = publisher.middleware(Nothing);
         spawn(async move { audited.publish("stock.reserved", "42").await.map(drop) }).await.expect("no panic")
     }
     let test = start(App::new().subscribe(Channel::new("orders"), reserve)).await;

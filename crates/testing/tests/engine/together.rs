@@ -102,7 +102,7 @@ async fn messages_that_are_acknowledged_together_are_one_operation() {
     let (broker, capture) = (Multiple::default(), Capture::new());
     let engine = capture.instrumentation().settle_spans(SettleSpans::Always).build();
     let batches = Channel::new("orders").batch(4, Duration::from_secs(5));
-    let app: App = App::new().telemetry(engine.into()).subscribe(batches, handle);
+    let app: App = App::new().telemetry(engine).subscribe(batches, handle);
     let running = serve(broker.clone(), app).start().await.unwrap();
     let publisher = broker.memory.publisher().without_telemetry();
     publisher.publish_batch("orders", ["a", "bad", "b", "c"]).await.unwrap();

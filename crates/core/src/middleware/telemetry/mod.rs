@@ -80,6 +80,12 @@ impl From<Instrumentation> for TelemetryMiddleware {
     }
 }
 
+impl From<&Instrumentation> for TelemetryMiddleware {
+    fn from(instrumentation: &Instrumentation) -> Self {
+        Self::from(instrumentation.clone())
+    }
+}
+
 #[async_trait]
 impl Middleware for TelemetryMiddleware {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {

@@ -96,7 +96,7 @@ pub async fn a_subscription_that_ends_by_itself_is_an_error_of_serve<H: Harness>
     let bench = Bench::<H>::start().await;
     let broker = bench.connect().await;
     let app = App::new().subscribe(bench.harness.subscription(&bench.spec("orders")), async |_: Delivery| {});
-    let running = started(serve(broker.clone(), app.telemetry(bench.engine().into()))).await;
+    let running = started(serve(broker.clone(), app.telemetry(bench.engine()))).await;
     if !bench.harness.end_subscriptions(&broker).await {
         return left_out("a way to end a subscription");
     }

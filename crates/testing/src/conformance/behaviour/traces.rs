@@ -3,7 +3,6 @@ use std::collections::HashSet;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 use throughline_core::extract::State;
-use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::telemetry::Baggage;
 use throughline_core::{App, CurrentBaggage, Envelope, Handler, Publisher, serve};
 
@@ -65,7 +64,7 @@ pub async fn a_request_gets_its_reply_in_one_trace<H: Harness>() {
 pub async fn a_trace_goes_on_from_one_broker_to_another<H: Harness>() {
     let (one, two) = (Bench::<H>::start().await, Bench::<H>::start().await);
     let mut last = two.read("last").await;
-    let other = Publisher::new(&two.connect().await).with_telemetry(&one.engine());
+    let other = Publisher::new(&two.connect().await).telemetry(&one.engine());
     let target = two.name("orders");
     let forward = handler!([target] |order: String, other: State<Publisher>| {
         other.0.publish(target, format!("{order}>1")).await.map(drop)
@@ -74,7 +73,7 @@ pub async fn a_trace_goes_on_from_one_broker_to_another<H: Harness>() {
     let there = Handler::<(String,), ()>::reply_to(async |order: String| format!("{order}>2"), two.name("last"));
     let there = App::new().subscribe(two.harness.subscription(&two.spec("orders")), there);
     let here = one.serve(here).await;
-    let there = there.telemetry(TelemetryMiddleware::from(one.engine()));
+    let there = there.telemetry(one.engine());
     let there = started(serve(two.connect().await, there)).await;
     publish(&one.publisher().await, &one.name("orders"), "0").await;
 

@@ -50,7 +50,7 @@ impl<H: Harness> Door<H> for FrameworkDoor<H> {
     }
 
     async fn open(harness: &H, engine: Instrumentation) -> Self {
-        let publisher = Publisher::new(&harness.connect().await).with_telemetry(&engine);
+        let publisher = Publisher::new(&harness.connect().await).telemetry(&engine);
         Self { broker: harness.connect().await, engine, publisher }
     }
 

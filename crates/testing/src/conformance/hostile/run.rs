@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::message::Destination;
-use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::serve::Running;
 use throughline_core::telemetry::{Baggage, SettleSpans};
 use throughline_core::{App, CurrentBaggage, Delivery, Envelope, Handler, Headers, Publisher, serve};
@@ -59,7 +58,7 @@ impl Run {
         let engine = bench.engine_with(|settings| trial.apply(settings.settle_spans(SettleSpans::Always)));
         let route = Handler::<(Delivery, Baggage, Publisher), ()>::concurrency(handle, CONCURRENCY);
         let app = App::new().subscribe(bench.harness.subscription(&spec), route);
-        let app = app.telemetry(TelemetryMiddleware::from(engine));
+        let app = app.telemetry(engine);
         let running = started(serve(bench.connect().await, app)).await;
         Self { trial, running, seen, inlet: spec.destination, outlet }
     }
