@@ -8,7 +8,7 @@ use throughline_core::message::{Native, OperationType};
 use throughline_core::telemetry::Incoming;
 
 use crate::carrier::{HeaderExtractor, RecordHeaders, last};
-use crate::record::{push_attributes, time_of};
+use crate::delivery::{push_attributes, time_of};
 use crate::semconv::{CORRELATION_ID, MESSAGE_ID};
 
 /// What the engine is told about one message of the client.
