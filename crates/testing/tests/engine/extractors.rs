@@ -219,9 +219,8 @@ async fn an_argument_that_cannot_be_made_may_be_left_out_or_looked_at() {
         Settlement::reject("unreadable")
     }
     let seen = Seen::new();
-    let app: App<Seen<String>> = App::new()
-        .subscribe(Channel::new("optional"), optional)
-        .subscribe(Channel::new("looked-at"), looked_at);
+    let app: App<Seen<String>> =
+        App::new().subscribe(Channel::new("optional"), optional).subscribe(Channel::new("looked-at"), looked_at);
     let test = start(app.with_state(seen.clone())).await;
     test.publish("optional", r#"{"id":7}"#).await;
     test.publish("optional", "not JSON").await;
