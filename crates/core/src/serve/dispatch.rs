@@ -74,7 +74,7 @@ impl Dispatcher {
             work = mine;
             let handled = self.stages.attempt(&work).await;
             let mut longest = None;
-            let mut endings = Endings::new();
+            let mut endings = Endings::with_capacity(work.messages().len());
             for (index, message) in work.messages_mut().iter_mut().enumerate() {
                 let delay = self.delay_before_next(&handled, index);
                 match delay {

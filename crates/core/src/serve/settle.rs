@@ -46,22 +46,29 @@ impl Ending<'_> {
 pub(super) type Endings<'a> = SmallVec<[Ending<'a>; 1]>;
 
 /// Settles messages in their order, and all of the same settlement at once, where the broker can be told so.
-pub(super) async fn settle_all(endings: Endings<'_>, settler: Option<&Settler>, group: &str) {
-    let mut endings: SmallVec<[Option<Ending<'_>>; 1]> = endings.into_iter().map(Some).collect();
-    let mut rest = endings.as_mut_slice();
-    while let Some((first, others)) = rest.split_first_mut() {
-        rest = others;
-        let Some(first) = first.take() else { continue };
-        let mut alike = Endings::new();
-        if first.is_of_many() {
-            alike.extend(rest.iter_mut().filter_map(|other| other.take_if(|other| other.is_like(&first))));
-        }
-        alike.insert(0, first);
+pub(super) async fn settle_all(mut endings: Endings<'_>, settler: Option<&Settler>, group: &str) {
+    while !endings.is_empty() {
+        let mut alike = take_alike(&mut endings);
         if AssertUnwindSafe(settle_alike(&mut alike, settler, group)).catch_unwind().await.is_err() {
             let destination = alike.first().map(|one| one.message.delivery.destination());
             error!(destination, group, messages = alike.len(), "settling panicked; the broker was not told");
         }
     }
+}
+
+/// Takes out the first message and those the broker can be told of with it: most often all, and then nothing is allocated.
+fn take_alike<'a>(endings: &mut Endings<'a>) -> Endings<'a> {
+    let is_alike = |first: &Ending<'_>, other: &Ending<'_>| first.is_of_many() && other.is_like(first);
+    let all = std::mem::take(endings);
+    if all.split_first().is_none_or(|(first, others)| others.iter().all(|other| is_alike(first, other))) {
+        return all;
+    }
+    let mut all = all.into_iter();
+    let Some(first) = all.next() else { return Endings::new() };
+    let (mut alike, others): (Endings<'_>, _) = all.partition(|other| is_alike(&first, other));
+    alike.insert(0, first);
+    *endings = others;
+    alike
 }
 
 async fn settle_alike(endings: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
@@ -80,15 +87,19 @@ async fn settle_one(ending: &mut Ending<'_>, settler: Option<&Settler>, group: &
 }
 
 async fn settle_several(endings: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
-    // Each is told of here and nowhere else from now on.
-    let settles: Vec<_> = endings.iter_mut().map(|ending| ending.take_settle(settler)).collect();
-    let (Some(Some(settle)), Some(first)) = (settles.first(), endings.first()) else { return };
+    let mut settle = None;
+    for ending in endings.iter_mut() {
+        // Each is told of here and nowhere else from now on.
+        let own = ending.take_settle(settler);
+        settle = settle.or(own);
+    }
+    let (Some(settle), Some(first)) = (settle, endings.first()) else { return };
     let messages: Vec<&Received> = endings.iter().map(|ending| &*ending.message).collect();
     match settle.settle_batch(&messages, first.settlement).await {
-        BatchSettled::Together(result) => told(&**settle, &messages, first.settlement, &result, settler, group),
+        BatchSettled::Together(result) => told(&*settle, &messages, first.settlement, &result, settler, group),
         BatchSettled::OneByOne(results) => {
             for (message, result) in messages.iter().zip(&results) {
-                told(&**settle, &[*message], first.settlement, result, settler, group);
+                told(&*settle, &[*message], first.settlement, result, settler, group);
             }
         }
     }

@@ -54,14 +54,12 @@ impl<'a> Seen<'a> {
             Some(headers) => headers,
             None => &NoHeaders,
         };
-        Incoming {
-            id: self.header(MESSAGE_ID),
-            correlation_id: self.header(CORRELATION_ID),
-            body_size: self.body_size,
-            sent_at: self.sent_at,
-            native: Some(&self.place),
-            ..Incoming::new(self.topic, headers)
-        }
+        Incoming::new(self.topic, headers)
+            .with_id(self.header(MESSAGE_ID))
+            .with_correlation_id(self.header(CORRELATION_ID))
+            .with_body_size(self.body_size)
+            .with_sent_at(self.sent_at)
+            .with_native(&self.place)
     }
 
     fn header(&self, name: &str) -> Option<&'a str> {

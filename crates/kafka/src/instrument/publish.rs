@@ -249,14 +249,12 @@ impl Instrumentation {
         identity: &'a Identity,
         carrier: &'a mut HeaderInjector<'_>,
     ) -> Outgoing<'a> {
-        Outgoing {
-            id: identity.id.as_deref(),
-            correlation_id: identity.correlation_id.as_deref(),
-            body_size: parts.payload.map_or(0, <[u8]>::len),
-            attributes: parts.attributes(self.records_keys()),
-            creation: self.creation.clone(),
-            ..Outgoing::new(carrier)
-        }
+        Outgoing::new(carrier)
+            .with_id(identity.id.as_deref())
+            .with_correlation_id(identity.correlation_id.as_deref())
+            .with_body_size(parts.payload.map_or(0, <[u8]>::len))
+            .with_attributes(parts.attributes(self.records_keys()))
+            .with_creation(self.creation.clone())
     }
 }
 

@@ -84,14 +84,15 @@ impl<'a> Seen<'a> {
             Some(headers) => headers,
             None => &NoHeaders,
         };
-        Incoming {
-            id: self.header(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()),
-            correlation_id: self.header(CORRELATION_ID),
-            reply_to: self.message.reply.as_deref().filter(|_| !is_from_stream(self.message)),
-            body_size: self.message.payload.len(),
-            sent_at: self.sent_at,
-            native: self.native.as_ref().map(|native| native as &dyn Native),
-            ..Incoming::new(&self.message.subject, headers)
+        let incoming = Incoming::new(&self.message.subject, headers)
+            .with_id(self.header(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()))
+            .with_correlation_id(self.header(CORRELATION_ID))
+            .with_reply_to(self.message.reply.as_deref().filter(|_| !is_from_stream(self.message)))
+            .with_body_size(self.message.payload.len())
+            .with_sent_at(self.sent_at);
+        match &self.native {
+            Some(native) => incoming.with_native(native),
+            None => incoming,
         }
     }
 

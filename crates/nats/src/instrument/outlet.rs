@@ -48,13 +48,11 @@ impl Outlet {
         let template = self.templates.iter().find(|template| template.matches(subject)).map(Pattern::as_str);
         let target = semconv::subject_target(subject, template, &self.inbox_prefix);
         let mut headers = HeaderInjector(headers);
-        let message = Outgoing {
-            id: id.as_deref(),
-            correlation_id: correlation_id.as_deref(),
-            body_size,
-            creation,
-            ..Outgoing::new(&mut headers)
-        };
+        let message = Outgoing::new(&mut headers)
+            .with_id(id.as_deref())
+            .with_correlation_id(correlation_id.as_deref())
+            .with_body_size(body_size)
+            .with_creation(creation);
         match verb {
             Verb::Publish => self.producer.send(&target, message),
             Verb::Request => self.producer.request(&target, message),

@@ -101,7 +101,7 @@ async fn of_a_batch_each_message_has_its_own_limit() {
 }
 
 /// Handlers that never end, with an app that has a short time for its end. Returns what the broker was told.
-async fn aborted(dead_letter: bool, capture: &Capture) -> (Memory, Vec<SettledMessage>) {
+async fn aborted(dead_letter: bool, capture: Option<&Capture>) -> (Memory, Vec<SettledMessage>) {
     async fn hang(_order: String, State(begun): State<mpsc::UnboundedSender<()>>) {
         begun.send(()).unwrap();
         pending().await
@@ -111,7 +111,10 @@ async fn aborted(dead_letter: bool, capture: &Capture) -> (Memory, Vec<SettledMe
     let route = if dead_letter { hang.dead_letter("dead") } else { hang.into_route() };
     let once = Subscription::from(Channel::new("orders").group("stock")).with_delivery_limit(1);
     let app = App::new().subscribe(once, route).with_state(begun);
-    let app = app.telemetry(capture.instrumentation().build());
+    let app = match capture {
+        Some(capture) => app.telemetry(capture.instrumentation().build()),
+        None => app.without_telemetry(),
+    };
     let running = serve(memory.clone(), app).shutdown_timeout(Duration::from_secs(5)).start().await.unwrap();
     memory.publisher().without_telemetry().publish("orders", "42").await.unwrap();
     begins.recv().await.unwrap();
@@ -124,7 +127,7 @@ async fn aborted(dead_letter: bool, capture: &Capture) -> (Memory, Vec<SettledMe
 #[tokio::test(start_paused = true)]
 async fn a_dropped_handler_of_a_last_delivery_leaves_a_dead_letter() {
     let capture = Capture::new();
-    let (_, settled) = aborted(true, &capture).await;
+    let (_, settled) = aborted(true, Some(&capture)).await;
     assert_eq!(settled.len(), 1);
     assert_eq!(settled[0].settlement, Settlement::Ack);
     assert_eq!(capture.tree().find_all("publish dead").len(), 1);
@@ -134,9 +137,19 @@ async fn a_dropped_handler_of_a_last_delivery_leaves_a_dead_letter() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_handler_of_a_last_delivery_is_a_rejection_with_its_error() {
     let capture = Capture::new();
-    let (_, settled) = aborted(false, &capture).await;
+    let (_, settled) = aborted(false, Some(&capture)).await;
     assert!(matches!(settled[0].settlement, Settlement::Reject { .. }), "{settled:?}");
     let tree = capture.tree();
     let kind = attribute(tree.find("process orders"), "error.type").map(|kind| kind.as_str().into_owned());
     assert_eq!(kind.as_deref(), Some("cancelled"));
+}
+
+/// Where nothing stands around the handler, too.
+#[tokio::test(start_paused = true)]
+async fn without_telemetry_a_dropped_handler_of_a_last_delivery_is_a_rejection() {
+    let (_, settled) = aborted(false, None).await;
+    assert!(
+        matches!(settled.as_slice(), [settled] if matches!(settled.settlement, Settlement::Reject { .. })),
+        "{settled:?}"
+    );
 }

@@ -243,7 +243,7 @@ async fn an_answer_through_the_raw_door_has_no_name_of_its_own() {
     let producer = engine.producer(system());
     let headers = Headers::new();
     for address in ["acme.replies.RhSk1", "acme.replies.RhSk2"] {
-        let request = Incoming { reply_to: Some(address), ..Incoming::new("prices", &headers) };
+        let request = Incoming::new("prices", &headers).with_reply_to(address);
         let answer = async {
             for name in [address, "stock"] {
                 let (mut one, mut two) = (Headers::new(), Headers::new());

@@ -166,7 +166,7 @@ fn consume(source: Source, natives: &[&dyn Native]) -> Capture {
     let consumer = engine.consumer(Arc::new(source));
     let headers = Headers::from_iter([("traceparent", TRACEPARENT)]);
     let messages: Vec<_> =
-        natives.iter().map(|native| Incoming { native: Some(*native), ..Incoming::new("placed", &headers) }).collect();
+        natives.iter().map(|native| Incoming::new("placed", &headers).with_native(*native)).collect();
     for message in &messages {
         consumer.receive().finish(message);
         consumer.process(message).succeed();

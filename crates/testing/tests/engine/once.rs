@@ -252,8 +252,9 @@ async fn the_raw_door_exports_each_attribute_once() {
     let consumer =
         builder.attributes(|_, attributes| attributes.extend(contested())).build().consumer(Arc::new(source));
     let arrived = Headers::from_iter([("traceparent", crate::support::TRACEPARENT), ("tenant", "acme")]);
-    let message = Incoming { id: Some("m1"), native: Some(&Row), ..Incoming::new("orders", &arrived) };
-    let other = Incoming { destination: "bills", ..message };
+    let message = Incoming::new("orders", &arrived).with_id("m1").with_native(&Row);
+    let mut other = message;
+    other.destination = "bills";
     consumer.receive().finish(&message);
     consumer.receive().finish_batch(&[message, other]);
     let processing = consumer.process_batch(&[message, other]);

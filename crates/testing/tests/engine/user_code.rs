@@ -305,7 +305,7 @@ async fn go_through(engine: &Instrumentation) -> Headers {
     let consumer = engine.consumer(Arc::new(Source::new(system()).with_destination("orders")));
     let producer = engine.producer(system());
     let arrived = Headers::from_iter([("traceparent", TRACEPARENT), ("baggage", "tenant=acme")]);
-    let message = Incoming { native: Some(&Row), ..Incoming::new("orders", &arrived) };
+    let message = Incoming::new("orders", &arrived).with_native(&Row);
     let error = BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer");
     let refused = PublishError::new(throughline_core::broker::PublishErrorKind::Timeout, "timeout", "no answer");
     consumer.receive().finish(&message);
@@ -322,7 +322,7 @@ async fn go_through(engine: &Instrumentation) -> Headers {
             producer.send_batch(&target, both).finish_batch(2, &[&refused]);
             producer.request(&target, Outgoing::new(&mut Headers::new())).finish(Vec::new(), Some(&refused));
             let mut kept = arrived.clone();
-            let forward = Outgoing { creation: CreationContext::Kept, ..Outgoing::new(&mut kept) };
+            let forward = Outgoing::new(&mut kept).with_creation(CreationContext::Kept);
             drop(producer.send(&target, forward));
             consumer.settle(&Settlement::Ack, &Context::current()).finish(&[message], Some(&error));
         })

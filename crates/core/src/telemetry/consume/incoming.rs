@@ -25,6 +25,7 @@ use crate::telemetry::semconv::{MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_C
 /// assert_eq!(incoming.destination, "orders");
 /// ```
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Incoming<'a> {
     /// The concrete name the message was sent to.
     pub destination: &'a str,
@@ -67,6 +68,48 @@ impl<'a> Incoming<'a> {
             sent_at: None,
             native: None,
         }
+    }
+
+    /// Sets the message id.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<Option<&'a str>>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Sets the correlation id.
+    #[must_use]
+    pub fn with_correlation_id(mut self, id: impl Into<Option<&'a str>>) -> Self {
+        self.correlation_id = id.into();
+        self
+    }
+
+    /// Sets where the answer is asked for.
+    #[must_use]
+    pub fn with_reply_to(mut self, address: impl Into<Option<&'a str>>) -> Self {
+        self.reply_to = address.into();
+        self
+    }
+
+    /// Sets the body's length in bytes.
+    #[must_use]
+    pub const fn with_body_size(mut self, bytes: usize) -> Self {
+        self.body_size = bytes;
+        self
+    }
+
+    /// Sets when the broker took the message.
+    #[must_use]
+    pub fn with_sent_at(mut self, time: impl Into<Option<SystemTime>>) -> Self {
+        self.sent_at = time.into();
+        self
+    }
+
+    /// Sets what only the adapter knows.
+    #[must_use]
+    pub const fn with_native(mut self, native: &'a dyn Native) -> Self {
+        self.native = Some(native);
+        self
     }
 
     pub(crate) fn from_delivery(delivery: &'a Delivery) -> Self {

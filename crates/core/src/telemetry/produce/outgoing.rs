@@ -4,6 +4,7 @@ use crate::message::CreationContext;
 use crate::propagation::Carrier;
 
 /// Is what the engine needs to know of one message on its way out, borrowed from wherever it lives.
+#[non_exhaustive]
 pub struct Outgoing<'a> {
     /// The headers.
     pub headers: &'a mut dyn Carrier,
@@ -39,5 +40,40 @@ impl<'a> Outgoing<'a> {
             attributes: Vec::new(),
             creation: CreationContext::New,
         }
+    }
+
+    /// Sets the message id.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<Option<&'a str>>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Sets the correlation id.
+    #[must_use]
+    pub fn with_correlation_id(mut self, id: impl Into<Option<&'a str>>) -> Self {
+        self.correlation_id = id.into();
+        self
+    }
+
+    /// Sets the body's length in bytes.
+    #[must_use]
+    pub const fn with_body_size(mut self, bytes: usize) -> Self {
+        self.body_size = bytes;
+        self
+    }
+
+    /// Sets the further attributes of this single message.
+    #[must_use]
+    pub fn with_attributes(mut self, attributes: Vec<KeyValue>) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
+    /// Sets where the creation context comes from.
+    #[must_use]
+    pub fn with_creation(mut self, creation: CreationContext) -> Self {
+        self.creation = creation;
+        self
     }
 }

@@ -107,23 +107,19 @@ fn envelope(message: &Message) -> Envelope {
 }
 
 fn outgoing<'a>(message: &'a Message, envelope: &'a mut Envelope) -> Outgoing<'a> {
-    Outgoing {
-        id: message.id.as_deref(),
-        correlation_id: message.correlation_id.as_deref(),
-        body_size: message.body.len(),
-        creation: message.creation(),
-        ..Outgoing::new(envelope.headers_mut())
-    }
+    Outgoing::new(envelope.headers_mut())
+        .with_id(message.id.as_deref())
+        .with_correlation_id(message.correlation_id.as_deref())
+        .with_body_size(message.body.len())
+        .with_creation(message.creation())
 }
 
 fn incoming(delivery: &Delivery) -> Incoming<'_> {
-    Incoming {
-        id: delivery.id(),
-        correlation_id: delivery.correlation_id(),
-        body_size: delivery.payload().len(),
-        sent_at: delivery.sent_at(),
-        ..Incoming::new(delivery.destination(), delivery.headers())
-    }
+    Incoming::new(delivery.destination(), delivery.headers())
+        .with_id(delivery.id())
+        .with_correlation_id(delivery.correlation_id())
+        .with_body_size(delivery.payload().len())
+        .with_sent_at(delivery.sent_at())
 }
 
 struct Taking {
@@ -225,7 +221,7 @@ impl Handling {
     async fn publish(&self, mut envelope: Envelope, creation: CreationContext) {
         let destination = envelope.destination().clone();
         let target = self.transport.target(&destination);
-        let outgoing = Outgoing { creation, ..Outgoing::new(envelope.headers_mut()) };
+        let outgoing = Outgoing::new(envelope.headers_mut()).with_creation(creation);
         let sending = self.producer.send(&target, outgoing);
         let result = self.transport.publish(envelope).await;
         sending.finish(Vec::new(), result.as_ref().err());
