@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, Offset, Timestamp, TopicPartitionList};
 use throughline_core::broker::{Broker, BrokerErrorKind, PublishErrorKind};
 use throughline_core::{Envelope, Receipt};
-use throughline_kafka::{Kafka, RecordMetadata, Tombstone, TopicDestination};
+use throughline_kafka::{Kafka, RecordMetadata, RecordProperties, Tombstone};
 use tokio::time::timeout;
 
 use crate::server::{PATIENCE, url};
@@ -95,8 +95,8 @@ async fn a_publish_is_confirmed_with_its_place() {
     let (kafka, topic) = (connect(&[]).await, topic("place", 3).await);
     let transport = kafka.transport();
     let sent_at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-    let destination = TopicDestination::new(topic.as_str()).partition(2).timestamp(sent_at);
-    let envelope = Envelope::new(destination, "{}")
+    let envelope = Envelope::new(topic.as_str(), "{}")
+        .with_native(RecordProperties::new().partition(2).timestamp(sent_at))
         .with_header("tenant", "acme")
         .with_header("Message-Id", "stale")
         .with_key("42")
@@ -225,8 +225,9 @@ async fn a_topic_or_partition_that_does_not_exist_is_an_error_soon() {
 
     let topic = topic("two-partitions", 2).await;
     for partition in [2, -1] {
-        let destination = TopicDestination::new(topic.as_str()).partition(partition);
-        let missing = timeout(PATIENCE, publisher.publish(destination, "x")).await.expect("in bounded time");
+        let placed = RecordProperties::new().partition(partition);
+        let missing =
+            timeout(PATIENCE, publisher.publish(topic.as_str(), "x").native(placed)).await.expect("in bounded time");
         let error = missing.expect_err("no such partition");
         assert_eq!((error.kind(), error.error_type()), expected, "{partition}: {error}");
     }

@@ -199,10 +199,10 @@ impl Broker for Kafka {
 #[cfg(test)]
 mod tests {
     use throughline_core::broker::{BrokerErrorKind, Pattern};
-    use throughline_core::message::{Destination, Envelope};
+    use throughline_core::message::Envelope;
 
     use super::*;
-    use crate::{Topic, TopicDestination};
+    use crate::{RecordProperties, Topic};
 
     /// Connects to brokers that the client itself plays.
     async fn connect() -> Kafka {
@@ -233,8 +233,8 @@ mod tests {
         let (key, tombstone) = ("messaging.kafka.message.key=42", "messaging.kafka.message.tombstone=true");
         let plain = Envelope::new("users", "");
         assert_eq!(shown(&kafka, &plain), [""; 0], "ATTR-K-02, ATTR-K-04, ATTR-K-06");
-        let placed = Destination::from(TopicDestination::new("users").partition(3));
-        let deleted = plain.with_destination(placed).with_key("42").without_payload();
+        let placed = RecordProperties::new().partition(3);
+        let deleted = plain.with_native(placed).with_key("42").without_payload();
         assert_eq!(shown(&kafka, &deleted), [partition, key, tombstone], "ATTR-K-02, ATTR-K-04, ATTR-K-06");
         let binary = deleted.clone().with_key(vec![0xff]);
         assert_eq!(shown(&kafka, &binary), [partition, tombstone], "ATTR-K-04");

@@ -4,13 +4,14 @@
 //! use std::time::SystemTime;
 //!
 //! use throughline_core::broker::Broker;
-//! use throughline_kafka::{Kafka, Tombstone, TopicDestination};
+//! use throughline_kafka::{Kafka, RecordProperties, Tombstone};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let kafka = Kafka::connect("localhost:9092").await?;
 //! let publisher = kafka.publisher();
 //! publisher.publish("orders.placed", "{}").key("42").header("source", "web").await?;
-//! publisher.publish(TopicDestination::new("orders.placed").partition(3).timestamp(SystemTime::now()), "{}").await?;
+//! let placed = RecordProperties::new().partition(3).timestamp(SystemTime::now());
+//! publisher.publish("orders.placed", "{}").native(placed).await?;
 //! publisher.publish("users", Tombstone).key("42").await?;
 //! kafka.shutdown().await?;
 //! # Ok(())
@@ -56,6 +57,7 @@ mod names;
 mod outage;
 mod outgoing;
 mod producer;
+mod properties;
 mod publisher;
 mod raw_headers;
 mod receipt;
@@ -70,9 +72,9 @@ mod waits_on;
 pub use self::broker::Kafka;
 pub use self::carrier::{HeaderExtractor, HeaderInjector, RecordHeaders};
 pub use self::delivery::NativeRecord;
-pub use self::destination::TopicDestination;
 pub use self::extract::{Key, Offset, Partition, Timestamp, TopicName};
 pub use self::instrument::{CallbackProducer, DeliveryFuture, Instrumentation, PendingDelivery, ProducerTelemetry};
+pub use self::properties::RecordProperties;
 pub use self::receipt::RecordMetadata;
 pub use self::subscription::{Assignment, Isolation, StartPosition, Topic};
 pub use self::tombstone::Tombstone;

@@ -14,6 +14,7 @@ use crate::destination::Route;
 use crate::error;
 use crate::names::is_topic;
 use crate::producer::{Record, Report};
+use crate::properties::RecordProperties;
 use crate::semconv::{CORRELATION_ID, MESSAGE_ID, REPLY_TO};
 use crate::subscription::RETRY_WAIT;
 
@@ -21,7 +22,7 @@ use crate::subscription::RETRY_WAIT;
 const CONTENT_TYPE: &str = "content-type";
 
 pub(crate) fn report_of(envelope: &Envelope) -> Arc<Report> {
-    Report::new(Route::of(envelope.destination()).partition.is_some())
+    Report::new(RecordProperties::of(envelope).partition.is_some())
 }
 
 /// Makes the client's form of a message, which lends all but the headers.
@@ -30,17 +31,17 @@ pub(crate) fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result
     if !is_topic(topic) {
         return Err(error::invalid_topic(topic));
     }
-    let route = Route::of(envelope.destination());
-    if route.partition.is_some_and(|partition| partition < 0) {
+    let properties = RecordProperties::of(envelope);
+    if properties.partition.is_some_and(|partition| partition < 0) {
         // To the client, -1 says that there is no partition.
         return Err(error::publish(&KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), topic));
     }
     let record = Record {
         topic,
-        partition: route.partition,
+        partition: properties.partition,
         payload: envelope.has_payload().then(|| envelope.payload().as_ref()),
         key: envelope.key().map(AsRef::as_ref),
-        timestamp: route.timestamp,
+        timestamp: properties.timestamp,
         headers: headers(envelope),
         delivery_opaque: Arc::clone(report),
     };

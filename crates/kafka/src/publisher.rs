@@ -1,13 +1,12 @@
 use std::future::ready;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
-use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
+use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind};
+use throughline_core::message::{Destination, Envelope, Receipt, System};
 
 use crate::alone::Alone;
 use crate::connection::Connection;
@@ -16,6 +15,7 @@ use crate::error;
 use crate::names::is_topic;
 use crate::outgoing::{record, report_of};
 use crate::producer::{Report, Unsent};
+use crate::properties::RecordProperties;
 use crate::semconv::{key_attribute, partition_attribute, tombstone_attribute};
 use crate::thread;
 
@@ -98,16 +98,12 @@ impl Publish for KafkaPublisher {
         Arc::clone(&self.connection.system)
     }
 
-    fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        let partition = Route::of(destination).partition;
-        Target { attributes: partition.map(partition_attribute).into_iter().collect(), ..Target::of(destination) }
-    }
-
     fn check(&self, destination: &Destination) -> Result<(), PublishError> {
         if is_topic(destination.name()) { Ok(()) } else { Err(error::invalid_topic(destination.name())) }
     }
 
     fn attributes(&self, envelope: &Envelope, attributes: &mut Vec<KeyValue>) {
+        attributes.extend(RecordProperties::of(envelope).partition.map(partition_attribute));
         if self.connection.records_keys {
             attributes.extend(envelope.key().and_then(|key| key_attribute(key)));
         }
@@ -119,14 +115,8 @@ impl Publish for KafkaPublisher {
     /// Returns when the brokers have confirmed the message. Cancel safe in this sense: a call dropped while the client's
     /// queue is full has sent nothing, after that the message is on its way and may be stored.
     ///
-    /// Written out instead of `async fn`: a message that the client takes at once is in its queue before there is a future.
-    fn publish<'a, 'f>(
-        &'a self,
-        envelope: Envelope,
-    ) -> Pin<Box<dyn Future<Output = Result<Receipt, PublishError>> + Send + 'f>>
-    where
-        'a: 'f,
-    {
+    /// A message that the client takes at once is in its queue before there is a future.
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         if Route::of(envelope.destination()).is_asked {
             return Box::pin(self.publish_asked(envelope));
         }

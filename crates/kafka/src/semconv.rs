@@ -36,7 +36,7 @@ const KEPT: i32 = 256;
 
 /// SPAN-07. What is settled is the position, whatever became of the message; a retry settles nothing.
 const OPERATIONS: Operations =
-    Operations { send: "send", receive: "poll", ack: Some("commit"), reject: Some("commit"), ..Operations::DEFAULT };
+    Operations::DEFAULT.with_send("send").with_receive("poll").with_ack("commit").with_reject("commit");
 
 /// Describes one connection.
 pub(crate) fn system(server: Option<(&str, u16)>, client_id: Option<&str>, cluster_id: Option<&str>) -> Arc<System> {
@@ -55,7 +55,7 @@ pub(crate) fn system(server: Option<(&str, u16)>, client_id: Option<&str>, clust
 
 /// Describes a connection for a subscription that settles in transactions: what is to come again ends one too.
 pub(crate) fn transactional(system: &System) -> Arc<System> {
-    let operations = Operations { retry: Some("abort"), ..OPERATIONS };
+    let operations = OPERATIONS.with_retry("abort");
     let server = system.server().map(|(address, port)| (Arc::<str>::from(address), port));
     let mut described = System::new(SYSTEM, operations);
     if let Some((address, port)) = server {

@@ -1,9 +1,8 @@
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Done, Publish, PublishError};
+use throughline_core::broker::{BoxFuture, Publish, PublishError, done};
 use throughline_core::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 
 use crate::delivery::{LastSubject, from_core};
@@ -45,20 +44,8 @@ impl Publish for NatsPublisher {
 
     /// To core NATS, returns when the client has taken the message, as the client's own call does (SPAN-35): what is
     /// written is not confirmed by anybody either, and waiting for it costs a hundred times as much.
-    ///
-    /// Written out instead of `async fn`: a message that the client takes at once needs no future of ours.
-    fn publish<'a, 'f>(
-        &'a self,
-        envelope: Envelope,
-    ) -> Pin<Box<dyn Future<Output = Result<Receipt, PublishError>> + Send + 'f>>
-    where
-        'a: 'f,
-    {
-        if self.sender.is_taken_at_once(&envelope) {
-            Box::pin(Done::new())
-        } else {
-            Box::pin(self.sender.confirm(envelope))
-        }
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        if self.sender.is_taken_at_once(&envelope) { done() } else { Box::pin(self.sender.confirm(envelope)) }
     }
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {

@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{BrokerError, Pattern};
+use crate::message::Destination;
 
 /// The routes of all apps that run on one connection.
 ///
@@ -24,13 +25,13 @@ pub struct Routes {
 /// What one subscription receives, and where its messages go on to.
 pub(crate) struct RouteOfApp {
     pub(crate) patterns: Vec<Pattern>,
-    pub(crate) dead_letter: Option<String>,
-    pub(crate) replies: Vec<String>,
+    pub(crate) dead_letter: Option<Destination>,
+    pub(crate) replies: Vec<Destination>,
 }
 
 impl RouteOfApp {
-    fn takes(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(name))
+    fn takes(&self, destination: &Destination) -> bool {
+        self.patterns.iter().any(|pattern| pattern.takes(destination))
     }
 
     fn name(&self) -> &str {
@@ -61,13 +62,14 @@ impl Routes {
 
 /// Refuses a subscription that takes what it sends.
 fn check_own(route: &RouteOfApp) -> Result<(), BrokerError> {
-    let dead_letter = route.dead_letter.iter().map(|name| ("dead letters", name));
-    let mut sent = dead_letter.chain(route.replies.iter().map(|name| ("replies", name)));
-    match sent.find(|(_, name)| route.takes(name)) {
-        Some((what, name)) => Err(BrokerError::configuration(format!(
-            "the subscription to `{}` takes its own {what} to `{name}`, and each would be handled again, for ever: choose a destination \
+    let dead_letter = route.dead_letter.iter().map(|to| ("dead letters", to));
+    let mut sent = dead_letter.chain(route.replies.iter().map(|to| ("replies", to)));
+    match sent.find(|(_, to)| route.takes(to)) {
+        Some((what, to)) => Err(BrokerError::configuration(format!(
+            "the subscription to `{}` takes its own {what} to `{}`, and each would be handled again, for ever: choose a destination \
              that the subscription does not match, or narrow the subscription",
             route.name(),
+            to.name(),
         ))),
         None => Ok(()),
     }
@@ -75,23 +77,23 @@ fn check_own(route: &RouteOfApp) -> Result<(), BrokerError> {
 
 /// Refuses dead letters that come back through those of other subscriptions.
 fn check_round_trip(start: &RouteOfApp, all: &[&RouteOfApp]) -> Result<(), BrokerError> {
-    let mut seen: Vec<&str> = Vec::new();
-    let mut open: Vec<&str> = start.dead_letter.as_deref().into_iter().collect();
-    while let Some(name) = open.pop() {
-        if seen.contains(&name) {
+    let mut seen: Vec<&Destination> = Vec::new();
+    let mut open: Vec<&Destination> = start.dead_letter.iter().collect();
+    while let Some(to) = open.pop() {
+        if seen.iter().any(|known| (known.namespace(), known.name()) == (to.namespace(), to.name())) {
             continue;
         }
-        seen.push(name);
-        if start.takes(name) {
-            let way: Vec<String> = seen.iter().map(|name| format!("`{name}`")).collect();
+        seen.push(to);
+        if start.takes(to) {
+            let way: Vec<String> = seen.iter().map(|to| format!("`{}`", to.name())).collect();
             return Err(BrokerError::configuration(format!(
                 "the dead letters of `{}` come back to it by way of {}, and would go round for ever: end the circle at one of them",
                 start.name(),
                 way.join(" and "),
             )));
         }
-        let next = all.iter().filter(|route| route.takes(name));
-        open.extend(next.filter_map(|route| route.dead_letter.as_deref()));
+        let next = all.iter().filter(|route| route.takes(to));
+        open.extend(next.filter_map(|route| route.dead_letter.as_ref()));
     }
     Ok(())
 }
@@ -107,13 +109,13 @@ mod tests {
     use super::*;
     use crate::broker::{BrokerErrorKind, Wildcards};
 
-    const DOTTED: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+    const DOTTED: Wildcards = Wildcards::new('.', "*", ">");
 
     fn route(pattern: &str, dead_letter: Option<&str>, replies: &[&str]) -> RouteOfApp {
         RouteOfApp {
             patterns: vec![Pattern::new(pattern, DOTTED)],
-            dead_letter: dead_letter.map(str::to_owned),
-            replies: replies.iter().map(|name| (*name).to_owned()).collect(),
+            dead_letter: dead_letter.map(Destination::from),
+            replies: replies.iter().map(|name| Destination::from(*name)).collect(),
         }
     }
 
@@ -129,6 +131,15 @@ mod tests {
         assert!(refused(vec![route("orders.>", Some("orders.dead"), &[])]));
         assert!(refused(vec![route("orders.*", None, &["done", "orders.done"])]));
         assert!(!refused(vec![route("orders.*", Some("dead.orders"), &["done"])]));
+    }
+
+    #[test]
+    fn what_another_exchange_takes_is_no_circle() {
+        let keys = Pattern::new("orders.>", DOTTED).within("orders");
+        let to = |exchange: &str| Some(Destination::new("orders.dead").within(exchange));
+        let route = |dead_letter| RouteOfApp { patterns: vec![keys.clone()], dead_letter, replies: Vec::new() };
+        assert!(refused(vec![route(to("orders"))]));
+        assert!(!refused(vec![route(to("dead"))]) && !refused(vec![route(Some("orders.dead".into()))]));
     }
 
     #[test]

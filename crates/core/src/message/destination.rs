@@ -31,6 +31,7 @@ pub(super) enum Name {
 
 #[derive(Clone, Default)]
 struct Details {
+    namespace: Option<Arc<str>>,
     template: Option<Arc<str>>,
     native: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -78,6 +79,21 @@ impl Destination {
         self
     }
 
+    /// Says in what the name is one of many, where a broker has such: a routing key is within an exchange.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Destination;
+    /// let placed = Destination::new("placed.eu").within("orders");
+    /// assert_eq!((placed.namespace(), placed.name()), (Some("orders"), "placed.eu"));
+    /// ```
+    #[must_use]
+    pub fn within(mut self, namespace: impl Into<Arc<str>>) -> Self {
+        self.details_mut().namespace = Some(namespace.into());
+        self
+    }
+
     /// Says that the destination is not one of a few: it exists for one conversation, and its name was made for that, as that of an inbox.
     ///
     /// Its name is then in no span name and on no metric. The address a message asks for its answer at is marked by itself.
@@ -120,6 +136,12 @@ impl Destination {
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_str()
+    }
+
+    /// Returns in what the name is one of many; `None` where it stands alone.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.details.as_ref()?.namespace.as_deref()
     }
 
     /// Returns the registered pattern of a computed name.
@@ -184,6 +206,7 @@ impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Destination")
             .field("name", &self.name())
+            .field("namespace", &self.namespace())
             .field("template", &self.template())
             .field("temporary", &self.is_temporary)
             .finish_non_exhaustive()

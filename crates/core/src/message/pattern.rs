@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Destination;
+
 /// Holds the signs a broker uses in subscription patterns.
 ///
 /// # Examples
@@ -8,10 +10,11 @@ use std::sync::Arc;
 /// ```
 /// use throughline_core::broker::Wildcards;
 ///
-/// let dotted = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+/// let dotted = Wildcards::new('.', "*", ">");
 /// assert_eq!(dotted.one, "*");
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Wildcards {
     /// Separates the tokens of a name.
     pub separator: char,
@@ -23,6 +26,21 @@ pub struct Wildcards {
     pub rest_may_be_empty: bool,
 }
 
+impl Wildcards {
+    /// Creates the signs from what stands between two tokens, what stands for one token, and what stands for the rest of a name, which
+    /// is at least one token.
+    #[must_use]
+    pub const fn new(separator: char, one: &'static str, rest: &'static str) -> Self {
+        Self { separator, one, rest, rest_may_be_empty: false }
+    }
+
+    /// Says that the rest may also be no token: `orders.#` matches `orders`.
+    #[must_use]
+    pub const fn rest_may_be_empty(self) -> Self {
+        Self { rest_may_be_empty: true, ..self }
+    }
+}
+
 /// Describes which destination names a subscription receives, in general terms, so that the in-memory broker can imitate any other.
 ///
 /// A token written as `{name}` stands for exactly one token on every broker.
@@ -32,7 +50,7 @@ pub struct Wildcards {
 /// ```
 /// use throughline_core::broker::{Pattern, Wildcards};
 ///
-/// let signs = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+/// let signs = Wildcards::new('.', "*", ">");
 /// let pattern = Pattern::new("orders.*", signs);
 /// assert!(pattern.matches("orders.42"));
 /// assert!(!pattern.matches("orders.42.paid"));
@@ -40,6 +58,8 @@ pub struct Wildcards {
 /// ```
 #[derive(Clone, Eq, PartialEq)]
 pub struct Pattern {
+    /// What the names are within, such as an exchange.
+    namespace: Option<Arc<str>>,
     text: Arc<str>,
     wildcards: Option<Wildcards>,
 }
@@ -54,7 +74,7 @@ impl Pattern {
     /// ```
     #[must_use]
     pub fn exact(name: impl Into<Arc<str>>) -> Self {
-        Self { text: name.into(), wildcards: None }
+        Self { namespace: None, text: name.into(), wildcards: None }
     }
 
     /// Creates a pattern from a text with wildcards.
@@ -63,7 +83,7 @@ impl Pattern {
     ///
     /// ```
     /// use throughline_core::broker::{Pattern, Wildcards};
-    /// let signs = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+    /// let signs = Wildcards::new('.', "*", "#").rest_may_be_empty();
     /// assert!(Pattern::new("logs.#", signs).matches("logs"));
     /// ```
     #[must_use]
@@ -72,7 +92,39 @@ impl Pattern {
         let has_wildcard = text
             .split(wildcards.separator)
             .any(|token| token == wildcards.one || token == wildcards.rest || is_placeholder(token));
-        Self { text, wildcards: has_wildcard.then_some(wildcards) }
+        Self { namespace: None, text, wildcards: has_wildcard.then_some(wildcards) }
+    }
+
+    /// Restricts the pattern to names [within](Destination::within) something: these keys of this exchange.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Destination;
+    /// use throughline_core::broker::{Pattern, Wildcards};
+    ///
+    /// let signs = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+    /// let placed = Pattern::new("placed.*", signs).within("orders");
+    /// assert!(placed.takes(&Destination::new("placed.eu").within("orders")));
+    /// assert!(!placed.takes(&Destination::new("placed.eu").within("bills")));
+    /// assert!(!placed.takes(&Destination::new("placed.eu")));
+    /// ```
+    #[must_use]
+    pub fn within(mut self, namespace: impl Into<Arc<str>>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Returns what the names are within; `None` where they stand alone.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// Tells whether a message to that destination matches.
+    #[must_use]
+    pub fn takes(&self, destination: &Destination) -> bool {
+        self.namespace() == destination.namespace() && self.matches(destination.name())
     }
 
     /// Returns the text of the pattern.
@@ -105,7 +157,7 @@ impl Pattern {
     ///
     /// ```
     /// use throughline_core::broker::{Pattern, Wildcards};
-    /// let signs = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+    /// let signs = Wildcards::new('.', "*", ">");
     /// assert_eq!(Pattern::new("orders.{id}", signs).to_wire(), "orders.*");
     /// ```
     #[must_use]
@@ -129,10 +181,10 @@ impl Pattern {
     /// ```
     #[must_use]
     pub fn prefixed(&self, prefix: &str) -> Self {
-        Self { text: format!("{prefix}{}", self.text).into(), wildcards: self.wildcards }
+        Self { text: format!("{prefix}{}", self.text).into(), ..self.clone() }
     }
 
-    /// Tells whether a name matches.
+    /// Tells whether a name matches, whatever it is within; see [`takes`](Self::takes).
     ///
     /// # Examples
     ///
@@ -178,12 +230,15 @@ fn is_placeholder(token: &str) -> bool {
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+        write!(f, "{:?}", self.to_string())
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}:")?;
+        }
         f.write_str(&self.text)
     }
 }
@@ -192,8 +247,8 @@ impl fmt::Display for Pattern {
 mod tests {
     use super::*;
 
-    const DOTTED: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
-    const HASHED: Wildcards = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+    const DOTTED: Wildcards = Wildcards::new('.', "*", ">");
+    const HASHED: Wildcards = Wildcards::new('.', "*", "#").rest_may_be_empty();
 
     #[test]
     fn the_rest_sign_takes_at_least_one_token_where_it_must() {

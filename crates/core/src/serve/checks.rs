@@ -5,7 +5,6 @@ use crate::app::Entry;
 use crate::broker::{Broker, BrokerError, Publish, RouteOfApp, Routes, Subscription};
 use crate::extract::Shape;
 use crate::handler::RouteOptions;
-use crate::message::Destination;
 
 /// Refuses what cannot work, before anything starts. The returned value keeps the routes known to the other apps of the connection.
 pub(super) fn check(broker: &dyn Broker, entries: &[Entry<()>]) -> Result<Arc<Vec<RouteOfApp>>, ServeError> {
@@ -41,11 +40,10 @@ fn contradiction(error: BrokerError) -> ServeError {
 
 fn route_of(entry: &Entry<()>) -> RouteOfApp {
     let options = &entry.options;
-    let name = |destination: &Destination| destination.name().to_owned();
     RouteOfApp {
         patterns: entry.subscription.patterns().to_vec(),
-        dead_letter: options.dead_letter.as_ref().map(|dead_letter| name(dead_letter.destination())),
-        replies: options.replies.iter().map(name).collect(),
+        dead_letter: options.dead_letter.as_ref().map(|dead_letter| dead_letter.destination().clone()),
+        replies: options.replies.clone(),
     }
 }
 

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
-use throughline_core::Settlement;
 use throughline_core::broker::{Pattern, Wildcards};
 use throughline_core::message::{Native, Operations};
+use throughline_core::{Destination, Envelope, Settlement};
 
 use super::*;
 use crate::Channel;
 use crate::testing::{next, next_body, nothing_waits, publish, settle, subscribe};
 
-const RABBIT: Wildcards = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+const RABBIT: Wildcards = Wildcards::new('.', "*", "#").rest_may_be_empty();
 
 #[tokio::test]
 async fn a_subscription_of_another_broker_keeps_its_own_wildcards() {
@@ -17,6 +17,26 @@ async fn a_subscription_of_another_broker_keeps_its_own_wildcards() {
     publish(&memory, "logs", "1").await;
     publish(&memory, "logs.a.b", "2").await;
     assert_eq!([next_body(&mut logs).await, next_body(&mut logs).await], ["1", "2"]);
+}
+
+#[tokio::test]
+async fn keys_are_matched_within_their_exchange() {
+    let memory = Memory::new();
+    let placed = Pattern::new("placed.#", RABBIT).within("orders");
+    let mut queue =
+        subscribe(&memory, Subscription::new("rabbitmq", placed).with_pattern(Pattern::exact("stock"))).await;
+    for destination in [
+        Destination::new("placed.eu"),
+        Destination::new("placed.eu").within("bills"),
+        Destination::new("paid.eu").within("orders"),
+        Destination::new("placed.eu").within("orders"),
+        Destination::new("stock"),
+    ] {
+        let text = format!("{}:{}", destination.namespace().unwrap_or_default(), destination.name());
+        memory.transport().publish(Envelope::new(destination, text)).await.unwrap();
+    }
+    assert_eq!([next_body(&mut queue).await, next_body(&mut queue).await], ["orders:placed.eu", ":stock"]);
+    nothing_waits(&mut queue).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
+use std::borrow::Cow;
 use std::time::SystemTime;
 
-use throughline_core::{Delivery, Envelope};
+use throughline_core::{Delivery, Destination, Envelope};
 
 /// Is a message on its way to those who take it.
 pub(crate) enum Message {
@@ -16,10 +17,21 @@ impl Message {
         Self::Published(envelope, SystemTime::now())
     }
 
-    pub(super) fn destination(&self) -> &str {
+    pub(super) fn destination(&self) -> Cow<'_, Destination> {
         match self {
-            Self::Published(envelope, _) => envelope.destination().name(),
-            Self::Delivery(delivery) => delivery.destination(),
+            Self::Published(envelope, _) => Cow::Borrowed(envelope.destination()),
+            Self::Delivery(delivery) => Cow::Owned(Destination::new(delivery.destination())),
+        }
+    }
+
+    /// The destination where its name says all.
+    pub(super) fn plain_name(&self) -> Option<&str> {
+        match self {
+            Self::Published(envelope, _) => {
+                let destination = envelope.destination();
+                destination.namespace().is_none().then(|| destination.name())
+            }
+            Self::Delivery(delivery) => Some(delivery.destination()),
         }
     }
 

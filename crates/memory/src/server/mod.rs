@@ -51,7 +51,7 @@ impl Server {
     /// subscriptions, groups or requests get it.
     #[inline]
     pub(crate) fn deliver(&self, message: Message) -> usize {
-        match self.inboxes.claim(message.destination()) {
+        match message.plain_name().and_then(|name| self.inboxes.claim(name)) {
             Some(request) => request.answer(message.into_delivery()),
             None => lock(&self.router).deliver(message, &self.ledger),
         }

@@ -3,6 +3,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use throughline_core::Destination;
 use throughline_core::broker::{Pattern, Received, Subscription};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -100,9 +101,9 @@ impl Queue {
         self.group.is_some() && self.group() == group_of(subscription) && self.patterns == subscription.patterns()
     }
 
-    /// Tells whether messages sent to `name` go here: the name matches and there is someone to take them.
-    pub(super) fn wants(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(name)) && lock(&self.state).members.live > 0
+    /// Tells whether messages to that destination go here: a pattern takes it, and there is someone to take them.
+    pub(super) fn wants(&self, destination: &Destination) -> bool {
+        self.patterns.iter().any(|pattern| pattern.takes(destination)) && lock(&self.state).members.live > 0
     }
 
     /// Whether a message is not delivered again after this attempt.

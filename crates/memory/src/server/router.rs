@@ -3,6 +3,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use throughline_core::Destination;
 use throughline_core::broker::Subscription;
 
 use super::{Ledger, Member, Message, Queue};
@@ -92,22 +93,26 @@ impl Router {
     /// Puts a message into the queues of all that want it, and returns how many these are.
     #[inline]
     pub(super) fn deliver(&mut self, message: Message, ledger: &Ledger) -> usize {
-        if let Some(route) = self.routes.get(message.destination()) {
+        let Some(name) = message.plain_name() else {
+            return self.find_route(&message.destination()).deliver(message, ledger);
+        };
+        if let Some(route) = self.routes.get(name) {
             return route.deliver(message, ledger);
         }
         if self.routes.len() >= REMEMBERED {
             self.routes.clear();
         }
-        let name: Arc<str> = message.destination().into();
-        let route = self.find_route(&name);
+        let destination = message.destination();
+        let route = self.find_route(&destination);
+        let name: Arc<str> = destination.name().into();
         let receivers = route.deliver(message, ledger);
         self.routes.insert(name, route);
         receivers
     }
 
-    fn find_route(&self, name: &str) -> Route {
+    fn find_route(&self, destination: &Destination) -> Route {
         let mut targets: Vec<Target> = Vec::new();
-        for queue in self.queues.iter().filter(|queue| queue.wants(name)) {
+        for queue in self.queues.iter().filter(|queue| queue.wants(destination)) {
             match targets.iter_mut().find(|target| target.is_of_group(queue)) {
                 Some(target) => target.others.push(Arc::clone(queue)),
                 None => targets.push(Target::new(Arc::clone(queue))),

@@ -260,7 +260,11 @@ impl Shared {
         let unknown = |system| Source::new(Arc::clone(system)).with_patterns(settings.templates.iter().cloned());
         let known = |system| match settings.templates.as_slice() {
             // The only template need not be what was subscribed to.
-            [_] => Source { destination: None, template: None, ..unknown(system) },
+            [_] => {
+                let mut source = unknown(system);
+                (source.destination, source.template) = (None, None);
+                source
+            }
             _ => unknown(system),
         };
         Self {

@@ -48,7 +48,7 @@ use super::Capabilities;
 ///     }
 ///
 ///     fn names(&self) -> Names {
-///         Names::new("in_memory", Operations { ack: Some("ack"), ..Operations::DEFAULT })
+///         Names::new("in_memory", Operations::DEFAULT.with_ack("ack"))
 ///     }
 /// }
 /// # fn main() {}
@@ -97,6 +97,12 @@ pub trait Harness: Send + Sync + Sized + 'static {
     /// NATS: `orders.*` and `orders.42`.
     fn wildcard(&self, destination: &str) -> Wildcard {
         Wildcard { pattern: format!("{destination}.*"), name: format!("{destination}.42") }
+    }
+
+    /// Returns how telemetry names a destination, or a pattern, when a message of it is received: on brokers that add to what was
+    /// published to, such as the queue a message lay in. The default is the same name.
+    fn arrives_as(&self, destination: &str) -> String {
+        destination.to_owned()
     }
 
     /// Returns a message that the broker refuses to take, if there is one.

@@ -39,5 +39,6 @@ mod settling;
 mod starts;
 mod status;
 mod tasks;
+mod together;
 mod trust;
 mod user_code;

@@ -131,7 +131,7 @@ fn links(world: &World, matched: &Matched<'_>, expected: &Span, span: &SpanData)
 }
 
 fn resolved(world: &World, span: &Span, attributes: &[(&str, Val)]) -> Vec<(String, Option<Value>)> {
-    attributes.iter().map(|(key, value)| ((*key).to_owned(), world.value(*value, span.at))).collect()
+    attributes.iter().map(|(key, value)| ((*key).to_owned(), world.value(*value, span))).collect()
 }
 
 /// Compares complete sets: missing, extra, doubled and different attributes are all wrong (VERF-02, GEN-06).

@@ -15,6 +15,8 @@ pub(super) struct World {
     pub(super) orders: String,
     pub(super) dead: String,
     pub(super) wildcard: Wildcard,
+    /// The names of the two on the way in.
+    arrived: Arrived,
     pub(super) refusal: Option<Refusal>,
     /// Whether the messages come from several destinations.
     pub(super) is_spread: bool,
@@ -30,6 +32,12 @@ pub(super) struct World {
     id: String,
 }
 
+/// How received messages are named.
+struct Arrived {
+    orders: String,
+    wildcard: Wildcard,
+}
+
 impl World {
     pub(super) fn new<H: Harness>(bench: &Bench<H>, row: &Row, door: DoorKind, ambient: Option<Context>) -> Self {
         let wildcard = bench.wildcard("orders");
@@ -42,7 +50,13 @@ impl World {
         if grouped {
             spec = spec.with_group(bench.group("g"));
         }
+        let arrives_as = |name: &str| bench.harness.arrives_as(name);
+        let arrived = Arrived {
+            orders: arrives_as(&bench.name("orders")),
+            wildcard: Wildcard { pattern: arrives_as(&wildcard.pattern), name: arrives_as(&wildcard.name) },
+        };
         Self {
+            arrived,
             names: bench.harness.names(),
             door,
             orders: bench.name("orders"),
@@ -108,14 +122,14 @@ impl World {
     /// SPAN-13 to -20.
     pub(super) fn span_name(&self, span: &Span) -> String {
         let verb = self.verb(span.verb).unwrap_or("(no verb)");
-        match self.low_cardinality(span.at) {
+        match self.low_cardinality(span.verb, span.at) {
             Some((_, destination)) => format!("{verb} {destination}"),
             None => verb.to_owned(),
         }
     }
 
     /// The attribute and the text by which names and metrics call a destination.
-    pub(super) fn low_cardinality(&self, at: At) -> Option<(&'static str, String)> {
+    pub(super) fn low_cardinality(&self, verb: Verb, at: At) -> Option<(&'static str, String)> {
         const NAME: &str = "messaging.destination.name";
         const TEMPLATE: &str = "messaging.destination.template";
         match at {
@@ -125,12 +139,20 @@ impl World {
                 Some((NAME, self.orders.clone()))
             }
             At::Absent | At::Nowhere => None,
-            At::Orders => Some((NAME, self.orders.clone())),
+            At::Orders => Some((NAME, self.orders(verb).to_owned())),
             At::Wildcard if !self.names.patterns_are_templates => {
-                (!self.spread).then(|| (NAME, self.wildcard.name.clone()))
+                (!self.spread).then(|| (NAME, self.wildcard(verb).name.clone()))
             }
-            At::Wildcard => Some((TEMPLATE, self.wildcard.pattern.clone())),
+            At::Wildcard => Some((TEMPLATE, self.wildcard(verb).pattern.clone())),
         }
+    }
+
+    fn orders(&self, verb: Verb) -> &str {
+        if verb.is_consumer() { &self.arrived.orders } else { &self.orders }
+    }
+
+    fn wildcard(&self, verb: Verb) -> &Wildcard {
+        if verb.is_consumer() { &self.arrived.wildcard } else { &self.wildcard }
     }
 
     /// Everything a span must carry, and nothing else; `None` stands for any value.
@@ -157,11 +179,11 @@ impl World {
                 push(attribute.key.as_str(), Some(attribute.value.clone()));
             }
         }
-        if span.at == At::Nowhere && self.low_cardinality(At::Nowhere).is_some() && span.verb == Verb::Send {
+        if span.at == At::Nowhere && self.low_cardinality(span.verb, At::Nowhere).is_some() && span.verb == Verb::Send {
             push("messaging.destination.name", Some(self.orders.clone().into()));
         }
         for (key, value) in span.attributes.iter().filter(|(_, value)| self.has_value(*value, span.at)) {
-            push(key, self.value(*value, span.at));
+            push(key, self.value(*value, span));
         }
         for key in self.message_attributes(span).iter().filter(|key| on_span(span, key)) {
             push(key, None);
@@ -203,16 +225,17 @@ impl World {
         !matches!(value, Val::Template) || at != At::Wildcard || self.names.patterns_are_templates
     }
 
-    pub(super) fn value(&self, value: Val, at: At) -> Option<Value> {
+    pub(super) fn value(&self, value: Val, span: &Span) -> Option<Value> {
+        let Span { verb, at, .. } = *span;
         Some(match value {
             Val::Any => return None,
             Val::Conversation => self.conversation().into(),
-            Val::Destination if at == At::Wildcard => self.wildcard.name.clone().into(),
-            Val::Destination => self.low_cardinality(at).map(|(_, name)| name).unwrap_or_default().into(),
-            Val::DestinationOf(number) => format!("{}{}", self.wildcard.name, number).into(),
+            Val::Destination if at == At::Wildcard => self.wildcard(verb).name.clone().into(),
+            Val::Destination => self.low_cardinality(verb, at).map(|(_, name)| name).unwrap_or_default().into(),
+            Val::DestinationOf(number) => format!("{}{}", self.wildcard(verb).name, number).into(),
             Val::Id(number) => self.message_id(number).into(),
             Val::Int(number) => number.into(),
-            Val::Template => self.low_cardinality(at).map(|(_, name)| name).unwrap_or_default().into(),
+            Val::Template => self.low_cardinality(verb, at).map(|(_, name)| name).unwrap_or_default().into(),
             Val::Text(text) => text.into(),
             Val::True => true.into(),
         })
@@ -234,7 +257,9 @@ impl World {
         ];
         // One measurement stands for all messages of a subscription by a pattern.
         let is_called = at != At::Wildcard || self.names.patterns_are_templates;
-        all.extend(self.low_cardinality(at).filter(|_| is_called).map(|(key, name)| (key.to_owned(), name.into())));
+        all.extend(
+            self.low_cardinality(verb, at).filter(|_| is_called).map(|(key, name)| (key.to_owned(), name.into())),
+        );
         if let Some((address, port)) = &self.names.server {
             all.push(("server.address".to_owned(), address.clone().into()));
             all.push(("server.port".to_owned(), i64::from(*port).into()));
