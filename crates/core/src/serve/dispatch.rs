@@ -142,7 +142,7 @@ impl Dispatcher {
     fn count_attempt(&self, message: &mut Received, handled: &Handled) {
         message.delivery.count_attempt();
         if let Some(settler) = &handled.settler {
-            settler.consumer.count_settlement("retry", message.delivery.destination());
+            settler.consumer.count_settlement("retry", &Incoming::from_delivery(&message.delivery));
         }
     }
 }

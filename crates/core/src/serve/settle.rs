@@ -36,7 +36,7 @@ impl Ending<'_> {
     fn take_settle(&mut self, settler: Option<&Settler>) -> Option<Arc<dyn Settle>> {
         if let Some(settler) = settler {
             let what = label(self.outcome, self.settlement);
-            settler.consumer.count_settlement(what, self.message.delivery.destination());
+            settler.consumer.count_settlement(what, &Incoming::from_delivery(&self.message.delivery));
         }
         self.message.take_settle()
     }

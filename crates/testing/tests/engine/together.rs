@@ -114,5 +114,5 @@ async fn messages_that_are_acknowledged_together_are_one_operation() {
     let acks = tree.find_all("ack orders");
     assert_eq!(acks.len(), 1);
     assert_eq!(attribute(acks[0], "messaging.batch.message_count"), Some(&3.into()));
-    assert_eq!(tree.find_all("reject orders").len(), 1);
+    assert_eq!(tree.find_all("nack orders").len(), 1);
 }
