@@ -2,9 +2,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use async_nats::HeaderMap;
 use throughline_core::message::Envelope;
+use throughline_core::propagation::is_propagation_header;
 
 use crate::NativeMessage;
-use crate::carrier::is_propagation;
 
 /// Stands between the id of a message and what makes that of a forward another one.
 const MARK: &str = ";forwarded=";
@@ -20,7 +20,7 @@ pub(crate) fn id(envelope: &Envelope) -> Option<String> {
     let subject = envelope.destination().name();
     let mut content = DefaultHasher::new();
     (subject, &envelope.payload()[..]).hash(&mut content);
-    let headers = envelope.headers().iter().filter(|(name, _)| !is_propagation(name));
+    let headers = envelope.headers().iter().filter(|(name, _)| !is_propagation_header(name));
     headers.for_each(|(name, value)| (name, &value[..]).hash(&mut content));
     let origin = match envelope.origin::<NativeMessage>() {
         Some(native) => native.forwarder(),
@@ -35,7 +35,7 @@ pub(crate) fn raw_id(id: &str, number: u64, subject: &str, headers: &HeaderMap, 
     (subject, payload).hash(&mut content);
     // The map has no order: each header counts by itself.
     let named = headers.iter().map(|(name, values)| (AsRef::<str>::as_ref(name), values));
-    let each = named.filter(|(name, _)| !is_propagation(name)).map(|(name, values)| {
+    let each = named.filter(|(name, _)| !is_propagation_header(name)).map(|(name, values)| {
         let mut header = DefaultHasher::new();
         name.hash(&mut header);
         values.iter().for_each(|value| value.as_str().hash(&mut header));

@@ -7,7 +7,7 @@ use rdkafka::Message;
 use throughline_core::message::{Native, OperationType};
 use throughline_core::telemetry::Incoming;
 
-use crate::carrier::{HeaderExtractor, RecordHeaders, last};
+use crate::carrier::{HeaderExtractor, RecordHeaders};
 use crate::record::{push_attributes, time_of};
 use crate::semconv::{CORRELATION_ID, MESSAGE_ID};
 
@@ -37,7 +37,7 @@ impl<'a> Seen<'a> {
         let payload = message.payload();
         Self {
             topic: message.topic(),
-            headers: message.headers().map(|headers| HeaderExtractor(headers.to_borrowed())),
+            headers: message.headers().map(|headers| HeaderExtractor::new(headers.to_borrowed())),
             body_size: payload.map_or(0, <[u8]>::len),
             sent_at: time_of(message.timestamp()),
             place: Place {
@@ -65,7 +65,7 @@ impl<'a> Seen<'a> {
     }
 
     fn header(&self, name: &str) -> Option<&'a str> {
-        last(self.headers?.0, name)
+        self.headers?.find(name)
     }
 }
 

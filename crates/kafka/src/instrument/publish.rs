@@ -208,7 +208,7 @@ impl Instrumentation {
     fn start_send(&self, parts: &Parts<'_>, headers: &mut Option<OwnedHeaders>) -> (Sending, Reported) {
         let mut own = headers.take().unwrap_or_default();
         let identity = Identity::of(&own);
-        let mut carrier = HeaderInjector(&mut own);
+        let mut carrier = HeaderInjector::new(&mut own);
         let message = self.outgoing(parts, &identity, &mut carrier);
         let sending = self.shared.producer.send(&Target::new(parts.topic), message);
         *headers = written(own);
@@ -232,7 +232,7 @@ impl Instrumentation {
         }
         let mut sendings = Vec::with_capacity(topics.len());
         for topic in topics {
-            let mut carriers: Vec<_> = headers.iter_mut().map(HeaderInjector).collect();
+            let mut carriers: Vec<_> = headers.iter_mut().map(HeaderInjector::new).collect();
             let all = parts.iter().zip(&identities).zip(&mut carriers).filter(|((part, _), _)| part.topic == topic);
             let messages = all.map(|((part, identity), carrier)| self.outgoing(part, identity, carrier)).collect();
             sendings.push((topic, self.shared.producer.send_batch(&Target::new(topic), messages)));

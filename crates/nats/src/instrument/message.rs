@@ -75,7 +75,7 @@ impl<'a> Seen<'a> {
             names_consumer,
             records_position,
         });
-        let headers = message.headers.as_ref().map(HeaderExtractor);
+        let headers = message.headers.as_ref().map(HeaderExtractor::new);
         Self { message, headers, sent_at: ack.map(|ack| ack.published), native }
     }
 

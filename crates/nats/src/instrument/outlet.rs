@@ -47,7 +47,7 @@ impl Outlet {
         let correlation_id = first(headers, CORRELATION_ID).map(str::to_owned);
         let template = self.templates.iter().find(|template| template.matches(subject)).map(Pattern::as_str);
         let target = semconv::subject_target(subject, template, &self.inbox_prefix);
-        let mut headers = HeaderInjector(headers);
+        let mut headers = HeaderInjector::new(headers);
         let message = Outgoing {
             id: id.as_deref(),
             correlation_id: correlation_id.as_deref(),
