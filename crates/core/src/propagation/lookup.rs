@@ -76,10 +76,7 @@ pub fn names<'a>(headers: impl Iterator<Item = RawHeader<'a>>) -> Vec<&'a str> {
 }
 
 /// Iterates over the usable values of a name in any spelling, and tells of each whether the spelling is exact.
-fn usable<'a>(
-    headers: impl Iterator<Item = RawHeader<'a>>,
-    wanted: &str,
-) -> impl Iterator<Item = (bool, &'a str)> {
+fn usable<'a>(headers: impl Iterator<Item = RawHeader<'a>>, wanted: &str) -> impl Iterator<Item = (bool, &'a str)> {
     headers.filter(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes())).filter_map(|(name, value)| {
         let value = std::str::from_utf8(value?).ok()?;
         (!value.is_empty()).then_some((name == wanted.as_bytes(), value))

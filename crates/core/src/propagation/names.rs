@@ -48,8 +48,7 @@ pub fn header_name(name: &str, own: &[&'static str]) -> Cow<'static, str> {
 /// ```
 #[must_use]
 pub fn is_propagation_header(name: &str) -> bool {
-    let starts_with =
-        |start: &str| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+    let starts_with = |start: &str| name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
     holds_one_context(name)
         || ["tracestate", "baggage"].iter().any(|field| name.eq_ignore_ascii_case(field))
         || starts_with("x-b3-")

@@ -148,6 +148,11 @@ impl Consumer {
         self.processing(context, Vec::new(), seen_as, span, clock)
     }
 
+    /// Starts what is no message, so that the same code can run it: nothing is recorded, and nothing is current but what was.
+    pub(crate) fn pass_by(&self) -> Processing {
+        Processing::new(Context::current(), Vec::new(), self.instrumentation(), None)
+    }
+
     fn process_span(
         &self,
         seen_as: &SeenAs,

@@ -210,7 +210,7 @@ impl Instrumentation {
         let identity = Identity::of(&own);
         let mut carrier = HeaderInjector::new(&mut own);
         let message = self.outgoing(parts, &identity, &mut carrier);
-        let sending = self.shared.producer.send(&Target::new(parts.topic), message);
+        let sending = self.reader().producer.send(&Target::new(parts.topic), message);
         *headers = written(own);
         (sending, Reported::new(parts.topic, parts.partition.is_some()))
     }
@@ -235,7 +235,7 @@ impl Instrumentation {
             let mut carriers: Vec<_> = headers.iter_mut().map(HeaderInjector::new).collect();
             let all = parts.iter().zip(&identities).zip(&mut carriers).filter(|((part, _), _)| part.topic == topic);
             let messages = all.map(|((part, identity), carrier)| self.outgoing(part, identity, carrier)).collect();
-            sendings.push((topic, self.shared.producer.send_batch(&Target::new(topic), messages)));
+            sendings.push((topic, self.reader().producer.send_batch(&Target::new(topic), messages)));
         }
         for (record, headers) in records.iter_mut().zip(headers) {
             record.headers = written(headers);
@@ -253,8 +253,8 @@ impl Instrumentation {
             id: identity.id.as_deref(),
             correlation_id: identity.correlation_id.as_deref(),
             body_size: parts.payload.map_or(0, <[u8]>::len),
-            attributes: parts.attributes(self.records_keys()),
-            creation: self.creation.clone(),
+            attributes: parts.attributes(!self.reader().hides_keys),
+            creation: self.handle.creation().clone(),
             ..Outgoing::new(carrier)
         }
     }

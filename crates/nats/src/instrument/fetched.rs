@@ -8,6 +8,7 @@ use async_nats::Message;
 use async_nats::jetstream::Message as StreamMessage;
 use async_nats::jetstream::consumer::pull::Batch;
 use futures_util::{Stream, StreamExt};
+use throughline_core::raw::{RawMessage, ReadMessage as _};
 use throughline_core::telemetry::Receiving;
 
 use super::subscription::SubscriptionTelemetry;
@@ -49,11 +50,13 @@ impl Fetched {
             receiving = receiving.ended_at(last_arrival);
         }
         let failed = failed.map(|failed| error::raw_pull(failed.as_ref()));
-        self.telemetry.look_at(&self.seen, |messages| match &failed {
-            Some(failed) => receiving.fail_after(messages, failed),
-            None => receiving.finish_batch(messages),
-        });
-        self.seen = Vec::new();
+        let seen = std::mem::take(&mut self.seen);
+        let read: Vec<_> = seen.iter().map(|message| self.telemetry.reader().read(message)).collect();
+        let messages: Vec<_> = read.iter().map(RawMessage::incoming).collect();
+        match &failed {
+            Some(failed) => receiving.fail_after(&messages, failed),
+            None => receiving.finish_batch(&messages),
+        }
     }
 }
 
