@@ -39,7 +39,7 @@ impl Harness for InMemory {
 
     /// SPAN-11, ATTR-S-04, ATTR-M-02.
     fn names(&self) -> Names {
-        let settles = Operations { ack: Some("ack"), retry: Some("nack"), reject: Some("nack"), ..Operations::DEFAULT };
+        let settles = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("nack");
         Names::new("in_memory", settles)
     }
 
@@ -117,8 +117,7 @@ mod sensitivity {
         const CAPABILITIES: Capabilities = InMemory::CAPABILITIES;
 
         async fn start(_id: &str) -> Self {
-            let operations =
-                Operations { ack: Some("ack"), retry: Some("nack"), reject: Some("nack"), ..Operations::DEFAULT };
+            let operations = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("nack");
             let system = System::new("in_memory", operations);
             let system = match HOW {
                 EXTRA => system.with_attribute(KeyValue::new("extra", 1)),

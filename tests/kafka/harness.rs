@@ -77,13 +77,7 @@ impl Harness for Topics {
 
     /// SPAN-07, ATTR-S-02, ATTR-K-07, ATTR-K-08. Topics are few and have names of their own, so a pattern is no template.
     fn names(&self) -> Names {
-        let verbs = Operations {
-            send: "send",
-            receive: "poll",
-            ack: Some("commit"),
-            reject: Some("commit"),
-            ..Operations::DEFAULT
-        };
+        let verbs = Operations::DEFAULT.with_send("send").with_receive("poll").with_ack("commit").with_reject("commit");
         let (host, port) = self.url.rsplit_once(':').expect("THROUGHLINE_KAFKA_URL has a port");
         Names {
             server: Some((host.to_owned(), port.parse().expect("a port"))),

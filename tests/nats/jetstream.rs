@@ -63,13 +63,7 @@ impl Harness for JetStream {
 
     /// SPAN-10, ATTR-S-03, ATTR-N-07.
     fn names(&self) -> Names {
-        let verbs = Operations {
-            receive: "fetch",
-            ack: Some("ack"),
-            retry: Some("nak"),
-            reject: Some("term"),
-            ..Operations::DEFAULT
-        };
+        let verbs = Operations::DEFAULT.with_receive("fetch").with_ack("ack").with_retry("nak").with_reject("term");
         Names {
             server: Some(server::host_and_port(&self.url)),
             client_id: Some(server::CLIENT.to_owned()),

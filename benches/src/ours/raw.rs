@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use opentelemetry::context::FutureExt;
 use throughline_core::Headers;
+use throughline_core::broker::BoxFuture;
 use throughline_core::message::{Source, Target};
 use throughline_core::telemetry::{Consumer, Incoming, Instrumentation, Outgoing, Producer};
 use tokio::runtime::Runtime;
@@ -128,7 +129,7 @@ async fn run(mut receiver: UnboundedReceiver<Message<Headers>>, consumer: Consum
         let processing = consumer.process(&Incoming::new(&destination, &headers));
         let next = next.clone();
         // Boxed as in the baseline: a table of handlers needs one type.
-        let handler: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+        let handler: BoxFuture<'static, ()> = Box::pin(async move {
             side::handled(&payload);
             if let Some(next) = next {
                 next.publish(payload);
@@ -154,8 +155,7 @@ async fn run_batches(mut receiver: UnboundedReceiver<Message<Headers>>, consumer
         let count = messages.len();
         let processing = consumer.process_batch(&incoming(&messages));
         let payloads: Vec<Bytes> = messages.into_iter().map(|message| message.payload).collect();
-        let handler: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
-            Box::pin(async move { payloads.iter().for_each(side::handled) });
+        let handler: BoxFuture<'static, ()> = Box::pin(async move { payloads.iter().for_each(side::handled) });
         processing.run(handler).await;
         acknowledge(count);
     }

@@ -1,5 +1,4 @@
 use std::future::ready;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
-use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
+use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Destination, Envelope, Receipt, System};
 use throughline_core::propagation::Carrier;
 
@@ -122,14 +121,8 @@ impl Publish for KafkaPublisher {
     /// Returns when the brokers have confirmed the message. Cancel safe in this sense: a call dropped while the client's
     /// queue is full has sent nothing, after that the message is on its way and may be stored.
     ///
-    /// Written out instead of `async fn`: a message that the client takes at once is in its queue before there is a future.
-    fn publish<'a, 'f>(
-        &'a self,
-        envelope: Envelope,
-    ) -> Pin<Box<dyn Future<Output = Result<Receipt, PublishError>> + Send + 'f>>
-    where
-        'a: 'f,
-    {
+    /// A message that the client takes at once is in its queue before there is a future.
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         if Route::of(envelope.destination()).is_asked {
             return Box::pin(self.publish_asked(envelope));
         }

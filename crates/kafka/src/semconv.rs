@@ -36,7 +36,7 @@ const KEPT: i32 = 256;
 
 /// SPAN-07. What is settled is the position, whatever became of the message; a retry settles nothing.
 const OPERATIONS: Operations =
-    Operations { send: "send", receive: "poll", ack: Some("commit"), reject: Some("commit"), ..Operations::DEFAULT };
+    Operations::DEFAULT.with_send("send").with_receive("poll").with_ack("commit").with_reject("commit");
 
 /// Describes one connection.
 pub(crate) fn system(server: Option<(&str, u16)>, client_id: Option<&str>, cluster_id: Option<&str>) -> Arc<System> {
@@ -49,7 +49,7 @@ pub(crate) fn system(server: Option<(&str, u16)>, client_id: Option<&str>, clust
 
 /// Describes a connection for a subscription that settles in transactions: what is to come again ends one too.
 pub(crate) fn transactional(system: &System) -> Arc<System> {
-    Arc::new(system.clone().with_operations(Operations { retry: Some("abort"), ..OPERATIONS }))
+    Arc::new(system.clone().with_operations(OPERATIONS.with_retry("abort")))
 }
 
 /// Describes what is read from. Topics are few and have names of their own, so a pattern is not their template: each message is shown

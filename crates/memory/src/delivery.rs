@@ -1,9 +1,8 @@
-use std::future::{Future, ready};
-use std::pin::Pin;
+use std::future::ready;
 use std::time::Duration;
 
 use throughline_core::Settlement;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Done, Received, Settle};
+use throughline_core::broker::{BoxFuture, BrokerError, BrokerErrorKind, Received, Settle, done};
 
 use crate::server::{Held, Message, Queue};
 
@@ -41,19 +40,13 @@ fn unknown(settlement: &Settlement) -> BrokerError {
 
 /// A queue settles what was taken from it; the tag is the message's place.
 impl Settle for Queue {
-    // Written out instead of `async fn`: see `Done`.
-    fn settle<'a, 'm, 's, 'f>(
+    fn settle<'a>(
         &'a self,
-        message: &'m Received,
-        settlement: &'s Settlement,
-    ) -> Pin<Box<dyn Future<Output = Result<(), BrokerError>> + Send + 'f>>
-    where
-        'a: 'f,
-        'm: 'f,
-        's: 'f,
-    {
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
         match finish(self, message, settlement) {
-            Ok(()) => Box::pin(Done::new()),
+            Ok(()) => done(),
             Err(error) => Box::pin(ready(Err(error))),
         }
     }

@@ -1,10 +1,9 @@
-use std::future::{Future, ready};
-use std::pin::Pin;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Done, Publish, PublishError, PublishErrorKind};
+use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind, done};
 use throughline_core::message::{Destination, System, Target};
 use throughline_core::{Delivery, Envelope, Receipt};
 use tokio::time::timeout;
@@ -44,21 +43,14 @@ impl Publish for Transport {
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
         let name = destination.name();
         if is_inbox(name) {
-            return Target { template: Some(INBOX.into()), temporary: true, anonymous: true, ..Target::new(name) };
+            return Target::new(name).with_template(INBOX).temporary();
         }
         Target::of(destination)
     }
 
-    // Written out instead of `async fn`: see `Done`.
-    fn publish<'a, 'f>(
-        &'a self,
-        envelope: Envelope,
-    ) -> Pin<Box<dyn Future<Output = Result<Receipt, PublishError>> + Send + 'f>>
-    where
-        'a: 'f,
-    {
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         match self.send(envelope) {
-            Ok(_) => Box::pin(Done::new()),
+            Ok(_) => done(),
             Err(error) => Box::pin(ready(Err(error))),
         }
     }

@@ -10,8 +10,7 @@ pub(crate) const SYSTEM: &str = "in_memory";
 pub(crate) const INBOX: &str = "_INBOX";
 
 /// SPAN-11. There is one verb for "not done": `nack` asks for the message again or gives it up.
-const OPERATIONS: Operations =
-    Operations { ack: Some("ack"), retry: Some("nack"), reject: Some("nack"), ..Operations::DEFAULT };
+const OPERATIONS: Operations = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("nack");
 
 /// Describes the connection: no server and no client, there are none (ATTR-M-02).
 pub(crate) fn system() -> System {

@@ -6,7 +6,7 @@ use throughline_core::broker::{BatchPolicy, Pattern, Subscription, Wildcards};
 use crate::semconv::SYSTEM;
 
 /// The signs of the in-memory broker: those of NATS.
-const WILDCARDS: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+const WILDCARDS: Wildcards = Wildcards::new('.', "*", ">");
 
 /// Says what to consume from a [`Memory`](crate::Memory): one channel, or those a pattern stands for.
 ///

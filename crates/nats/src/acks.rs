@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use throughline_core::broker::{BrokerError, Received, Settle};
+use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle};
 use throughline_core::message::Settlement;
 use tracing::error;
 
@@ -69,14 +69,20 @@ impl Acks {
 /// Settles the messages of one subscription; what is to be told goes to the address that came with the message.
 #[async_trait]
 impl Settle for Acks {
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-        let Some(ack) = ack_of(message) else { return Ok(()) };
-        match settlement {
-            Settlement::Ack => self.acknowledge(ack).await,
-            Settlement::Reject { .. } => self.told(ack, Bytes::from_static(b"+TERM")).await,
-            Settlement::Retry { after } => self.told(ack, nak(*after)).await,
-            _ => self.told(ack, nak(None)).await,
-        }
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            let Some(ack) = ack_of(message) else { return Ok(()) };
+            match settlement {
+                Settlement::Ack => self.acknowledge(ack).await,
+                Settlement::Reject { .. } => self.told(ack, Bytes::from_static(b"+TERM")).await,
+                Settlement::Retry { after } => self.told(ack, nak(*after)).await,
+                _ => self.told(ack, nak(None)).await,
+            }
+        })
     }
 
     /// The server delivers it again after its wait, unless this was the last delivery.

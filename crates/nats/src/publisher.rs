@@ -1,5 +1,5 @@
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use async_nats::jetstream::publish::PublishAck;
 use async_nats::message::OutboundMessage;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use throughline_core::broker::{Done, Publish, PublishError, PublishErrorKind};
+use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind, done};
 use throughline_core::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 use tokio::time::timeout;
 
@@ -248,16 +248,8 @@ impl Publish for NatsPublisher {
 
     /// To core NATS, returns when the client has taken the message, as the client's own call does (SPAN-35): what is
     /// written is not confirmed by anybody either, and waiting for it costs a hundred times as much.
-    ///
-    /// Written out instead of `async fn`: a message that the client takes at once needs no future of ours.
-    fn publish<'a, 'f>(
-        &'a self,
-        envelope: Envelope,
-    ) -> Pin<Box<dyn Future<Output = Result<Receipt, PublishError>> + Send + 'f>>
-    where
-        'a: 'f,
-    {
-        if self.is_taken_at_once(&envelope) { Box::pin(Done::new()) } else { Box::pin(self.confirm(envelope)) }
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        if self.is_taken_at_once(&envelope) { done() } else { Box::pin(self.confirm(envelope)) }
     }
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {

@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_nats::ServerAddr;
@@ -18,7 +17,7 @@ pub(crate) const NATS_SEQUENCE: &str = "messaging.nats.sequence";
 pub(crate) const CONSUMER_DROPPED: &str = "throughline.consumer.dropped";
 
 /// The signs of subject patterns.
-pub(crate) const WILDCARDS: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+pub(crate) const WILDCARDS: Wildcards = Wildcards::new('.', "*", ">");
 
 /// The inbox prefix of a client that sets none.
 pub(crate) const DEFAULT_INBOX: &str = "_INBOX";
@@ -28,7 +27,7 @@ const CORE: Operations = Operations::DEFAULT;
 
 /// SPAN-10, ATTR-J-06.
 const JETSTREAM: Operations =
-    Operations { receive: "fetch", ack: Some("ack"), retry: Some("nak"), reject: Some("term"), ..Operations::DEFAULT };
+    Operations::DEFAULT.with_receive("fetch").with_ack("ack").with_retry("nak").with_reject("term");
 
 /// Describes one connection twice: with the verbs of core NATS, and with those of JetStream.
 #[derive(Clone, Debug)]
@@ -66,7 +65,7 @@ pub(crate) fn core_source(system: &Arc<System>, subscription: &Subscription, inb
 
 /// Describes an inbox that is read from: by its prefix (ATTR-N-04).
 pub(crate) fn inbox_source(system: &Arc<System>, prefix: &str) -> Source {
-    Source { temporary: true, anonymous: true, ..Source::new(Arc::clone(system)).with_template(prefix) }
+    Source::new(Arc::clone(system)).with_template(prefix).temporary()
 }
 
 /// Describes what a consumer of a stream reads from: its subjects and name, and the group of a push consumer
@@ -84,16 +83,16 @@ pub(crate) fn stream_source(system: &Arc<System>, filters: &[Pattern], consumer:
 /// (ATTR-N-01 to -04).
 pub(crate) fn target<'a>(destination: &'a Destination, inbox_prefix: &str) -> Target<'a> {
     let target = subject_target(destination.name(), destination.template(), inbox_prefix);
-    if destination.is_temporary() { Target { temporary: true, anonymous: true, ..target } } else { target }
+    if destination.is_temporary() { target.temporary() } else { target }
 }
 
 /// Describes where a message goes, by its subject and the template it was given.
 pub(crate) fn subject_target<'a>(subject: &'a str, template: Option<&'a str>, inbox_prefix: &str) -> Target<'a> {
-    match inbox_template(subject, inbox_prefix) {
-        Some(prefix) => {
-            Target { template: Some(Cow::Borrowed(prefix)), temporary: true, anonymous: true, ..Target::new(subject) }
-        }
-        None => Target { template: template.map(Cow::Borrowed), ..Target::new(subject) },
+    let target = Target::new(subject);
+    match (inbox_template(subject, inbox_prefix), template) {
+        (Some(prefix), _) => target.with_template(prefix).temporary(),
+        (None, Some(template)) => target.with_template(template),
+        (None, None) => target,
     }
 }
 

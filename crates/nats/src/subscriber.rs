@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use async_nats::Message;
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
-use throughline_core::broker::{BrokerError, Pattern, Received, Reception, Subscriber, Subscription};
+use throughline_core::broker::{BoxFuture, BrokerError, Pattern, Received, Reception, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;

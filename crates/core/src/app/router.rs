@@ -1,9 +1,7 @@
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::broker::Subscription;
+use crate::broker::{BoxFuture, Subscription};
 use crate::handler::{ErasedHandler, IntoRoute, RouteOptions};
 use crate::message::{Delivery, Outcome};
 use crate::middleware::Middleware;
@@ -145,7 +143,7 @@ impl<S: Send + Sync> ErasedHandler<()> for Bound<S> {
         self.handler.uses_scope()
     }
 
-    fn call<'a>(&'a self, delivery: Delivery, _state: &'a ()) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+    fn call<'a>(&'a self, delivery: Delivery, _state: &'a ()) -> BoxFuture<'a, Outcome> {
         self.handler.call(delivery, &self.state)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{BrokerError, Publish, Reception, RetryRoute, Routes, Subscription};
+use super::{BoxFuture, BrokerError, Publish, Reception, RetryRoute, Routes, Subscription};
 use crate::message::{Delivery, Settlement, Source};
 
 /// Is a connection to a message broker.
@@ -231,15 +231,15 @@ impl Received {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use throughline_core::{Delivery, Settlement, broker::{BrokerError, Received, Settle}};
+    /// use throughline_core::{Delivery, Settlement};
+    /// use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle, done};
     ///
     /// struct Channel;
     ///
-    /// #[async_trait::async_trait]
     /// impl Settle for Channel {
-    ///     async fn settle(&self, message: &Received, _settlement: &Settlement) -> Result<(), BrokerError> {
+    ///     fn settle<'a>(&'a self, message: &'a Received, _settlement: &'a Settlement) -> BoxFuture<'a, Result<(), BrokerError>> {
     ///         assert_eq!(message.tag, 7); // tell the broker about number 7
-    ///         Ok(())
+    ///         done()
     ///     }
     /// }
     ///
@@ -354,7 +354,11 @@ pub trait Settle: Send + Sync + 'static {
     /// # Errors
     ///
     /// Fails when the broker could not be told; the message must then be delivered again.
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError>;
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>>;
 
     /// Tells, after [`settle`](Self::settle), whether that only noted what became of the message, and the broker hears of it later
     /// and of many at once. Such a settlement is no operation of its own in telemetry; the adapter reports the later one with

@@ -4,8 +4,8 @@
 //! `throughline-memory` is the reference; the conformance suite of `throughline-testing` says what must hold.
 
 mod contract;
-mod done;
 mod error;
+mod future;
 mod observe;
 mod publish;
 mod reception;
@@ -14,8 +14,8 @@ mod routes;
 mod subscription;
 
 pub use self::contract::{Broker, Received, Settle, Subscriber};
-pub use self::done::Done;
 pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+pub use self::future::{BoxFuture, done};
 pub use self::observe::Observe;
 pub use self::publish::Publish;
 pub use self::reception::Reception;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 
-use super::{PublishError, PublishErrorKind};
+use super::{BoxFuture, PublishError, PublishErrorKind};
 use crate::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 
 /// Hands messages to a broker. Implemented by adapters; users publish through [`Publisher`](crate::Publisher).
@@ -39,7 +39,7 @@ pub trait Publish: Send + Sync + 'static {
     /// # Errors
     ///
     /// Fails when the message was refused, could not be routed where that is known, or was not confirmed in time.
-    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError>;
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>>;
 
     /// Publishes several messages and returns one result for each, in order. The default publishes one after the other;
     /// an adapter that can pipeline does.

@@ -24,7 +24,7 @@ pub trait RetryRoute: Send + Sync + 'static {
     fn place(&self, message: &Delivery, after: Option<Duration>) -> Option<RetryPlace>;
 }
 
-/// Is a place where a message waits for its next attempt.
+/// A place where a message waits for its next attempt.
 ///
 /// # Examples
 ///
@@ -32,13 +32,22 @@ pub trait RetryRoute: Send + Sync + 'static {
 /// use std::time::{Duration, SystemTime};
 /// use throughline_core::broker::RetryPlace;
 ///
-/// let place = RetryPlace { destination: "orders.retry.1".into(), due: SystemTime::now() + Duration::from_secs(30) };
+/// let place = RetryPlace::new("orders.retry.1", SystemTime::now() + Duration::from_secs(30));
 /// assert_eq!(place.destination.name(), "orders.retry.1");
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RetryPlace {
     /// Where the message is sent.
     pub destination: Destination,
     /// When it is handled again.
     pub due: SystemTime,
+}
+
+impl RetryPlace {
+    /// Creates a place from where the message is sent and when it is handled again.
+    #[must_use]
+    pub fn new(destination: impl Into<Destination>, due: SystemTime) -> Self {
+        Self { destination: destination.into(), due }
+    }
 }

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::broker::{BrokerErrorKind, Wildcards};
 
-    const DOTTED: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+    const DOTTED: Wildcards = Wildcards::new('.', "*", ">");
 
     fn route(pattern: &str, dead_letter: Option<&str>, replies: &[&str]) -> RouteOfApp {
         RouteOfApp {

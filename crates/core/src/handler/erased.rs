@@ -1,8 +1,8 @@
-use std::future::Future;
 use std::marker::PhantomData;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 
 use super::{Arguments, Async, Function, IntoOutcome};
+use crate::broker::BoxFuture;
 use crate::message::{Delivery, Outcome};
 use crate::telemetry::run_in;
 
@@ -11,7 +11,7 @@ pub(crate) trait ErasedHandler<S>: Send + Sync {
     /// Whether an argument may ask for the span or the baggage of the message.
     fn uses_scope(&self) -> bool;
 
-    fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+    fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> BoxFuture<'a, Outcome>;
 }
 
 pub(super) struct Erase<H, Args> {
@@ -35,7 +35,7 @@ where
         Args::USES_SCOPE
     }
 
-    fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+    fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             // Made before the arguments are, so that all copies of the delivery share it. One that is open already is current, unless
             // middleware has put another context around the handler, which is to stay.

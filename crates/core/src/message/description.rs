@@ -49,10 +49,11 @@ impl OperationType {
 /// ```
 /// use throughline_core::message::Operations;
 ///
-/// let of_a_log = Operations { send: "send", receive: "poll", ..Operations::DEFAULT };
+/// let of_a_log = Operations::DEFAULT.with_send("send").with_receive("poll");
 /// assert_eq!(of_a_log.process, "process");
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Operations {
     /// Makes one message of a batch.
     pub create: &'static str,
@@ -84,6 +85,36 @@ impl Operations {
         retry: None,
         reject: None,
     };
+
+    /// Sets the verb that hands messages to the broker.
+    #[must_use]
+    pub const fn with_send(self, send: &'static str) -> Self {
+        Self { send, ..self }
+    }
+
+    /// Sets the verb that pulls messages.
+    #[must_use]
+    pub const fn with_receive(self, receive: &'static str) -> Self {
+        Self { receive, ..self }
+    }
+
+    /// Sets the verb that settles a message that is done.
+    #[must_use]
+    pub const fn with_ack(self, ack: &'static str) -> Self {
+        Self { ack: Some(ack), ..self }
+    }
+
+    /// Sets the verb that asks for another delivery.
+    #[must_use]
+    pub const fn with_retry(self, retry: &'static str) -> Self {
+        Self { retry: Some(retry), ..self }
+    }
+
+    /// Sets the verb that gives a message up.
+    #[must_use]
+    pub const fn with_reject(self, reject: &'static str) -> Self {
+        Self { reject: Some(reject), ..self }
+    }
 }
 
 /// Describes one connection to a broker, for telemetry.
@@ -172,7 +203,7 @@ impl System {
     ///
     /// ```
     /// use throughline_core::message::{Operations, System};
-    /// let operations = Operations { retry: Some("abort"), ..Operations::DEFAULT };
+    /// let operations = Operations::DEFAULT.with_retry("abort");
     /// let system = System::new("kafka", Operations::DEFAULT).with_operations(operations);
     /// assert_eq!(system.operations().retry, Some("abort"));
     /// ```
@@ -277,6 +308,7 @@ impl System {
 /// assert_eq!(source.template.as_deref(), Some("orders.*"));
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Source {
     /// The connection.
     pub system: Arc<System>,
@@ -364,7 +396,7 @@ impl Source {
     /// # use std::sync::Arc;
     /// # use throughline_core::message::{Operations, Pattern, Source, System, Wildcards};
     /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
-    /// let signs = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+    /// let signs = Wildcards::new('.', "*", ">");
     /// let orders = Source::new(Arc::clone(&system)).with_patterns([Pattern::new("orders.*", signs)]);
     /// assert_eq!(orders.template.as_deref(), Some("orders.*"));
     /// let both = Source::new(system).with_patterns([Pattern::new("orders.*", signs), Pattern::exact("bills")]);
@@ -412,6 +444,13 @@ impl Source {
         self.subscription = Some(name.into());
         self
     }
+
+    /// Says that the destination exists only for this connection and has a generated name, as an inbox does.
+    #[must_use]
+    pub const fn temporary(mut self) -> Self {
+        (self.temporary, self.anonymous) = (true, true);
+        self
+    }
 }
 
 /// Describes where a message goes, for telemetry.
@@ -421,10 +460,11 @@ impl Source {
 /// ```
 /// use throughline_core::message::Target;
 ///
-/// let inbox = Target { template: Some("_INBOX".into()), temporary: true, anonymous: true, ..Target::new("_INBOX.a.b") };
+/// let inbox = Target::new("_INBOX.a.b").with_template("_INBOX").temporary();
 /// assert_eq!(inbox.name, "_INBOX.a.b");
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Target<'a> {
     /// `messaging.destination.name`.
     pub name: Cow<'a, str>,
@@ -464,5 +504,26 @@ impl<'a> Target<'a> {
     pub fn of(destination: &'a Destination) -> Self {
         let (template, temporary) = (destination.template().map(Cow::Borrowed), destination.is_temporary());
         Self { template, temporary, anonymous: temporary, ..Self::new(destination.name()) }
+    }
+
+    /// Sets the template.
+    #[must_use]
+    pub fn with_template(mut self, template: impl Into<Cow<'a, str>>) -> Self {
+        self.template = Some(template.into());
+        self
+    }
+
+    /// Says that the destination exists only for a connection and has a generated name, as an inbox does.
+    #[must_use]
+    pub const fn temporary(mut self) -> Self {
+        (self.temporary, self.anonymous) = (true, true);
+        self
+    }
+
+    /// Adds an attribute of the destination, such as a routing key.
+    #[must_use]
+    pub fn with_attribute(mut self, attribute: KeyValue) -> Self {
+        self.attributes.push(attribute);
+        self
     }
 }

@@ -1,8 +1,6 @@
-use std::any::Any;
-
 use smallvec::SmallVec;
 
-use super::{Envelope, Extensions, Failure, Settlement, Surroundings};
+use super::{Envelope, Failure, Fate, Settlement, Surroundings};
 
 /// Is what came of handling a delivery: the settlement, the replies and, if it failed, why.
 ///
@@ -28,7 +26,7 @@ struct More {
     replies: Replies,
     each: Vec<Option<Outcome>>,
     surroundings: Option<Surroundings>,
-    extensions: Extensions,
+    fate: Fate,
 }
 
 /// One reply, the usual number, needs no list.
@@ -230,12 +228,14 @@ impl Outcome {
         self.more.as_ref()?.failure.as_ref()
     }
 
-    pub(crate) fn extension<T: Any>(&self) -> Option<&T> {
-        self.more.as_ref()?.extensions.get()
+    /// What the framework did with the message.
+    pub(crate) fn fate(&self) -> &Fate {
+        self.more.as_ref().map_or(&Fate::Settled, |more| &more.fate)
     }
 
-    pub(crate) fn insert_extension<T: Any + Send + Sync>(&mut self, value: T) {
-        self.more_mut().extensions.insert(value);
+    pub(crate) fn with_fate(mut self, fate: Fate) -> Self {
+        self.more_mut().fate = fate;
+        self
     }
 
     /// What telemetry keeps for the message, where the handler's arguments asked for it: replies are published under it.

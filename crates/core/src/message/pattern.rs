@@ -10,10 +10,11 @@ use super::Destination;
 /// ```
 /// use throughline_core::broker::Wildcards;
 ///
-/// let dotted = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+/// let dotted = Wildcards::new('.', "*", ">");
 /// assert_eq!(dotted.one, "*");
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Wildcards {
     /// Separates the tokens of a name.
     pub separator: char,
@@ -25,6 +26,21 @@ pub struct Wildcards {
     pub rest_may_be_empty: bool,
 }
 
+impl Wildcards {
+    /// Creates the signs from what stands between two tokens, what stands for one token, and what stands for the rest of a name, which
+    /// is at least one token.
+    #[must_use]
+    pub const fn new(separator: char, one: &'static str, rest: &'static str) -> Self {
+        Self { separator, one, rest, rest_may_be_empty: false }
+    }
+
+    /// Says that the rest may also be no token: `orders.#` matches `orders`.
+    #[must_use]
+    pub const fn rest_may_be_empty(self) -> Self {
+        Self { rest_may_be_empty: true, ..self }
+    }
+}
+
 /// Describes which destination names a subscription receives, in general terms, so that the in-memory broker can imitate any other.
 ///
 /// A token written as `{name}` stands for exactly one token on every broker.
@@ -34,7 +50,7 @@ pub struct Wildcards {
 /// ```
 /// use throughline_core::broker::{Pattern, Wildcards};
 ///
-/// let signs = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+/// let signs = Wildcards::new('.', "*", ">");
 /// let pattern = Pattern::new("orders.*", signs);
 /// assert!(pattern.matches("orders.42"));
 /// assert!(!pattern.matches("orders.42.paid"));
@@ -67,7 +83,7 @@ impl Pattern {
     ///
     /// ```
     /// use throughline_core::broker::{Pattern, Wildcards};
-    /// let signs = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+    /// let signs = Wildcards::new('.', "*", "#").rest_may_be_empty();
     /// assert!(Pattern::new("logs.#", signs).matches("logs"));
     /// ```
     #[must_use]
@@ -141,7 +157,7 @@ impl Pattern {
     ///
     /// ```
     /// use throughline_core::broker::{Pattern, Wildcards};
-    /// let signs = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+    /// let signs = Wildcards::new('.', "*", ">");
     /// assert_eq!(Pattern::new("orders.{id}", signs).to_wire(), "orders.*");
     /// ```
     #[must_use]
@@ -231,8 +247,8 @@ impl fmt::Display for Pattern {
 mod tests {
     use super::*;
 
-    const DOTTED: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
-    const HASHED: Wildcards = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+    const DOTTED: Wildcards = Wildcards::new('.', "*", ">");
+    const HASHED: Wildcards = Wildcards::new('.', "*", "#").rest_may_be_empty();
 
     #[test]
     fn the_rest_sign_takes_at_least_one_token_where_it_must() {

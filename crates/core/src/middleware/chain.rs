@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 
+use super::InnerTelemetry;
 use super::failure_rule::{Attempts, decide, panic_failure, panicked};
-use crate::broker::{Publish, PublishError};
+use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
 /// Wraps every delivery and every publish of an app or a subscription, single messages and batches alike.
@@ -71,6 +71,9 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Waits before something is tried again for the delivery; false where it is not to be: the app ends, or another member of the group
     /// gets a message of it.
     fn wait(&self, delay: Duration) -> BoxFuture<'_, bool>;
+
+    /// What telemetry that is ordinary middleware is told, and hands back.
+    fn inner_telemetry(&self) -> &InnerTelemetry;
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -90,6 +93,10 @@ pub struct Next<'a> {
 impl<'a> Next<'a> {
     pub(crate) const fn new(chain: &'a [Arc<dyn Middleware>], endpoint: &'a dyn Endpoint) -> Self {
         Self { chain, endpoint }
+    }
+
+    pub(super) fn inner_telemetry(self) -> &'a InnerTelemetry {
+        self.endpoint.inner_telemetry()
     }
 
     /// Passes the delivery on to the next middleware, or to the handler.

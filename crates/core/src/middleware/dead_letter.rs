@@ -4,9 +4,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tracing::error;
 
-use super::forwarding::{Forwarded, Forwarding, interrupted, unpublishable};
+use super::forwarding::{Forwarded, Forwarding, unpublishable};
 use super::{Middleware, Next};
-use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
+use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement};
 
 /// The header that says why a message is a dead letter.
 const REASON: &str = "dead-letter-reason";
@@ -69,10 +69,6 @@ impl DeadLetter {
     }
 }
 
-/// Dead-lettered, with the reason: counted by the settling stage, shown by telemetry.
-#[derive(Clone, Debug)]
-pub(crate) struct Buried(pub(crate) Cow<'static, str>);
-
 #[async_trait]
 impl Middleware for DeadLetter {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
@@ -108,7 +104,7 @@ impl Middleware for DeadLetter {
                     let why = format!("its dead letter cannot be published ({})", failure.error_type());
                     unpublishable(own, message, &why)
                 }
-                Some(Forwarded::Interrupted) => interrupted(own),
+                Some(Forwarded::Interrupted) => own.with_fate(Fate::Interrupted),
             }
         })
     }
@@ -123,9 +119,7 @@ fn buried(own: Outcome) -> Outcome {
         Settlement::Reject { reason } => reason.clone(),
         _ => Cow::Borrowed(""),
     };
-    let mut done = own.with_settlement(Settlement::Ack);
-    done.insert_extension(Buried(reason));
-    done
+    own.with_settlement(Settlement::Ack).with_fate(Fate::Buried(reason))
 }
 
 fn report_loop(message: &Delivery) {

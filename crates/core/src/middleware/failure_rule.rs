@@ -78,9 +78,14 @@ fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
         return outcome;
     }
     if outcome.failure().is_some() && number >= DEFAULT_ATTEMPTS {
-        return outcome.with_settlement(Settlement::reject(format!("failed {number} times")));
+        return give_up(outcome, number);
     }
     outcome.with_settlement(Settlement::retry_after(Backoff::default().delay(number)))
+}
+
+/// Rejects a message whose attempts are used up.
+pub(super) fn give_up(outcome: Outcome, attempts: u32) -> Outcome {
+    outcome.with_settlement(Settlement::reject(format!("failed {attempts} times")))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use tracing::{error, warn};
 
 use super::{Backoff, Next};
 use crate::causes::Causes;
-use crate::message::{Delivery, Envelope, Failure, Outcome, Settlement};
+use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
 
 /// What became of a message that was to go elsewhere.
 pub(crate) enum Forwarded {
@@ -17,15 +17,6 @@ pub(crate) enum Forwarded {
     /// The app ends, or another member of the group gets the message: it is left as it is.
     Interrupted,
 }
-
-/// Could not be forwarded before the app ended or another member of the group got it: it is neither settled nor tried again here. It
-/// is in the outcome.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Interrupted;
-
-/// Can be published nowhere: counted by the settling stage, and what a subscription may stop for. It is in the outcome.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unpublishable;
 
 /// The messages of a delivery that go elsewhere. What fails is published again, after a delay that grows from 100 ms to 30 s; nothing
 /// else is done again for it.
@@ -123,12 +114,6 @@ fn report(name: &str, message: &Delivery, envelope: &Envelope, failure: &Failure
     }
 }
 
-/// Leaves the message of an outcome as it is.
-pub(super) fn interrupted(mut own: Outcome) -> Outcome {
-    own.insert_extension(Interrupted);
-    own
-}
-
 /// Rejects a message that can be published nowhere, and says why and where it still lies.
 pub(crate) fn unpublishable(own: Outcome, message: &Delivery, why: &str) -> Outcome {
     let reason = match own.settlement() {
@@ -139,7 +124,5 @@ pub(crate) fn unpublishable(own: Outcome, message: &Delivery, why: &str) -> Outc
         Some(position) => format!("{reason}; it lies in {position}"),
         None => reason,
     };
-    let mut own = own.with_settlement(Settlement::reject(reason));
-    own.insert_extension(Unpublishable);
-    own
+    own.with_settlement(Settlement::reject(reason)).with_fate(Fate::Unpublishable)
 }

@@ -14,14 +14,15 @@ mod timeout;
 pub(crate) use self::chain::{Endpoint, Outlet};
 pub use self::chain::{Middleware, Next, NextPublish};
 pub use self::concurrency::ConcurrencyLimit;
-pub(crate) use self::dead_letter::Buried;
 pub use self::dead_letter::DeadLetter;
 pub(crate) use self::failure_rule::{Attempts, decide, panic_failure, panicked};
 pub use self::filter::Filter;
-pub(crate) use self::forwarding::{Interrupted, Unpublishable, unpublishable};
+pub(crate) use self::forwarding::unpublishable;
 pub(crate) use self::retry::DEFAULT_ATTEMPTS;
 pub use self::retry::{Backoff, Retry};
-pub(crate) use self::retry_later::{Postponed, RetryLater};
+pub(crate) use self::retry_later::RetryLater;
 pub use self::telemetry::TelemetryMiddleware;
-pub(crate) use self::telemetry::{Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with, target};
+pub(crate) use self::telemetry::{
+    InnerTelemetry, Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with, target,
+};
 pub use self::timeout::Timeout;

@@ -3,8 +3,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::context::FutureExt;
 
+use super::failure_rule::give_up;
 use super::{Middleware, Next};
-use crate::message::{Delivery, Failure, Outcome, Settlement};
+use crate::message::{Delivery, Failure, Outcome};
 
 /// How often a failing message is tried by default, the first attempt included.
 pub(crate) const DEFAULT_ATTEMPTS: u32 = 10;
@@ -175,7 +176,7 @@ impl Middleware for Retry {
             }
             if attempt >= self.attempts {
                 let messages = if delivery.is_batch() { delivery.messages().len() } else { 0 };
-                return outcome.map_each(messages, |_, own| give_up(own, attempt));
+                return outcome.map_each(messages, |_, own| give_up_failed(own, attempt));
             }
             if !next.wait(self.backoff.delay(attempt)).await {
                 // The app ends, or another member gets the message: it is handled again elsewhere.
@@ -196,9 +197,9 @@ impl Middleware for Retry {
 }
 
 /// Of a batch, those of its messages that were dealt with stay so.
-fn give_up(outcome: Outcome, attempt: u32) -> Outcome {
+fn give_up_failed(outcome: Outcome, attempt: u32) -> Outcome {
     if outcome.own_failure().is_some_and(Failure::is_retryable) {
-        return outcome.with_settlement(Settlement::reject(format!("failed {attempt} times")));
+        return give_up(outcome, attempt);
     }
     outcome
 }

@@ -4,10 +4,11 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::dead_letter::{header_text, one_by_one};
-use super::forwarding::{Forwarded, Forwarding, interrupted, unpublishable};
+use super::failure_rule::give_up;
+use super::forwarding::{Forwarded, Forwarding, unpublishable};
 use super::{Middleware, Next};
 use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
-use crate::message::{Delivery, Envelope, Failure, Outcome, Settlement};
+use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
 
 /// The header that holds the `error.type` of the last failure; never the error's text, which may be private.
 const ERROR: &str = "retry-error";
@@ -20,10 +21,6 @@ const ORIGIN: &str = "retry-origin";
 pub(crate) struct RetryLater {
     route: Arc<dyn RetryRoute>,
 }
-
-/// Waits elsewhere for its next attempt: counted by the settling stage.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Postponed;
 
 impl RetryLater {
     pub(crate) fn new(route: Arc<dyn RetryRoute>) -> Self {
@@ -87,20 +84,14 @@ impl Middleware for RetryLater {
         outcome.map_each(count, |index, own| {
             let Some(message) = delivery.messages().get(index) else { return own };
             match done.get_mut(index).and_then(Option::take) {
-                None if gives_up.get(index).copied().unwrap_or_default() => {
-                    own.with_settlement(Settlement::reject(format!("failed {} times", message.attempt())))
-                }
+                None if gives_up.get(index).copied().unwrap_or_default() => give_up(own, message.attempt()),
                 None => own,
-                Some(Forwarded::Confirmed) => {
-                    let mut own = own.with_settlement(Settlement::Ack);
-                    own.insert_extension(Postponed);
-                    own
-                }
+                Some(Forwarded::Confirmed) => own.with_settlement(Settlement::Ack).with_fate(Fate::Postponed),
                 Some(Forwarded::Refused(failure)) => {
                     let why = format!("it cannot be published where it is to wait ({})", failure.error_type());
                     unpublishable(own, message, &why)
                 }
-                Some(Forwarded::Interrupted) => interrupted(own),
+                Some(Forwarded::Interrupted) => own.with_fate(Fate::Interrupted),
             }
         })
     }

@@ -2,9 +2,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
-
-use crate::broker::{Publish, PublishError};
+use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::message::{Envelope, Receipt};
 use crate::middleware::SendSpan;
 

@@ -2,12 +2,11 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use opentelemetry::context::FutureExt;
 
 use super::hand_over::HandOver;
 use super::publishing::{Publishing, Requesting};
-use crate::broker::{Broker, Publish, PublishError};
+use crate::broker::{BoxFuture, Broker, Publish, PublishError};
 use crate::codec::Encode;
 use crate::message::{Delivery, Destination, Envelope, Receipt};
 use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, outgoing, target};

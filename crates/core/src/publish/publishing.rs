@@ -8,12 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use opentelemetry::trace::SpanContext;
 
 use super::Publisher;
 use super::hand_over::HandOver;
-use crate::broker::{PublishError, PublishErrorKind};
+use crate::broker::{BoxFuture, PublishError, PublishErrorKind};
 use crate::codec::Decode;
 use crate::message::{Envelope, Receipt};
 

@@ -1,23 +1,9 @@
 use tokio::time::{Instant, timeout_at};
 
 use super::settle::extend_all;
+use super::work::Work;
 use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
 use crate::later::later;
-
-/// What a handler gets at once.
-pub(super) enum Work {
-    Single(Received),
-    Batch(Vec<Received>),
-}
-
-impl Work {
-    pub(super) fn messages(&self) -> &[Received] {
-        match self {
-            Self::Single(received) => std::slice::from_ref(received),
-            Self::Batch(received) => received,
-        }
-    }
-}
 
 /// Collects messages until a batch is full or its first message has waited long enough. Without a policy every message is one unit.
 pub(super) struct Batcher {

@@ -1,34 +1,30 @@
 use std::future::{Future as _, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::alarm::Alarm;
-use super::batching::Work;
 use super::dropped::Dropped;
 use super::handling::{Handled, Stages};
 use super::patience::is_final;
-use super::phase::{Phase, until_aborting};
+use super::phase::until_aborting;
 use super::settle::{settle_one, with_heartbeats};
-use crate::broker::{Publish, Received, Subscriber};
-use crate::handler::{ErasedHandler, RouteOptions};
+use super::work::Work;
+use crate::broker::{Received, Subscriber};
+use crate::handler::RouteOptions;
 use crate::later::later;
-use crate::message::{Delivery, Settlement};
-use crate::middleware::{Interrupted, Unpublishable};
-use crate::telemetry::{Consumer, Incoming, Instrumentation, Receiving};
+use crate::message::{Fate, Settlement};
+use crate::telemetry::{Incoming, Receiving};
 
 /// Takes a delivery of one subscription through its stages to its end: settled, handled again here, or given up.
 pub(super) struct Dispatcher {
     stages: Stages,
     concurrency: usize,
-    receive_spans: bool,
     redelivers: bool,
     stops_if_unpublishable: bool,
     alarm: Alarm,
@@ -36,23 +32,14 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(
-        subscriber: &dyn Subscriber,
-        transport: Arc<dyn Publish>,
-        handler: Arc<dyn ErasedHandler<()>>,
-        options: RouteOptions,
-        instrumentation: Option<&Instrumentation>,
-        phase: watch::Receiver<Phase>,
-        alarm: Alarm,
-    ) -> Self {
+    pub(super) fn new(subscriber: &dyn Subscriber, options: &RouteOptions, stages: Stages, alarm: Alarm) -> Self {
         Self {
             concurrency: options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1),
-            receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
             redelivers: subscriber.redelivers(),
             stops_if_unpublishable: options.stops_if_unpublishable,
             alarm,
             dropped: Dropped::default(),
-            stages: Stages::new(subscriber, transport, handler, options, instrumentation, phase),
+            stages,
         }
     }
 
@@ -62,7 +49,7 @@ impl Dispatcher {
 
     /// Starts the receive span, where the user wants one (SPAN-30).
     pub(super) fn receiving(&self) -> Option<Receiving> {
-        self.stages.consumer.as_ref().filter(|_| self.receive_spans).map(Consumer::receive)
+        self.stages.receiving()
     }
 
     /// Handles a message or a batch to its end. Where the broker cannot deliver again, what is to be retried is handled again here. When
@@ -83,61 +70,37 @@ impl Dispatcher {
         }
     }
 
-    async fn dispatch_to_end(&self, work: Work) {
-        match work {
-            Work::Single(received) => self.dispatch_single(received).await,
-            // Boxed, so that single messages do not carry the room for it.
-            Work::Batch(received) => Box::pin(self.dispatch_batch(received)).await,
-        }
-    }
-
-    async fn dispatch_single(&self, mut received: Received) {
+    async fn dispatch_to_end(&self, mut work: Work) {
         loop {
-            if received.is_withdrawn() {
-                return;
-            }
-            let handled = self.stages.attempt(std::slice::from_ref(&received), &received.delivery).await;
-            let Some(delay) = self.next_attempt(&mut received, 0, &handled) else {
-                return self.end(&mut received, 0, &handled).await;
-            };
-            // Boxed, as the rare one of the two ways on.
-            let Some(again) = Box::pin(self.pause(vec![received], delay)).await.pop() else { return };
-            received = again;
-        }
-    }
-
-    async fn dispatch_batch(&self, mut received: Vec<Received>) {
-        loop {
-            received.retain(|message| !message.is_withdrawn());
-            if received.is_empty() {
-                return;
-            }
-            let messages = received.iter().map(|received| self.stages.equip(received.delivery.clone()));
-            let asked = Delivery::batch(messages.collect());
-            let handled = self.stages.attempt(&received, &asked).await;
-            let mut again = Vec::new();
-            let mut longest = Duration::ZERO;
-            for (index, mut message) in received.into_iter().enumerate() {
-                match self.next_attempt(&mut message, index, &handled) {
-                    None => self.end(&mut message, index, &handled).await,
-                    Some(delay) => {
-                        longest = longest.max(delay);
-                        again.push(message);
-                    }
+            let Some(mine) = work.retain(|_, message| !message.is_withdrawn()) else { return };
+            work = mine;
+            let handled = self.stages.attempt(&work).await;
+            let mut longest = None;
+            for (index, message) in work.messages_mut().iter_mut().enumerate() {
+                let delay = self.delay_before_next(&handled, index);
+                match delay {
+                    Some(_) => self.count_attempt(message, &handled),
+                    None => self.end(message, index, &handled).await,
                 }
+                longest = longest.max(delay);
             }
-            received = if again.is_empty() { again } else { self.pause(again, longest).await };
+            let Some(delay) = longest else { return };
+            let again = work.retain(|index, _| self.delay_before_next(&handled, index).is_some());
+            let Some(again) = again else { return };
+            // Boxed, as the rare one of the two ways on.
+            let Some(again) = Box::pin(self.pause(again, delay)).await else { return };
+            work = again;
         }
     }
 
     /// Tells the broker what becomes of a message that is not handled again here.
     async fn end(&self, message: &mut Received, index: usize, handled: &Handled) {
         let outcome = handled.outcome_of(index);
-        if outcome.extension::<Interrupted>().is_some() {
+        if matches!(outcome.fate(), Fate::Interrupted) {
             return report_interrupted(message, self.stages.group());
         }
         let is_rejected = matches!(handled.outcome.settlement_of(index), Settlement::Reject { .. });
-        if self.stops_if_unpublishable && is_rejected && outcome.extension::<Unpublishable>().is_some() {
+        if self.stops_if_unpublishable && is_rejected && matches!(outcome.fate(), Fate::Unpublishable) {
             return self.alarm.stop(&message.delivery);
         }
         let settlement = handled.outcome.settlement_of(index);
@@ -152,36 +115,35 @@ impl Dispatcher {
 
     /// Waits before messages are handled again here, and returns those that are. One that another member gets is given up at once, so
     /// that nobody waits for it; and when the app ends, those that the broker delivers again.
-    async fn pause(&self, mut received: Vec<Received>, delay: Duration) -> Vec<Received> {
+    async fn pause(&self, mut work: Work, delay: Duration) -> Option<Work> {
         let due = later(delay);
-        while !received.is_empty() {
-            let patience = self.stages.patience(&received);
+        loop {
+            let patience = self.stages.patience(work.messages());
             let left = due.saturating_duration_since(Instant::now());
-            let waited = with_heartbeats(&received, pin!(patience.wait(left))).await;
-            if waited {
-                break;
+            if with_heartbeats(work.messages(), pin!(patience.wait(left))).await {
+                return Some(work);
             }
-            let is_running = self.stages.phase.borrow().is_running();
-            received.retain(|message| !message.is_withdrawn() && (is_running || is_final(message)));
-            if self.stages.phase.borrow().is_aborting() {
-                received.clear();
-            }
+            let phase = *self.stages.phase.borrow();
+            let is_here = |message: &Received| !phase.is_aborting() && !message.is_withdrawn();
+            work = work.retain(|_, message| is_here(message) && (phase.is_running() || is_final(message)))?;
         }
-        received
     }
 
-    /// Counts the next attempt of a message that is to be handled again here, and returns how long to wait before it; `None` where
-    /// the message is to be settled.
-    fn next_attempt(&self, message: &mut Received, index: usize, handled: &Handled) -> Option<Duration> {
+    /// How long to wait before a message is handled again here; `None` where it is to be settled.
+    fn delay_before_next(&self, handled: &Handled, index: usize) -> Option<Duration> {
         let Settlement::Retry { after } = handled.outcome.settlement_of(index) else { return None };
-        if self.redelivers || handled.outcome_of(index).extension::<Interrupted>().is_some() {
+        if self.redelivers || matches!(handled.outcome_of(index).fate(), Fate::Interrupted) {
             return None;
         }
+        Some(after.unwrap_or_default())
+    }
+
+    /// Counts the next attempt of a message that is handled again here.
+    fn count_attempt(&self, message: &mut Received, handled: &Handled) {
         message.delivery.count_attempt();
         if let Some(settler) = &handled.settler {
             settler.consumer.count_settlement("retry", message.delivery.destination());
         }
-        Some(after.unwrap_or_default())
     }
 }
 

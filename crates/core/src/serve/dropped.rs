@@ -19,25 +19,15 @@ impl Dropped {
 
     /// Logs what became of them, if there are any.
     pub(super) fn report(&self, destination: &str, group: &str, limit: Duration) {
-        let messages = self.handled_again.load(Ordering::Relaxed);
-        if messages > 0 {
-            warn!(
-                destination,
-                group,
-                messages,
-                ?limit,
-                "the app ended before messages were handled; the broker delivers them again"
-            );
-        }
-        let messages = self.lost.load(Ordering::Relaxed);
-        if messages > 0 {
-            warn!(
-                destination,
-                group,
-                messages,
-                ?limit,
-                "the app ended before messages were handled; they are lost, as the broker delivers them once only"
-            );
+        let what_becomes_of_them = [
+            (&self.handled_again, "the broker delivers them again"),
+            (&self.lost, "they are lost, as the broker delivers them once only"),
+        ];
+        for (counter, what) in what_becomes_of_them {
+            let messages = counter.load(Ordering::Relaxed);
+            if messages > 0 {
+                warn!(destination, group, messages, ?limit, "the app ended before messages were handled; {what}");
+            }
         }
     }
 }

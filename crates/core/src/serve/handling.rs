@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tracing::error;
 
@@ -12,16 +11,17 @@ use super::patience::Patience;
 use super::phase::{Phase, until_aborting};
 use super::replies::Replies;
 use super::settle::with_heartbeats;
-use crate::broker::{Publish, PublishError, Received, Subscriber};
+use super::work::Work;
+use crate::broker::{BoxFuture, Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
 use crate::middleware::{
-    Attempts, Endpoint, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler, decide, panicked,
-    process_with,
+    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler,
+    decide, panicked, process_with,
 };
 use crate::publish::Publisher;
-use crate::telemetry::{Consumer, Instrumentation, Scope, run_in};
+use crate::telemetry::{Consumer, Instrumentation, Receiving, Scope, run_in};
 
 /// What a delivery of one subscription passes on the way to its outcome: telemetry, what takes care of failures, middleware, the handler
 /// and its replies.
@@ -31,12 +31,13 @@ pub(super) struct Stages {
     around: Vec<Arc<dyn Middleware>>,
     chain: Vec<Arc<dyn Middleware>>,
     replies: Replies,
-    pub(super) consumer: Option<Consumer>,
+    consumer: Option<Consumer>,
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
     scope_use: ScopeUse,
-    /// Whether nothing but telemetry can stand around the chain.
+    /// Whether nothing but telemetry, on its defaults, can stand around the chain.
     may_be_bare: bool,
+    receive_spans: bool,
     pub(super) phase: watch::Receiver<Phase>,
     runtime: Arc<Runtime>,
 }
@@ -46,7 +47,7 @@ impl Stages {
         subscriber: &dyn Subscriber,
         transport: Arc<dyn Publish>,
         handler: Arc<dyn ErasedHandler<()>>,
-        options: RouteOptions,
+        options: &RouteOptions,
         instrumentation: Option<&Instrumentation>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
@@ -59,7 +60,7 @@ impl Stages {
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
-        let dead_letter = options.dead_letter.map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
+        let dead_letter = options.dead_letter.clone().map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
         let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
         Self {
             scope_use: match (options.middleware.is_empty(), handler.uses_scope()) {
@@ -68,10 +69,11 @@ impl Stages {
                 (true, false) => ScopeUse::Nobody,
             },
             may_be_bare: !is_overridden && around.is_empty(),
+            receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
             handler,
             around,
-            chain: options.middleware,
-            replies: Replies::new(publisher, options.replies),
+            chain: options.middleware.clone(),
+            replies: Replies::new(publisher, options.replies.clone()),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
             phase,
@@ -80,13 +82,23 @@ impl Stages {
     }
 
     /// Handles a message or a batch once. A panic outside of what the chain catches is a failure too.
-    pub(super) async fn attempt(&self, received: &[Received], asked: &Delivery) -> Handled {
+    pub(super) async fn attempt(&self, work: &Work) -> Handled {
+        let received = work.messages();
+        let batch;
+        let asked = match work {
+            Work::Single(received) => &received.delivery,
+            Work::Batch(received) => {
+                batch = self.batch(received);
+                &batch
+            }
+        };
         let handling = AssertUnwindSafe(async {
             let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
-            let handling = Handling { stages: self, received, asked };
+            let inner_telemetry = InnerTelemetry::new(self.overrides);
+            let handling = Handling { stages: self, received, asked, inner_telemetry };
+            // Where neither a span nor a heartbeat stands around it: each future less on the way is felt here.
             if self.is_bare(received, asked) {
-                // What `process` comes to where nothing stands around it: each future less on the way is felt here.
-                return Handled::without_span(handling.answer_within(delivery, None).await);
+                return handling.without_span(delivery).await;
             }
             with_heartbeats(received, pin!(handling.process(delivery))).await
         });
@@ -97,7 +109,7 @@ impl Stages {
                     destination = asked.destination(),
                     "telemetry or the framework panicked around a handler; the message follows the failure rule"
                 );
-                Handled::without_span(decide(panicked(panic), &Attempts::of(asked)))
+                Handled { outcome: decide(panicked(panic), &Attempts::of(asked)), settler: None }
             }
         }
     }
@@ -111,12 +123,22 @@ impl Stages {
         self.runtime.source.group.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn equip(&self, mut delivery: Delivery) -> Delivery {
+    /// Starts the receive span, where the user wants one (SPAN-30).
+    pub(super) fn receiving(&self) -> Option<Receiving> {
+        self.consumer.as_ref().filter(|_| self.receive_spans).map(Consumer::receive)
+    }
+
+    fn batch(&self, received: &[Received]) -> Delivery {
+        Delivery::batch(received.iter().map(|received| self.equip(received.delivery.clone())).collect())
+    }
+
+    fn equip(&self, mut delivery: Delivery) -> Delivery {
         delivery.set_runtime(Arc::clone(&self.runtime));
         delivery
     }
 
-    /// Whether only the chain stands around the handler: no dead letter, no retry elsewhere, no heartbeats, and no telemetry that has anything to do.
+    /// Whether only the chain stands around the handler: no dead letter, no retry elsewhere, no heartbeats, and no telemetry that has
+    /// anything to do.
     fn is_bare(&self, received: &[Received], asked: &Delivery) -> bool {
         let passes = |consumer: &Consumer| self.chain.is_empty() && consumer.passes_through(asked.has_headers());
         self.may_be_bare
@@ -133,12 +155,6 @@ pub(super) struct Handled {
 }
 
 impl Handled {
-    /// Without a process span of the framework's own place; where telemetry is ordinary middleware, the outcome brings its own.
-    fn without_span(outcome: Outcome) -> Self {
-        let settler = outcome.extension::<Settler>().cloned();
-        Self { outcome, settler }
-    }
-
     /// What came of one message.
     pub(super) fn outcome_of(&self, index: usize) -> &Outcome {
         self.outcome.each().get(index).and_then(Option::as_ref).unwrap_or(&self.outcome)
@@ -150,20 +166,23 @@ struct Handling<'a> {
     stages: &'a Stages,
     received: &'a [Received],
     asked: &'a Delivery,
+    inner_telemetry: InnerTelemetry,
 }
 
 impl Handling<'_> {
-    async fn process(&self, mut delivery: Delivery) -> Handled {
+    async fn process(&self, delivery: Delivery) -> Handled {
         if let Some(consumer) = &self.stages.consumer {
             let run = |delivery| self.handle(delivery);
             let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_use, run).await;
             return Handled { outcome, settler: Some(settler) };
         }
-        if let Some(overrides) = self.stages.overrides {
-            delivery.insert_extension(overrides);
-        }
+        self.without_span(delivery).await
+    }
+
+    /// Where telemetry is ordinary middleware, that says what the settlement is recorded with.
+    async fn without_span(&self, delivery: Delivery) -> Handled {
         let outcome = self.handle(delivery).await;
-        Handled::without_span(outcome)
+        Handled { outcome, settler: self.inner_telemetry.take_settler() }
     }
 
     async fn handle(&self, delivery: Delivery) -> Outcome {
@@ -197,7 +216,8 @@ impl Handling<'_> {
     fn reply(&self, outcome: Outcome, scope: Option<Scope>) -> BoxFuture<'_, Outcome> {
         let replying = async move {
             let patience = self.stages.patience(self.received);
-            self.stages.replies.publish(outcome, self.asked, scope, &patience).await
+            let inner = self.inner_telemetry.scope();
+            self.stages.replies.publish(outcome, self.asked, inner, scope, &patience).await
         };
         Box::pin(
             AssertUnwindSafe(replying)
@@ -231,6 +251,10 @@ impl Endpoint for Handling<'_> {
     fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
         Box::pin(async move { self.stages.patience(self.received).wait(delay).await })
     }
+
+    fn inner_telemetry(&self) -> &InnerTelemetry {
+        &self.inner_telemetry
+    }
 }
 
 /// What dead letters and retries elsewhere stand before.
@@ -256,6 +280,10 @@ impl Endpoint for Answering<'_> {
 
     fn wait(&self, delay: Duration) -> BoxFuture<'_, bool> {
         self.handling.wait(delay)
+    }
+
+    fn inner_telemetry(&self) -> &InnerTelemetry {
+        &self.handling.inner_telemetry
     }
 }
 

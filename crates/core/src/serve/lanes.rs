@@ -6,9 +6,9 @@ use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 
 use super::alarm::Alarm;
-use super::batching::Work;
 use super::dispatch::Dispatcher;
 use super::phase::Phase;
+use super::work::Work;
 use crate::broker::Received;
 
 /// How many messages are collected before they are added to their lanes, if so many are here: what is added one by one wakes up a task

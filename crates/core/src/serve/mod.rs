@@ -15,11 +15,11 @@ mod replies;
 mod running;
 mod settle;
 mod signals;
+mod work;
 mod worker;
 
 use std::fmt;
 use std::future::{Future, IntoFuture, pending};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +30,7 @@ pub use self::health::{Health, HealthState, SubscriptionHealth};
 use self::phase::Deadlines;
 pub use self::running::Running;
 use crate::app::{App, Ready};
-use crate::broker::Broker;
-
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+use crate::broker::{BoxFuture, Broker};
 
 /// How long handlers that are still running get at shutdown by default.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
@@ -67,8 +65,8 @@ pub fn serve(broker: impl Broker, app: impl Ready) -> Serve {
 pub struct Serve {
     broker: Arc<dyn Broker>,
     app: App,
-    graceful: BoxFuture<()>,
-    forced: BoxFuture<()>,
+    graceful: BoxFuture<'static, ()>,
+    forced: BoxFuture<'static, ()>,
     limit: Duration,
     health: Health,
 }
@@ -180,7 +178,7 @@ impl Serve {
 
 impl IntoFuture for Serve {
     type Output = Result<(), ServeError>;
-    type IntoFuture = BoxFuture<Self::Output>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {

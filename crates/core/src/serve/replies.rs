@@ -9,8 +9,8 @@ use tracing::{debug, error, warn};
 use super::patience::Patience;
 use crate::broker::{PublishError, PublishErrorKind};
 use crate::causes::Causes;
-use crate::message::{Delivery, Destination, Envelope, Failure, Outcome, Settlement};
-use crate::middleware::{Backoff, Interrupted, Outlet as _, Settler, panic_failure, unpublishable};
+use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement};
+use crate::middleware::{Backoff, Outlet as _, panic_failure, unpublishable};
 use crate::publish::Publisher;
 use crate::telemetry::Scope;
 
@@ -46,16 +46,16 @@ impl Replies {
     }
 
     /// Publishes all replies of an outcome and returns when they are confirmed. What fails is published again, not handled again; what
-    /// can never be published makes its outcome a failure.
+    /// can never be published makes its outcome a failure. `inner` is the scope of telemetry that is ordinary middleware: its span has
+    /// ended by now and is the parent all the same.
     pub(super) async fn publish(
         &self,
         outcome: Outcome,
         asked: &Delivery,
+        inner: Option<Scope>,
         scope: Option<Scope>,
         patience: &Patience<'_>,
     ) -> Outcome {
-        // Where telemetry is ordinary middleware, its span has ended by now and is the parent all the same (SPAN-38).
-        let inner = outcome.extension::<Settler>().and_then(|settler| settler.scope.clone());
         let asked_for = outcome.surroundings().and_then(Scope::from_surroundings);
         let scope = inner.or(asked_for).or(scope);
         let context = scope.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
@@ -92,10 +92,7 @@ impl Replies {
                     let why = format!("its reply cannot be published ({})", failure.error_type());
                     return unpublishable(Outcome::failed(failure), asked, &why);
                 }
-                Err(Unanswered::Interrupted) => {
-                    outcome.insert_extension(Interrupted);
-                    return outcome;
-                }
+                Err(Unanswered::Interrupted) => return outcome.with_fate(Fate::Interrupted),
             }
         }
         outcome

@@ -13,6 +13,7 @@ use super::alarm::{Alarm, Cause};
 use super::checks;
 use super::dispatch::Dispatcher;
 use super::error::{ServeError, ServeErrorKind};
+use super::handling::Stages;
 use super::health::{Health, HealthState, Observer, Stops};
 use super::phase::{Deadlines, Phase};
 use super::worker::Worker;
@@ -72,15 +73,9 @@ impl Running {
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
             checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
             let alarm = Alarm::new(&name, cause.clone());
-            let dispatcher = Dispatcher::new(
-                &*subscriber,
-                transport,
-                entry.handler,
-                entry.options,
-                instrumentation.as_ref(),
-                phase.subscribe(),
-                alarm.clone(),
-            );
+            let (options, engine) = (&entry.options, instrumentation.as_ref());
+            let stages = Stages::new(&*subscriber, transport, entry.handler, options, engine, phase.subscribe());
+            let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone());
             let batch = entry.subscription.batch();
             let of_batch = batch.map_or(1, |policy| policy.max_messages);
             subscriber.prepare(Reception::new(observer, dispatcher.concurrency().saturating_mul(of_batch)));

@@ -6,8 +6,8 @@ use tracing::{error, warn};
 
 use crate::broker::{BrokerError, Received};
 use crate::causes::Causes;
-use crate::message::{Outcome, Settlement};
-use crate::middleware::{Buried, Postponed, Settler};
+use crate::message::{Fate, Outcome, Settlement};
+use crate::middleware::Settler;
 use crate::telemetry::Incoming;
 
 /// Tells the broker what becomes of one message, and records that.
@@ -46,12 +46,11 @@ fn report(message: &Received, error: &BrokerError, group: &str) {
 }
 
 fn label(outcome: &Outcome, settlement: &Settlement) -> &'static str {
-    match settlement {
-        Settlement::Ack if outcome.extension::<Buried>().is_some() => "dead_letter",
-        Settlement::Ack if outcome.extension::<Postponed>().is_some() => "retry",
-        Settlement::Ack => "ack",
-        Settlement::Reject { .. } => "reject",
-        Settlement::Retry { .. } => "retry",
+    match (settlement, outcome.fate()) {
+        (Settlement::Ack, Fate::Buried(_)) => "dead_letter",
+        (Settlement::Ack, Fate::Postponed) | (Settlement::Retry { .. }, _) => "retry",
+        (Settlement::Ack, _) => "ack",
+        (Settlement::Reject { .. }, _) => "reject",
     }
 }
 

@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
 use super::alarm::Alarm;
-use super::batching::{Batcher, Work};
+use super::batching::Batcher;
 use super::dispatch::{Dispatcher, record_received};
 use super::lanes::Lanes;
 use super::phase::{Deadlines, Phase, until_aborting};
+use super::work::Work;
 use crate::broker::{BatchPolicy, BrokerError, BrokerErrorKind, Received, Subscriber};
 
 /// The receive loop of one subscription.

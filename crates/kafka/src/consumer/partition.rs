@@ -1,11 +1,10 @@
 use std::collections::VecDeque;
-use std::future::{Future, ready};
-use std::pin::Pin;
+use std::future::ready;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use throughline_core::broker::{BrokerError, Done, Received, Settle};
+use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle, done};
 use throughline_core::message::Settlement;
 
 use super::shared::Shared;
@@ -318,21 +317,15 @@ impl Partition {
 }
 
 impl Settle for Partition {
-    // Written out instead of `async fn`: see `Done`.
-    fn settle<'a, 'm, 's, 'f>(
+    fn settle<'a>(
         &'a self,
-        message: &'m Received,
-        _settlement: &'s Settlement,
-    ) -> Pin<Box<dyn Future<Output = Result<(), BrokerError>> + Send + 'f>>
-    where
-        'a: 'f,
-        'm: 'f,
-        's: 'f,
-    {
+        message: &'a Received,
+        _settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
         match self.note_settled(offset_of(message)) {
             Err(lost) => Box::pin(ready(Err(lost))),
             Ok(Some(position)) if self.commits_each_message => Box::pin(self.commit_now(position)),
-            Ok(_) => Box::pin(Done::new()),
+            Ok(_) => done(),
         }
     }
 

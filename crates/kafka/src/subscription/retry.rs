@@ -101,7 +101,7 @@ impl RetryRoute for RetryByTopic {
         let longer = after.filter(|after| *after > delay).map(|after| bounded(after, delay));
         let topic = origin(message.destination(), &self.group);
         let destination = waiting_in(name(topic, &self.group, index + 1), longer);
-        Some(RetryPlace { destination, due: SystemTime::now() + longer.unwrap_or(delay) })
+        Some(RetryPlace::new(destination, SystemTime::now() + longer.unwrap_or(delay)))
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
-use throughline_core::broker::{Publish, PublishError};
+use throughline_core::broker::{BoxFuture, Publish, PublishError};
 use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use tracing::warn;
@@ -78,11 +78,13 @@ impl Publish for TransactionPublisher {
         self.inner.attributes(envelope, attributes);
     }
 
-    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        self.units.begin().map_err(|unopened| refused(&unopened, &envelope))?;
-        let turn = self.singly.turn().await;
-        let answer = self.inner.publish(envelope).await;
-        if turn.is_some() { answer } else { self.singly.judge(answer) }
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(async move {
+            self.units.begin().map_err(|unopened| refused(&unopened, &envelope))?;
+            let turn = self.singly.turn().await;
+            let answer = self.inner.publish(envelope).await;
+            if turn.is_some() { answer } else { self.singly.judge(answer) }
+        })
     }
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {

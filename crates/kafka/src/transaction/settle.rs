@@ -1,8 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, Received, Settle};
+use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle};
 use throughline_core::message::Settlement;
 
 use super::unit::Task;
@@ -22,27 +21,32 @@ impl UnitHandle {
     }
 }
 
-#[async_trait]
 impl Settle for UnitHandle {
     /// Commits or aborts the transaction where the message decides that; else its settlement is only noted.
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-        let task = self.units.settle(index_of(message), settlement);
-        if task != Task::Nothing || matches!(settlement, Settlement::Retry { .. }) {
-            self.told.store(message.tag, Ordering::Relaxed);
-        }
-        match task {
-            Task::Nothing => Ok(()),
-            Task::Commit => self.units.perform(Units::commit).await,
-            Task::Skip => self.units.perform(|units| units.abort().and_then(|()| units.commit())).await,
-            Task::TakeBack => {
-                self.units.perform(Units::take_back).await?;
-                match settlement {
-                    Settlement::Retry { .. } => Ok(()),
-                    // It is not settled as it should be: its batch is taken back with it.
-                    _ => Err(error::taken_back()),
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            let task = self.units.settle(index_of(message), settlement);
+            if task != Task::Nothing || matches!(settlement, Settlement::Retry { .. }) {
+                self.told.store(message.tag, Ordering::Relaxed);
+            }
+            match task {
+                Task::Nothing => Ok(()),
+                Task::Commit => self.units.perform(Units::commit).await,
+                Task::Skip => self.units.perform(|units| units.abort().and_then(|()| units.commit())).await,
+                Task::TakeBack => {
+                    self.units.perform(Units::take_back).await?;
+                    match settlement {
+                        Settlement::Retry { .. } => Ok(()),
+                        // It is not settled as it should be: its batch is taken back with it.
+                        _ => Err(error::taken_back()),
+                    }
                 }
             }
-        }
+        })
     }
 
     fn is_deferred(&self, message: &Received) -> bool {

@@ -8,7 +8,7 @@ use super::*;
 use crate::Channel;
 use crate::testing::{next, next_body, nothing_waits, publish, settle, subscribe};
 
-const RABBIT: Wildcards = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+const RABBIT: Wildcards = Wildcards::new('.', "*", "#").rest_may_be_empty();
 
 #[tokio::test]
 async fn a_subscription_of_another_broker_keeps_its_own_wildcards() {

@@ -288,7 +288,11 @@ impl raw::Settings for Settings {
         let unknown = |system| Source::new(Arc::clone(system)).with_patterns(self.templates.iter().cloned());
         let known = |system| match self.templates.as_slice() {
             // The only template need not be what was subscribed to.
-            [_] => Source { destination: None, template: None, ..unknown(system) },
+            [_] => {
+                let mut source = unknown(system);
+                (source.destination, source.template) = (None, None);
+                source
+            }
             _ => unknown(system),
         };
         RawClient {

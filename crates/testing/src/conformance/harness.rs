@@ -48,7 +48,7 @@ use super::Capabilities;
 ///     }
 ///
 ///     fn names(&self) -> Names {
-///         Names::new("in_memory", Operations { ack: Some("ack"), ..Operations::DEFAULT })
+///         Names::new("in_memory", Operations::DEFAULT.with_ack("ack"))
 ///     }
 /// }
 /// # fn main() {}

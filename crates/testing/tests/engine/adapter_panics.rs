@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription};
+use throughline_core::broker::{BoxFuture, Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription};
 use throughline_core::message::Source;
 use throughline_core::{App, Delivery, Handler, ServeErrorKind, Settlement, serve};
 use throughline_memory::{Channel, Memory};
@@ -71,11 +71,16 @@ struct PanickingSettle {
     panics: Panics,
 }
 
-#[async_trait]
 impl Settle for PanickingSettle {
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-        assert!(self.panics != Panics::Settling, "the adapter panics on purpose");
-        self.inner.settle(message, settlement).await
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            assert!(self.panics != Panics::Settling, "the adapter panics on purpose");
+            self.inner.settle(message, settlement).await
+        })
     }
 
     fn is_withdrawn(&self, _message: &Received) -> bool {

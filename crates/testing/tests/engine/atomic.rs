@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use throughline_core::broker::{
-    Broker, BrokerError, Publish, PublishError, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle, Subscriber,
-    Subscription,
+    BoxFuture, Broker, BrokerError, Publish, PublishError, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle,
+    Subscriber, Subscription,
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::{Source, System};
@@ -101,7 +101,7 @@ struct Later;
 
 impl RetryRoute for Later {
     fn place(&self, _message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        Some(RetryPlace { destination: "later".into(), due: SystemTime::now() })
+        Some(RetryPlace::new("later", SystemTime::now()))
     }
 }
 
@@ -111,15 +111,17 @@ impl Publish for Atomic {
         self.memory.transport().system()
     }
 
-    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        let body = String::from_utf8_lossy(envelope.payload()).into_owned();
-        let name = envelope.destination().name();
-        if name == "later" && self.fails.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-            self.calls.push(format!("{name} {body} fails"));
-            return Err(PublishError::new(PublishErrorKind::NotFound, "not_found", "no such place"));
-        }
-        self.calls.push(format!("{name} {body}"));
-        Ok(Receipt::new())
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(async move {
+            let body = String::from_utf8_lossy(envelope.payload()).into_owned();
+            let name = envelope.destination().name();
+            if name == "later" && self.fails.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+                self.calls.push(format!("{name} {body} fails"));
+                return Err(PublishError::new(PublishErrorKind::NotFound, "not_found", "no such place"));
+            }
+            self.calls.push(format!("{name} {body}"));
+            Ok(Receipt::new())
+        })
     }
 
     fn is_atomic(&self) -> bool {
@@ -319,10 +321,13 @@ async fn a_settlement_that_was_only_noted_is_not_shown() {
             Ok(received.with_settle(Arc::new(OfLast(settle)), tag))
         }
     }
-    #[async_trait]
     impl Settle for OfLast {
-        async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-            self.0.settle(message, settlement).await
+        fn settle<'a>(
+            &'a self,
+            message: &'a Received,
+            settlement: &'a Settlement,
+        ) -> BoxFuture<'a, Result<(), BrokerError>> {
+            self.0.settle(message, settlement)
         }
         fn is_deferred(&self, message: &Received) -> bool {
             message.delivery.payload() != "last"

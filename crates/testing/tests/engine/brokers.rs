@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::trace::Status;
 use throughline_core::broker::{
-    Broker, BrokerError, BrokerErrorKind, Publish, Received, Settle, Subscriber, Subscription,
+    BoxFuture, Broker, BrokerError, BrokerErrorKind, Publish, Received, Settle, Subscriber, Subscription,
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::Source;
@@ -76,12 +76,17 @@ impl Subscriber for FlawedSubscriber {
     }
 }
 
-#[async_trait]
 impl Settle for Refused {
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-        // The broker did it, but its answer was lost.
-        self.0.settle(message, settlement).await?;
-        Err(BrokerError::new(BrokerErrorKind::Timeout, self.1, "no answer within 5 s"))
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            // The broker did it, but its answer was lost.
+            self.0.settle(message, settlement).await?;
+            Err(BrokerError::new(BrokerErrorKind::Timeout, self.1, "no answer within 5 s"))
+        })
     }
 }
 

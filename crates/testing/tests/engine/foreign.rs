@@ -12,7 +12,7 @@ use throughline_testing::start;
 use crate::support::Seen;
 
 /// The signs of a broker that is neither NATS nor the in-memory one.
-const SLASHES: Wildcards = Wildcards { separator: '/', one: "+", rest: "#", rest_may_be_empty: true };
+const SLASHES: Wildcards = Wildcards::new('/', "+", "#").rest_may_be_empty();
 
 fn subscription(pattern: &'static str) -> Subscription {
     Subscription::new("other", Pattern::new(pattern, SLASHES))

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use opentelemetry::trace::Status;
 use throughline_core::broker::{
-    Broker, BrokerError, Publish, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle, Subscriber, Subscription,
+    BoxFuture, Broker, BrokerError, Publish, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle, Subscriber,
+    Subscription,
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::Source;
@@ -96,7 +97,7 @@ struct Twice;
 
 impl RetryRoute for Twice {
     fn place(&self, message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        (message.attempt() < 2).then(|| RetryPlace { destination: "later".into(), due: SystemTime::now() })
+        (message.attempt() < 2).then(|| RetryPlace::new("later", SystemTime::now()))
     }
 }
 
@@ -105,11 +106,16 @@ struct Noting {
     broker: Waiting,
 }
 
-#[async_trait]
 impl Settle for Noting {
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-        self.broker.calls.send(format!("{} {settlement:?}", text(&message.delivery))).unwrap();
-        self.inner.settle(message, settlement).await
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            self.broker.calls.send(format!("{} {settlement:?}", text(&message.delivery))).unwrap();
+            self.inner.settle(message, settlement).await
+        })
     }
 
     fn is_withdrawn(&self, _message: &Received) -> bool {

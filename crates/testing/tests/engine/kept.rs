@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription};
+use throughline_core::broker::{BoxFuture, Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription};
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::Source;
 use throughline_core::{App, Settlement, serve};
@@ -71,8 +71,12 @@ impl Subscriber for ImpatientSubscriber {
 
 #[async_trait]
 impl Settle for Counted {
-    async fn settle(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-        self.settle.settle(message, settlement).await
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        self.settle.settle(message, settlement)
     }
 
     fn heartbeat(&self) -> Option<Duration> {

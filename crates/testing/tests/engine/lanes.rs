@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{
-    Broker, BrokerError, BrokerErrorKind, Observe, Pattern, Publish, Received, Reception, Settle, Subscriber,
-    Subscription,
+    BoxFuture, Broker, BrokerError, BrokerErrorKind, Observe, Pattern, Publish, Received, Reception, Settle,
+    Subscriber, Subscription, done,
 };
 use throughline_core::message::{Operations, Source, System};
 use throughline_core::serve::Running;
@@ -52,11 +52,14 @@ impl Log {
     }
 }
 
-#[async_trait]
 impl Settle for Log {
-    async fn settle(&self, message: &Received, _settlement: &Settlement) -> Result<(), BrokerError> {
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        _settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
         self.add(format!("settled {}", message.tag));
-        Ok(())
+        done()
     }
 
     fn is_deferred(&self, _message: &Received) -> bool {
@@ -114,7 +117,7 @@ struct LanedSubscriber {
 #[async_trait]
 impl Subscriber for LanedSubscriber {
     fn source(&self) -> Arc<Source> {
-        let operations = Operations { ack: Some("commit"), ..Operations::DEFAULT };
+        let operations = Operations::DEFAULT.with_ack("commit");
         Arc::new(Source::new(Arc::new(System::new("laned", operations))).with_destination("orders"))
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use opentelemetry::trace::Status;
-use throughline_core::broker::{Publish, PublishError, PublishErrorKind};
+use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Operations, System};
 use throughline_core::middleware::Retry;
 use throughline_core::{App, Delivery, Envelope, Handler, Publisher, Receipt, Settlement};
@@ -18,18 +18,19 @@ use crate::support::{point, points};
 /// Refuses messages whose body says so.
 struct Picky;
 
-#[async_trait]
 impl Publish for Picky {
     fn system(&self) -> Arc<System> {
         Arc::new(System::new("picky", Operations::DEFAULT))
     }
 
-    async fn publish(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        match envelope.payload().as_ref() {
-            b"large" => Err(PublishError::new(PublishErrorKind::TooLarge, "too_large", "over the limit")),
-            b"late" => Err(PublishError::new(PublishErrorKind::Timeout, "timeout", "no answer")),
-            _ => Ok(Receipt::new()),
-        }
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(async move {
+            match envelope.payload().as_ref() {
+                b"large" => Err(PublishError::new(PublishErrorKind::TooLarge, "too_large", "over the limit")),
+                b"late" => Err(PublishError::new(PublishErrorKind::Timeout, "timeout", "no answer")),
+                _ => Ok(Receipt::new()),
+            }
+        })
     }
 }
 

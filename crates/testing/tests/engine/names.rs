@@ -15,7 +15,7 @@ use throughline_testing::{AppTest, Capture, attribute, attributes, start_with};
 
 use crate::support::{Seen, untraced};
 
-const DOTTED: Wildcards = Wildcards { separator: '.', one: "*", rest: ">", rest_may_be_empty: false };
+const DOTTED: Wildcards = Wildcards::new('.', "*", ">");
 
 fn several() -> Subscription {
     Subscription::new("other", Pattern::new("orders.{id}", DOTTED))
@@ -116,7 +116,7 @@ async fn a_batch_of_several_patterns_is_shown_by_its_operation_alone() {
 }
 
 fn system() -> Arc<System> {
-    let operations = Operations { ack: Some("ack"), retry: Some("nack"), reject: Some("term"), ..Operations::DEFAULT };
+    let operations = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("term");
     Arc::new(System::new("raw", operations))
 }
 

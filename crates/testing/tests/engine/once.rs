@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SpanData;
-use throughline_core::broker::{Publish, PublishError};
+use throughline_core::broker::{BoxFuture, Publish, PublishError};
 use throughline_core::extract::ProcessSpan;
 use throughline_core::message::{Headers, Native, OperationType, Operations, Source, System, Target};
 use throughline_core::middleware::Retry;
@@ -197,7 +197,6 @@ async fn what_the_hook_adds_is_exported_once_and_the_frameworks_own_wins() {
 /// A transport whose answer says what a hook had guessed.
 struct Keyed;
 
-#[async_trait::async_trait]
 impl Publish for Keyed {
     fn system(&self) -> Arc<System> {
         let system = System::new("keyed", Operations::DEFAULT);
@@ -205,16 +204,18 @@ impl Publish for Keyed {
     }
 
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        Target { attributes: vec![KeyValue::new("k", 2), KeyValue::new("route", 1)], ..Target::of(destination) }
+        Target::of(destination).with_attribute(KeyValue::new("k", 2)).with_attribute(KeyValue::new("route", 1))
     }
 
     fn attributes(&self, _: &Envelope, attributes: &mut Vec<KeyValue>) {
         attributes.extend([KeyValue::new("route", 2), KeyValue::new("messaging.message.id", "x")]);
     }
 
-    async fn publish(&self, _: Envelope) -> Result<Receipt, PublishError> {
-        let receipt = Receipt::new().with_attribute(KeyValue::new("messaging.keyed.offset", 12));
-        Ok(receipt.with_attribute(KeyValue::new("messaging.keyed.offset", 13)))
+    fn publish(&self, _: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(async move {
+            let receipt = Receipt::new().with_attribute(KeyValue::new("messaging.keyed.offset", 12));
+            Ok(receipt.with_attribute(KeyValue::new("messaging.keyed.offset", 13)))
+        })
     }
 }
 
@@ -244,7 +245,7 @@ async fn what_an_adapter_says_of_a_publish_is_exported_once() {
 /// The raw door: batches and their links, receive and settle.
 #[tokio::test]
 async fn the_raw_door_exports_each_attribute_once() {
-    let operations = Operations { ack: Some("ack"), ..Operations::DEFAULT };
+    let operations = Operations::DEFAULT.with_ack("ack");
     let source = Source::new(Arc::new(System::new("raw", operations))).with_destination("orders");
     let capture = Capture::new();
     let builder = capture.instrumentation().settle_spans(SettleSpans::Always).capture_headers(["tenant", "tenant"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanKind, Status};
-use throughline_core::broker::{Publish, PublishError};
+use throughline_core::broker::{BoxFuture, Publish, PublishError};
 use throughline_core::extract::Batch;
 use throughline_core::message::{OperationType, Operations, System, Target};
 use throughline_core::telemetry::{Builder, Instrumentation};
@@ -305,22 +305,21 @@ async fn the_text_of_a_handlers_error_is_in_the_status_only_when_asked_for() {
 /// A transport that knows a routing key when it sends, and an offset when it is answered.
 struct Keyed;
 
-#[async_trait::async_trait]
 impl Publish for Keyed {
     fn system(&self) -> Arc<System> {
         Arc::new(System::new("keyed", Operations::DEFAULT))
     }
 
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        Target { attributes: vec![KeyValue::new("keyed.routing_key", "k1")], ..Target::new(destination.name()) }
+        Target::new(destination.name()).with_attribute(KeyValue::new("keyed.routing_key", "k1"))
     }
 
     fn attributes(&self, _: &Envelope, attributes: &mut Vec<KeyValue>) {
         attributes.push(KeyValue::new("keyed.message.key", "k2"));
     }
 
-    async fn publish(&self, _: Envelope) -> Result<Receipt, PublishError> {
-        Ok(Receipt::new().with_attribute(KeyValue::new("keyed.offset", "000000000012")))
+    fn publish(&self, _: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(async move { Ok(Receipt::new().with_attribute(KeyValue::new("keyed.offset", "000000000012"))) })
     }
 }
 

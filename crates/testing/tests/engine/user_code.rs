@@ -15,7 +15,7 @@ use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{
     IdGenerator, SamplingResult, SdkTracerProvider, ShouldSample, Span, SpanData, SpanProcessor,
 };
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Publish, PublishError};
+use throughline_core::broker::{BoxFuture, BrokerError, BrokerErrorKind, Publish, PublishError};
 use throughline_core::extract::{Batch, ProcessSpan};
 use throughline_core::message::{
     Answer, Headers, IntoFailure, Native, OperationType, Operations, Source, System, Target,
@@ -287,7 +287,7 @@ async fn the_framework_handles_and_settles_each_message_whatever_of_the_users_co
 }
 
 fn system() -> Arc<System> {
-    let operations = Operations { ack: Some("ack"), retry: Some("nack"), reject: Some("nack"), ..Operations::DEFAULT };
+    let operations = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("nack");
     Arc::new(System::new("raw", operations))
 }
 
@@ -400,7 +400,6 @@ impl Answer for CarelessAnswer {
     }
 }
 
-#[async_trait::async_trait]
 impl Publish for Careless {
     fn system(&self) -> Arc<System> {
         system()
@@ -414,8 +413,8 @@ impl Publish for Careless {
         fail()
     }
 
-    async fn publish(&self, _: Envelope) -> Result<Receipt, PublishError> {
-        Ok(Receipt::from_answer(Arc::new(CarelessAnswer)))
+    fn publish(&self, _: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        Box::pin(async move { Ok(Receipt::from_answer(Arc::new(CarelessAnswer))) })
     }
 }
 

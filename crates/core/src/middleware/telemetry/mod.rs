@@ -1,3 +1,4 @@
+mod inner;
 mod process;
 mod publish;
 
@@ -7,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use opentelemetry::Context;
 
+pub(crate) use self::inner::InnerTelemetry;
 pub(crate) use self::process::{Overrides, ScopeUse, Settler, process_with};
 pub(crate) use self::publish::{SendSpan, outgoing, target};
 use super::{Middleware, Next, NextPublish};
@@ -56,14 +58,14 @@ impl TelemetryMiddleware {
         &self.instrumentation
     }
 
-    fn consumer(&self, source: &Arc<Source>, delivery: &Delivery) -> Consumer {
+    fn consumer(&self, source: &Arc<Source>, overrides: Option<Overrides>) -> Consumer {
         let known = self.consumers.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, consumer)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, source)) {
             return consumer.clone();
         }
         drop(known);
         let consumer = self.instrumentation.consumer(Arc::clone(source));
-        let consumer = match delivery.extension::<Overrides>() {
+        let consumer = match overrides {
             Some(overrides) => overrides.apply(consumer),
             None => consumer,
         };
@@ -83,10 +85,10 @@ impl Middleware for TelemetryMiddleware {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         match delivery.source() {
             Some(source) => {
-                let consumer = self.consumer(source, &delivery);
-                let (mut outcome, settler) =
+                let consumer = self.consumer(source, next.inner_telemetry().overrides());
+                let (outcome, settler) =
                     process_with(&consumer, delivery, ScopeUse::Middleware, |delivery| next.run(delivery)).await;
-                outcome.insert_extension(settler);
+                next.inner_telemetry().set_settler(settler);
                 outcome
             }
             None => next.run(delivery).await,

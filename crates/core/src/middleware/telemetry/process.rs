@@ -3,11 +3,10 @@ use std::pin::pin;
 
 use opentelemetry::{Context, KeyValue};
 
-use crate::message::{Delivery, Outcome, Settlement};
-use crate::middleware::{Buried, Unpublishable};
+use crate::message::{Delivery, Fate, Outcome, Settlement};
 use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Scope, Trust, run_in, semconv};
 
-/// Handed back with the outcome so that the settlement becomes a child of the process span (LINK-12).
+/// What a settlement is recorded with, so that it becomes a child of the process span (LINK-12).
 #[derive(Clone, Debug)]
 pub(crate) struct Settler {
     pub(crate) consumer: Consumer,
@@ -18,7 +17,7 @@ pub(crate) struct Settler {
     pub(crate) clock: Clock,
 }
 
-/// What one subscription says about its telemetry. It stands in the delivery where telemetry is ordinary middleware.
+/// What one subscription says about its telemetry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overrides {
     pub(crate) parent: Option<ParentMode>,
@@ -90,15 +89,11 @@ where
 /// Why a handler decided to reject, where it is no failure; also when the message then became a dead letter. A message that can be
 /// published nowhere always says so.
 fn reason(outcome: &Outcome) -> Vec<KeyValue> {
-    let buried = outcome.extension::<Buried>().map(|buried| &buried.0);
-    match (outcome.settlement(), buried) {
-        (Settlement::Reject { reason }, _) if outcome.extension::<Unpublishable>().is_some() => {
-            vec![KeyValue::new(semconv::SETTLEMENT_REASON, reason.clone())]
-        }
-        _ if outcome.failure().is_some() => Vec::new(),
-        (Settlement::Reject { reason }, _) | (_, Some(reason)) => {
-            vec![KeyValue::new(semconv::SETTLEMENT_REASON, reason.clone())]
-        }
-        _ => Vec::new(),
-    }
+    let reason = match (outcome.settlement(), outcome.fate()) {
+        (Settlement::Reject { reason }, Fate::Unpublishable) => reason,
+        _ if outcome.failure().is_some() => return Vec::new(),
+        (Settlement::Reject { reason }, _) | (_, Fate::Buried(reason)) => reason,
+        _ => return Vec::new(),
+    };
+    vec![KeyValue::new(semconv::SETTLEMENT_REASON, reason.clone())]
 }

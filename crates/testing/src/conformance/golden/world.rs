@@ -256,7 +256,9 @@ impl World {
         ];
         // One measurement stands for all messages of a subscription by a pattern.
         let is_called = at != At::Wildcard || self.names.patterns_are_templates;
-        all.extend(self.low_cardinality(verb, at).filter(|_| is_called).map(|(key, name)| (key.to_owned(), name.into())));
+        all.extend(
+            self.low_cardinality(verb, at).filter(|_| is_called).map(|(key, name)| (key.to_owned(), name.into())),
+        );
         if let Some((address, port)) = &self.names.server {
             all.push(("server.address".to_owned(), address.clone().into()));
             all.push(("server.port".to_owned(), i64::from(*port).into()));

@@ -64,7 +64,7 @@ impl Harness for InMemory {
     }
 
     fn names(&self) -> Names {
-        Names::new("in_memory", Operations { ack: Some("ack"), ..Operations::DEFAULT })
+        Names::new("in_memory", Operations::DEFAULT.with_ack("ack"))
     }
 }
 
