@@ -86,7 +86,7 @@ impl NativeCarrier for ClientHeaders {
         written.as_borrowed()
     }
 
-    fn iter(headers: &BorrowedHeaders) -> impl Iterator<Item = lookup::RawHeader<'_>> {
+    fn iter(headers: &BorrowedHeaders) -> impl Iterator<Item = lookup::Entry<'_>> {
         raw_headers::iter(headers).map(|RawHeader { name, value }| (name.to_bytes(), value))
     }
 

@@ -42,9 +42,9 @@ impl CopiedHeaders {
 struct Iter<'a>(&'a [u8]);
 
 impl<'a> Iterator for Iter<'a> {
-    type Item = lookup::RawHeader<'a>;
+    type Item = lookup::Entry<'a>;
 
-    fn next(&mut self) -> Option<lookup::RawHeader<'a>> {
+    fn next(&mut self) -> Option<lookup::Entry<'a>> {
         let (name, rest) = self.0.split_first_chunk::<4>()?;
         let (value, rest) = rest.split_first_chunk::<4>()?;
         let (name, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*name)).ok()?)?;

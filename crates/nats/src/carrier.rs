@@ -64,7 +64,7 @@ impl NativeCarrier for ClientHeaders {
         written
     }
 
-    fn iter(headers: &HeaderMap) -> impl Iterator<Item = lookup::RawHeader<'_>> {
+    fn iter(headers: &HeaderMap) -> impl Iterator<Item = lookup::Entry<'_>> {
         headers.iter().flat_map(|(name, values)| {
             values.iter().map(|value| (text(name).as_bytes(), Some(value.as_str().as_bytes())))
         })

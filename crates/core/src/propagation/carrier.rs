@@ -6,7 +6,7 @@ use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use tracing::{debug, warn};
 
 use super::jaeger;
-use super::lookup::{self, RawHeader, Repeated};
+use super::lookup::{self, Entry, Repeated};
 use super::names::header_name;
 use crate::message::Headers;
 
@@ -101,7 +101,7 @@ impl Extractor for Headers {
     }
 }
 
-fn raw(headers: &Headers) -> impl Iterator<Item = RawHeader<'_>> {
+fn raw(headers: &Headers) -> impl Iterator<Item = Entry<'_>> {
     headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_ref())))
 }
 

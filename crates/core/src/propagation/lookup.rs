@@ -13,7 +13,7 @@ pub enum Repeated {
 }
 
 /// A header: its name, and its value, which may be null.
-pub type RawHeader<'a> = (&'a [u8], Option<&'a [u8]>);
+pub type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// Returns the value of a name that counts.
 ///
@@ -26,7 +26,7 @@ pub type RawHeader<'a> = (&'a [u8], Option<&'a [u8]>);
 /// assert_eq!(lookup::value(headers.into_iter(), "tenant", Repeated::First), Some("acme"));
 /// assert_eq!(lookup::value(headers.into_iter(), "tenant", Repeated::Last), Some("last"));
 /// ```
-pub fn value<'a>(headers: impl Iterator<Item = RawHeader<'a>>, name: &str, repeated: Repeated) -> Option<&'a str> {
+pub fn value<'a>(headers: impl Iterator<Item = Entry<'a>>, name: &str, repeated: Repeated) -> Option<&'a str> {
     let (mut exact, mut other) = (None, None);
     for (is_exact, value) in usable(headers, name) {
         let place = if is_exact { &mut exact } else { &mut other };
@@ -49,7 +49,7 @@ pub fn value<'a>(headers: impl Iterator<Item = RawHeader<'a>>, name: &str, repea
 /// let headers = [(&b"Baggage"[..], Some(&b"a=1"[..])), (b"BAGGAGE", Some(b"b=2")), (b"baggage", None)];
 /// assert_eq!(lookup::values(headers.into_iter(), "baggage"), Some(vec!["a=1", "b=2"]));
 /// ```
-pub fn values<'a>(headers: impl Iterator<Item = RawHeader<'a>>, name: &str) -> Option<Vec<&'a str>> {
+pub fn values<'a>(headers: impl Iterator<Item = Entry<'a>>, name: &str) -> Option<Vec<&'a str>> {
     let (mut found, mut all_exact) = (Vec::new(), false);
     for (is_exact, value) in usable(headers, name) {
         if is_exact && !all_exact {
@@ -71,12 +71,12 @@ pub fn values<'a>(headers: impl Iterator<Item = RawHeader<'a>>, name: &str) -> O
 /// use throughline_core::propagation::lookup;
 /// assert_eq!(lookup::names([(&b"a"[..], None), (b"\xff", None)].into_iter()), ["a"]);
 /// ```
-pub fn names<'a>(headers: impl Iterator<Item = RawHeader<'a>>) -> Vec<&'a str> {
+pub fn names<'a>(headers: impl Iterator<Item = Entry<'a>>) -> Vec<&'a str> {
     headers.filter_map(|(name, _)| std::str::from_utf8(name).ok()).collect()
 }
 
 /// Iterates over the usable values of a name in any spelling, and tells of each whether the spelling is exact.
-fn usable<'a>(headers: impl Iterator<Item = RawHeader<'a>>, wanted: &str) -> impl Iterator<Item = (bool, &'a str)> {
+fn usable<'a>(headers: impl Iterator<Item = Entry<'a>>, wanted: &str) -> impl Iterator<Item = (bool, &'a str)> {
     headers.filter(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes())).filter_map(|(name, value)| {
         let value = std::str::from_utf8(value?).ok()?;
         (!value.is_empty()).then_some((name == wanted.as_bytes(), value))

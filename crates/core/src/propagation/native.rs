@@ -3,7 +3,7 @@ use std::fmt;
 use opentelemetry::propagation::{Extractor, Injector};
 
 use super::carrier::{Carrier, admit};
-use super::lookup::{self, RawHeader, Repeated};
+use super::lookup::{self, Entry, Repeated};
 
 /// The headers of a client, for an adapter: how they are listed, appended and removed. [`NativeExtractor`] and [`NativeInjector`]
 /// read and write them by the rules of propagation.
@@ -12,7 +12,7 @@ use super::lookup::{self, RawHeader, Repeated};
 ///
 /// ```
 /// use opentelemetry::propagation::{Extractor, Injector};
-/// use throughline_core::propagation::lookup::{RawHeader, Repeated};
+/// use throughline_core::propagation::lookup::{Entry, Repeated};
 /// use throughline_core::propagation::{NativeCarrier, NativeExtractor, NativeInjector};
 ///
 /// /// The headers of a client that keeps them in a list.
@@ -28,7 +28,7 @@ use super::lookup::{self, RawHeader, Repeated};
 ///         written
 ///     }
 ///
-///     fn iter(headers: &Self::Read) -> impl Iterator<Item = RawHeader<'_>> {
+///     fn iter(headers: &Self::Read) -> impl Iterator<Item = Entry<'_>> {
 ///         headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_bytes())))
 ///     }
 ///
@@ -63,7 +63,7 @@ pub trait NativeCarrier {
     fn as_read(written: &Self::Written) -> &Self::Read;
 
     /// Iterates over names and values in their order; a value may be null.
-    fn iter(headers: &Self::Read) -> impl Iterator<Item = RawHeader<'_>>;
+    fn iter(headers: &Self::Read) -> impl Iterator<Item = Entry<'_>>;
 
     /// Appends a header that [may be written](super::is_writable); one that the client cannot hold all the same is left out.
     fn append(headers: &mut Self::Written, name: &str, value: &str);
@@ -111,7 +111,7 @@ impl<'a, N: NativeCarrier> NativeExtractor<'a, N> {
         lookup::names(self.iter())
     }
 
-    fn iter(&self) -> impl Iterator<Item = RawHeader<'a>> + use<'a, N> {
+    fn iter(&self) -> impl Iterator<Item = Entry<'a>> + use<'a, N> {
         self.0.into_iter().flat_map(N::iter)
     }
 }

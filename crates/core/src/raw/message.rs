@@ -13,7 +13,7 @@ use crate::telemetry::{Consumer, Incoming};
 /// use std::borrow::Cow;
 /// use throughline_core::message::Native;
 /// # use throughline_core::propagation::NativeCarrier;
-/// # use throughline_core::propagation::lookup::{RawHeader, Repeated};
+/// # use throughline_core::propagation::lookup::{Entry, Repeated};
 /// use throughline_core::raw::{RawMessage, ReadMessage};
 /// use throughline_core::telemetry::Consumer;
 /// # enum ClientHeaders {}
@@ -22,7 +22,7 @@ use crate::telemetry::{Consumer, Incoming};
 /// #     type Written = Vec<(String, String)>;
 /// #     const REPEATED: Repeated = Repeated::Last;
 /// #     fn as_read(written: &Self::Written) -> &Self::Read { written }
-/// #     fn iter(headers: &Self::Read) -> impl Iterator<Item = RawHeader<'_>> {
+/// #     fn iter(headers: &Self::Read) -> impl Iterator<Item = Entry<'_>> {
 /// #         headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_bytes())))
 /// #     }
 /// #     fn append(headers: &mut Self::Written, name: &str, value: &str) { headers.push((name.to_owned(), value.to_owned())); }
