@@ -11,6 +11,7 @@ use tracing::error;
 pub(crate) enum Foreign {
     Answer,
     Attributes,
+    Destination,
     ErrorText,
     ErrorType,
     Extract,
@@ -32,6 +33,7 @@ impl Foreign {
         match self {
             Self::Answer => "the attributes of a broker's answer",
             Self::Attributes => "the `attributes` hook",
+            Self::Destination => "the name of a message's destination that the adapter gives",
             Self::ErrorText => "the `Display` of an error",
             Self::ErrorType => "the `error_type` hook",
             Self::Extract => "the reading of trace context and baggage from headers",

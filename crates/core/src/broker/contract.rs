@@ -317,6 +317,12 @@ impl Received {
         self.settle.as_ref().is_some_and(|settle| settle.is_withdrawn(self))
     }
 
+    /// Whether both are settled by the same value.
+    pub(crate) fn is_settled_with(&self, other: &Self) -> bool {
+        let (Some(own), Some(others)) = (&self.settle, &other.settle) else { return false };
+        std::ptr::addr_eq(Arc::as_ptr(own), Arc::as_ptr(others))
+    }
+
     pub(crate) fn heartbeat(&self) -> Option<Duration> {
         self.settle.as_ref()?.heartbeat()
     }
@@ -343,6 +349,16 @@ impl fmt::Debug for Received {
     }
 }
 
+/// How several messages were settled.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchSettled {
+    /// Each by an operation of its own, in their order.
+    OneByOne(Vec<Result<(), BrokerError>>),
+    /// All by one operation.
+    Together(Result<(), BrokerError>),
+}
+
 /// Settles the messages of a subscription. For each of them either [`settle`](Self::settle) or [`abandon`](Self::abandon) is called,
 /// once.
 #[async_trait]
@@ -359,6 +375,17 @@ pub trait Settle: Send + Sync + 'static {
         message: &'a Received,
         settlement: &'a Settlement,
     ) -> BoxFuture<'a, Result<(), BrokerError>>;
+
+    /// Tells the broker the same about several messages of a batch, all of which this value settles. Where that is one operation, such as
+    /// the acknowledgement of all messages up to a place or one commit, it is one in telemetry too
+    /// ([`Together`](BatchSettled::Together)). The default tells it of one after the other.
+    async fn settle_batch(&self, messages: &[&Received], settlement: &Settlement) -> BatchSettled {
+        let mut results = Vec::with_capacity(messages.len());
+        for message in messages {
+            results.push(self.settle(message, settlement).await);
+        }
+        BatchSettled::OneByOne(results)
+    }
 
     /// Tells, after [`settle`](Self::settle), whether that only noted what became of the message, and the broker hears of it later
     /// and of many at once. Such a settlement is no operation of its own in telemetry; the adapter reports the later one with

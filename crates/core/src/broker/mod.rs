@@ -13,7 +13,7 @@ mod retry;
 mod routes;
 mod subscription;
 
-pub use self::contract::{Broker, Received, Settle, Subscriber};
+pub use self::contract::{BatchSettled, Broker, Received, Settle, Subscriber};
 pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
 pub use self::future::{BoxFuture, done};
 pub use self::observe::Observe;

@@ -5,6 +5,6 @@ use crate::telemetry::Baggage;
 /// The baggage of the message, or of all messages of a batch merged (BAGG-11, -12).
 impl<S: Sync> FromDelivery<S> for Baggage {
     async fn from_delivery(delivery: &Delivery, _state: &S) -> Result<Self, Rejection> {
-        Ok(Self(delivery.telemetry_scope()))
+        Ok(Self(delivery.open_scope()))
     }
 }

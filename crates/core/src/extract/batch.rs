@@ -11,7 +11,7 @@ use super::{FromDelivery, Rejection, Shape};
 use crate::codec::{Decode, IntoOutcome};
 use crate::message::{Delivery, Outcome};
 use crate::middleware::panicked;
-use crate::telemetry::{CurrentBaggage, CurrentSpan, Scope};
+use crate::telemetry::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
 
 /// Is a batch of messages with decoded bodies, as an argument of a handler.
 ///
@@ -259,7 +259,7 @@ impl<S: Sync, T: Decode + Send> FromDelivery<S> for Batch<T> {
                     index,
                     body,
                     delivery: message.clone(),
-                    scope: message.made_scope().unwrap_or_else(Scope::detached),
+                    scope: message.scope_at(ScopeState::Absent).unwrap_or_else(Scope::detached),
                     verdicts: verdicts.clone(),
                 }),
                 Err(error) => {

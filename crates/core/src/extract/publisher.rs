@@ -6,7 +6,7 @@ use crate::publish::Publisher;
 impl<S: Sync> FromDelivery<S> for Publisher {
     async fn from_delivery(delivery: &Delivery, _state: &S) -> Result<Self, Rejection> {
         match delivery.service::<Self>() {
-            Some(publisher) => Ok(publisher.within(delivery.telemetry_scope())),
+            Some(publisher) => Ok(publisher.within(delivery.open_scope())),
             None => Err(Rejection::new(Failure::new("no_publisher", "this delivery was not received by `serve`"))),
         }
     }

@@ -4,7 +4,7 @@ use std::pin::pin;
 use super::{Arguments, Async, Function, IntoOutcome};
 use crate::broker::BoxFuture;
 use crate::message::{Delivery, Outcome};
-use crate::telemetry::run_in;
+use crate::telemetry::{ScopeState, run_in};
 
 /// A handler without its type, so that a route can hold any.
 pub(crate) trait ErasedHandler<S>: Send + Sync {
@@ -37,9 +37,8 @@ where
 
     fn call<'a>(&'a self, delivery: Delivery, state: &'a S) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            // Made before the arguments are, so that all copies of the delivery share it. One that is open already is current, unless
-            // middleware has put another context around the handler, which is to stay.
-            let scope = if Args::USES_SCOPE { delivery.unopened_scope() } else { None };
+            // One that is open already is current, unless middleware has put another context around the handler, which is to stay.
+            let scope = if Args::USES_SCOPE { delivery.scope_at(ScopeState::Closed) } else { None };
             let scope = scope.filter(|scope| !scope.is_open());
             let arguments = match Args::from_delivery(&delivery, state).await {
                 Ok(arguments) => arguments,
@@ -47,12 +46,12 @@ where
             };
             // Pinned here, so that there is room for it once and not in each way of running it.
             let handling = pin!(self.handler.call(arguments));
-            // The arguments may have opened it, and a copy may be asked later: what the handler publishes sees the changes.
+            // The arguments may have opened it, and a copy may be asked later.
             let scope = scope.filter(|scope| scope.is_open() || delivery.is_copied());
             let Some(scope) = scope else { return handling.await.into_outcome() };
             let mut outcome = run_in(Some(scope.open().context().clone()), handling).await.into_outcome();
             if outcome.has_replies() {
-                outcome.set_surroundings(scope.to_surroundings());
+                outcome.set_scope(&scope);
             }
             outcome
         })

@@ -22,7 +22,5 @@ pub(crate) use self::retry::DEFAULT_ATTEMPTS;
 pub use self::retry::{Backoff, Retry};
 pub(crate) use self::retry_later::RetryLater;
 pub use self::telemetry::TelemetryMiddleware;
-pub(crate) use self::telemetry::{
-    InnerTelemetry, Overrides, ScopeUse, SendSpan, Settler, outgoing, process_with, target,
-};
+pub(crate) use self::telemetry::{InnerTelemetry, Overrides, SendSpan, Settler, outgoing, process_with, target};
 pub use self::timeout::Timeout;

@@ -184,7 +184,7 @@ impl Middleware for Retry {
             }
             next.discard().await;
             attempt += 1;
-            let scope = delivery.telemetry_scope();
+            let scope = delivery.open_scope();
             let span = scope.start_attempt(attempt);
             let run = next.run(delivery.clone().with_attempt(attempt));
             outcome = match span.context() {

@@ -1,10 +1,8 @@
 use std::future::{Future as _, poll_fn};
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -13,7 +11,7 @@ use super::dropped::Dropped;
 use super::handling::{Handled, Stages};
 use super::patience::is_final;
 use super::phase::until_aborting;
-use super::settle::{settle_one, with_heartbeats};
+use super::settle::{Ending, Endings, settle_all, with_heartbeats};
 use super::work::Work;
 use crate::broker::{Received, Subscriber};
 use crate::handler::RouteOptions;
@@ -76,14 +74,21 @@ impl Dispatcher {
             work = mine;
             let handled = self.stages.attempt(&work).await;
             let mut longest = None;
+            let mut endings = Endings::new();
             for (index, message) in work.messages_mut().iter_mut().enumerate() {
                 let delay = self.delay_before_next(&handled, index);
                 match delay {
                     Some(_) => self.count_attempt(message, &handled),
-                    None => self.end(message, index, &handled).await,
+                    None if !self.is_to_be_settled(message, index, &handled) => {}
+                    None => endings.push(Ending {
+                        message,
+                        outcome: handled.outcome_of(index),
+                        settlement: handled.outcome.settlement_of(index),
+                    }),
                 }
                 longest = longest.max(delay);
             }
+            settle_all(endings, handled.settler.as_ref(), self.stages.group()).await;
             let Some(delay) = longest else { return };
             let again = work.retain(|index, _| self.delay_before_next(&handled, index).is_some());
             let Some(again) = again else { return };
@@ -93,24 +98,19 @@ impl Dispatcher {
         }
     }
 
-    /// Tells the broker what becomes of a message that is not handled again here.
-    async fn end(&self, message: &mut Received, index: usize, handled: &Handled) {
-        let outcome = handled.outcome_of(index);
-        if matches!(outcome.fate(), Fate::Interrupted) {
-            return report_interrupted(message, self.stages.group());
+    /// Whether the broker is to be told of a message that is not handled again here.
+    fn is_to_be_settled(&self, message: &Received, index: usize, handled: &Handled) -> bool {
+        let fate = handled.outcome_of(index).fate();
+        if matches!(fate, Fate::Interrupted) {
+            report_interrupted(message, self.stages.group());
+            return false;
         }
         let is_rejected = matches!(handled.outcome.settlement_of(index), Settlement::Reject { .. });
-        if self.stops_if_unpublishable && is_rejected && matches!(outcome.fate(), Fate::Unpublishable) {
-            return self.alarm.stop(&message.delivery);
+        if self.stops_if_unpublishable && is_rejected && matches!(fate, Fate::Unpublishable) {
+            self.alarm.stop(&message.delivery);
+            return false;
         }
-        let settlement = handled.outcome.settlement_of(index);
-        let settling = settle_one(message, outcome, settlement, handled.settler.as_ref(), self.stages.group());
-        if AssertUnwindSafe(settling).catch_unwind().await.is_err() {
-            error!(
-                destination = message.delivery.destination(),
-                "settling a message panicked; the broker was not told"
-            );
-        }
+        true
     }
 
     /// Waits before messages are handled again here, and returns those that are. One that another member gets is given up at once, so
@@ -142,7 +142,7 @@ impl Dispatcher {
     fn count_attempt(&self, message: &mut Received, handled: &Handled) {
         message.delivery.count_attempt();
         if let Some(settler) = &handled.settler {
-            settler.consumer.count_settlement("retry", message.delivery.destination());
+            settler.consumer.count_settlement("retry", &Incoming::from_delivery(&message.delivery));
         }
     }
 }

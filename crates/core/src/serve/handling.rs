@@ -17,11 +17,11 @@ use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
 use crate::middleware::{
-    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, RetryLater, ScopeUse, Settler,
-    decide, panicked, process_with,
+    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, RetryLater, Settler, decide,
+    panicked, process_with,
 };
 use crate::publish::Publisher;
-use crate::telemetry::{Consumer, Instrumentation, Receiving, Scope, run_in};
+use crate::telemetry::{Consumer, Instrumentation, Receiving, Scope, ScopeState, run_in};
 
 /// What a delivery of one subscription passes on the way to its outcome: telemetry, what takes care of failures, middleware, the handler
 /// and its replies.
@@ -34,7 +34,8 @@ pub(super) struct Stages {
     consumer: Option<Consumer>,
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
-    scope_use: ScopeUse,
+    /// How far the scope of a message is to come before anything runs.
+    scope_state: ScopeState,
     /// Whether nothing but telemetry, on its defaults, can stand around the chain.
     may_be_bare: bool,
     receive_spans: bool,
@@ -63,10 +64,10 @@ impl Stages {
         let dead_letter = options.dead_letter.clone().map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
         let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
         Self {
-            scope_use: match (options.middleware.is_empty(), handler.uses_scope()) {
-                (false, _) => ScopeUse::Middleware,
-                (true, true) => ScopeUse::Arguments,
-                (true, false) => ScopeUse::Nobody,
+            scope_state: match (options.middleware.is_empty(), handler.uses_scope()) {
+                (false, _) => ScopeState::Open,
+                (true, true) => ScopeState::Closed,
+                (true, false) => ScopeState::Absent,
             },
             may_be_bare: !is_overridden && around.is_empty(),
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
@@ -173,7 +174,7 @@ impl Handling<'_> {
     async fn process(&self, delivery: Delivery) -> Handled {
         if let Some(consumer) = &self.stages.consumer {
             let run = |delivery| self.handle(delivery);
-            let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_use, run).await;
+            let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_state, run).await;
             return Handled { outcome, settler: Some(settler) };
         }
         self.without_span(delivery).await
@@ -189,14 +190,14 @@ impl Handling<'_> {
         if self.stages.around.is_empty() {
             return self.answer(delivery).await;
         }
-        let inner = Answering { handling: self, scope: delivery.made_scope() };
+        let inner = Answering { handling: self, scope: delivery.scope_at(ScopeState::Absent) };
         Next::new(&self.stages.around, &inner).run(delivery).await
     }
 
     /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. What the broker does not
     /// deliver again is a failure when the app drops its handlers, so that it gets to its dead letter.
     async fn answer(&self, delivery: Delivery) -> Outcome {
-        let scope = delivery.made_scope();
+        let scope = delivery.scope_at(ScopeState::Absent);
         if !self.asked.is_last_attempt() {
             return self.answer_within(delivery, scope).await;
         }

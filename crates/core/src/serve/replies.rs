@@ -56,7 +56,7 @@ impl Replies {
         scope: Option<Scope>,
         patience: &Patience<'_>,
     ) -> Outcome {
-        let asked_for = outcome.surroundings().and_then(Scope::from_surroundings);
+        let asked_for = outcome.scope();
         let scope = inner.or(asked_for).or(scope);
         let context = scope.as_ref().map_or_else(Context::current, |scope| scope.context().clone());
         let of_messages = scope.as_ref().map_or(&[][..], Scope::members);

@@ -1,37 +1,118 @@
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
+use smallvec::SmallVec;
 use tracing::{error, warn};
 
-use crate::broker::{BrokerError, Received};
+use crate::broker::{BatchSettled, BrokerError, Received, Settle};
 use crate::causes::Causes;
 use crate::message::{Fate, Outcome, Settlement};
 use crate::middleware::Settler;
 use crate::telemetry::Incoming;
 
-/// Tells the broker what becomes of one message, and records that.
-pub(super) async fn settle_one(
-    message: &mut Received,
-    outcome: &Outcome,
+/// A message that is to be settled, and what came of it.
+pub(super) struct Ending<'a> {
+    pub(super) message: &'a mut Received,
+    pub(super) outcome: &'a Outcome,
+    pub(super) settlement: &'a Settlement,
+}
+
+impl Ending<'_> {
+    /// Whether several messages may be settled so: the reasons of rejections and the delays of retries are each message's own.
+    const fn is_of_many(&self) -> bool {
+        matches!(self.settlement, Settlement::Ack | Settlement::Retry { after: None })
+    }
+
+    /// Whether the broker can be told of both at once.
+    fn is_like(&self, other: &Ending<'_>) -> bool {
+        self.settlement == other.settlement && self.message.is_settled_with(other.message)
+    }
+
+    /// Counts what becomes of the message, and takes what tells the broker.
+    fn take_settle(&mut self, settler: Option<&Settler>) -> Option<Arc<dyn Settle>> {
+        if let Some(settler) = settler {
+            let what = label(self.outcome, self.settlement);
+            settler.consumer.count_settlement(what, &Incoming::from_delivery(&self.message.delivery));
+        }
+        self.message.take_settle()
+    }
+}
+
+/// One is the rule.
+pub(super) type Endings<'a> = SmallVec<[Ending<'a>; 1]>;
+
+/// Settles messages in their order, and all of the same settlement at once, where the broker can be told so.
+pub(super) async fn settle_all(endings: Endings<'_>, settler: Option<&Settler>, group: &str) {
+    let mut endings: SmallVec<[Option<Ending<'_>>; 1]> = endings.into_iter().map(Some).collect();
+    let mut rest = endings.as_mut_slice();
+    while let Some((first, others)) = rest.split_first_mut() {
+        rest = others;
+        let Some(first) = first.take() else { continue };
+        let mut alike = Endings::new();
+        if first.is_of_many() {
+            alike.extend(rest.iter_mut().filter_map(|other| other.take_if(|other| other.is_like(&first))));
+        }
+        alike.insert(0, first);
+        if AssertUnwindSafe(settle_alike(&mut alike, settler, group)).catch_unwind().await.is_err() {
+            let destination = alike.first().map(|one| one.message.delivery.destination());
+            error!(destination, group, messages = alike.len(), "settling panicked; the broker was not told");
+        }
+    }
+}
+
+async fn settle_alike(endings: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
+    match endings {
+        [one] => settle_one(one, settler, group).await,
+        // Boxed, so that single messages do not carry the room for it.
+        several => Box::pin(settle_several(several, settler, group)).await,
+    }
+}
+
+/// The span covers the broker's own call alone (SPAN-32).
+async fn settle_one(ending: &mut Ending<'_>, settler: Option<&Settler>, group: &str) {
+    let Some(settle) = ending.take_settle(settler) else { return };
+    let result = settle.settle(ending.message, ending.settlement).await;
+    told(&*settle, &[ending.message], ending.settlement, &result, settler, group);
+}
+
+async fn settle_several(endings: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
+    // Each is told of here and nowhere else from now on.
+    let settles: Vec<_> = endings.iter_mut().map(|ending| ending.take_settle(settler)).collect();
+    let (Some(Some(settle)), Some(first)) = (settles.first(), endings.first()) else { return };
+    let messages: Vec<&Received> = endings.iter().map(|ending| &*ending.message).collect();
+    match settle.settle_batch(&messages, first.settlement).await {
+        BatchSettled::Together(result) => told(&**settle, &messages, first.settlement, &result, settler, group),
+        BatchSettled::OneByOne(results) => {
+            for (message, result) in messages.iter().zip(&results) {
+                told(&**settle, &[*message], first.settlement, result, settler, group);
+            }
+        }
+    }
+}
+
+/// Records one operation by which messages were settled.
+fn told(
+    settle: &dyn Settle,
+    messages: &[&Received],
     settlement: &Settlement,
+    result: &Result<(), BrokerError>,
     settler: Option<&Settler>,
     group: &str,
 ) {
-    if let Some(settler) = settler {
-        settler.consumer.count_settlement(label(outcome, settlement), message.delivery.destination());
-    }
-    let Some(settle) = message.take_settle() else { return };
-    let result = settle.settle(message, settlement).await;
-    if result.is_ok() && settle.is_deferred(message) {
+    if result.is_ok() && messages.first().is_some_and(|first| settle.is_deferred(first)) {
         return;
     }
-    if let Err(error) = &result {
-        report(message, error, group);
+    if let (Err(error), Some(first)) = (result, messages.first()) {
+        report(first, error, group);
     }
     if let Some(Settler { consumer, context, clock, .. }) = settler {
-        let messages = [Incoming::from_delivery(&message.delivery)];
-        consumer.settled(&messages, false, settlement, context, *clock, result.as_ref().err());
+        let incoming = messages.iter().map(|message| Incoming::from_delivery(&message.delivery));
+        let incoming: SmallVec<[Incoming<'_>; 1]> = incoming.collect();
+        consumer.settled(&incoming, incoming.len() > 1, settlement, context, *clock, result.as_ref().err());
     }
 }
 

@@ -9,12 +9,10 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
 use opentelemetry::{Key, KeyValue};
 
-use super::events::RecordException;
-use super::instrumentation::{Instrumentation, Propagator, instrumentation_scope};
-use super::metrics::Metrics;
-use super::semconv::{BAGGAGE_PREFIX, HEADER_PREFIX};
-use super::settings::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, Settings, SettleSpans, Trust};
-use super::tracer::StartSpan;
+use super::choices::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, SettleSpans, Trust};
+use super::engine::{Engine, Metrics, Propagator, RecordException, Settings, StartSpan};
+use super::instrumentation::Instrumentation;
+use super::semconv::{BAGGAGE_PREFIX, HEADER_PREFIX, instrumentation_scope};
 use crate::propagation::Propagators;
 
 /// Builds the telemetry of an app, a publisher or a raw client. `T` is what comes out of it:
@@ -446,7 +444,39 @@ impl<T: From<Instrumentation>> Builder<T> {
     pub fn build(self) -> T {
         let metrics = self.metrics.unwrap_or_else(Metrics::from_globals);
         let propagator = self.propagator.unwrap_or_else(|| Propagator::Own(Propagators::from_env()));
-        T::from(Instrumentation::from_parts(self.tracer, metrics, self.events, propagator, self.settings))
+        let engine = Engine::new(self.tracer, metrics, self.events, propagator, self.settings);
+        T::from(Instrumentation::new(engine))
+    }
+}
+
+impl Instrumentation {
+    /// Creates an engine on the global providers, with the propagators of `OTEL_PROPAGATORS` (default: trace context and baggage).
+    ///
+    /// Install the providers first: what is global when this runs is what is used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = throughline_core::telemetry::Instrumentation::from_globals();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn from_globals() -> Self {
+        Self::builder().build()
+    }
+
+    /// Starts a builder with every default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::{Instrumentation, ParentMode};
+    /// let engine = Instrumentation::builder().parent_mode(ParentMode::LinkOnly).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn builder() -> Builder<Self> {
+        Builder::new()
     }
 }
 

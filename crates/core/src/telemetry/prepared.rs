@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, Key, KeyValue, Value};
@@ -8,20 +8,16 @@ use super::attributes::{
     Place, add_once, constant, consumer_metric_attributes, once_each, producer_metric_attributes, source_attributes,
     span_name, system_attributes,
 };
-use super::instrumentation::Engine;
-use super::metrics::with_operation_type;
-use super::operation::{Clock, Operation, Start, Started};
+use super::choices::OperationInfo;
+use super::engine::{Clock, Engine, Keys, Late, Start, Started, with_operation_type};
 use super::semconv::MESSAGING_DESTINATION_NAME;
-use super::settings::OperationInfo;
-use super::span::Keys;
-use super::tracer::Late;
 use crate::message::{OperationType, Source, System};
 
 /// What is the same for every span and every measurement of one operation at one place: built once, copied without an allocation.
-pub(super) struct Prepared {
-    pub(super) engine: Arc<Engine>,
-    pub(super) operation: OperationType,
-    pub(super) verb: &'static str,
+pub(crate) struct Prepared {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) operation: OperationType,
+    pub(crate) verb: &'static str,
     system: Arc<System>,
     place: OwnedPlace,
     span_name: Cow<'static, str>,
@@ -31,9 +27,9 @@ pub(super) struct Prepared {
     keys: Arc<[Key]>,
     names_destination: bool,
     /// Of what counts messages.
-    pub(super) counts: Vec<KeyValue>,
+    pub(crate) counts: Vec<KeyValue>,
     /// Of the operation's duration.
-    pub(super) durations: Vec<KeyValue>,
+    pub(crate) durations: Vec<KeyValue>,
 }
 
 struct OwnedPlace {
@@ -57,17 +53,17 @@ impl OwnedPlace {
 }
 
 /// What is particular to one span.
-pub(super) struct Particular<'a> {
-    pub(super) kind: SpanKind,
-    pub(super) place: Place<'a>,
+pub(crate) struct Particular<'a> {
+    pub(crate) kind: SpanKind,
+    pub(crate) place: Place<'a>,
     /// Further attributes that samplers are to see.
-    pub(super) attributes: Vec<KeyValue>,
-    pub(super) links: Vec<Link>,
-    pub(super) clock: Clock,
+    pub(crate) attributes: Vec<KeyValue>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) clock: Clock,
 }
 
 impl Prepared {
-    pub(super) fn for_source(
+    pub(crate) fn for_source(
         engine: &Arc<Engine>,
         source: &Source,
         operation: OperationType,
@@ -79,7 +75,7 @@ impl Prepared {
         Self::new(engine, &source.system, operation, verb, place, attributes, counts)
     }
 
-    pub(super) fn for_target(
+    pub(crate) fn for_target(
         engine: &Arc<Engine>,
         system: &Arc<System>,
         operation: OperationType,
@@ -103,11 +99,11 @@ impl Prepared {
         place.push_constant(&mut attributes);
         let own = attributes.clone();
         once_each(&mut attributes, &own);
-        engine.limit(&mut attributes);
+        engine.settings.limit(&mut attributes);
         let keys = attributes.iter().map(|attribute| attribute.key.clone()).collect();
         let mut destination: Vec<_> =
             place.low_cardinality().filter(|_| place.template.is_none()).into_iter().map(destination_name).collect();
-        engine.limit(&mut destination);
+        engine.settings.limit(&mut destination);
         let names_destination = !destination.is_empty();
         attributes.append(&mut destination);
         let durations = match operation {
@@ -136,7 +132,7 @@ impl Prepared {
     }
 
     /// Whether a message for this place has the same span name and the same metrics.
-    pub(super) fn fits(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> bool {
+    pub(crate) fn fits(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> bool {
         let own = self.place.borrowed();
         self.operation == operation
             && self.verb == verb
@@ -148,7 +144,7 @@ impl Prepared {
 
     /// Starts the span of one operation under `parent`; `None` when there is to be no span. `late` gives the attributes that samplers
     /// need not see, and is asked only if the span records.
-    pub(super) fn start(&self, particular: Particular<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
+    pub(crate) fn start(&self, particular: Particular<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
         if !self.engine.has_sdk() {
             return None;
         }
@@ -156,7 +152,7 @@ impl Prepared {
     }
 
     /// Starts a span, ends it at once, records its duration and returns its context.
-    pub(super) fn make(
+    pub(crate) fn make(
         &self,
         particular: Particular<'_>,
         late: &mut Late<'_>,
@@ -184,10 +180,10 @@ impl Prepared {
         let mut attributes = Vec::with_capacity(constant.len() + further.len() + ROOM);
         attributes.extend_from_slice(constant);
         if let Some(name) = place.name.filter(|name| !is_own_name && !name.is_empty()) {
-            engine.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
+            engine.settings.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
         }
         let conventional = attributes.len();
-        for attribute in further.into_iter().filter_map(|attribute| engine.limited(attribute)) {
+        for attribute in further.into_iter().filter_map(|attribute| engine.settings.limited(attribute)) {
             add_once(&mut attributes, conventional, attribute);
         }
         let keys = Keys::sharing(Some(Arc::clone(&self.keys)), attributes.get(self.keys.len()..).unwrap_or_default());
@@ -201,11 +197,6 @@ impl Prepared {
             template: place.template,
         };
         Start { info, name, kind, attributes, keys, links, clock }
-    }
-
-    pub(super) fn operation(self: &Arc<Self>, span: Option<Started>, clock: Clock) -> Operation {
-        let scope = OnceLock::new();
-        Operation { prepared: Arc::clone(self), span, clock, scope, in_flight: false, finished: false }
     }
 }
 

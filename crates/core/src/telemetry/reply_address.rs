@@ -7,7 +7,7 @@ use opentelemetry::Context;
 struct ReplyAddress(Arc<str>);
 
 /// Notes the address in the context in which the message is handled: an answer is recognised there, however it is sent.
-pub(super) fn with_reply_address(context: Context, address: Option<&str>) -> Context {
+pub(crate) fn with_reply_address(context: Context, address: Option<&str>) -> Context {
     match address {
         Some(address) => context.with_value(ReplyAddress(address.into())),
         None => context,
@@ -15,10 +15,10 @@ pub(super) fn with_reply_address(context: Context, address: Option<&str>) -> Con
 }
 
 /// Whether a message published under this context goes to the address that was asked for.
-pub(super) fn is_reply_address(context: &Context, name: &str) -> bool {
+pub(crate) fn is_reply_address(context: &Context, name: &str) -> bool {
     context.get::<ReplyAddress>().is_some_and(|address| *address.0 == *name)
 }
 
-pub(super) fn has_reply_address(context: &Context) -> bool {
+pub(crate) fn has_reply_address(context: &Context) -> bool {
     context.get::<ReplyAddress>().is_some()
 }

@@ -1,5 +1,7 @@
 //! The names of attributes, metrics and events (GEN-03): one constant each, from messaging conventions 1.44.0.
 
+use opentelemetry::InstrumentationScope;
+
 /// The schema the names belong to (GEN-02).
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 /// The instrumentation scope of everything the framework emits (GEN-01).
@@ -77,3 +79,11 @@ pub const BAGGAGE_PREFIX: &str = "throughline.baggage.";
 /// METR-05, in seconds.
 pub const DURATION_BOUNDARIES: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// The one scope of everything the framework emits (GEN-01, GEN-02).
+pub(crate) fn instrumentation_scope() -> InstrumentationScope {
+    InstrumentationScope::builder(SCOPE_NAME)
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SCHEMA_URL)
+        .build()
+}

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle, done};
+use async_trait::async_trait;
+use throughline_core::broker::{BatchSettled, BoxFuture, BrokerError, Received, Settle, done};
 use throughline_core::message::Settlement;
 
 use super::shared::Shared;
@@ -287,8 +288,13 @@ impl Partition {
 
     /// Marks a message as settled. Returns the offset to commit where it moved.
     pub(crate) fn note_settled(&self, offset: i64) -> Result<Option<i64>, BrokerError> {
+        self.note_all_settled([offset])
+    }
+
+    /// Notes that several messages are settled, and returns the position that they moved to, if they did.
+    fn note_all_settled(&self, offsets: impl IntoIterator<Item = i64>) -> Result<Option<i64>, BrokerError> {
         let mut state = self.lock();
-        state.set(offset, Progress::Settled);
+        offsets.into_iter().for_each(|offset| state.set(offset, Progress::Settled));
         if state.phase == Phase::Lost {
             return Err(error::partition_lost(&self.topic, self.number));
         }
@@ -316,6 +322,7 @@ impl Partition {
     }
 }
 
+#[async_trait]
 impl Settle for Partition {
     fn settle<'a>(
         &'a self,
@@ -327,6 +334,14 @@ impl Settle for Partition {
             Ok(Some(position)) if self.commits_each_message => Box::pin(self.commit_now(position)),
             Ok(_) => done(),
         }
+    }
+
+    async fn settle_batch(&self, messages: &[&Received], _settlement: &Settlement) -> BatchSettled {
+        let offsets = messages.iter().map(|message| offset_of(message));
+        BatchSettled::Together(match self.note_all_settled(offsets) {
+            Ok(Some(position)) if self.commits_each_message => self.commit_now(position).await,
+            noted => noted.map(drop),
+        })
     }
 
     fn is_deferred(&self, _message: &Received) -> bool {

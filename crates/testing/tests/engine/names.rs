@@ -17,14 +17,14 @@ use crate::support::{Seen, untraced};
 
 const DOTTED: Wildcards = Wildcards::new('.', "*", ">");
 
-fn several() -> Subscription {
+pub(crate) fn several() -> Subscription {
     Subscription::new("other", Pattern::new("orders.{id}", DOTTED))
         .with_pattern(Pattern::exact("bills"))
         .with_pattern(Pattern::new("audit.>", DOTTED))
 }
 
 /// What one could tell operations apart by: the names of spans, and the destinations on metrics.
-fn identities(capture: &Capture) -> (BTreeSet<String>, BTreeSet<String>) {
+pub(crate) fn identities(capture: &Capture) -> (BTreeSet<String>, BTreeSet<String>) {
     let names = capture.spans().into_iter().map(|span| span.name.into_owned()).collect();
     let metrics = capture.metrics().into_iter().flat_map(|point| {
         let attributes = point.attributes.into_iter();
@@ -34,7 +34,7 @@ fn identities(capture: &Capture) -> (BTreeSet<String>, BTreeSet<String>) {
     (names, metrics.collect())
 }
 
-fn set<const N: usize>(texts: [&str; N]) -> BTreeSet<String> {
+pub(crate) fn set<const N: usize>(texts: [&str; N]) -> BTreeSet<String> {
     texts.into_iter().map(str::to_owned).collect()
 }
 
@@ -115,7 +115,7 @@ async fn a_batch_of_several_patterns_is_shown_by_its_operation_alone() {
     tree.find("receive orders.{id}");
 }
 
-fn system() -> Arc<System> {
+pub(crate) fn system() -> Arc<System> {
     let operations = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("term");
     Arc::new(System::new("raw", operations))
 }

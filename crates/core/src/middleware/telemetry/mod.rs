@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use opentelemetry::Context;
 
 pub(crate) use self::inner::InnerTelemetry;
-pub(crate) use self::process::{Overrides, ScopeUse, Settler, process_with};
+pub(crate) use self::process::{Overrides, Settler, process_with};
 pub(crate) use self::publish::{SendSpan, outgoing, target};
 use super::{Middleware, Next, NextPublish};
 use crate::broker::PublishError;
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Source};
-use crate::telemetry::{Builder, Consumer, Instrumentation, run_in};
+use crate::telemetry::{Builder, Consumer, Instrumentation, ScopeState, run_in};
 
 /// Makes the spans, metrics and events of every delivery and publish, and carries trace context and baggage through the headers.
 ///
@@ -87,7 +87,7 @@ impl Middleware for TelemetryMiddleware {
             Some(source) => {
                 let consumer = self.consumer(source, next.inner_telemetry().overrides());
                 let (outcome, settler) =
-                    process_with(&consumer, delivery, ScopeUse::Middleware, |delivery| next.run(delivery)).await;
+                    process_with(&consumer, delivery, ScopeState::Open, |delivery| next.run(delivery)).await;
                 next.inner_telemetry().set_settler(settler);
                 outcome
             }

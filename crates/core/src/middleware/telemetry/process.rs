@@ -4,7 +4,7 @@ use std::pin::pin;
 use opentelemetry::{Context, KeyValue};
 
 use crate::message::{Delivery, Fate, Outcome, Settlement};
-use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Scope, Trust, run_in, semconv};
+use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Scope, ScopeState, Trust, run_in, semconv};
 
 /// What a settlement is recorded with, so that it becomes a child of the process span (LINK-12).
 #[derive(Clone, Debug)]
@@ -36,22 +36,12 @@ impl Overrides {
     }
 }
 
-/// Who gets the scope of a message into its hands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ScopeUse {
-    /// Middleware of the user: it is open before anything runs.
-    Middleware,
-    /// An argument of the handler: it is opened when the argument is made.
-    Arguments,
-    /// Nobody: there is none.
-    Nobody,
-}
-
-/// Runs the rest of a delivery inside its process span: the one place where a process span of the framework is made.
+/// Runs the rest of a delivery inside its process span: the one place where a process span of the framework is made. The scope is brought
+/// as far as `scope_state` before anything runs.
 pub(crate) async fn process_with<F, Fut>(
     consumer: &Consumer,
     mut delivery: Delivery,
-    scope_use: ScopeUse,
+    scope_state: ScopeState,
     run: F,
 ) -> (Outcome, Settler)
 where
@@ -64,12 +54,7 @@ where
     } else {
         consumer.process(&Incoming::from_delivery(&delivery))
     };
-    let scope = match scope_use {
-        ScopeUse::Middleware => Some(processing.scope()),
-        ScopeUse::Arguments => Some(processing.unopened_scope()),
-        ScopeUse::Nobody => None,
-    };
-    let scope = scope.cloned();
+    let scope = processing.scope_at(scope_state).cloned();
     if let Some(scope) = &scope {
         delivery.set_scope(scope);
     }

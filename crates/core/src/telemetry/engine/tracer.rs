@@ -7,8 +7,7 @@ use opentelemetry::trace::noop::NoopTracer;
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, Tracer};
 use opentelemetry::{Context, KeyValue};
 
-use super::instrumentation::Engine;
-use super::operation::Started;
+use super::settings::Settings;
 use super::span::{EngineSpan, Keys};
 use crate::guard::Foreign;
 
@@ -16,12 +15,12 @@ use crate::guard::Foreign;
 pub(crate) trait StartSpan: Send + Sync {
     /// Starts a span and puts it into the parent's context (TRAP-07). If it records, `late` sets further attributes on it. `None` when
     /// what starts it panicked.
-    fn start(&self, engine: &Arc<Engine>, build: Build, parent: &Context, late: &mut Late<'_>) -> Option<Started>;
+    fn start(&self, settings: &Arc<Settings>, build: Build, parent: &Context, late: &mut Late<'_>) -> Option<Started>;
 
     /// Starts a span and ends it at once. Only its context is left; `end` gives the time, or the SDK's clock is read.
     fn make(
         &self,
-        engine: &Arc<Engine>,
+        settings: &Arc<Settings>,
         build: Build,
         parent: &Context,
         late: &mut Late<'_>,
@@ -45,6 +44,14 @@ pub(crate) struct Build {
     pub(crate) deferred: Vec<KeyValue>,
 }
 
+/// A span that was started.
+#[derive(Clone, Debug)]
+pub(crate) struct Started {
+    /// The parent's context with the span in it.
+    pub(crate) context: Context,
+    pub(crate) is_recording: bool,
+}
+
 /// Hands over the attributes that samplers need not see, one by one; asked only for a span that records.
 pub(crate) type Late<'a> = dyn FnMut(&mut dyn FnMut(KeyValue)) + 'a;
 
@@ -53,8 +60,8 @@ where
     T: Tracer + Send + Sync + 'static,
     T::Span: Span + Send + Sync + 'static,
 {
-    fn start(&self, engine: &Arc<Engine>, build: Build, parent: &Context, late: &mut Late<'_>) -> Option<Started> {
-        let span = start(self, engine, build, parent, late)?;
+    fn start(&self, settings: &Arc<Settings>, build: Build, parent: &Context, late: &mut Late<'_>) -> Option<Started> {
+        let span = start(self, settings, build, parent, late)?;
         let is_recording = span.is_recording();
         if is_recording {
             return Some(Started { context: parent.with_span(span), is_recording });
@@ -65,13 +72,13 @@ where
 
     fn make(
         &self,
-        engine: &Arc<Engine>,
+        settings: &Arc<Settings>,
         build: Build,
         parent: &Context,
         late: &mut Late<'_>,
         end: &mut dyn FnMut() -> Option<SystemTime>,
     ) -> Option<SpanContext> {
-        let mut span = start(self, engine, build, parent, late)?;
+        let mut span = start(self, settings, build, parent, late)?;
         match end() {
             Some(time) => span.end_with_timestamp(time),
             None => span.end(),
@@ -95,14 +102,14 @@ where
 
 fn start<T: Tracer>(
     tracer: &T,
-    engine: &Arc<Engine>,
+    settings: &Arc<Settings>,
     build: Build,
     parent: &Context,
     late: &mut Late<'_>,
 ) -> Option<EngineSpan<T::Span>> {
     let Build { builder, keys, deferred } = build;
-    let span = engine.guard.run(Foreign::SpanStart, || tracer.build_with_context(builder, parent))?;
-    let mut span = EngineSpan::new(span, engine, keys, deferred);
+    let span = settings.guard.run(Foreign::SpanStart, || tracer.build_with_context(builder, parent))?;
+    let mut span = EngineSpan::new(span, settings, keys, deferred);
     if span.is_recording() {
         late(&mut |attribute| span.set_first(attribute));
     }

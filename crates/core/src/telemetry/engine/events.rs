@@ -1,9 +1,9 @@
 use opentelemetry::logs::{LogRecord, Logger, Severity};
 use opentelemetry::trace::SpanContext;
 
-use super::operation::ErrorReport;
-use super::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
+use super::error_report::ErrorReport;
 use crate::message::OperationType;
+use crate::telemetry::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 
 /// Records failed operations as log events, whatever the logger's type (STAT-13 to -19).
 pub(crate) trait RecordException: Send + Sync {

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use opentelemetry::trace::{Span, SpanContext, Status};
 use opentelemetry::{Key, KeyValue};
 
-use super::attributes::once_each;
-use super::instrumentation::Engine;
+use super::settings::Settings;
 use crate::guard::Foreign;
+use crate::telemetry::attributes::once_each;
 
 /// A span of the engine around that of the tracer. It exports each attribute once, and no panic of a processor or of a foreign tracer
 /// gets out of it, so the lock around it is never poisoned.
@@ -17,7 +17,7 @@ use crate::guard::Foreign;
 pub(super) struct EngineSpan<S: Span> {
     /// Taken out when it is dropped, which may panic as well.
     inner: Option<S>,
-    engine: Arc<Engine>,
+    settings: Arc<Settings>,
     keys: Keys,
     changes: Vec<KeyValue>,
     has_ended: bool,
@@ -27,8 +27,8 @@ static NO_CONTEXT: SpanContext = SpanContext::NONE;
 
 impl<S: Span> EngineSpan<S> {
     /// `changes` are attributes that are to give way to those of the engine's that come at the end.
-    pub(super) fn new(inner: S, engine: &Arc<Engine>, keys: Keys, changes: Vec<KeyValue>) -> Self {
-        Self { inner: Some(inner), engine: Arc::clone(engine), keys, changes, has_ended: false }
+    pub(super) fn new(inner: S, settings: &Arc<Settings>, keys: Keys, changes: Vec<KeyValue>) -> Self {
+        Self { inner: Some(inner), settings: Arc::clone(settings), keys, changes, has_ended: false }
     }
 
     /// Sets an attribute the span starts with, unless it has one of that key.
@@ -41,7 +41,7 @@ impl<S: Span> EngineSpan<S> {
 
     fn change<R>(&mut self, change: impl FnOnce(&mut S) -> R) -> Option<R> {
         let inner = self.inner.as_mut().filter(|_| !self.has_ended)?;
-        self.engine.guard.run(Foreign::SpanChange, || change(inner))
+        self.settings.guard.run(Foreign::SpanChange, || change(inner))
     }
 
     fn end_inner(&mut self, end: impl FnOnce(&mut S)) {
@@ -49,13 +49,13 @@ impl<S: Span> EngineSpan<S> {
             return;
         }
         let mut changes = std::mem::take(&mut self.changes);
-        self.engine.limit(&mut changes);
+        self.settings.limit(&mut changes);
         if !changes.is_empty() {
             self.change(|span| span.set_attributes(changes));
         }
         self.has_ended = true;
         if let Some(inner) = &mut self.inner {
-            self.engine.guard.run(Foreign::SpanEnd, || end(inner));
+            self.settings.guard.run(Foreign::SpanEnd, || end(inner));
         }
     }
 }
@@ -71,12 +71,12 @@ impl<S: Span> Span for EngineSpan<S> {
 
     fn span_context(&self) -> &SpanContext {
         let context = || self.inner.as_ref().map(Span::span_context);
-        self.engine.guard.run(Foreign::SpanChange, context).flatten().unwrap_or(&NO_CONTEXT)
+        self.settings.guard.run(Foreign::SpanChange, context).flatten().unwrap_or(&NO_CONTEXT)
     }
 
     fn is_recording(&self) -> bool {
         let Some(inner) = self.inner.as_ref().filter(|_| !self.has_ended) else { return false };
-        self.engine.guard.run(Foreign::SpanChange, || inner.is_recording()).unwrap_or_default()
+        self.settings.guard.run(Foreign::SpanChange, || inner.is_recording()).unwrap_or_default()
     }
 
     fn set_attribute(&mut self, attribute: KeyValue) {
@@ -118,7 +118,7 @@ impl<S: Span> Drop for EngineSpan<S> {
     fn drop(&mut self) {
         self.end();
         let inner = self.inner.take();
-        self.engine.guard.run(Foreign::SpanEnd, || drop(inner));
+        self.settings.guard.run(Foreign::SpanEnd, || drop(inner));
     }
 }
 
@@ -135,11 +135,11 @@ pub(crate) struct Keys {
 const ROOM: usize = 8;
 
 impl Keys {
-    pub(super) fn of(attributes: &[KeyValue]) -> Self {
+    pub(crate) fn of(attributes: &[KeyValue]) -> Self {
         Self::sharing(None, attributes)
     }
 
-    pub(super) fn sharing(shared: Option<Arc<[Key]>>, further: &[KeyValue]) -> Self {
+    pub(crate) fn sharing(shared: Option<Arc<[Key]>>, further: &[KeyValue]) -> Self {
         let mut keys = Self { shared, ..Self::default() };
         further.iter().for_each(|attribute| keys.push(attribute.key.clone()));
         keys

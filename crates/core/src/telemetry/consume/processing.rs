@@ -3,20 +3,20 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use super::current::{CurrentBaggage, CurrentSpan};
-use super::instrumentation::Instrumentation;
-use super::operation::{Clock, ErrorReport, Operation};
-use super::reply_address::has_reply_address;
-use super::run_in::run_in;
-use super::scope::Scope;
 use crate::message::Failure;
+use crate::telemetry::current::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
+use crate::telemetry::engine::{Clock, Engine, ErrorReport};
+use crate::telemetry::operation::Operation;
+use crate::telemetry::prepared::Prepared;
+use crate::telemetry::reply_address::has_reply_address;
+use crate::telemetry::run_in::run_in;
 
 /// Is the processing of a message or a batch that is under way. Dropped without an end, it is recorded as cancelled (STAT-09).
 ///
@@ -41,21 +41,37 @@ pub struct Processing {
     context: Context,
     /// Those of the messages of a batch.
     members: Vec<Scope>,
-    /// The scope, once it was asked for, where there is no operation that holds it.
+    /// The scope, once it was asked for.
     scope: OnceLock<Scope>,
-    instrumentation: Instrumentation,
+    engine: Arc<Engine>,
     /// Without an SDK there is nothing to record.
-    operation: Option<Operation>,
+    operation: Option<(Operation, InFlight)>,
+}
+
+/// A message or a batch that counts as in flight until this is dropped.
+pub(super) struct InFlight(Arc<Prepared>);
+
+impl InFlight {
+    pub(super) fn new(prepared: &Arc<Prepared>) -> Self {
+        prepared.engine.metrics.in_flight(1, &prepared.counts);
+        Self(Arc::clone(prepared))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.engine.metrics.in_flight(-1, &self.0.counts);
+    }
 }
 
 impl Processing {
     pub(super) const fn new(
         context: Context,
         members: Vec<Scope>,
-        instrumentation: Instrumentation,
-        operation: Option<Operation>,
+        engine: Arc<Engine>,
+        operation: Option<(Operation, InFlight)>,
     ) -> Self {
-        Self { context, members, scope: OnceLock::new(), instrumentation, operation }
+        Self { context, members, scope: OnceLock::new(), engine, operation }
     }
 
     /// Returns the scope in which the handler is to run.
@@ -75,19 +91,21 @@ impl Processing {
     /// ```
     #[must_use]
     pub fn scope(&self) -> &Scope {
-        self.unopened_scope().open()
+        self.make_scope().open()
     }
 
-    pub(crate) fn unopened_scope(&self) -> &Scope {
-        let made = || {
-            let (context, instrumentation) = (self.context.clone(), Some(self.instrumentation.clone()));
-            Scope::new(context, instrumentation, self.members.clone())
-        };
-        self.place_of_scope().get_or_init(made)
+    /// The scope, brought as far as this state at least; `None` where it is absent and may be.
+    pub(crate) fn scope_at(&self, state: ScopeState) -> Option<&Scope> {
+        match state {
+            ScopeState::Absent => self.scope.get(),
+            ScopeState::Closed => Some(self.make_scope()),
+            ScopeState::Open => Some(self.make_scope().open()),
+        }
     }
 
-    fn place_of_scope(&self) -> &OnceLock<Scope> {
-        self.operation.as_ref().map_or(&self.scope, |operation| &operation.scope)
+    fn make_scope(&self) -> &Scope {
+        let made = || Scope::new(self.context.clone(), Some(Arc::clone(&self.engine)), self.members.clone());
+        self.scope.get_or_init(made)
     }
 
     /// The scopes of the messages of a batch.
@@ -97,7 +115,7 @@ impl Processing {
 
     /// Whether there is anything to be made current: a span, a scope, or what the headers said.
     pub(crate) fn surrounds(&self) -> bool {
-        self.place_of_scope().get().is_some()
+        self.scope.get().is_some()
             || self.context.has_active_span()
             || !self.context.baggage().is_empty()
             || has_reply_address(&self.context)
@@ -105,7 +123,7 @@ impl Processing {
 
     /// The context in which the handler is to run.
     pub(crate) fn context(&self) -> &Context {
-        self.place_of_scope().get().map_or(&self.context, Scope::context)
+        self.scope.get().map_or(&self.context, Scope::context)
     }
 
     /// Ends the processing as successful: the status stays unset (STAT-01).
@@ -145,8 +163,8 @@ impl Processing {
 
     /// Ends the processing and returns a clock that starts at its end.
     pub(crate) fn finish(self, failure: Option<&Failure>, late: Vec<KeyValue>) -> Clock {
-        let Some(operation) = self.operation else { return Clock::default() };
-        let report = failure.map(|failure| ErrorReport::of_failure(failure, operation.engine()));
+        let Some((operation, _in_flight)) = self.operation else { return Clock::default() };
+        let report = failure.map(|failure| ErrorReport::of_failure(failure, &operation.engine().settings));
         operation.finish(late, report.as_ref())
     }
 
@@ -209,7 +227,7 @@ impl Processing {
         match &result {
             Ok(_) => self.succeed(),
             Err(error) => {
-                let text = self.instrumentation.engine.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
+                let text = self.engine.settings.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
                 self.fail(&Failure::new(std::any::type_name::<E>(), text));
             }
         }
@@ -222,7 +240,7 @@ impl Processing {
     }
 
     fn resume(self, panic: Panic) -> ! {
-        if let Some(operation) = self.operation {
+        if let Some((operation, _in_flight)) = self.operation {
             operation.finish(Vec::new(), Some(&ErrorReport::named("panic")));
         }
         resume_unwind(panic)

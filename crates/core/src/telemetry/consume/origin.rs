@@ -2,12 +2,12 @@ use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage as OtelBaggage, BaggageExt};
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 
-use super::consumer::Consumer;
 use super::incoming::Incoming;
-use super::reply_address::with_reply_address;
-use super::scope::{Scope, admitted, with_baggage};
-use super::settings::{BaggagePolicy, BatchBaggage, ParentMode, Trust};
 use crate::propagation::Remote;
+use crate::telemetry::changes::{admitted, with_baggage};
+use crate::telemetry::choices::{BaggagePolicy, BatchBaggage, ParentMode, Trust};
+use crate::telemetry::engine::Engine;
+use crate::telemetry::reply_address::with_reply_address;
 
 /// What the headers of a message said.
 pub(super) struct Origin {
@@ -24,17 +24,41 @@ pub(super) struct Relation {
     pub(super) without_span: Option<Context>,
 }
 
+impl Origin {
+    /// The context of one message of a batch: its producer's span, or that of the batch where it has none to continue, and its own
+    /// baggage.
+    pub(super) fn context_of(&self, message: &Incoming<'_>, batch: &Context, ambient: &Context) -> Context {
+        let context = match &self.parent {
+            Some(remote) => batch.with_remote_span_context(remote.clone()),
+            None => batch.clone(),
+        };
+        let context = match &self.baggage {
+            Some(baggage) => with_baggage(&context, baggage),
+            None if batch.baggage().is_empty() => context,
+            None => with_baggage(&context, ambient.baggage()),
+        };
+        with_reply_address(context, message.reply_to)
+    }
+}
+
 /// Where messages come from: what their headers say, as far as it is trusted, and what follows for parents, links and baggage.
-impl Consumer {
+#[derive(Clone, Copy)]
+pub(super) struct Origins<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) parent: ParentMode,
+    pub(super) trust: Trust,
+}
+
+impl Origins<'_> {
     /// Reads the headers as far as they are trusted (PROP-16, PROP-22, BAGG-15).
-    pub(super) fn read_origin(&self, message: &Incoming<'_>) -> Origin {
+    pub(super) fn read(&self, message: &Incoming<'_>) -> Origin {
         let nothing = Origin { link: None, parent: None, baggage: None };
         if self.trust == Trust::Ignore {
             return nothing;
         }
-        let Remote { span, baggage } = self.engine().read(message.headers);
+        let Remote { span, baggage } = self.engine.read(message.headers);
         let trusted = self.trust == Trust::Continue;
-        let policy = &self.engine().settings.inbound_baggage;
+        let policy = &self.engine.settings.inbound_baggage;
         let baggage = baggage.filter(|_| trusted).map(|baggage| match policy {
             BaggagePolicy::All => baggage,
             _ => admitted(&baggage, policy),
@@ -47,18 +71,18 @@ impl Consumer {
     pub(super) fn relate(&self, ambient: &Context, message: &Incoming<'_>) -> Relation {
         let takes_all = self.trust == Trust::Continue
             && self.parent != ParentMode::LinkOnly
-            && self.engine().settings.inbound_baggage == BaggagePolicy::All
+            && self.engine.settings.inbound_baggage == BaggagePolicy::All
             && !ambient.span().span_context().is_valid();
         if takes_all {
             // The usual case: what the headers say, put on top of what is current, is the parent as it is.
-            let Some(remote) = self.engine().extract(ambient, message.headers) else {
+            let Some(remote) = self.engine.extract(ambient, message.headers) else {
                 return Relation { parent: ambient.clone(), links: Vec::new(), without_span: None };
             };
             let creation = remote.span().span_context().clone();
             let links = if creation.is_valid() { vec![link(creation)] } else { Vec::new() };
             return Relation { parent: remote, links, without_span: None };
         }
-        self.relate_by_choice(ambient, &self.read_origin(message))
+        self.relate_by_choice(ambient, &self.read(message))
     }
 
     fn relate_by_choice(&self, ambient: &Context, origin: &Origin) -> Relation {
@@ -85,31 +109,9 @@ impl Consumer {
         Relation { parent, links, without_span }
     }
 
-    /// The context of one message of a batch: its producer's span, or that of the batch where it has none to continue, and its own
-    /// baggage.
-    pub(super) fn member_scope(
-        &self,
-        batch: &Context,
-        ambient: &Context,
-        message: &Incoming<'_>,
-        origin: &Origin,
-    ) -> Scope {
-        let context = match &origin.parent {
-            Some(remote) => batch.with_remote_span_context(remote.clone()),
-            None => batch.clone(),
-        };
-        let context = match &origin.baggage {
-            Some(baggage) => with_baggage(&context, baggage),
-            None if batch.baggage().is_empty() => context,
-            None => with_baggage(&context, ambient.baggage()),
-        };
-        let context = with_reply_address(context, message.reply_to);
-        Scope::new(context, Some(self.instrumentation()), Vec::new())
-    }
-
     /// Merges the baggage of a batch (BAGG-12).
     pub(super) fn merge_baggage(&self, ambient: &Context, origins: &[Origin]) -> Context {
-        let how = self.engine().settings.batch_baggage;
+        let how = self.engine.settings.batch_baggage;
         let all: Vec<&OtelBaggage> = origins.iter().filter_map(|origin| origin.baggage.as_ref()).collect();
         if all.is_empty() || how == BatchBaggage::None {
             return ambient.clone();

@@ -3,13 +3,13 @@ use std::time::Duration;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
-use super::instrumentation::instrumentation_scope;
-use super::semconv::{
-    CLIENT_CONSUMED_MESSAGES, CLIENT_OPERATION_DURATION, CLIENT_SENT_MESSAGES, DURATION_BOUNDARIES, ERROR_TYPE,
-    MESSAGING_OPERATION_TYPE, PROCESS_DURATION, PROCESS_IN_FLIGHT, QUEUE_DURATION, SETTLED_MESSAGES, SETTLEMENT,
-};
 use crate::guard::{Foreign, Guard};
 use crate::message::OperationType;
+use crate::telemetry::semconv::{
+    CLIENT_CONSUMED_MESSAGES, CLIENT_OPERATION_DURATION, CLIENT_SENT_MESSAGES, DURATION_BOUNDARIES, ERROR_TYPE,
+    MESSAGING_OPERATION_TYPE, PROCESS_DURATION, PROCESS_IN_FLIGHT, QUEUE_DURATION, SETTLED_MESSAGES, SETTLEMENT,
+    instrumentation_scope,
+};
 
 /// The instruments, created once for an instrumentation (METR-18).
 pub(crate) struct Metrics {

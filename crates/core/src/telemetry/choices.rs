@@ -1,10 +1,3 @@
-use std::borrow::Cow;
-use std::error::Error;
-use std::sync::Arc;
-
-use opentelemetry::{Key, KeyValue};
-
-use super::semconv::{MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID};
 use crate::message::OperationType;
 
 /// Decides what the parent of a single message's process span is (LINK-06 to -09). The link to the producer is there in every mode.
@@ -111,73 +104,4 @@ pub struct OperationInfo<'a> {
     pub destination: &'a str,
     /// `messaging.destination.template`.
     pub template: Option<&'a str>,
-}
-
-pub(crate) type Filter = Arc<dyn Fn(&OperationInfo<'_>) -> bool + Send + Sync>;
-pub(crate) type NameHook = Arc<dyn Fn(&OperationInfo<'_>) -> Option<Cow<'static, str>> + Send + Sync>;
-pub(crate) type AttributeHook = Arc<dyn Fn(&OperationInfo<'_>, &mut Vec<KeyValue>) + Send + Sync>;
-pub(crate) type ErrorClassifier = Arc<dyn Fn(&(dyn Error + 'static)) -> Option<Cow<'static, str>> + Send + Sync>;
-
-/// All choices of a telemetry set-up; see the builder for what each means.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) parent: ParentMode,
-    pub(crate) trust: Trust,
-    pub(crate) create_spans: bool,
-    pub(crate) receive_spans: bool,
-    pub(crate) settle_spans: SettleSpans,
-    pub(crate) batch_baggage: BatchBaggage,
-    pub(crate) inbound_baggage: BaggagePolicy,
-    pub(crate) outbound_baggage: BaggagePolicy,
-    pub(crate) baggage_attributes: Vec<(String, Key)>,
-    pub(crate) captured_headers: Vec<(String, Key)>,
-    pub(crate) body_sizes: bool,
-    pub(crate) message_ids: bool,
-    pub(crate) conversation_ids: bool,
-    pub(crate) hidden_attributes: Vec<&'static str>,
-    pub(crate) error_descriptions: bool,
-    pub(crate) max_value_length: usize,
-    pub(crate) filter: Option<Filter>,
-    pub(crate) span_name: Option<NameHook>,
-    pub(crate) attributes: Option<AttributeHook>,
-    pub(crate) error_type: Option<ErrorClassifier>,
-}
-
-impl Settings {
-    /// Whether the engine itself sets an attribute of that key for a message with these ids, later than others.
-    pub(crate) fn says(&self, key: &str, has_id: bool, has_correlation_id: bool) -> bool {
-        match key {
-            MESSAGING_MESSAGE_ID => has_id && self.message_ids,
-            MESSAGING_MESSAGE_CONVERSATION_ID => has_correlation_id && self.conversation_ids,
-            MESSAGING_MESSAGE_BODY_SIZE => self.body_sizes,
-            _ => false,
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            parent: ParentMode::default(),
-            trust: Trust::default(),
-            create_spans: true,
-            receive_spans: false,
-            settle_spans: SettleSpans::default(),
-            batch_baggage: BatchBaggage::default(),
-            inbound_baggage: BaggagePolicy::default(),
-            outbound_baggage: BaggagePolicy::default(),
-            baggage_attributes: Vec::new(),
-            captured_headers: Vec::new(),
-            body_sizes: false,
-            message_ids: true,
-            conversation_ids: true,
-            hidden_attributes: Vec::new(),
-            error_descriptions: false,
-            max_value_length: 1024,
-            filter: None,
-            span_name: None,
-            attributes: None,
-            error_type: None,
-        }
-    }
 }

@@ -2,11 +2,10 @@ use std::sync::{Arc, OnceLock};
 
 use opentelemetry::KeyValue;
 
-use super::attributes::Place;
-use super::instrumentation::Engine;
-use super::metrics::with_settlement;
-use super::prepared::Prepared;
 use crate::message::{OperationType, Pattern, Settlement, Source};
+use crate::telemetry::attributes::Place;
+use crate::telemetry::engine::{Engine, with_settlement};
+use crate::telemetry::prepared::Prepared;
 
 /// How the messages of a subscription stand in telemetry: all alike, or each as the pattern it matches (SPAN-14, SPAN-20).
 pub(super) struct Places {
@@ -45,10 +44,16 @@ impl Places {
         &self.common
     }
 
-    /// How a message with that destination stands.
-    pub(super) fn of(&self, destination: &str) -> &SeenAs {
+    /// How a message with that destination stands, where `name` is shown for it: the pattern it matches decides, and the name stands
+    /// where the destination would.
+    pub(super) fn of(&self, destination: &str, name: &str) -> &SeenAs {
+        let seen_as = self.by_pattern(destination, name);
+        if name == destination { seen_as } else { seen_as.named(name).unwrap_or(&self.others) }
+    }
+
+    fn by_pattern(&self, destination: &str, name: &str) -> &SeenAs {
         if self.of_patterns.is_empty() {
-            let is_other = self.only.as_deref().is_some_and(|only| only != destination);
+            let is_other = self.only.as_deref().is_some_and(|only| only != destination && only != name);
             return if is_other { &self.others } else { &self.common };
         }
         let found = self.of_patterns.iter().find(|(pattern, _)| pattern.matches(destination));
@@ -56,10 +61,9 @@ impl Places {
     }
 
     /// How several messages stand: as each of them, or, where they differ, as others.
-    pub(super) fn of_all<'a>(&self, mut destinations: impl Iterator<Item = &'a str>) -> &SeenAs {
-        let Some(first) = destinations.next() else { return &self.common };
-        let first = self.of(first);
-        if destinations.all(|other| std::ptr::eq(self.of(other), first)) { first } else { &self.others }
+    pub(super) fn of_all<'a>(&'a self, mut each: impl Iterator<Item = &'a SeenAs>) -> &'a SeenAs {
+        let Some(first) = each.next() else { return &self.common };
+        if each.all(|other| std::ptr::eq(other, first)) { first } else { &self.others }
     }
 }
 
@@ -77,7 +81,13 @@ pub(super) struct SeenAs {
     settle: [OnceLock<Arc<Prepared>>; 3],
     /// The attributes that count what became of messages, in the order of `SETTLEMENTS`.
     settled: [OnceLock<Vec<KeyValue>>; SETTLEMENTS.len()],
+    /// That of messages for which the adapter shows another name, and so on to the next name. Filled once and never changed, so that
+    /// reading it takes no lock.
+    next: OnceLock<Box<SeenAs>>,
 }
+
+/// How many names one destination may have. Where there are more, they tell no operations apart.
+const NAMES: usize = 64;
 
 /// What becomes of messages, in the metrics.
 const SETTLEMENTS: [&str; 4] = ["ack", "dead_letter", "reject", "retry"];
@@ -92,7 +102,30 @@ impl SeenAs {
     ) -> Self {
         let (process, receive) = (OnceLock::new(), OnceLock::new());
         let (settle, settled) = Default::default();
-        Self { engine, source, destination, template, is_any, process, receive, settle, settled }
+        let next = OnceLock::new();
+        Self { engine, source, destination, template, is_any, process, receive, settle, settled, next }
+    }
+
+    /// The same under another name, where a name is shown; `None` where there are too many of them.
+    fn named(&self, name: &str) -> Option<&Self> {
+        let is_shown = self.template.is_none() && self.place(self.destination.as_deref()).low_cardinality().is_some();
+        if !is_shown || self.destination.as_deref() == Some(name) {
+            return Some(self);
+        }
+        let mut last = self;
+        for _ in 0..NAMES {
+            let next = last.next.get_or_init(|| Box::new(self.renamed(name)));
+            if next.destination.as_deref() == Some(name) {
+                return Some(next);
+            }
+            last = next;
+        }
+        None
+    }
+
+    fn renamed(&self, name: &str) -> Self {
+        let (engine, source) = (Arc::clone(&self.engine), Arc::clone(&self.source));
+        Self::new(engine, source, Some(name.into()), None, self.is_any)
     }
 
     pub(super) fn template(&self) -> Option<&str> {

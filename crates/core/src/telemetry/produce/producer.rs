@@ -3,58 +3,19 @@ use std::sync::{Arc, OnceLock};
 use opentelemetry::trace::{Link, SpanContext, SpanKind};
 use opentelemetry::{Context, KeyValue};
 
-use super::attributes::{Place, add_once, split_shared};
-use super::instrumentation::{Engine, Instrumentation};
-use super::operation::{Clock, ErrorReport, Operation};
-use super::prepared::{Particular, Prepared};
-use super::reply_address::is_reply_address;
-use super::scope::carries_nothing;
-use super::semconv::{
+use super::outgoing::Outgoing;
+use super::sending::Sending;
+use crate::guard::Guard;
+use crate::message::{CreationContext, Headers, OperationType, System, Target};
+use crate::telemetry::attributes::{Place, add_once, split_shared};
+use crate::telemetry::changes::carries_nothing;
+use crate::telemetry::engine::{Clock, Engine};
+use crate::telemetry::operation::Operation;
+use crate::telemetry::prepared::{Particular, Prepared};
+use crate::telemetry::reply_address::is_reply_address;
+use crate::telemetry::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
-use crate::broker::PublishError;
-use crate::guard::{Foreign, Guard};
-use crate::message::{CreationContext, Headers, OperationType, Receipt, System, Target};
-use crate::propagation::Carrier;
-
-/// Is what the engine needs to know of one message on its way out, borrowed from wherever it lives.
-pub struct Outgoing<'a> {
-    /// The headers.
-    pub headers: &'a mut dyn Carrier,
-    /// `messaging.message.id`.
-    pub id: Option<&'a str>,
-    /// `messaging.message.conversation_id`.
-    pub correlation_id: Option<&'a str>,
-    /// The body's length in bytes.
-    pub body_size: usize,
-    /// Further attributes of this single message, such as a key.
-    pub attributes: Vec<KeyValue>,
-    /// Where the creation context comes from.
-    pub creation: CreationContext,
-}
-
-impl<'a> Outgoing<'a> {
-    /// Describes a message by its headers alone.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Headers, telemetry::Outgoing};
-    /// let mut headers = Headers::new();
-    /// assert!(Outgoing::new(&mut headers).id.is_none());
-    /// ```
-    #[must_use]
-    pub fn new(headers: &'a mut dyn Carrier) -> Self {
-        Self {
-            headers,
-            id: None,
-            correlation_id: None,
-            body_size: 0,
-            attributes: Vec::new(),
-            creation: CreationContext::New,
-        }
-    }
-}
 
 /// Is the telemetry of what is published on one connection: create and send.
 ///
@@ -91,9 +52,9 @@ const REMEMBERED: usize = 64;
 const PLACES: usize = 4;
 
 impl Producer {
-    pub(super) fn new(instrumentation: Instrumentation, system: Arc<System>) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, system: Arc<System>) -> Self {
         let prepared = [const { OnceLock::new() }; REMEMBERED];
-        Self { inner: Arc::new(Inner { engine: instrumentation.engine, system, prepared }) }
+        Self { inner: Arc::new(Inner { engine, system, prepared }) }
     }
 
     fn engine(&self) -> &Arc<Engine> {
@@ -102,7 +63,7 @@ impl Producer {
 
     /// What stands around code of others.
     pub(crate) fn guard(&self) -> &Guard {
-        &self.engine().guard
+        self.engine().guard()
     }
 
     /// Whether a message leaves as it is: nothing is recorded, and nothing is to be carried or to be removed.
@@ -170,7 +131,7 @@ impl Producer {
         let supplied = self.supplied(&message);
         if !self.engine().is_recording() {
             self.write_context(parent, parent, message, supplied);
-            return Sending { operation: None, messages: 1 };
+            return Sending::new(None, 1);
         }
         let clock = self.engine().clock();
         let place = place(target, parent);
@@ -182,7 +143,7 @@ impl Producer {
         let particular = self.particular(kind, target, place, &message, links, clock);
         let span = prepared.start(particular, &mut self.all_late(&message), parent);
         self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, supplied);
-        Sending { operation: Some(prepared.operation(span, clock)), messages: 1 }
+        Sending::new(Some(Operation::new(&prepared, span, clock)), 1)
     }
 
     /// Starts sending a batch under the current context: a create span for each message and one send span (SPAN-23, -24, -26).
@@ -245,7 +206,7 @@ impl Producer {
         for message in waiting {
             self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, None);
         }
-        Sending { operation: Some(prepared.operation(span, clock)), messages: count }
+        Sending::new(Some(Operation::new(&prepared, span, clock)), count)
     }
 
     /// Makes one message of a batch: its create span, ended at once (SPAN-01, LINK-11).
@@ -357,99 +318,5 @@ fn place<'a>(target: &'a Target<'_>, parent: &Context) -> Place<'a> {
         temporary: target.temporary || is_answer,
         anonymous: target.anonymous || is_answer,
         is_any: false,
-    }
-}
-
-/// Is a publish that is under way; its span ends with the broker's confirmation (SPAN-35). Dropped without an end, it is recorded as cancelled.
-#[must_use = "dropped at once, the publish is recorded as cancelled"]
-pub struct Sending {
-    /// Without an SDK there is nothing to record.
-    operation: Option<Operation>,
-    messages: usize,
-}
-
-impl Sending {
-    /// Ends a publish that was accepted, with what the broker's answer says.
-    pub(crate) fn finish_with(self, receipt: &Receipt) {
-        let Some(operation) = &self.operation else { return };
-        let attributes = operation.engine().guard.run(Foreign::Answer, || receipt.attributes());
-        self.finish(attributes.unwrap_or_default(), None);
-    }
-
-    /// Returns the context that holds the send span, under which the client's call is made.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::Headers;
-    /// # use throughline_core::message::{Operations, System, Target};
-    /// # use throughline_core::telemetry::{Instrumentation, Outgoing};
-    /// # let producer = Instrumentation::from_globals().producer(Arc::new(System::new("nats", Operations::DEFAULT)));
-    /// # let mut headers = Headers::new();
-    /// let sending = producer.send(&Target::new("orders"), Outgoing::new(&mut headers));
-    /// let context = sending.context();
-    /// sending.finish(Vec::new(), None);
-    /// # let _ = context;
-    /// ```
-    #[must_use]
-    pub fn context(&self) -> Context {
-        self.own_context().cloned().unwrap_or_else(Context::current)
-    }
-
-    /// The context that holds the send span, if there is one.
-    pub(crate) fn own_context(&self) -> Option<&Context> {
-        self.operation.as_ref()?.context()
-    }
-
-    /// Ends the publish of one message; `late` are attributes that came with the broker's answer (ATTR-C-21).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::Headers;
-    /// # use throughline_core::message::{Operations, System, Target};
-    /// # use throughline_core::telemetry::{Instrumentation, Outgoing};
-    /// # let producer = Instrumentation::from_globals().producer(Arc::new(System::new("nats", Operations::DEFAULT)));
-    /// # let mut headers = Headers::new();
-    /// producer.send(&Target::new("orders"), Outgoing::new(&mut headers)).finish(Vec::new(), None);
-    /// ```
-    pub fn finish(self, late: Vec<KeyValue>, error: Option<&PublishError>) {
-        let Some(operation) = self.operation else { return };
-        let report = error.map(|error| ErrorReport::of_publish(error, operation.engine()));
-        let failed = report.as_ref().map(|report| report.error_type.as_ref());
-        operation.engine().metrics.sent(self.messages, &operation.prepared.counts, failed);
-        operation.finish(late, report.as_ref());
-    }
-
-    /// Ends the publish of a batch; messages that failed are counted with their `error.type`, the others without (METR-13).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::Headers;
-    /// # use throughline_core::message::{Operations, System, Target};
-    /// # use throughline_core::telemetry::{Instrumentation, Outgoing};
-    /// # let producer = Instrumentation::from_globals().producer(Arc::new(System::new("nats", Operations::DEFAULT)));
-    /// # let mut headers = Headers::new();
-    /// producer.send_batch(&Target::new("orders"), vec![Outgoing::new(&mut headers)]).finish_batch(1, &[]);
-    /// ```
-    pub fn finish_batch(self, total: usize, errors: &[&PublishError]) {
-        let Some(operation) = self.operation else { return };
-        let (metrics, counts) = (&operation.engine().metrics, &operation.prepared.counts);
-        metrics.sent(total.saturating_sub(errors.len()), counts, None);
-        for error in errors {
-            metrics.sent(1, counts, Some(error.error_type()));
-        }
-        let report = errors.first().map(|first| ErrorReport::of_publish(first, operation.engine()));
-        operation.finish(Vec::new(), report.as_ref());
-    }
-}
-
-impl std::fmt::Debug for Sending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sending").field("messages", &self.messages).finish_non_exhaustive()
     }
 }

@@ -1,17 +1,16 @@
 use std::time::Instant;
 
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::Context;
 
-use super::consumer::Consumer;
 use super::incoming::Incoming;
-use super::operation::{Clock, ErrorReport};
+use super::recorder::Recorder;
 use crate::broker::BrokerError;
-use crate::message::Settlement;
+use crate::telemetry::engine::{Clock, ErrorReport};
 
 /// Is a pull by the application that is under way.
 #[derive(Debug)]
 pub struct Receiving {
-    pub(super) consumer: Consumer,
+    pub(super) recorder: Recorder,
     pub(super) clock: Clock,
     pub(super) ambient: Context,
 }
@@ -53,7 +52,7 @@ impl Receiving {
     /// consumer.receive().finish(&Incoming::new("orders", &headers));
     /// ```
     pub fn finish(self, message: &Incoming<'_>) {
-        self.consumer.received(std::slice::from_ref(message), false, &self, None);
+        self.recorder.received(std::slice::from_ref(message), false, self.clock, &self.ambient, None);
     }
 
     /// Ends a pull of one message that yielded none in its time (SPAN-31); it counts no messages (ATTR-C-07).
@@ -69,7 +68,7 @@ impl Receiving {
     /// consumer.receive().finish_empty();
     /// ```
     pub fn finish_empty(self) {
-        self.consumer.received(&[], false, &self, None);
+        self.recorder.received(&[], false, self.clock, &self.ambient, None);
     }
 
     /// Ends a pull that may yield several messages, also when it yielded none (SPAN-31).
@@ -85,7 +84,7 @@ impl Receiving {
     /// consumer.receive().finish_batch(&[]);
     /// ```
     pub fn finish_batch(self, messages: &[Incoming<'_>]) {
-        self.consumer.received(messages, true, &self, None);
+        self.recorder.received(messages, true, self.clock, &self.ambient, None);
     }
 
     /// Ends a pull of one message that failed.
@@ -102,7 +101,7 @@ impl Receiving {
     /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
     /// ```
     pub fn fail(self, error: &BrokerError) {
-        self.consumer.received(&[], false, &self, Some(&ErrorReport::of_broker(error, self.consumer.engine())));
+        self.failed(&[], false, error);
     }
 
     /// Ends a pull of several messages that failed, with those it had yielded by then.
@@ -121,59 +120,11 @@ impl Receiving {
     /// consumer.receive().fail_after(&[Incoming::new("orders", &headers)], &error);
     /// ```
     pub fn fail_after(self, messages: &[Incoming<'_>], error: &BrokerError) {
-        self.consumer.received(messages, true, &self, Some(&ErrorReport::of_broker(error, self.consumer.engine())));
-    }
-}
-
-/// Is a settlement that is under way.
-#[derive(Debug)]
-pub struct Settling {
-    pub(super) consumer: Consumer,
-    pub(super) settlement: Settlement,
-    pub(super) parent: Context,
-    pub(super) clock: Clock,
-}
-
-impl Settling {
-    /// Ends the settlement of a message handled alone, or of several settled by one call.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// use throughline_core::Settlement;
-    /// let settling = consumer.settle(&Settlement::retry(), &opentelemetry::Context::current());
-    /// settling.finish(&[Incoming::new("orders", &headers)], None);
-    /// ```
-    pub fn finish(self, messages: &[Incoming<'_>], error: Option<&BrokerError>) {
-        let is_batch = messages.len() != 1;
-        self.consumer.settled(messages, is_batch, &self.settlement, &self.parent, self.clock, error);
+        self.failed(messages, true, error);
     }
 
-    /// Ends the settlement of all messages up to some place, which is how a log is settled: the broker is told the place and not the
-    /// messages (SPAN-33).
-    ///
-    /// `destination` is that of the place, `None` where one call settles several of them (ATTR-K-11); `attributes` describe it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use opentelemetry::KeyValue;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("example", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// use throughline_core::Settlement;
-    /// let settling = consumer.settle(&Settlement::Ack, &opentelemetry::Context::current());
-    /// settling.finish_up_to(Some("orders"), vec![KeyValue::new("example.offset", 12)], None);
-    /// ```
-    pub fn finish_up_to(self, destination: Option<&str>, attributes: Vec<KeyValue>, error: Option<&BrokerError>) {
-        self.consumer.settled_up_to(destination, attributes, &self.settlement, &self.parent, self.clock, error);
+    fn failed(&self, messages: &[Incoming<'_>], batch: bool, error: &BrokerError) {
+        let report = ErrorReport::of_broker(error, &self.recorder.engine().settings);
+        self.recorder.received(messages, batch, self.clock, &self.ambient, Some(&report));
     }
 }

@@ -1,0 +1,27 @@
+use std::any::Any;
+
+use opentelemetry::propagation::TextMapPropagator;
+
+use crate::propagation::Propagators;
+
+/// The propagators in use: our own can say that the headers hold nothing, which costs no context.
+pub(crate) enum Propagator {
+    Own(Propagators),
+    Other(Box<dyn TextMapPropagator + Send + Sync>),
+}
+
+impl Propagator {
+    pub(crate) fn new<P: TextMapPropagator + Send + Sync + 'static>(propagator: P) -> Self {
+        match (&propagator as &dyn Any).downcast_ref::<Propagators>() {
+            Some(own) => Self::Own(own.clone()),
+            None => Self::Other(Box::new(propagator)),
+        }
+    }
+
+    pub(crate) fn as_dyn(&self) -> &(dyn TextMapPropagator + Send + Sync) {
+        match self {
+            Self::Own(propagators) => propagators,
+            Self::Other(propagator) => propagator.as_ref(),
+        }
+    }
+}
