@@ -49,6 +49,35 @@ fn tell(
     }
 }
 
+/// Writes down what is handled, as this member.
+fn note(account: &Account, member: u32) -> impl Fn(Delivery) -> std::future::Ready<()> + Clone + Send + Sync + 'static {
+    let account = account.clone();
+    move |delivery: Delivery| {
+        account.add(Entry::new(member, &delivery));
+        std::future::ready(())
+    }
+}
+
+/// An app that rejects every message of a topic into its dead letters, and what it sees of those.
+fn burying<T: Send + 'static>(
+    topic: &str,
+    group: &str,
+    look: impl Fn(&Delivery) -> T + Clone + Send + Sync + 'static,
+) -> (App, UnboundedReceiver<T>) {
+    let dead = format!("{topic}.dead");
+    let (sender, letters) = mpsc::unbounded_channel();
+    let reject =
+        Handler::<(Delivery,), ()>::dead_letter(|_: Delivery| async { Settlement::reject("no") }, dead.clone());
+    let bury = move |delivery: Delivery| {
+        let _ = sender.send(look(&delivery));
+        async {}
+    };
+    let app = App::new()
+        .subscribe(Topic::new(topic).group(group), reject)
+        .subscribe(Topic::new(dead).group(unique("group")), bury);
+    (app, letters)
+}
+
 async fn ends(running: Running) {
     timeout(PATIENCE, running.shutdown()).await.expect("it ends in time").expect("a clean end");
 }
@@ -64,16 +93,7 @@ async fn a_compacted_dead_letter_topic_takes_what_has_a_key_and_holds_up_nobody(
     store(FutureRecord::<str, str>::to(&topic)).await;
     store(FutureRecord::to(&topic).key("gone")).await;
     store(FutureRecord::to(&topic).key("k").payload("keyed")).await;
-    let (sender, mut letters) = mpsc::unbounded_channel();
-    let reject =
-        Handler::<(Delivery,), ()>::dead_letter(|_: Delivery| async { Settlement::reject("no") }, dead.clone());
-    let bury = move |delivery: Delivery| {
-        sender.send((delivery.has_payload(), body(&delivery))).expect("the test listens");
-        async {}
-    };
-    let app = App::new()
-        .subscribe(Topic::new(topic.as_str()).group(group.as_str()), reject)
-        .subscribe(Topic::new(dead.as_str()).group(unique("group")), bury);
+    let (app, mut letters) = burying(&topic, &group, |letter| (letter.has_payload(), body(letter)));
     let running = start(&url(), app).await;
     assert_eq!(next(&mut letters).await, (false, String::new()), "null stays null");
     assert_eq!(next(&mut letters).await, (true, "keyed".to_owned()));
@@ -117,17 +137,8 @@ async fn a_message_with_a_thousand_headers_keeps_them_as_a_dead_letter() {
         headers.insert(Header { key: &format!("header-{number}"), value: Some("x") })
     });
     store(FutureRecord::to(&topic).key("k").payload("x").headers(headers)).await;
-    let (sender, mut letters) = mpsc::unbounded_channel();
-    let reject =
-        Handler::<(Delivery,), ()>::dead_letter(|_: Delivery| async { Settlement::reject("no") }, dead.clone());
-    let bury = move |delivery: Delivery| {
-        let own = delivery.headers().iter().filter(|(name, _)| name.starts_with("header-")).count();
-        sender.send(own).expect("the test listens");
-        async {}
-    };
-    let app = App::new()
-        .subscribe(Topic::new(topic.as_str()).group(group.as_str()), reject)
-        .subscribe(Topic::new(dead.as_str()).group(unique("group")), bury);
+    let own = |letter: &Delivery| letter.headers().iter().filter(|(name, _)| name.starts_with("header-")).count();
+    let (app, mut letters) = burying(&topic, &group, own);
     let running = start(&url(), app).await;
     assert_eq!(next(&mut letters).await, 1_000);
     ends(running).await;
@@ -153,12 +164,8 @@ async fn a_topic_of_two_hundred_partitions_is_handled_and_committed() {
     let (topic, group) = topic("many", 200).await;
     load::publish(&url(), &topic, 0..2_000, 200, 1).await;
     let account = Account::new();
-    let count = account.clone();
-    let handle = move |delivery: Delivery| {
-        count.add(Entry::new(1, &delivery));
-        async {}
-    };
-    let running = start(&url(), App::new().subscribe(Topic::new(topic.as_str()).group(group.as_str()), handle)).await;
+    let subscription = Topic::new(topic.as_str()).group(group.as_str());
+    let running = start(&url(), App::new().subscribe(subscription, note(&account, 1))).await;
     account.reach(2_000).await;
     ends(running).await;
     assert_eq!(account.entries().len(), 2_000, "each once");
@@ -222,14 +229,8 @@ async fn an_end_right_after_the_start_loses_nothing() {
     let (topic, group) = topic("short", 3).await;
     load::publish(&url(), &topic, 0..300, 3, 1).await;
     let account = Account::new();
-    let app = || {
-        let account = account.clone();
-        let handle = move |delivery: Delivery| {
-            account.add(Entry::new(1, &delivery));
-            async {}
-        };
-        App::new().subscribe(Topic::new(topic.as_str()).group(group.as_str()), handle)
-    };
+    let subscription = || Topic::new(topic.as_str()).group(group.as_str());
+    let app = || App::new().subscribe(subscription(), note(&account, 1));
     for _ in 0..3 {
         ends(start(&url(), app()).await).await;
         // Given up in the middle of it.
@@ -331,17 +332,12 @@ async fn without_a_group_nothing_is_missed_from_the_start_on() {
     load::publish(&url(), &topic, 0..30, 3, 1).await;
     for position in [None, Some(StartPosition::Latest)] {
         let account = Account::new();
-        let count = account.clone();
-        let handle = move |delivery: Delivery| {
-            count.add(Entry::new(1, &delivery));
-            async {}
-        };
         let subscription = Topic::new(topic.as_str());
         let subscription = match position {
             Some(position) => subscription.start(position),
             None => subscription,
         };
-        let running = start(&url(), App::new().subscribe(subscription, handle)).await;
+        let running = start(&url(), App::new().subscribe(subscription, note(&account, 1))).await;
         load::publish(&url(), &topic, 100..130, 3, 1).await;
         account.reach(30).await;
         assert!(account.entries().iter().all(|entry| entry.number >= 100), "nothing from before");

@@ -6,7 +6,7 @@ use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::middleware::TelemetryMiddleware;
 use throughline_core::{App, Delivery, Handler, Publisher, serve};
 use throughline_kafka::{Kafka, Topic};
-use throughline_testing::Capture;
+use throughline_testing::{Capture, TraceTree};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -45,6 +45,20 @@ impl Seen {
 
 async fn next(seen: &mut mpsc::UnboundedReceiver<Seen>) -> Seen {
     timeout(PATIENCE, seen.recv()).await.expect("a message in time").expect("the app lives")
+}
+
+/// Each attempt links to the publish, and the forward belongs to the attempt that failed.
+fn shows_one_trace(tree: &TraceTree, topic: &str, waits: &[String]) {
+    let forward = tree.find(&format!("send {}", waits[0]));
+    assert_eq!(forward.span_kind, SpanKind::Client, "SPAN-37");
+    let failed = tree.parent(forward).expect("a parent");
+    assert_eq!(failed.name, format!("process {topic}"));
+    let attempts = [format!("process {}", waits[0]), format!("process {}", waits[1])];
+    for name in &attempts {
+        let links = &tree.find(name).links;
+        let origin = tree.parent(failed).expect("the publish").span_context.span_id();
+        assert_eq!(links.iter().map(|link| link.span_context.span_id()).collect::<Vec<_>>(), [origin], "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,17 +117,7 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
     assert_eq!(buried.header("dead-letter-reason"), ["failed 3 times"]);
     running.shutdown().await.expect("a clean end");
 
-    let tree = capture.tree();
-    let forward = tree.find(&format!("send {}", waits[0]));
-    assert_eq!(forward.span_kind, SpanKind::Client, "SPAN-37");
-    let failed = tree.parent(forward).expect("a parent");
-    assert_eq!(failed.name, format!("process {topic}"));
-    let attempts = [format!("process {}", waits[0]), format!("process {}", waits[1])];
-    for name in &attempts {
-        let links = &tree.find(name).links;
-        let origin = tree.parent(failed).expect("the publish").span_context.span_id();
-        assert_eq!(links.iter().map(|link| link.span_context.span_id()).collect::<Vec<_>>(), [origin], "{name}");
-    }
+    shows_one_trace(&capture.tree(), &topic, &waits);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

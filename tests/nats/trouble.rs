@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Source, SubjectTransform};
 use bytes::Bytes;
+use throughline_core::serve::Running;
 use throughline_core::{App, Delivery, Handler, ServeErrorKind, Settlement, serve};
 use throughline_nats::Stream;
 use throughline_testing::Capture;
@@ -20,16 +21,42 @@ use tracing::Level;
 const SETTLED: &str = "throughline.settled.messages";
 const HOW: &str = "throughline.settlement";
 
-/// A handler that fails for good, and how often it ran.
-fn rejecting() -> (impl Fn(Delivery) -> std::future::Ready<Settlement> + Clone + Send + Sync + 'static, Arc<AtomicUsize>)
-{
-    let runs = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&runs);
-    let handle = move |_: Delivery| {
-        counter.fetch_add(1, Ordering::SeqCst);
-        std::future::ready(Settlement::reject("not ours"))
-    };
-    (handle, runs)
+/// An app that rejects every message for good, into a dead letter.
+struct Rejecting {
+    runs: Arc<AtomicUsize>,
+    capture: Capture,
+    running: Running,
+}
+
+impl Rejecting {
+    async fn start(id: &str, dead_letter: &str) -> Self {
+        let (runs, capture) = (Arc::new(AtomicUsize::new(0)), Capture::new());
+        let counter = Arc::clone(&runs);
+        let handle = move |_: Delivery| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(Settlement::reject("not ours"))
+        };
+        let route = Handler::<(Delivery,), ()>::dead_letter(handle, dead_letter.to_owned());
+        let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(durable(id), route);
+        let running = serve(connect().await, app).start().await.expect("the app starts");
+        Self { runs, capture, running }
+    }
+
+    /// How often the handler ran.
+    fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the message has come to this end.
+    async fn settles(&self, how: &str) {
+        wait_until("the message is settled", || counted(&self.capture, SETTLED, &[(HOW, how)]) == 1).await;
+    }
+
+    /// Stops the app and returns how often the handler ran.
+    async fn stop(self) -> usize {
+        self.running.shutdown().await.expect("the app stops");
+        self.runs.load(Ordering::SeqCst)
+    }
 }
 
 #[tokio::test]
@@ -42,17 +69,13 @@ async fn a_dead_letter_waits_for_room_and_the_handler_does_not_run_again() {
     create(&nats, full).await;
     nats.publisher().publish(place.as_str().to_owned(), "in the way").await.expect("it is stored");
 
-    let (handle, runs) = rejecting();
-    let (capture, route) = (Capture::new(), Handler::<(Delivery,), ()>::dead_letter(handle, place.as_str().to_owned()));
-    let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(durable(&id), route);
-    let running = serve(connect().await, app).start().await.expect("the app starts");
+    let app = Rejecting::start(&id, &place).await;
     nats.publisher().without_telemetry().publish(format!("{id}.orders"), "x").id("m1").await.expect("it is stored");
     wait_until("it was tried", || log.has(Level::WARN, "a dead letter was not published and is tried again")).await;
-    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(app.runs(), 1);
     nats.jetstream().get_stream(&place).await.expect("the stream").purge().await.expect("it is purged");
-    wait_until("it is dead-lettered", || counted(&capture, SETTLED, &[(HOW, "dead_letter")]) == 1).await;
-    assert_eq!(runs.load(Ordering::SeqCst), 1, "what failed is repeated, not the handler");
-    running.shutdown().await.expect("the app stops");
+    app.settles("dead_letter").await;
+    assert_eq!(app.stop().await, 1, "what failed is repeated, not the handler");
 }
 
 #[tokio::test]
@@ -63,14 +86,10 @@ async fn a_dead_letter_that_a_sealed_stream_takes_no_more_is_a_rejection() {
     create(&nats, of(&place, &place)).await;
     let sealed = Config { sealed: true, ..of(&place, &place) };
     nats.jetstream().update_stream(sealed).await.expect("it is sealed");
-    let (handle, runs) = rejecting();
-    let (capture, route) = (Capture::new(), Handler::<(Delivery,), ()>::dead_letter(handle, place.as_str().to_owned()));
-    let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(durable(&id), route);
-    let running = serve(connect().await, app).start().await.expect("the app starts");
+    let app = Rejecting::start(&id, &place).await;
     nats.publisher().without_telemetry().publish(format!("{id}.orders"), "x").await.expect("it is stored");
-    wait_until("it is rejected", || counted(&capture, SETTLED, &[(HOW, "reject")]) == 1).await;
-    running.shutdown().await.expect("the app stops");
-    assert_eq!((runs.load(Ordering::SeqCst), stored(&nats, &id, "orders").await), (1, 1), "it lies where it was");
+    app.settles("reject").await;
+    assert_eq!((app.stop().await, stored(&nats, &id, "orders").await), (1, 1), "it lies where it was");
 }
 
 /// Its own headers stand beside a body that fills a message of the server.
@@ -78,16 +97,12 @@ async fn a_dead_letter_that_a_sealed_stream_takes_no_more_is_a_rejection() {
 #[ignore = "needs a NATS server: cargo xtask test --broker nats"]
 async fn a_message_that_is_too_large_to_be_a_dead_letter_is_a_rejection() {
     let (nats, id) = stream().await;
-    let (handle, runs) = rejecting();
-    let (capture, route) = (Capture::new(), Handler::<(Delivery,), ()>::dead_letter(handle, format!("{id}.dead")));
-    let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(durable(&id), route);
-    let running = serve(connect().await, app).start().await.expect("the app starts");
+    let app = Rejecting::start(&id, &format!("{id}.dead")).await;
     let most = nats.client().max_payload();
     let body = Bytes::from(vec![b'x'; most]);
     nats.publisher().without_telemetry().publish(format!("{id}.orders"), body).await.expect("it is stored");
-    wait_until("it is rejected", || counted(&capture, SETTLED, &[(HOW, "reject")]) == 1).await;
-    running.shutdown().await.expect("the app stops");
-    assert_eq!((runs.load(Ordering::SeqCst), stored(&nats, &id, "dead").await), (1, 0));
+    app.settles("reject").await;
+    assert_eq!((app.stop().await, stored(&nats, &id, "dead").await), (1, 0));
 }
 
 /// From a stream of work the message goes only when its dead letter is stored.
@@ -97,18 +112,15 @@ async fn a_work_queue_loses_its_message_to_the_dead_letter_alone() {
     let (nats, id) = (connect().await, unique());
     create(&nats, Config { retention: RetentionPolicy::WorkQueue, ..of(&id, &format!("{id}.>")) }).await;
     let place = format!("{id}-dead");
-    let (handle, runs) = rejecting();
-    let (capture, route) = (Capture::new(), Handler::<(Delivery,), ()>::dead_letter(handle, place.as_str().to_owned()));
-    let app = App::new().telemetry(capture.instrumentation().build().into()).subscribe(durable(&id), route);
-    let running = serve(connect().await, app).start().await.expect("the app starts");
+    let app = Rejecting::start(&id, &place).await;
     nats.publisher().without_telemetry().publish(format!("{id}.orders"), "x").await.expect("it is stored");
-    wait_until("the handler ran", || runs.load(Ordering::SeqCst) == 1).await;
+    wait_until("the handler ran", || app.runs() == 1).await;
     assert_eq!(stored(&nats, &id, "orders").await, 1, "there is no place for the dead letter yet");
     create(&nats, of(&place, &place)).await;
-    wait_until("it is dead-lettered", || counted(&capture, SETTLED, &[(HOW, "dead_letter")]) == 1).await;
-    running.shutdown().await.expect("the app stops");
+    app.settles("dead_letter").await;
+    let runs = app.stop().await;
     wait_until_async("it is off the queue", async || stored(&nats, &id, "orders").await == 0).await;
-    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(runs, 1);
 }
 
 /// A consumer that is deleted ends the service with an error; when it is made anew at once, it goes on with it.

@@ -246,14 +246,6 @@ impl Cause {
             | InvalidSessionTimeout
             | InvalidTransactionTimeout
             | UnsupportedAssignor => Self::Configuration,
-            AllBrokersDown
-            | BrokerDestroy
-            | BrokerTransportFailure
-            | DestroyBroker
-            | NetworkException
-            | PurgeInflight
-            | PurgeQueue
-            | Resolve => Self::Disconnected,
             Fatal
             | Fenced
             | FencedInstanceId
@@ -265,17 +257,8 @@ impl Cause {
             | UnknownProducerId
             | UnreleasedInstanceId => Self::Fenced,
             InvalidTopic => Self::InvalidTopic,
-            GroupIdNotFound
-            | ResourceNotFound
-            | UnknownGroup
-            | UnknownPartition
-            | UnknownTopic
-            | UnknownTopicId
-            | UnknownTopicOrPartition => Self::NotFound,
-            QueueFull => Self::QueueFull,
             // What the broker says of this very message: it is the same whenever it comes.
             InvalidRecord | InvalidTimestamp | PolicyViolation => Self::Refused,
-            MessageTimedOut | OperationTimedOut | RequestTimedOut | TimedOutQueue => Self::Timeout,
             MessageBatchTooLarge | MessageSizeTooLarge => Self::TooLarge,
             Authentication
             | ClusterAuthorizationFailed
@@ -294,6 +277,36 @@ impl Cause {
             | TransactionalIdAuthorizationFailed
             | UnacceptableCredential
             | UnsupportedSASLMechanism => Self::Unauthorized,
+            NotImplemented
+            | UnsupportedCompressionType
+            | UnsupportedFeature
+            | UnsupportedForMessageFormat
+            | UnsupportedVersion => Self::Unsupported,
+            code => Self::of_state(code),
+        }
+    }
+
+    /// What a code says about the brokers and what they know, and not about what was asked for.
+    fn of_state(code: RDKafkaErrorCode) -> Self {
+        use RDKafkaErrorCode::*;
+        match code {
+            AllBrokersDown
+            | BrokerDestroy
+            | BrokerTransportFailure
+            | DestroyBroker
+            | NetworkException
+            | PurgeInflight
+            | PurgeQueue
+            | Resolve => Self::Disconnected,
+            GroupIdNotFound
+            | ResourceNotFound
+            | UnknownGroup
+            | UnknownPartition
+            | UnknownTopic
+            | UnknownTopicId
+            | UnknownTopicOrPartition => Self::NotFound,
+            QueueFull => Self::QueueFull,
+            MessageTimedOut | OperationTimedOut | RequestTimedOut | TimedOutQueue => Self::Timeout,
             BrokerNotAvailable
             | ConcurrentTransactions
             | CoordinatorLoadInProgress
@@ -322,11 +335,6 @@ impl Cause {
             | ThrottlingQuotaExceeded
             | UnknownLeaderEpoch
             | UnstableOffsetCommit => Self::Unavailable,
-            NotImplemented
-            | UnsupportedCompressionType
-            | UnsupportedFeature
-            | UnsupportedForMessageFormat
-            | UnsupportedVersion => Self::Unsupported,
             _ => Self::Other,
         }
     }

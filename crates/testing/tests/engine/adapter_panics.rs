@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use throughline_core::broker::{BoxFuture, Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription};
-use throughline_core::message::Source;
+use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle};
 use throughline_core::{App, Delivery, Handler, ServeErrorKind, Settlement, serve};
 use throughline_memory::{Channel, Memory};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
+
+use crate::altered::{Altered, settled_by};
 
 /// Where the adapter panics.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,52 +18,6 @@ enum Panics {
     BeforeTheHandler,
     Receiving,
     Settling,
-}
-
-#[derive(Clone)]
-struct Panicking {
-    memory: Memory,
-    panics: Panics,
-    handled: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl Broker for Panicking {
-    fn transport(&self) -> Arc<dyn Publish> {
-        self.memory.transport()
-    }
-
-    async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
-        let inner = self.memory.subscribe(subscription).await?;
-        Ok(Box::new(PanickingSubscriber { inner, panics: self.panics }))
-    }
-
-    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
-        Ok(())
-    }
-}
-
-struct PanickingSubscriber {
-    inner: Box<dyn Subscriber>,
-    panics: Panics,
-}
-
-#[async_trait]
-impl Subscriber for PanickingSubscriber {
-    fn source(&self) -> Arc<Source> {
-        self.inner.source()
-    }
-
-    fn redelivers(&self) -> bool {
-        true
-    }
-
-    async fn receive(&mut self) -> Result<Received, BrokerError> {
-        let mut received = self.inner.receive().await?;
-        assert!(self.panics != Panics::Receiving, "the adapter panics on purpose");
-        let (inner, tag) = (received.take_settle().unwrap(), received.tag);
-        Ok(received.with_settle(Arc::new(PanickingSettle { inner, panics: self.panics }), tag))
-    }
 }
 
 struct PanickingSettle {
@@ -95,18 +49,22 @@ impl Settle for PanickingSettle {
 
 /// Serves until the app ends by itself; `None` where it goes on.
 async fn served(panics: Panics, concurrency: usize) -> (Option<ServeErrorKind>, usize) {
-    let broker = Panicking { memory: Memory::new(), panics, handled: Arc::default() };
-    let handled = Arc::clone(&broker.handled);
+    let (memory, handled) = (Memory::new(), Arc::new(AtomicUsize::new(0)));
+    let broker = Altered::new(&memory, move |received| {
+        assert!(panics != Panics::Receiving, "the adapter panics on purpose");
+        settled_by(received, |inner| PanickingSettle { inner, panics })
+    });
+    let counter = Arc::clone(&handled);
     let count = move |_delivery: Delivery| {
-        handled.fetch_add(1, Ordering::SeqCst);
+        counter.fetch_add(1, Ordering::SeqCst);
         async {}
     };
     let app = App::new().subscribe(Channel::new("orders"), count.concurrency(concurrency));
-    let running = serve(broker.clone(), app).start().await.unwrap();
-    broker.memory.publisher().publish_batch("orders", ["1", "2", "3"]).await.unwrap();
+    let running = serve(broker, app).start().await.unwrap();
+    memory.publisher().publish_batch("orders", ["1", "2", "3"]).await.unwrap();
     let ended = timeout(Duration::from_secs(60), running.run_until(pending())).await.ok();
     let kind = ended.map(|ended| ended.unwrap_err().kind());
-    (kind, broker.handled.load(Ordering::SeqCst))
+    (kind, handled.load(Ordering::SeqCst))
 }
 
 #[tokio::test(start_paused = true)]

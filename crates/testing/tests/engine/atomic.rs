@@ -19,6 +19,7 @@ use throughline_memory::{Channel, Memory, SettledMessage};
 use throughline_testing::{Capture, attribute};
 use tokio::time::Instant;
 
+use crate::altered::{Altered, settled_by};
 use crate::support::Seen;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -292,35 +293,9 @@ async fn a_batch_ends_with_the_message_that_says_so() {
 /// One settlement that stands for others is the only one in the trace (SPAN-33).
 #[tokio::test]
 async fn a_settlement_that_was_only_noted_is_not_shown() {
-    #[derive(Clone)]
-    struct Noting(Memory);
-    struct NotingSubscriber(Box<dyn Subscriber>);
     /// Tells the broker of the message `last` alone.
     struct OfLast(Arc<dyn Settle>);
 
-    #[async_trait]
-    impl Broker for Noting {
-        fn transport(&self) -> Arc<dyn Publish> {
-            self.0.transport()
-        }
-        async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
-            Ok(Box::new(NotingSubscriber(self.0.subscribe(subscription).await?)))
-        }
-        async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
-            self.0.shutdown().await
-        }
-    }
-    #[async_trait]
-    impl Subscriber for NotingSubscriber {
-        fn source(&self) -> Arc<Source> {
-            self.0.source()
-        }
-        async fn receive(&mut self) -> Result<Received, BrokerError> {
-            let mut received = self.0.receive().await?;
-            let (settle, tag) = (received.take_settle().unwrap(), received.tag);
-            Ok(received.with_settle(Arc::new(OfLast(settle)), tag))
-        }
-    }
     impl Settle for OfLast {
         fn settle<'a>(
             &'a self,
@@ -338,7 +313,7 @@ async fn a_settlement_that_was_only_noted_is_not_shown() {
     let (capture, memory) = (Capture::new(), Memory::recording());
     let telemetry = capture.instrumentation().settle_spans(SettleSpans::Always).build();
     let app = App::new().subscribe(batches(3), ignore).telemetry(telemetry.into());
-    let running = serve(Noting(memory.clone()), app).start().await.unwrap();
+    let running = serve(Altered::new(&memory, |received| settled_by(received, OfLast)), app).start().await.unwrap();
     let messages = ["1", "2", "last"].map(|body| Envelope::new("orders", body).with_id(body));
     for message in messages {
         memory.publisher().without_telemetry().publish_envelope(message).await.unwrap();

@@ -5,6 +5,7 @@
 // Helpers of tests may panic as tests do.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "what cannot be done is a failure of the test")]
 
+mod altered;
 mod support;
 
 mod adapter_panics;

@@ -84,79 +84,82 @@ fn tracestates() -> Vec<HeaderSet> {
     malformed.into_iter().chain([without]).chain(large).collect()
 }
 
+const MALFORMED_BAGGAGE: [&str; 19] = [
+    "",
+    ",",
+    "=",
+    "=v",
+    ";",
+    ";p",
+    "novalue",
+    "a b=1",
+    "k=a b",
+    "k=\"v\"",
+    "k=a\\b",
+    "\u{e9}=1",
+    "k=\u{e9}",
+    "k\t=\t1",
+    "(k)=1",
+    "k:=1",
+    "{\"k\":1}",
+    "k=<script>,",
+    "k='; drop table",
+];
+
+const PERCENT_BAGGAGE: [&str; 25] = [
+    "k=%",
+    "k=%2",
+    "k=%zz",
+    "k=%2C",
+    "k=%0d%0a",
+    "k=%00",
+    "k=%C0%AF",
+    "k=%E0%80%AF",
+    "k=%F8%88%80%80%80",
+    "k=%ED%A0%80",
+    "k=%FF%FE",
+    "k=%C3",
+    "k=%25%32%43",
+    "k=%2525",
+    "k=%+1",
+    "k=%%41",
+    "k=%u0041",
+    "k=%0D%0Aevil:%201",
+    "k=a%3Db",
+    "k=%3Bp=1",
+    "k=%22%5C",
+    "k=%E2%80%AE",
+    "k=%EF%BB%BF",
+    "%6b=v",
+    "k%3D1=2",
+];
+
+const SMUGGLING_BAGGAGE: [&str; 17] = [
+    "k=v;p=%2Cevil%3D1",
+    "k=v;p=%0D%0Aevil:1",
+    "k=v;p,evil=1;",
+    "k=v;p=\"a,evil=1\"",
+    "k=a=b=c",
+    "k==",
+    "k=v;p=a=b",
+    "k=v;;;=;",
+    "k=v;evil",
+    "k=%2Cevil=1",
+    "k=v%2Cevil%3D1",
+    "k=v%3Bp%3D1",
+    "k=v; p = 1 ; q",
+    "k=v;p=\u{e9}",
+    "k=v;p=a b",
+    "k=v;p=\\",
+    "with_batch=True",
+];
+
 fn baggage() -> Vec<HeaderSet> {
     let with = |class, text: &str| continuing(class).with("baggage", text).with("baggage", "tenant=acme");
     let kept = |set: HeaderSet| set.keeping("tenant", "acme");
-    let malformed = [
-        "",
-        ",",
-        "=",
-        "=v",
-        ";",
-        ";p",
-        "novalue",
-        "a b=1",
-        "k=a b",
-        "k=\"v\"",
-        "k=a\\b",
-        "\u{e9}=1",
-        "k=\u{e9}",
-        "k\t=\t1",
-        "(k)=1",
-        "k:=1",
-        "{\"k\":1}",
-        "k=<script>,",
-        "k='; drop table",
-    ];
-    let percent = [
-        "k=%",
-        "k=%2",
-        "k=%zz",
-        "k=%2C",
-        "k=%0d%0a",
-        "k=%00",
-        "k=%C0%AF",
-        "k=%E0%80%AF",
-        "k=%F8%88%80%80%80",
-        "k=%ED%A0%80",
-        "k=%FF%FE",
-        "k=%C3",
-        "k=%25%32%43",
-        "k=%2525",
-        "k=%+1",
-        "k=%%41",
-        "k=%u0041",
-        "k=%0D%0Aevil:%201",
-        "k=a%3Db",
-        "k=%3Bp=1",
-        "k=%22%5C",
-        "k=%E2%80%AE",
-        "k=%EF%BB%BF",
-        "%6b=v",
-        "k%3D1=2",
-    ];
-    let smuggling = [
-        "k=v;p=%2Cevil%3D1",
-        "k=v;p=%0D%0Aevil:1",
-        "k=v;p,evil=1;",
-        "k=v;p=\"a,evil=1\"",
-        "k=a=b=c",
-        "k==",
-        "k=v;p=a=b",
-        "k=v;;;=;",
-        "k=v;evil",
-        "k=%2Cevil=1",
-        "k=v%2Cevil%3D1",
-        "k=v%3Bp%3D1",
-        "k=v; p = 1 ; q",
-        "k=v;p=\u{e9}",
-        "k=v;p=a b",
-        "k=v;p=\\",
-        "with_batch=True",
-    ];
-    let all = malformed.map(|text| with(Class::BaggageMalformed, text)).into_iter();
-    let all = all.chain(percent.map(|text| with(Class::BaggagePercent, text)));
-    all.chain(smuggling.map(|text| with(Class::BaggageSmuggling, text))).map(kept).collect()
+    let all = MALFORMED_BAGGAGE.map(|text| with(Class::BaggageMalformed, text)).into_iter();
+    let all = all.chain(PERCENT_BAGGAGE.map(|text| with(Class::BaggagePercent, text)));
+    all.chain(SMUGGLING_BAGGAGE.map(|text| with(Class::BaggageSmuggling, text))).map(kept).collect()
 }
 
 fn large_baggage() -> Vec<HeaderSet> {
