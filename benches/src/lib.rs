@@ -16,6 +16,7 @@
 //! | [`growth`] | how cost grows, and the pictures of it |
 //! | `programs` | those that take turns on a real server, and what they are compared with |
 //! | `resident` | the memory of this process |
+//! | `stopwatch` | what one round on a server took: time and processor time |
 //! | `tally` | what such a program has handled |
 //! | [`kafka`] | the table of a real Kafka server |
 //! | [`nats`] | the table of a real NATS server |
@@ -37,4 +38,5 @@ mod resident;
 pub mod rounds;
 pub mod side;
 pub mod stats;
+mod stopwatch;
 mod tally;

@@ -6,10 +6,12 @@ use std::fmt;
 
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
 use throughline_core::telemetry::Instrumentation;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::pipeline::Dropping;
 use crate::report::Row;
-use crate::stats::Spread;
+use crate::stats::{Compared, Spread};
+use crate::stopwatch::Round;
 
 /// One program on the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,23 +44,23 @@ pub(crate) trait Case: fmt::Display {
     /// Makes on the server what the rounds need.
     async fn prepare(&self, url: &str) -> Result<(), Box<dyn Error>>;
 
-    /// Runs one round and returns how many messages went through in a second.
-    async fn rate(&self, url: &str, program: Program) -> Result<f64, Box<dyn Error>>;
+    /// Runs one round and returns what it took.
+    async fn round(&self, url: &str, program: Program) -> Result<Round, Box<dyn Error>>;
 }
 
 /// Measures a case in interleaved rounds.
 pub(crate) async fn measure(case: &impl Case, url: &str, rounds: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     case.prepare(url).await?;
-    let mut rates = Rates::default();
+    let mut taken = Taken::default();
     for round in 0..WARM_UP + rounds {
         for program in order(case.programs(), round) {
-            let rate = case.rate(url, program).await?;
+            let one = case.round(url, program).await?;
             if round >= WARM_UP {
-                rates.0[program as usize].push(rate);
+                taken.0[program as usize].push(one);
             }
         }
     }
-    Ok(rates.done(&case.to_string()))
+    Ok(taken.done(&case.to_string()))
 }
 
 /// There and back, so that a machine that becomes slower does so for all.
@@ -70,15 +72,15 @@ fn order(programs: &[Program], round: usize) -> Vec<Program> {
     order
 }
 
-/// Messages per second, program by program, in the order of the rounds.
+/// What was taken, program by program, in the order of the rounds.
 #[derive(Default)]
-struct Rates([Vec<f64>; 5]);
+struct Taken([Vec<Round>; 5]);
 
-impl Rates {
+impl Taken {
     /// Says that a case is measured: a run takes minutes.
     fn done(&self, name: &str) -> Vec<Row> {
-        let measured = self.0.iter().filter(|rates| !rates.is_empty());
-        let medians = measured.map(|rates| format!("{:.0}", Spread::of(rates.iter().copied()).median));
+        let measured = self.0.iter().filter(|rounds| !rounds.is_empty());
+        let medians = measured.map(|rounds| format!("{:.0}", Spread::of(rates(rounds)).median));
         eprintln!("{name}: {} messages per second", medians.collect::<Vec<_>>().join(", "));
         let mut rows = vec![
             self.row(format!("{name}: untraced, to the plain client"), Program::Untraced, Program::Raw, Some(0.97)),
@@ -95,14 +97,26 @@ impl Rates {
         let (ours, baseline) = (&self.0[ours as usize], &self.0[baseline as usize]);
         Row {
             case,
-            ours: Spread::of(ours.iter().copied()),
-            baseline: Spread::of(baseline.iter().copied()),
-            ratio: Spread::of(ours.iter().zip(baseline).map(|(ours, baseline)| ours / baseline)),
+            measured: Compared::of(&rates(ours), &rates(baseline)),
             target,
+            processor: processor(ours).zip(processor(baseline)).map(|(ours, baseline)| Compared::of(&ours, &baseline)),
             allocations: None,
             allocation_target: None,
         }
     }
+}
+
+fn rates(rounds: &[Round]) -> Vec<f64> {
+    rounds.iter().map(|round| round.per_second).collect()
+}
+
+fn processor(rounds: &[Round]) -> Option<Vec<f64>> {
+    rounds.iter().map(|round| round.processor).collect()
+}
+
+/// Server and programs share two cores.
+pub(crate) fn runtime() -> Result<Runtime, Box<dyn Error>> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 /// Spans leave while messages are handled, as in a service: the processor has the settings of the SDK.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::stats::{Spread, rounded};
+use crate::stats::{Compared, Spread, rounded};
 
 /// What a number is, and which way is better.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,14 +20,12 @@ pub enum Unit {
 pub struct Row {
     /// What was measured.
     pub case: String,
-    /// Ours.
-    pub ours: Spread,
-    /// What it is compared with.
-    pub baseline: Spread,
-    /// Ours by the baseline, round by round.
-    pub ratio: Spread,
+    /// Ours, and what it is compared with.
+    pub measured: Compared,
     /// The ratio that was asked for.
     pub target: Option<f64>,
+    /// Microseconds of processor time per message, where programs on a server are measured.
+    pub processor: Option<Compared>,
     /// Allocations of a message.
     pub allocations: Option<f64>,
     /// The allocations that were asked for.
@@ -42,8 +40,8 @@ impl Row {
     #[must_use]
     pub fn is_met(&self, unit: Unit) -> bool {
         let time = self.target.is_none_or(|target| match unit {
-            Unit::Nanoseconds => self.ratio.median <= target,
-            Unit::PerSecond => self.ratio.median >= target,
+            Unit::Nanoseconds => self.measured.ratio.median <= target,
+            Unit::PerSecond => self.measured.ratio.median >= target,
         });
         let allocations = self.allocations.zip(self.allocation_target);
         time && allocations.is_none_or(|(count, target)| count <= target + SHARE)
@@ -57,33 +55,37 @@ impl Row {
         }
     }
 
-    fn cells(&self, unit: Unit) -> [String; 9] {
+    fn cells(&self, unit: Unit) -> Vec<String> {
         let sign = if unit == Unit::Nanoseconds { "<=" } else { ">=" };
         let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
-        [
+        let Compared { ours, baseline, ratio } = self.measured;
+        let mut cells = vec![
             self.case.clone(),
-            format!("{:.0}", self.ours.median),
-            format!("{:.0}", self.baseline.median),
-            format!("{:.2}", self.ratio.median),
-            format!("{:.2} to {:.2}", self.ratio.low, self.ratio.high),
+            format!("{:.0}", ours.median),
+            format!("{:.0}", baseline.median),
+            format!("{:.2}", ratio.median),
+            format!("{:.2} to {:.2}", ratio.low, ratio.high),
             self.target.map_or_else(|| "-".to_owned(), |target| format!("{sign} {target:.2}")),
             self.verdict(unit).to_owned(),
-            number(self.allocations),
-            number(self.allocation_target),
-        ]
+        ];
+        cells.extend(match unit {
+            Unit::Nanoseconds => vec![number(self.allocations), number(self.allocation_target)],
+            Unit::PerSecond => {
+                let median = |of: fn(Compared) -> Spread| number(self.processor.map(|processor| of(processor).median));
+                vec![median(|one| one.ours), median(|one| one.baseline), median(|one| one.ratio)]
+            }
+        });
+        cells
     }
 
     fn json(&self) -> Value {
-        json!({
-            "case": self.case,
-            "ours": rounded(self.ours.median),
-            "baseline": rounded(self.baseline.median),
-            "ratio": rounded(self.ratio.median),
-            "spread": { "ours": self.ours.json(), "baseline": self.baseline.json(), "ratio": self.ratio.json() },
-            "target": self.target.map(rounded),
-            "allocations": self.allocations,
-            "allocation_target": self.allocation_target,
-        })
+        let mut row = self.measured.json();
+        row["case"] = json!(self.case);
+        row["target"] = json!(self.target.map(rounded));
+        row["processor"] = json!(self.processor.map(Compared::json));
+        row["allocations"] = json!(self.allocations);
+        row["allocation_target"] = json!(self.allocation_target);
+        row
     }
 }
 
@@ -102,8 +104,9 @@ impl Report {
     pub fn text(&self) -> String {
         let mut lines = vec![self.heads()];
         lines.extend(self.rows.iter().map(|row| row.cells(self.unit)));
-        let widths: Vec<usize> =
-            (0..9).map(|cell| lines.iter().map(|line| line[cell].chars().count()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..lines[0].len())
+            .map(|cell| lines.iter().map(|line| line[cell].chars().count()).max().unwrap_or(0))
+            .collect();
         let mut text = String::new();
         for line in &lines {
             for (cell, width) in line.iter().zip(&widths).take(1) {
@@ -121,7 +124,8 @@ impl Report {
     /// Writes the table as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let mut text = format!("| {} |\n| --- |{}\n", self.heads().join(" | "), " ---: |".repeat(8));
+        let heads = self.heads();
+        let mut text = format!("| {} |\n| --- |{}\n", heads.join(" | "), " ---: |".repeat(heads.len() - 1));
         for row in &self.rows {
             let _ = writeln!(text, "| {} |", row.cells(self.unit).join(" | "));
         }
@@ -134,10 +138,14 @@ impl Report {
         self.rows.iter().map(Row::json).collect()
     }
 
-    fn heads(&self) -> [String; 9] {
-        let unit = if self.unit == Unit::Nanoseconds { "ns" } else { "/s" };
-        let heads = ["case", "ours", "baseline", "ratio", "half of the rounds", "target", "", "allocations", "target"];
-        heads.map(|head| if matches!(head, "ours" | "baseline") { format!("{head} {unit}") } else { head.to_owned() })
+    fn heads(&self) -> Vec<String> {
+        let (unit, last): (_, &[_]) = match self.unit {
+            Unit::Nanoseconds => ("ns", &["allocations", "target"]),
+            Unit::PerSecond => ("/s", &["ours cpu us", "baseline cpu us", "ratio cpu"]),
+        };
+        let (ours, baseline) = (format!("ours {unit}"), format!("baseline {unit}"));
+        let first = ["case", &ours, &baseline, "ratio", "half of the rounds", "target", ""];
+        first.iter().chain(last).map(|head| (*head).to_owned()).collect()
     }
 
     fn missed(&self) -> String {
@@ -148,7 +156,7 @@ impl Report {
         }
         let mut text = format!("\n{} of {asked} targets are missed:\n", missed.len());
         for row in missed {
-            let _ = write!(text, "  {}: ratio {:.2}", row.case, row.ratio.median);
+            let _ = write!(text, "  {}: ratio {:.2}", row.case, row.measured.ratio.median);
             if let Some(target) = row.target {
                 let _ = write!(text, ", asked for {target:.2}");
             }
@@ -181,13 +189,11 @@ mod tests {
     use super::*;
 
     fn row(ratio: f64) -> Row {
-        let one = Spread::of([ratio]);
         Row {
             case: "single".to_owned(),
-            ours: one,
-            baseline: one,
-            ratio: one,
+            measured: Compared::of(&[ratio], &[1.0]),
             target: Some(1.0),
+            processor: None,
             allocations: Some(3.0),
             allocation_target: Some(3.0),
         }
@@ -211,8 +217,21 @@ mod tests {
         let json = row(1.0).json();
         let mut names: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         names.sort_unstable();
-        let expected = ["allocation_target", "allocations", "baseline", "case", "ours", "ratio", "spread", "target"];
+        let expected =
+            ["allocation_target", "allocations", "baseline", "case", "ours", "processor", "ratio", "spread", "target"];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn processor_time_stands_beside_the_rate() {
+        let processor = Some(Compared::of(&[2.3], &[0.7]));
+        let report = Report { unit: Unit::PerSecond, rows: vec![Row { processor, ..row(1.1) }] };
+        let expected = "\
+            | case | ours /s | baseline /s | ratio | half of the rounds | target |  | ours cpu us | baseline cpu us | ratio cpu |\n\
+            | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n\
+            | single | 1 | 1 | 1.10 | 1.10 to 1.10 | >= 1.00 | met | 2.30 | 0.70 | 3.29 |\n";
+        assert_eq!(report.markdown(), expected);
+        assert_eq!(report.json()[0]["processor"]["ratio"], 3.286);
     }
 
     #[test]

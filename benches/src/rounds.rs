@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::case::{Case, Kind, Setup};
 use crate::side::Side;
-use crate::stats::Spread;
+use crate::stats::Compared;
 
 /// How many rounds, and how many messages in each.
 #[derive(Clone, Copy, Debug)]
@@ -18,21 +18,10 @@ pub struct Rounds {
 /// Rounds before the first that counts: the allocator, the caches and the instruments know the work then.
 const WARM_UP: usize = 5;
 
-/// What was measured of a case, in nanoseconds per message.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// Ours.
-    pub ours: Spread,
-    /// The baseline.
-    pub baseline: Spread,
-    /// Ours by the baseline, round by round.
-    pub ratio: Spread,
-}
-
-/// Measures a case: in every round each side once, in turns from the first to the last and back, so that a machine that becomes slower
+/// Measures a case, in nanoseconds per message: in every round each side once, in turns from the first to the last and back, so that a machine that becomes slower
 /// does so for all.
 #[must_use]
-pub fn time(case: &Case, rounds: Rounds) -> Times {
+pub fn time(case: &Case, rounds: Rounds) -> Compared {
     let (ours, baseline) = case.setups();
     let mut sides = vec![Timed::start(ours, rounds), Timed::start(baseline, rounds)];
     if let Some((ours, baseline)) = case.bases() {
@@ -50,9 +39,7 @@ pub fn time(case: &Case, rounds: Rounds) -> Times {
         let base = |round: usize| base.map_or(0.0, |times| times[round]);
         sides[side].times.iter().enumerate().map(|(round, time)| time - base(round)).collect()
     };
-    let (ours, baseline) = (net(0), net(1));
-    let ratio = Spread::of(ours.iter().zip(&baseline).map(|(ours, baseline)| ours / baseline));
-    Times { ours: Spread::of(ours), baseline: Spread::of(baseline), ratio }
+    Compared::of(&net(0), &net(1))
 }
 
 struct Timed {

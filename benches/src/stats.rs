@@ -39,6 +39,40 @@ impl Spread {
     }
 }
 
+/// Ours next to the baseline.
+#[derive(Clone, Copy, Debug)]
+pub struct Compared {
+    /// Ours.
+    pub ours: Spread,
+    /// The baseline.
+    pub baseline: Spread,
+    /// Ours by the baseline, round by round.
+    pub ratio: Spread,
+}
+
+impl Compared {
+    /// Takes the numbers of both, in the order of the rounds.
+    #[must_use]
+    pub fn of(ours: &[f64], baseline: &[f64]) -> Self {
+        Self {
+            ours: Spread::of(ours.iter().copied()),
+            baseline: Spread::of(baseline.iter().copied()),
+            ratio: Spread::of(ours.iter().zip(baseline).map(|(ours, baseline)| ours / baseline)),
+        }
+    }
+
+    /// Returns the medians, and the spreads they come from.
+    pub(crate) fn json(self) -> Value {
+        let Self { ours, baseline, ratio } = self;
+        json!({
+            "ours": rounded(ours.median),
+            "baseline": rounded(baseline.median),
+            "ratio": rounded(ratio.median),
+            "spread": { "ours": ours.json(), "baseline": baseline.json(), "ratio": ratio.json() },
+        })
+    }
+}
+
 pub(crate) fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }

@@ -3,11 +3,13 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+
+use crate::stopwatch::{Round, Stopwatch};
 
 /// More than any round takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 static HANDLED: AtomicUsize = AtomicUsize::new(0);
 static GOAL: AtomicUsize = AtomicUsize::new(0);
 /// When the first message, or the first batch, was handled, and how many messages that were.
-static FIRST: Mutex<Option<(Instant, usize)>> = Mutex::new(None);
+static FIRST: Mutex<Option<(Stopwatch, usize)>> = Mutex::new(None);
 static LAST: Notify = Notify::const_new();
 
 /// Begins a round.
@@ -40,7 +42,7 @@ pub(crate) async fn handle_slice(body: &[u8]) {
 pub(crate) fn count(messages: usize) {
     let before = HANDLED.fetch_add(messages, Ordering::Relaxed);
     if before == 0 {
-        *FIRST.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), messages));
+        *FIRST.lock().unwrap_or_else(PoisonError::into_inner) = Some((Stopwatch::start(), messages));
     }
     let goal = GOAL.load(Ordering::Relaxed);
     if before < goal && before + messages >= goal {
@@ -48,14 +50,13 @@ pub(crate) fn count(messages: usize) {
     }
 }
 
-/// Waits for the last message and returns how many were handled in a second, counted from the first on.
-#[allow(clippy::cast_precision_loss)] // there are far fewer than 2^52
-pub(crate) async fn rate() -> Result<f64, String> {
+/// Waits for the last message and returns what they took, counted from the first on.
+pub(crate) async fn round() -> Result<Round, String> {
     let goal = GOAL.load(Ordering::Relaxed);
     timeout(PATIENCE, LAST.notified())
         .await
         .map_err(|_| format!("{} of {goal} messages came", HANDLED.load(Ordering::Relaxed)))?;
     let first = *FIRST.lock().unwrap_or_else(PoisonError::into_inner);
-    let (begun, messages) = first.unwrap_or_else(|| (Instant::now(), 0));
-    Ok((goal - messages) as f64 / begun.elapsed().as_secs_f64())
+    let (watch, messages) = first.unwrap_or_else(|| (Stopwatch::start(), 0));
+    Ok(watch.stop(goal - messages))
 }

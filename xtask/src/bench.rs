@@ -8,8 +8,8 @@ use std::process::Command;
 use xtask::servers::ServerErrorKind;
 use xtask::workspace::{Workspace, cargo};
 
-use crate::End;
 use crate::args::{BenchOptions, BenchWhat};
+use crate::end::End;
 use crate::report::say;
 use crate::step::{self, Finished};
 

@@ -12,7 +12,7 @@ use std::process::Command;
 use xtask::tools;
 use xtask::workspace::{Workspace, cargo};
 
-use crate::End;
+use crate::end::End;
 use crate::report::{Report, StepResult, say};
 use crate::step::{self, Finished};
 

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod check;
+mod end;
 mod fuzz;
 mod report;
 mod server;
@@ -16,13 +17,7 @@ use std::process::ExitCode;
 use xtask::interrupt;
 
 use self::args::Request;
-
-/// What a command ends with.
-pub(crate) enum End {
-    Failed,
-    Interrupted,
-    Succeeded,
-}
+use self::end::End;
 
 fn main() -> ExitCode {
     let request = match args::parse(env::args().skip(1)) {

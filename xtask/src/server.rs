@@ -7,7 +7,7 @@ use std::time::Duration;
 use xtask::interrupt;
 use xtask::servers::{Broker, Origin, ServerErrorKind};
 
-use crate::End;
+use crate::end::End;
 use crate::report::say;
 
 const POLL: Duration = Duration::from_millis(100);

@@ -8,8 +8,8 @@ use std::time::Instant;
 use xtask::servers::{BROKERS, Broker, Origin, Pass, Server, ServerError, ServerErrorKind};
 use xtask::workspace::{Workspace, cargo};
 
-use crate::End;
 use crate::args::TestOptions;
+use crate::end::End;
 use crate::report::{self, Report, StepResult, say};
 use crate::step::{self, Finished};
 use crate::tally::Tally;

@@ -11,6 +11,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use self::load::Round;
+pub use self::picture::{Curve, Picture};
 use crate::load::State;
 use crate::stats::{Spread, rounded};
 
@@ -21,32 +22,6 @@ const STATES: [(&str, State); 2] = [("untraced", State::Untraced), ("sampled", S
 const WARM_UP: usize = 3;
 /// The steady load, in seconds.
 const SECONDS: usize = 60;
-
-/// One line of a picture.
-#[derive(Clone, Debug)]
-pub struct Curve {
-    /// What the line is.
-    pub name: &'static str,
-    /// From the smallest to the largest.
-    pub points: Vec<(f64, f64)>,
-}
-
-/// One picture.
-#[derive(Clone, Debug)]
-pub struct Picture {
-    /// The name of its file.
-    pub name: &'static str,
-    /// What it shows.
-    pub title: &'static str,
-    /// What grows.
-    pub across: &'static str,
-    /// What is measured, with its unit.
-    pub up: &'static str,
-    /// Whether what grows does so in powers.
-    pub log: bool,
-    /// Its lines.
-    pub curves: Vec<Curve>,
-}
 
 /// All pictures.
 #[derive(Clone, Debug)]

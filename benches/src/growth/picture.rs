@@ -9,14 +9,38 @@ use plotters::prelude::{
     SeriesLabelPosition, TRANSPARENT,
 };
 
-use super::Picture;
-
 const SIZE: (u32, u32) = (720, 400);
 /// Seen on white and on black: no background is drawn.
 const INK: RGBColor = RGBColor(128, 128, 128);
 /// Room above the lines, for their names.
 const HEADROOM: f64 = 1.35;
 const LINES: [RGBColor; 2] = [RGBColor(46, 134, 222), RGBColor(230, 126, 34)];
+
+/// One line of a picture.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// What the line is.
+    pub name: &'static str,
+    /// From the smallest to the largest.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// One picture.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// The name of its file.
+    pub name: &'static str,
+    /// What it shows.
+    pub title: &'static str,
+    /// What grows.
+    pub across: &'static str,
+    /// What is measured, with its unit.
+    pub up: &'static str,
+    /// Whether what grows does so in powers.
+    pub log: bool,
+    /// Its lines.
+    pub curves: Vec<Curve>,
+}
 
 pub(super) fn draw(picture: &Picture, file: &Path) -> Result<(), Box<dyn Error>> {
     let area = SVGBackend::new(file, SIZE).into_drawing_area();

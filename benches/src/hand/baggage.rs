@@ -8,7 +8,7 @@ use bytes::Bytes;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::{Context, KeyValue};
 
-use super::Headers;
+use super::message::Headers;
 use super::traceparent::find;
 
 const NAME: &str = "baggage";

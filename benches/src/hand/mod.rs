@@ -4,6 +4,7 @@
 //! tracer is the one of the SDK and no boxed one, attributes are made once, and the headers are read and written by code of this module.
 
 pub mod baggage;
+mod message;
 mod meters;
 mod spans;
 pub mod traceparent;
@@ -12,31 +13,20 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use opentelemetry::context::FutureExt;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+pub use self::message::Headers;
+pub(crate) use self::message::Message;
 use self::meters::Meters;
 pub use self::spans::Effort;
 use self::spans::{ConsumerSpans, ProducerSpans};
 use crate::load::{BATCH, CHAIN, DESTINATION, Door, Load, Shape, body};
 use crate::pipeline::Pipeline;
 use crate::side::{self, Side};
-
-/// The headers of a message: names are seldom made at run time, values are shared.
-pub type Headers = Vec<(Cow<'static, str>, Bytes)>;
-
-/// A message on its way.
-pub(crate) struct Message<H> {
-    pub(crate) destination: Arc<str>,
-    pub(crate) payload: Bytes,
-    pub(crate) headers: H,
-    /// Where the time in the queue is a metric.
-    pub(crate) sent_at: Option<SystemTime>,
-}
 
 type Handling = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Handler = Box<dyn Fn(Bytes) -> Handling + Send + Sync>;

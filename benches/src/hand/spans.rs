@@ -6,7 +6,8 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 
-use super::{Headers, Message, baggage, traceparent};
+use super::message::{Headers, Message};
+use super::{baggage, traceparent};
 
 /// How much of the conventions the hand-written spans keep to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

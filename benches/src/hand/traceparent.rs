@@ -6,7 +6,7 @@ use std::str::{FromStr, from_utf8};
 use bytes::Bytes;
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-use super::Headers;
+use super::message::Headers;
 
 /// The name of the header.
 pub const NAME: &str = "traceparent";

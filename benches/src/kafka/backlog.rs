@@ -15,8 +15,8 @@ use throughline_kafka::{Kafka, Topic};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::{clients, runtime, topics};
-use crate::programs::{engine, provider};
+use super::{clients, topics};
+use crate::programs::{engine, provider, runtime};
 use crate::resident::resident;
 use crate::stats::rounded;
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::hand::Spans;
 use super::{clients, topics};
 use crate::programs::{Case, FOUR, Program, engine, provider};
+use crate::stopwatch::Round;
 use crate::tally::{self, count, handle, handle_slice};
 
 /// Most of a second of work, and commits come every second.
@@ -47,7 +48,7 @@ impl Consume {
         })
     }
 
-    async fn by_client(&self, url: &str, program: Program, group: &str) -> Result<f64, Box<dyn Error>> {
+    async fn by_client(&self, url: &str, program: Program, group: &str) -> Result<Round, Box<dyn Error>> {
         let consumer = clients::consumer(url, group, self.topic)?;
         let provider = (program == Program::ByHand).then(provider);
         let spans = provider.as_ref().map(|provider| Spans::new(provider, self.topic));
@@ -62,14 +63,14 @@ impl Consume {
                 eprintln!("the plain client ended: {failed}");
             }
         });
-        let rate = tally::rate().await;
+        let round = tally::round().await;
         // Until the consumer is closed, with its last commit.
         worker.abort();
         let _ = worker.await;
-        Ok(rate?)
+        Ok(round?)
     }
 
-    async fn by_ours(&self, url: &str, program: Program, group: &'static str) -> Result<f64, Box<dyn Error>> {
+    async fn by_ours(&self, url: &str, program: Program, group: &'static str) -> Result<Round, Box<dyn Error>> {
         let kafka = Kafka::connect_with(clients::config(url)).await?;
         let provider = (program == Program::Traced).then(provider);
         let topic = Topic::new(self.topic).group(group);
@@ -83,9 +84,9 @@ impl Consume {
             None => app.without_telemetry(),
         };
         let running = serve(kafka, app).start().await?;
-        let rate = tally::rate().await;
+        let round = tally::round().await;
         running.shutdown().await?;
-        Ok(rate?)
+        Ok(round?)
     }
 }
 
@@ -170,7 +171,7 @@ impl Case for Consume {
         topics::fill(url, self.topic, self.partitions, MESSAGES).await
     }
 
-    async fn rate(&self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
+    async fn round(&self, url: &str, program: Program) -> Result<Round, Box<dyn Error>> {
         tally::begin(MESSAGES);
         // Each round reads the topic from its start, and so in a group of its own.
         let group = topics::name(&format!("group-{}", ROUND.fetch_add(1, Ordering::Relaxed)));

@@ -9,8 +9,6 @@ mod topics;
 
 use std::error::Error;
 
-use tokio::runtime::{Builder, Runtime};
-
 pub use self::backlog::{BACKLOG, Backlogs, backlog};
 use self::consume::Consume;
 use self::publish::Publish;
@@ -24,7 +22,7 @@ use crate::report::{Report, Unit};
 /// When the server does not answer.
 pub fn measure(url: &str, rounds: usize) -> Result<Report, Box<dyn Error>> {
     let mut rows = Vec::new();
-    runtime()?.block_on(async {
+    programs::runtime()?.block_on(async {
         for publish in Publish::all() {
             rows.extend(programs::measure(&publish, url, rounds).await?);
         }
@@ -42,13 +40,9 @@ pub fn measure(url: &str, rounds: usize) -> Result<Report, Box<dyn Error>> {
 ///
 /// When the server does not answer.
 pub fn measure_backlogs(url: &str) -> Result<Backlogs, Box<dyn Error>> {
-    runtime()?.block_on(async {
+    programs::runtime()?.block_on(async {
         let backlogs = backlog::measure(url).await?;
         topics::delete_all(url).await?;
         Ok(backlogs)
     })
-}
-
-fn runtime() -> Result<Runtime, Box<dyn Error>> {
-    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }

@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::ready;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream as streams};
 use opentelemetry::trace::Span as _;
@@ -15,6 +15,7 @@ use super::hand::{Spans, end};
 use super::{clients, topics};
 use crate::load::body;
 use crate::programs::{Case, Program, engine, provider};
+use crate::stopwatch::{Round, Stopwatch};
 
 /// How long a publish waits for room in the client's queue, as ours.
 const QUEUE_WAIT: Duration = Duration::from_secs(300);
@@ -47,13 +48,13 @@ impl Publish {
         ways.map(|(name, way, messages)| Self { topic: topics::name(&format!("publish.{name}")), way, messages })
     }
 
-    async fn by_client(&self, url: &str, program: Program) -> Result<f64, BoxError> {
+    async fn by_client(&self, url: &str, program: Program) -> Result<Round, BoxError> {
         let producer = clients::producer(url)?;
         topics::reach(&producer, self.topic).await?;
         let provider = (program == Program::ByHand).then(provider);
         let spans = provider.as_ref().map(|provider| Spans::new(provider, self.topic));
         let (producer, spans) = (&producer, spans.as_ref());
-        let begun = Instant::now();
+        let watch = Stopwatch::start();
         match self.way {
             Way::InFlight(most) => {
                 let publish = |_| async move {
@@ -71,7 +72,7 @@ impl Publish {
                 }
             }
         }
-        Ok(self.per_second(begun))
+        Ok(watch.stop(self.messages))
     }
 
     async fn send(&self, producer: &FutureProducer, headers: Option<OwnedHeaders>) -> Result<Delivery, BoxError> {
@@ -109,7 +110,7 @@ impl Publish {
         Ok(())
     }
 
-    async fn by_ours(&self, url: &str, program: Program) -> Result<f64, BoxError> {
+    async fn by_ours(&self, url: &str, program: Program) -> Result<Round, BoxError> {
         let kafka = Kafka::connect_with(clients::config(url)).await?;
         let provider = (program == Program::Traced).then(provider);
         let publisher = match &provider {
@@ -117,13 +118,13 @@ impl Publish {
             None => kafka.publisher().without_telemetry(),
         };
         publisher.publish(self.topic, body()).await?;
-        let rate = self.publish(&publisher).await;
+        let round = self.publish(&publisher).await;
         kafka.shutdown().await?;
-        rate
+        round
     }
 
-    async fn publish(&self, publisher: &Publisher) -> Result<f64, BoxError> {
-        let begun = Instant::now();
+    async fn publish(&self, publisher: &Publisher) -> Result<Round, BoxError> {
+        let watch = Stopwatch::start();
         match self.way {
             Way::InFlight(most) => {
                 let publish = |_| async move {
@@ -138,7 +139,7 @@ impl Publish {
                 }
             }
         }
-        Ok(self.per_second(begun))
+        Ok(watch.stop(self.messages))
     }
 
     async fn all_of<F>(&self, most: usize, publish: impl Fn(usize) -> F) -> Result<(), BoxError>
@@ -154,11 +155,6 @@ impl Publish {
         let results = streams::iter(0..self.messages).map(publish).buffer_unordered(most);
         results.try_for_each(|()| ready(Ok(()))).await
     }
-
-    #[allow(clippy::cast_precision_loss)] // there are far fewer than 2^52
-    fn per_second(&self, begun: Instant) -> f64 {
-        self.messages as f64 / begun.elapsed().as_secs_f64()
-    }
 }
 
 impl Case for Publish {
@@ -166,12 +162,12 @@ impl Case for Publish {
         topics::create(url, self.topic, 1).await
     }
 
-    async fn rate(&self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
-        let rate = match program {
+    async fn round(&self, url: &str, program: Program) -> Result<Round, Box<dyn Error>> {
+        let round = match program {
             Program::Raw | Program::ByHand | Program::Careless => self.by_client(url, program).await,
             Program::Untraced | Program::Traced => self.by_ours(url, program).await,
         };
-        rate.map_err(|error| -> Box<dyn Error> { error })
+        round.map_err(|error| -> Box<dyn Error> { error })
     }
 }
 

@@ -15,6 +15,7 @@ use super::hand::Spans;
 use crate::hand::traceparent;
 use crate::load::body;
 use crate::programs::{Case, Program, engine, provider};
+use crate::stopwatch::Round;
 use crate::tally::{self, handle};
 
 const CORE: &str = "bench.consume.core";
@@ -41,7 +42,7 @@ pub(super) enum Consume {
 impl Consume {
     pub(super) const ALL: [Self; 2] = [Self::Core, Self::Stored];
 
-    async fn by_client(self, url: &str, program: Program, name: String) -> Result<f64, Box<dyn Error>> {
+    async fn by_client(self, url: &str, program: Program, name: String) -> Result<Round, Box<dyn Error>> {
         let client = async_nats::connect(url).await?;
         let provider = (program == Program::ByHand).then(provider);
         let worker = match self {
@@ -75,12 +76,12 @@ impl Consume {
                 })
             }
         };
-        let rate = self.fill(url).await;
+        let round = self.fill(url).await;
         worker.abort();
-        rate
+        round
     }
 
-    async fn by_ours(self, url: &str, program: Program, name: String) -> Result<f64, Box<dyn Error>> {
+    async fn by_ours(self, url: &str, program: Program, name: String) -> Result<Round, Box<dyn Error>> {
         let nats = Nats::connect(url).await?;
         let provider = (program == Program::Traced).then(provider);
         let app = match self {
@@ -95,12 +96,12 @@ impl Consume {
             None => app.without_telemetry(),
         };
         let running = serve(nats, app).start().await?;
-        let rate = self.fill(url).await;
+        let round = self.fill(url).await;
         running.shutdown().await?;
-        rate
+        round
     }
 
-    async fn fill(self, url: &str) -> Result<f64, Box<dyn Error>> {
+    async fn fill(self, url: &str) -> Result<Round, Box<dyn Error>> {
         if matches!(self, Self::Core) {
             let client = async_nats::connect(url).await?;
             for _ in 0..MESSAGES {
@@ -108,7 +109,7 @@ impl Consume {
             }
             client.flush().await?;
         }
-        Ok(tally::rate().await?)
+        Ok(tally::round().await?)
     }
 }
 
@@ -152,7 +153,7 @@ impl Case for Consume {
         Ok(())
     }
 
-    async fn rate(&self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
+    async fn round(&self, url: &str, program: Program) -> Result<Round, Box<dyn Error>> {
         tally::begin(MESSAGES);
         // Each round reads the stream from its start, and so as a consumer of its own.
         let name = format!("bench-{}", ROUND.fetch_add(1, Ordering::Relaxed));

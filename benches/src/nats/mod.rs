@@ -6,8 +6,6 @@ mod publish;
 
 use std::error::Error;
 
-use tokio::runtime::Builder;
-
 use self::consume::Consume;
 use self::publish::Publish;
 use crate::programs;
@@ -19,9 +17,8 @@ use crate::report::{Report, Unit};
 ///
 /// When the server does not answer.
 pub fn measure(url: &str, rounds: usize) -> Result<Report, Box<dyn Error>> {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = Vec::new();
-    runtime.block_on(async {
+    programs::runtime()?.block_on(async {
         for publish in &Publish::ALL {
             rows.extend(programs::measure(publish, url, rounds).await?);
         }

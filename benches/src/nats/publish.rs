@@ -1,7 +1,6 @@
 use std::error::Error;
 use std::fmt;
 use std::future::ready;
-use std::time::Instant;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
@@ -11,6 +10,7 @@ use throughline_nats::Nats;
 use super::hand::{Spans, end};
 use crate::load::body;
 use crate::programs::{Case, Program, engine, provider};
+use crate::stopwatch::{Round, Stopwatch};
 
 const CORE: &str = "bench.publish.core";
 const STORED: &str = "bench.publish.stored";
@@ -40,13 +40,13 @@ impl Publish {
         if self.stored { STORED } else { CORE }
     }
 
-    async fn by_client(self, url: &str, program: Program) -> Result<f64, BoxError> {
+    async fn by_client(self, url: &str, program: Program) -> Result<Round, BoxError> {
         let client = async_nats::connect(url).await?;
         let jetstream = jetstream::new(client.clone());
         let provider = (program == Program::ByHand).then(provider);
         let spans = provider.as_ref().map(|provider| Spans::new(provider, self.subject()));
         let (client, jetstream, spans) = (&client, &jetstream, spans.as_ref());
-        let begun = Instant::now();
+        let watch = Stopwatch::start();
         let publish = |_| async move {
             let Some(spans) = spans else { return self.send(client, jetstream, None).await };
             let (span, headers) = spans.send();
@@ -56,7 +56,7 @@ impl Publish {
         };
         self.all(publish).await?;
         client.flush().await?;
-        Ok(self.per_second(begun))
+        Ok(watch.stop(self.messages))
     }
 
     async fn send(
@@ -74,7 +74,7 @@ impl Publish {
         Ok(())
     }
 
-    async fn by_ours(self, url: &str, program: Program) -> Result<f64, BoxError> {
+    async fn by_ours(self, url: &str, program: Program) -> Result<Round, BoxError> {
         let nats = Nats::connect(url).await?;
         let nats = if self.stored { nats.publish_to_streams() } else { nats };
         let provider = (program == Program::Traced).then(provider);
@@ -83,14 +83,14 @@ impl Publish {
             None => nats.publisher().without_telemetry(),
         };
         let publisher = &publisher;
-        let begun = Instant::now();
+        let watch = Stopwatch::start();
         let publish = |_| async move {
             publisher.publish(self.subject(), body()).await?;
             Ok(())
         };
         self.all(publish).await?;
         nats.client().flush().await?;
-        Ok(self.per_second(begun))
+        Ok(watch.stop(self.messages))
     }
 
     async fn all<F: Future<Output = Result<(), BoxError>>>(self, publish: impl Fn(usize) -> F) -> Result<(), BoxError> {
@@ -102,11 +102,6 @@ impl Publish {
         }
         let results = streams::iter(0..self.messages).map(publish).buffer_unordered(self.in_flight);
         results.try_for_each(|()| ready(Ok(()))).await
-    }
-
-    #[allow(clippy::cast_precision_loss)] // there are far fewer than 2^52
-    fn per_second(self, begun: Instant) -> f64 {
-        self.messages as f64 / begun.elapsed().as_secs_f64()
     }
 }
 
@@ -126,12 +121,12 @@ impl Case for Publish {
         Ok(())
     }
 
-    async fn rate(&self, url: &str, program: Program) -> Result<f64, Box<dyn Error>> {
-        let rate = match program {
+    async fn round(&self, url: &str, program: Program) -> Result<Round, Box<dyn Error>> {
+        let round = match program {
             Program::Raw | Program::ByHand | Program::Careless => self.by_client(url, program).await,
             Program::Untraced | Program::Traced => self.by_ours(url, program).await,
         };
-        rate.map_err(|error| -> Box<dyn Error> { error })
+        round.map_err(|error| -> Box<dyn Error> { error })
     }
 }
 

@@ -36,10 +36,15 @@
 //! | `NO_COLOR`, `TERM=dumb`, `COLUMNS` | no colours; the width of the picture |
 
 mod console;
+mod destination;
 mod environment;
 mod error;
+mod providers;
+mod report;
 mod telemetry;
 
 pub use self::console::{ColorChoice, Console, console};
 pub use self::error::{ExportError, ExportErrorKind};
-pub use self::telemetry::{Providers, ShutdownReport, Telemetry};
+pub use self::providers::Providers;
+pub use self::report::ShutdownReport;
+pub use self::telemetry::Telemetry;

@@ -1,18 +1,19 @@
 //! The running telemetry of a program: its providers, and their orderly end.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use opentelemetry_sdk::Resource;
+use opentelemetry::global;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::Handle;
 
-use crate::console::Pipeline;
+use crate::destination::Destination;
 use crate::error::{ExportError, ExportErrorKind};
+use crate::providers::{Parts, Providers, resource};
+use crate::report::ShutdownReport;
 
 /// The running telemetry of a program.
 ///
@@ -37,7 +38,8 @@ pub struct Telemetry {
 
 #[derive(Debug)]
 struct Inner {
-    pipeline: Pipeline,
+    /// Where all services of the program lead; none where telemetry is switched off.
+    destinations: Vec<Box<dyn Destination>>,
     main: Providers,
     /// Further services by name.
     services: Mutex<BTreeMap<String, Providers>>,
@@ -46,56 +48,32 @@ struct Inner {
     report: Mutex<Option<ShutdownReport>>,
 }
 
-/// The providers of one service.
-///
-/// # Examples
-///
-/// ```
-/// let telemetry = throughline_export::console().service_name("shop").build()?;
-/// let stock = telemetry.service("stock");
-/// let (tracers, meters, loggers) = (stock.tracer_provider(), stock.meter_provider(), stock.logger_provider());
-/// # Ok::<(), throughline_export::ExportError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Providers {
-    pub(crate) tracer: SdkTracerProvider,
-    pub(crate) meter: SdkMeterProvider,
-    pub(crate) logger: SdkLoggerProvider,
-}
-
-/// What became of the spans.
-///
-/// # Examples
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let telemetry = throughline_export::console().build()?;
-/// let report = telemetry.shutdown().await?;
-/// assert_eq!(report.to_string(), "0 spans exported, 0 dropped, 0 never ended");
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct ShutdownReport {
-    /// Spans handed to their destination.
-    pub exported_spans: u64,
-    /// Spans that ended but were lost, because more were waiting than memory was set aside for.
-    pub dropped_spans: u64,
-    /// Spans that had started but not ended at shutdown.
-    pub unfinished_spans: u64,
-}
-
 impl Telemetry {
-    pub(crate) fn new(pipeline: Pipeline, main: Providers, warnings: Vec<String>) -> Self {
+    /// Makes the providers of the main service, which lead to the destinations.
+    pub(crate) fn new(
+        service_name: Option<String>,
+        destinations: Vec<Box<dyn Destination>>,
+        warnings: Vec<String>,
+    ) -> Self {
+        let main = providers(&destinations, service_name);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
         let (services, report) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { pipeline, main, services, warnings, report }) }
+        Self { inner: Arc::new(Inner { destinations, main, services, warnings, report }) }
     }
 
-    /// Whether `OTEL_SDK_DISABLED` switched everything off.
+    /// Whether telemetry leads nowhere, since `OTEL_SDK_DISABLED` switched everything off.
     pub(crate) fn is_disabled(&self) -> bool {
-        self.inner.pipeline.is_disabled()
+        self.inner.destinations.is_empty()
+    }
+
+    /// Makes the tracer and meter providers of the main service the global ones, unless telemetry is switched off.
+    pub(crate) fn install(&self) {
+        if !self.is_disabled() {
+            global::set_tracer_provider(self.tracer_provider());
+            global::set_meter_provider(self.meter_provider());
+        }
     }
 
     /// Returns the tracer provider of the main service.
@@ -160,8 +138,8 @@ impl Telemetry {
     pub fn service(&self, name: impl Into<String>) -> Providers {
         let name = name.into();
         let mut services = self.inner.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = |name: &String| self.inner.pipeline.providers(resource(Some(name.clone())));
-        services.entry(name.clone()).or_insert_with(|| make(&name)).clone()
+        let make = || providers(&self.inner.destinations, Some(name.clone()));
+        services.entry(name.clone()).or_insert_with(make).clone()
     }
 
     /// Returns what was odd about the environment and therefore ignored; also emitted as `tracing` warnings.
@@ -236,16 +214,14 @@ impl Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        self.inner.pipeline.draw_traces();
+        self.inner.destinations.iter().for_each(|destination| destination.abandon());
     }
 }
 
 impl Inner {
     fn flush(&self) -> Result<(), ExportError> {
-        let flushed = self.each(|providers| {
-            [providers.tracer.force_flush(), providers.meter.force_flush(), providers.logger.force_flush()]
-        });
-        self.pipeline.draw().and(flushed)
+        let flushed = self.each(Providers::flush);
+        self.flush_destinations().and(flushed)
     }
 
     fn shutdown(&self) -> Result<ShutdownReport, ExportError> {
@@ -253,11 +229,16 @@ impl Inner {
         if let Some(report) = *report {
             return Ok(report);
         }
-        let down = self
-            .each(|providers| [providers.tracer.shutdown(), providers.meter.shutdown(), providers.logger.shutdown()]);
-        let drawn = self.pipeline.draw();
-        let done = *report.insert(self.pipeline.close());
-        drawn.and(down).map(|()| done)
+        let down = self.each(Providers::shutdown);
+        let written = self.flush_destinations();
+        let closed = self.destinations.iter().map(|destination| destination.close());
+        let done = *report.insert(closed.fold(ShutdownReport::default(), ShutdownReport::and));
+        written.and(down).map(|()| done)
+    }
+
+    /// Flushes all destinations and returns the first failure.
+    fn flush_destinations(&self) -> Result<(), ExportError> {
+        self.destinations.iter().map(|destination| destination.flush()).fold(Ok(()), Result::and)
     }
 
     /// Does something to all providers and returns the first failure; being shut down already is none.
@@ -272,59 +253,89 @@ impl Inner {
     }
 }
 
-impl Providers {
-    /// Returns the tracer provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().build()?;
-    /// let tracers = telemetry.service("stock").tracer_provider();
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
-    pub fn tracer_provider(&self) -> SdkTracerProvider {
-        self.tracer.clone()
+/// Makes the providers of one service. Without a destination they do nothing.
+fn providers(destinations: &[Box<dyn Destination>], service_name: Option<String>) -> Providers {
+    let parts = Parts::new(resource(service_name));
+    let providers = destinations.iter().fold(parts, |parts, destination| destination.attach(parts)).build();
+    if destinations.is_empty() {
+        let _ = providers.shutdown();
     }
-
-    /// Returns the meter provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().build()?;
-    /// let meters = telemetry.service("stock").meter_provider();
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
-    pub fn meter_provider(&self) -> SdkMeterProvider {
-        self.meter.clone()
-    }
-
-    /// Returns the logger provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().build()?;
-    /// let loggers = telemetry.service("stock").logger_provider();
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
-    pub fn logger_provider(&self) -> SdkLoggerProvider {
-        self.logger.clone()
-    }
+    providers
 }
 
-impl fmt::Display for ShutdownReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { exported_spans, dropped_spans, unfinished_spans } = self;
-        write!(f, "{exported_spans} spans exported, {dropped_spans} dropped, {unfinished_spans} never ended")
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
-/// The attributes of a service: those of the environment (ENV-04), under the name the code gives (ENV-16).
-pub(crate) fn resource(name: Option<String>) -> Resource {
-    let builder = Resource::builder();
-    match name {
-        Some(name) => builder.with_service_name(name).build(),
-        None => builder.build(),
+    use opentelemetry::Context;
+    use opentelemetry::trace::{Tracer, TracerProvider};
+    use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+
+    use super::*;
+
+    /// A place that counts spans.
+    #[derive(Clone, Debug, Default)]
+    struct Counter(Arc<AtomicU64>);
+
+    impl Destination for Counter {
+        fn attach(&self, mut service: Parts) -> Parts {
+            service.tracer = service.tracer.with_span_processor(self.clone());
+            service
+        }
+
+        fn flush(&self) -> Result<(), ExportError> {
+            Ok(())
+        }
+
+        fn close(&self) -> ShutdownReport {
+            ShutdownReport { exported_spans: self.0.load(Ordering::Relaxed), ..ShutdownReport::default() }
+        }
+
+        fn abandon(&self) {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    impl SpanProcessor for Counter {
+        fn on_start(&self, _span: &mut Span, _context: &Context) {}
+
+        fn on_end(&self, _span: SpanData) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+
+        fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+            Ok(())
+        }
+    }
+
+    fn to(destinations: &[Counter]) -> Telemetry {
+        let boxed = destinations.iter().map(|one| Box::new(one.clone()) as Box<dyn Destination>);
+        Telemetry::new(Some("shop".to_owned()), boxed.collect(), Vec::new())
+    }
+
+    #[tokio::test]
+    async fn all_services_lead_to_all_destinations() {
+        let places = [Counter::default(), Counter::default()];
+        let telemetry = to(&places);
+        telemetry.tracer_provider().tracer("shop").in_span("checkout", |_| ());
+        telemetry.service("stock").tracer_provider().tracer("stock").in_span("count", |_| ());
+        telemetry.flush().await.unwrap();
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!(report.exported_spans, 4, "two spans, each at two places");
+        assert_eq!(telemetry.shutdown().await.unwrap(), report);
+    }
+
+    #[test]
+    fn what_is_dropped_without_a_shutdown_is_saved_by_each_destination() {
+        let places = [Counter::default(), Counter::default()];
+        let telemetry = to(&places);
+        telemetry.tracer_provider().tracer("shop").in_span("checkout", |_| ());
+        drop(telemetry);
+        assert!(places.iter().all(|place| place.0.load(Ordering::Relaxed) == 0));
     }
 }

@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 use tracing::warn;
 
 use crate::outage::Repeats;
+use crate::outgoing::{record, report_of};
 use crate::producer::{Producer, Report};
-use crate::publisher::{record, report_of};
 use crate::{config, error, thread};
 
 /// Sends a message in a request of its own, after one with others was refused: that answer says nothing about any of them.

@@ -5,25 +5,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::OwnedHeaders;
 use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind};
 use throughline_core::message::{Destination, Envelope, Receipt, System};
-use throughline_core::propagation::Carrier;
 
 use crate::alone::Alone;
-use crate::broker::Connection;
-use crate::carrier::{HeaderInjector, to_native};
+use crate::connection::Connection;
 use crate::destination::Route;
 use crate::error;
 use crate::names::is_topic;
-use crate::producer::{Record, Report, Unsent};
+use crate::outgoing::{record, report_of};
+use crate::producer::{Report, Unsent};
 use crate::properties::RecordProperties;
-use crate::semconv::{CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, partition_attribute, tombstone_attribute};
-use crate::subscription::RETRY_WAIT;
+use crate::semconv::{key_attribute, partition_attribute, tombstone_attribute};
 use crate::thread;
-
-/// The header of the media type; Kafka has no place of its own for it.
-const CONTENT_TYPE: &str = "content-type";
 
 /// How long it is looked whether a topic exists that a message asks for.
 const LOOK_UP_WAIT: Duration = Duration::from_secs(2);
@@ -195,60 +189,6 @@ async fn publish_again(alone: &Alone, refused: Vec<Refused>, results: &mut [Resu
     }
 }
 
-pub(crate) fn report_of(envelope: &Envelope) -> Arc<Report> {
-    Report::new(RecordProperties::of(envelope).partition.is_some())
-}
-
-/// Makes the client's form of a message, which lends all but the headers.
-pub(crate) fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result<Record<'a>, PublishError> {
-    let topic = envelope.destination().name();
-    if !is_topic(topic) {
-        return Err(error::invalid_topic(topic));
-    }
-    let properties = RecordProperties::of(envelope);
-    if properties.partition.is_some_and(|partition| partition < 0) {
-        // To the client, -1 says that there is no partition.
-        return Err(error::publish(&KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), topic));
-    }
-    let record = Record {
-        topic,
-        partition: properties.partition,
-        payload: envelope.has_payload().then(|| envelope.payload().as_ref()),
-        key: envelope.key().map(AsRef::as_ref),
-        timestamp: properties.timestamp,
-        headers: headers(envelope),
-        delivery_opaque: Arc::clone(report),
-    };
-    Ok(record)
-}
-
-/// Writes the headers and, in place of headers of those names, what Kafka has no other place for (ATTR-K-09).
-fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
-    let mut native = to_native(envelope.headers());
-    let own = [
-        (MESSAGE_ID, envelope.id()),
-        (CORRELATION_ID, envelope.correlation_id()),
-        (CONTENT_TYPE, envelope.content_type()),
-        (REPLY_TO, envelope.reply_to().map(Destination::name)),
-    ];
-    for (name, value) in own {
-        if let Some(value) = value {
-            let mut headers = HeaderInjector::new(native.get_or_insert_default());
-            headers.remove(name);
-            headers.put(name, value.as_bytes());
-        }
-    }
-    if let Some(wait) = Route::of(envelope.destination()).retry {
-        let mut headers = HeaderInjector::new(native.get_or_insert_default());
-        // That of an earlier time is over.
-        headers.remove(RETRY_WAIT);
-        if wait > Duration::ZERO {
-            headers.put(RETRY_WAIT, wait.as_millis().to_string().as_bytes());
-        }
-    }
-    native
-}
-
 /// Publishes a message alone that was refused with others.
 async fn confirm_alone(alone: &Alone, envelope: &Envelope, refused: RDKafkaErrorCode) -> Result<Receipt, PublishError> {
     receipt_alone(alone, alone.start(envelope, refused).await?, envelope, refused).await
@@ -271,74 +211,4 @@ async fn receipt_alone(
 
 fn failed(code: RDKafkaErrorCode, envelope: &Envelope) -> PublishError {
     error::publish(&KafkaError::MessageProduction(code), envelope.destination().name())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rdkafka::message::Headers as _;
-
-    use super::*;
-
-    fn written(envelope: &Envelope) -> Vec<(String, Vec<u8>)> {
-        let native = headers(envelope);
-        let all = native.iter().flat_map(|native| native.iter());
-        all.map(|one| (one.key.to_owned(), one.value.unwrap_or_default().to_vec())).collect()
-    }
-
-    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
-        expected.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
-    }
-
-    #[test]
-    fn what_kafka_has_no_place_for_are_headers() {
-        let mut envelope = Envelope::new("orders", "x")
-            .with_header("tenant", "acme")
-            .with_header("Message-ID", "copied")
-            .with_id("m1")
-            .with_correlation_id("c1")
-            .with_content_type("application/json")
-            .with_reply_to("answers");
-        envelope.headers_mut().append("tenant", "twice");
-        let expected = [
-            ("tenant", "acme"),
-            ("tenant", "twice"),
-            ("message-id", "m1"),
-            ("correlation-id", "c1"),
-            ("content-type", "application/json"),
-            ("reply-to", "answers"),
-        ];
-        assert_eq!(written(&envelope), pairs(&expected), "ATTR-K-09");
-    }
-
-    #[test]
-    fn a_message_without_headers_has_none() {
-        assert!(headers(&Envelope::new("orders", "x").with_key("42")).is_none());
-    }
-
-    #[test]
-    fn a_header_of_the_user_stays_where_there_is_no_property() {
-        let envelope = Envelope::new("orders", "x").with_header("message-id", "mine");
-        assert_eq!(written(&envelope), pairs(&[("message-id", "mine")]));
-    }
-
-    #[test]
-    fn null_and_empty_are_not_the_same() {
-        let report = Report::new(false);
-        let parts = |envelope: &Envelope| {
-            let record = record(envelope, &report).unwrap();
-            (record.key.map(<[u8]>::to_vec), record.payload.map(<[u8]>::to_vec))
-        };
-        assert_eq!(parts(&Envelope::new("orders", "x").without_payload().with_key("42")), (Some(b"42".to_vec()), None));
-        assert_eq!(parts(&Envelope::new("orders", "").with_key("")), (Some(vec![]), Some(vec![])));
-        assert_eq!(parts(&Envelope::new("orders", "x")), (None, Some(b"x".to_vec())));
-    }
-
-    proptest! {
-        #[test]
-        fn no_message_makes_the_record_panic(name in ".*", key in ".*", header in ".*", value in ".*") {
-            let envelope = Envelope::new(name, value.clone()).with_key(key).with_header(header, value);
-            let _ = record(&envelope, &Report::new(false));
-        }
-    }
 }

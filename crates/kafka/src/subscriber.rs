@@ -5,7 +5,7 @@ use throughline_core::broker::{BrokerError, Received, Reception, RetryRoute, Sub
 use throughline_core::message::{Source, System};
 use tokio::time::Instant;
 
-use crate::broker::Connection;
+use crate::connection::Connection;
 use crate::consumer::ConsumerHandle;
 use crate::semconv::SYSTEM;
 use crate::subscription::Topic;

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
-use crate::broker::Connection;
+use crate::connection::Connection;
 use crate::outage::Repeats;
 use crate::publisher::KafkaPublisher;
 use crate::subscription::{WaitsOn, waiting_in};

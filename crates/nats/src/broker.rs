@@ -14,8 +14,9 @@ use crate::jetstream::StreamSubscriber;
 use crate::link::Links;
 use crate::protocol::{CONTROL_LINE, Line};
 use crate::publisher::NatsPublisher;
-use crate::renewal::Origin;
+use crate::renewal::{self, Origin};
 use crate::semconv::{SYSTEM, Systems};
+use crate::sender::Sender;
 use crate::subscriber::CoreSubscriber;
 use crate::{Stream, address, error, semconv};
 
@@ -125,7 +126,7 @@ impl Nats {
         };
         let server = semconv::server(&addresses).map(|(host, port)| (host.to_owned(), port));
         Line::new(CONTROL_LINE).check_inbox(&semconv::inbox_prefix(&client))?;
-        let links = Links::kept(client, Origin { addresses, options });
+        let links = renewal::kept(client, Origin { addresses, options });
         Ok(Self::new(links, server, name, true))
     }
 
@@ -360,7 +361,8 @@ impl fmt::Debug for Nats {
 #[async_trait]
 impl Broker for Nats {
     fn transport(&self) -> Arc<dyn Publish> {
-        Arc::new(NatsPublisher { connection: Arc::clone(&self.connection), to_streams: self.to_streams })
+        let sender = Sender { connection: Arc::clone(&self.connection), to_streams: self.to_streams };
+        Arc::new(NatsPublisher { sender })
     }
 
     fn routes(&self) -> Option<&Routes> {

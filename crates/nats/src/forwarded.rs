@@ -4,8 +4,6 @@ use async_nats::HeaderMap;
 use throughline_core::message::Envelope;
 use throughline_core::propagation::is_propagation_header;
 
-use crate::NativeMessage;
-
 /// Stands between the id of a message and what makes that of a forward another one.
 const MARK: &str = ";forwarded=";
 
@@ -14,18 +12,15 @@ const MARK: &str = ";forwarded=";
 /// A stream drops a message whose id it has, and says so in a confirmation like any other. Under the id of the original, of three
 /// services that forward one message to one stream only the first would have it stored. Under an id of its own each has, while
 /// a forward that is made again, since its confirmation was lost, is recognised: the stream has it already. A message without an id is
-/// forwarded without one, as it came.
-pub(crate) fn id(envelope: &Envelope) -> Option<String> {
+/// forwarded without one, as it came. `forwarder` tells the delivery that is forwarded from all others, where that is known.
+pub(crate) fn id(envelope: &Envelope, forwarder: impl FnOnce() -> Option<String>) -> Option<String> {
     let id = envelope.id().filter(|_| envelope.is_forwarded())?;
     let subject = envelope.destination().name();
     let mut content = DefaultHasher::new();
     (subject, &envelope.payload()[..]).hash(&mut content);
     let headers = envelope.headers().iter().filter(|(name, _)| !is_propagation_header(name));
     headers.for_each(|(name, value)| (name, &value[..]).hash(&mut content));
-    let origin = match envelope.origin::<NativeMessage>() {
-        Some(native) => native.forwarder(),
-        None => format!("{:016x}", fastrand::u64(..)),
-    };
+    let origin = forwarder().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
     Some(format!("{}{MARK}{origin}.{:016x}", id, content.finish()))
 }
 
@@ -57,11 +52,15 @@ mod tests {
     use throughline_core::Delivery;
 
     use super::*;
-    use crate::StreamPosition;
+    use crate::{NativeMessage, StreamPosition};
 
     fn from_stream(consumer: &str, sequence: u64) -> Delivery {
         let position = StreamPosition::new("ORDERS", consumer, sequence);
         Delivery::new("orders", "x").with_id("m1").with_native(Arc::new(NativeMessage::at(position)))
+    }
+
+    fn id(envelope: &Envelope) -> Option<String> {
+        super::id(envelope, || envelope.origin::<NativeMessage>().map(NativeMessage::forwarder))
     }
 
     fn id_of(delivery: &Delivery, subject: &'static str) -> String {

@@ -62,6 +62,7 @@ mod protocol;
 mod publisher;
 mod renewal;
 mod semconv;
+mod sender;
 mod status;
 mod subscriber;
 mod subscription;

@@ -11,7 +11,6 @@ use throughline_core::broker::{BrokerError, BrokerErrorKind};
 use tokio::sync::{mpsc, watch};
 
 use crate::error;
-use crate::renewal::{self, Origin};
 
 /// How long one round trip to the server may take before it is no longer waited for.
 const ROUND_TRIP_WAIT: Duration = Duration::from_secs(2);
@@ -95,15 +94,7 @@ impl Links {
         Arc::new(Self::new(client, None))
     }
 
-    /// Uses a client that was connected here, and makes another one when its connection task is lost.
-    pub(crate) fn kept(client: Client, origin: Origin) -> Arc<Self> {
-        let (reports, reported) = mpsc::unbounded_channel();
-        let links = Arc::new(Self::new(client.clone(), Some(reports)));
-        tokio::spawn(renewal::keep(Arc::downgrade(&links), client, links.phase.subscribe(), reported, origin));
-        links
-    }
-
-    fn new(client: Client, reports: Option<mpsc::UnboundedSender<u64>>) -> Self {
+    pub(crate) fn new(client: Client, reports: Option<mpsc::UnboundedSender<u64>>) -> Self {
         let link = Link { jetstream: jetstream::new(client.clone()), client, number: 0 };
         Self {
             current: ArcSwap::from_pointee(link),
@@ -111,6 +102,11 @@ impl Links {
             make_context: Mutex::new(Box::new(jetstream::new)),
             reports,
         }
+    }
+
+    /// Returns what tells of every link that is put in use, and of the end.
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     pub(crate) fn current(&self) -> Arc<Link> {
@@ -121,7 +117,7 @@ impl Links {
     pub(crate) async fn after(&self, lost: &Link) -> Option<Arc<Link>> {
         // Fails when the renewal has ended, and with it the last phase has come.
         let _ = self.reports.as_ref()?.send(lost.number);
-        let mut phase = self.phase.subscribe();
+        let mut phase = self.phases();
         let is_past = |phase: &Phase| *phase != Phase::InUse(lost.number);
         let phase = *phase.wait_for(is_past).await.ok()?;
         (phase != Phase::Ended).then(|| self.current())

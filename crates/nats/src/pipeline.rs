@@ -6,14 +6,14 @@ use throughline_core::broker::PublishError;
 use throughline_core::message::{Envelope, Receipt};
 
 use crate::error;
-use crate::publisher::{Answer, NatsPublisher, Sent, Storing};
+use crate::sender::{Answer, Sender, Sent, Storing};
 
 /// How many messages of one batch wait for the answer of their stream at a time.
 const IN_FLIGHT: usize = 256;
 
 /// Sends a batch one message after the other without waiting for answers in between, and flushes once.
 pub(crate) struct Pipeline<'a> {
-    publisher: &'a NatsPublisher,
+    sender: &'a Sender,
     results: Vec<Result<Receipt, PublishError>>,
     /// What was sent to streams, with its place in the batch.
     storing: VecDeque<(usize, Storing)>,
@@ -22,8 +22,8 @@ pub(crate) struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    pub(crate) fn new(publisher: &'a NatsPublisher, messages: usize) -> Self {
-        Self { publisher, results: Vec::with_capacity(messages), storing: VecDeque::new(), taken: Vec::new() }
+    pub(crate) fn new(sender: &'a Sender, messages: usize) -> Self {
+        Self { sender, results: Vec::with_capacity(messages), storing: VecDeque::new(), taken: Vec::new() }
     }
 
     pub(crate) async fn run(mut self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
@@ -50,8 +50,8 @@ impl<'a> Pipeline<'a> {
         {
             self.finish(answer).await;
         }
-        let publisher = self.publisher;
-        let mut sending = pin!(publisher.start(envelope));
+        let sender = self.sender;
+        let mut sending = pin!(sender.start(envelope));
         loop {
             let answer = tokio::select! {
                 biased;
@@ -65,14 +65,14 @@ impl<'a> Pipeline<'a> {
     /// Takes the answer to the oldest message.
     async fn finish(&mut self, answer: Answer) {
         if let Some((index, storing)) = self.storing.pop_front() {
-            let result = self.publisher.finish(storing, answer).await;
+            let result = self.sender.finish(storing, answer).await;
             self.note(index, result);
         }
     }
 
     async fn flush(&mut self) {
         let Some((_, any)) = self.taken.first() else { return };
-        if self.publisher.flush(any).await.is_err() {
+        if self.sender.flush(any).await.is_err() {
             for (index, subject) in std::mem::take(&mut self.taken) {
                 self.note(index, Err(error::disconnected(&subject)));
             }

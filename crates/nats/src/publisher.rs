@@ -1,263 +1,59 @@
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::client::traits::Publisher as _;
-use async_nats::jetstream::context::PublishAckFuture;
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::publish::PublishAck;
-use async_nats::message::OutboundMessage;
 use async_trait::async_trait;
-use futures_util::FutureExt;
-use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind, done};
+use throughline_core::broker::{BoxFuture, Publish, PublishError, done};
 use throughline_core::message::{Delivery, Destination, Envelope, Receipt, System, Target};
-use tokio::time::timeout;
 
-use crate::carrier::{put, to_native};
-use crate::connection::Connection;
-use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, LastSubject, MESSAGE_ID, from_core};
-use crate::destination::{Expected, Route};
-use crate::link::Link;
+use crate::delivery::{LastSubject, from_core};
+use crate::destination::Route;
 use crate::pipeline::Pipeline;
+use crate::sender::{Sender, headers_of, no_reply_to};
 use crate::status::{is_status, text_of};
-use crate::{NativeMessage, error, forwarded, semconv};
+use crate::{error, semconv};
 
-/// What a stream answers to a message.
-pub(crate) type Answer = Result<PublishAck, async_nats::jetstream::context::PublishError>;
-
-/// Waits for that answer.
-type Storage = <PublishAckFuture as IntoFuture>::IntoFuture;
-
-/// Is a message that was sent.
-pub(crate) enum Sent {
-    /// The client has it, and nobody confirms more.
-    Taken(async_nats::Subject),
-    /// Its stream is to answer.
-    Storing(Box<Storing>),
-}
-
-/// Is a message that its stream has not confirmed yet.
-pub(crate) struct Storing {
-    subject: async_nats::Subject,
-    pub(crate) answer: Storage,
-}
-
-/// Publishes on one connection: to core NATS, or to streams.
+/// Publishes on one connection.
 #[derive(Debug)]
 pub(crate) struct NatsPublisher {
-    pub(crate) connection: Arc<Connection>,
-    /// Whether a plain destination is a stream's subject.
-    pub(crate) to_streams: bool,
-}
-
-impl NatsPublisher {
-    /// Says which way a message goes. A request's reply goes to an inbox, which no stream has. What is forwarded from a stream goes
-    /// to a stream: the message is settled when the other one is stored.
-    fn route(&self, envelope: &Envelope) -> Route {
-        let destination = envelope.destination();
-        if let Some(route) = destination.native::<Route>() {
-            return route.clone();
-        }
-        if self.is_core(envelope) { Route::Core } else { Route::Stream(Expected::default()) }
-    }
-
-    fn is_core(&self, envelope: &Envelope) -> bool {
-        let destination = envelope.destination();
-        if let Some(route) = destination.native::<Route>() {
-            return matches!(route, Route::Core);
-        }
-        let is_from_stream = || envelope.origin::<NativeMessage>().and_then(NativeMessage::position).is_some();
-        let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
-        (!self.to_streams && !is_from_stream()) || is_inbox()
-    }
-
-    /// Returns the subject of a message that needs no answer, when server and protocol take it.
-    fn subject_of(&self, envelope: &Envelope) -> Result<async_nats::Subject, PublishError> {
-        let reply = envelope.reply_to();
-        if let Some(reply) = reply {
-            self.written(reply, 0)?;
-        }
-        self.written(envelope.destination(), reply.map_or(0, |reply| reply.name().len()))
-    }
-
-    /// Returns the subject of a message whose reply subject is that long, when the server takes both on one line.
-    fn written(&self, destination: &Destination, reply: usize) -> Result<async_nats::Subject, PublishError> {
-        let subject = destination.name();
-        self.connection.line.check_publish(subject, reply)?;
-        Ok(subject.into())
-    }
-
-    /// Returns the subject of a message whose answer comes to an inbox of the client.
-    fn requested(&self, destination: &Destination) -> Result<async_nats::Subject, PublishError> {
-        let subject = destination.name();
-        self.connection.line.check_request(subject, self.connection.inbox_prefix.len())?;
-        Ok(subject.into())
-    }
-
-    /// Sends one message: one to core NATS is done with when the client has it, one to a stream when that has answered.
-    pub(crate) async fn start(&self, envelope: Envelope) -> Result<Sent, PublishError> {
-        match self.route(&envelope) {
-            Route::Core => {
-                let subject = self.subject_of(&envelope)?;
-                self.send_core(&envelope, &subject).await?;
-                Ok(Sent::Taken(subject))
-            }
-            Route::Stream(expected) => {
-                let subject = self.requested(envelope.destination())?;
-                if envelope.reply_to().is_some() {
-                    return Err(no_reply_to(&subject));
-                }
-                let answer = Box::pin(self.send_stream(&envelope, &subject, &expected)).await?;
-                Ok(Sent::Storing(Box::new(Storing { subject, answer })))
-            }
-        }
-    }
-
-    /// Takes the answer of a stream.
-    pub(crate) async fn finish(&self, storing: Storing, answer: Answer) -> Result<Receipt, PublishError> {
-        let failed = |failed| error::stream_publish(&failed, &storing.subject).with_source(failed);
-        // A duplicate is stored already: an id of the application's own says that, and of a forward only the same one has its id.
-        Ok(Receipt::new().with_native(answer.map_err(failed)?))
-    }
-
-    /// Hands a message to the client if that has room for it now. If not, or if anything is wrong, nothing is sent.
-    fn is_taken_at_once(&self, envelope: &Envelope) -> bool {
-        if !self.is_core(envelope) {
-            return false;
-        }
-        let Ok(subject) = self.subject_of(envelope) else { return false };
-        let Ok(message) = outbound(envelope, &subject) else { return false };
-        let link = self.connection.link();
-        matches!(link.client.publish_message(message).now_or_never(), Some(Ok(())))
-    }
-
-    async fn confirm(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        match self.start(envelope).await? {
-            Sent::Taken(_) => Ok(Receipt::new()),
-            Sent::Storing(mut storing) => {
-                let answer = storing.answer.as_mut().await;
-                Box::pin(self.finish(*storing, answer)).await
-            }
-        }
-    }
-
-    async fn send_core(&self, envelope: &Envelope, subject: &async_nats::Subject) -> Result<(), PublishError> {
-        let link = self.connection.link();
-        let Err(failed) = self.hand_over(&link, envelope, subject).await else { return Ok(()) };
-        // What a connection task that is lost did not take, the next one can have. Boxed, as it is rare: each message
-        // moves this future.
-        match Box::pin(self.after(&link, &failed)).await {
-            Some(next) => Box::pin(self.hand_over(&next, envelope, subject)).await,
-            None => Err(failed),
-        }
-    }
-
-    async fn hand_over(
-        &self,
-        link: &Link,
-        envelope: &Envelope,
-        subject: &async_nats::Subject,
-    ) -> Result<(), PublishError> {
-        let mut sending = pin!(link.client.publish_message(outbound(envelope, subject)?));
-        // A timer only where there is something to wait for: the client has no room while its connection is down.
-        let sent = match poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
-            Poll::Ready(sent) => sent,
-            Poll::Pending => {
-                let wait = self.connection.wait(link);
-                Box::pin(timeout(wait, sending)).await.map_err(|_| error::no_room(subject, wait))?
-            }
-        };
-        sent.map_err(|failed| error::publish(&failed, subject).with_source(failed))
-    }
-
-    /// Returns the link after one that is lost, where that is why a message was not taken.
-    async fn after(&self, link: &Link, failed: &PublishError) -> Option<Arc<Link>> {
-        let is_lost = failed.kind() == PublishErrorKind::Disconnected && link.is_gone();
-        if is_lost { self.connection.renewed(link).await } else { None }
-    }
-
-    async fn send_stream(
-        &self,
-        envelope: &Envelope,
-        subject: &async_nats::Subject,
-        expected: &Expected,
-    ) -> Result<Storage, PublishError> {
-        let link = self.connection.link();
-        let asked = match self.ask_to_store(&link, envelope, subject, expected).await {
-            Err(failed) => match Box::pin(self.after(&link, &failed)).await {
-                Some(next) => Box::pin(self.ask_to_store(&next, envelope, subject, expected)).await,
-                None => Err(failed),
-            },
-            asked => asked,
-        };
-        // Where the connection task is lost before the answer, nobody knows whether the message is stored.
-        asked.map(PublishAckFuture::into_future)
-    }
-
-    async fn ask_to_store(
-        &self,
-        link: &Link,
-        envelope: &Envelope,
-        subject: &async_nats::Subject,
-        expected: &Expected,
-    ) -> Result<PublishAckFuture, PublishError> {
-        let mut headers = headers_of(envelope)?;
-        for (name, value) in expected.headers() {
-            put(&mut headers, name, &value)?;
-        }
-        let message = PublishMessage::build().payload(envelope.payload().clone());
-        let message = if headers.is_empty() { message } else { message.headers(headers) };
-        let sent = link.jetstream.send_publish(subject.clone(), message).await;
-        sent.map_err(|failed| error::stream_publish(&failed, subject).with_source(failed))
-    }
-
-    /// Waits until what was published to core NATS is written to the connection.
-    pub(crate) async fn flush(&self, subject: &str) -> Result<(), PublishError> {
-        let link = self.connection.link();
-        let wait = self.connection.wait(&link);
-        match timeout(wait, link.client.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(failed)) => Err(error::disconnected(subject).with_source(failed)),
-            Err(_) => Err(error::not_written(subject, wait)),
-        }
-    }
+    pub(crate) sender: Sender,
 }
 
 #[async_trait]
 impl Publish for NatsPublisher {
     fn system(&self) -> Arc<System> {
-        Arc::clone(&self.connection.systems.core)
+        Arc::clone(&self.sender.connection.systems.core)
     }
 
     fn target<'a>(&self, destination: &'a Destination) -> Target<'a> {
-        semconv::target(destination, &self.connection.inbox_prefix)
+        semconv::target(destination, &self.sender.connection.inbox_prefix)
     }
 
     /// Checks as a publish does. A plain destination may be that of a stream too, which the message that is published decides.
     fn check(&self, destination: &Destination) -> Result<(), PublishError> {
-        let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
+        let is_inbox = || semconv::inbox_template(destination.name(), &self.sender.connection.inbox_prefix).is_some();
         let is_of_stream = match destination.native::<Route>() {
             Some(route) => matches!(route, Route::Stream(_)),
-            None => self.to_streams && !is_inbox(),
+            None => self.sender.to_streams && !is_inbox(),
         };
-        if is_of_stream { self.requested(destination).map(drop) } else { self.written(destination, 0).map(drop) }
+        if is_of_stream {
+            self.sender.requested(destination).map(drop)
+        } else {
+            self.sender.written(destination, 0).map(drop)
+        }
     }
 
     /// To core NATS, returns when the client has taken the message, as the client's own call does (SPAN-35): what is
     /// written is not confirmed by anybody either, and waiting for it costs a hundred times as much.
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
-        if self.is_taken_at_once(&envelope) { done() } else { Box::pin(self.confirm(envelope)) }
+        if self.sender.is_taken_at_once(&envelope) { done() } else { Box::pin(self.sender.confirm(envelope)) }
     }
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
-        Pipeline::new(self, messages.len()).run(messages).await
+        Pipeline::new(&self.sender, messages.len()).run(messages).await
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {
-        let subject = self.requested(envelope.destination())?;
+        let subject = self.sender.requested(envelope.destination())?;
         if let Some(Route::Stream(_)) = envelope.destination().native::<Route>() {
             return Err(no_reply_to(&subject));
         }
@@ -266,68 +62,11 @@ impl Publish for NatsPublisher {
         if !headers.is_empty() {
             request = request.headers(headers);
         }
-        let reply = self.connection.link().client.send_request(subject.clone(), request).await;
+        let reply = self.sender.connection.link().client.send_request(subject.clone(), request).await;
         let reply = reply.map_err(|failed| error::request(&failed, &subject, Some(wait)).with_source(failed))?;
         if is_status(&reply) {
             return Err(error::status_for_reply(&subject, &text_of(&reply)));
         }
-        Ok(from_core(reply, &mut LastSubject::new(), &self.connection.inbox_prefix))
-    }
-}
-
-fn outbound(envelope: &Envelope, subject: &async_nats::Subject) -> Result<OutboundMessage, PublishError> {
-    let headers = headers_of(envelope)?;
-    Ok(OutboundMessage {
-        subject: subject.clone(),
-        reply: envelope.reply_to().map(|reply| reply.name().into()),
-        payload: envelope.payload().clone(),
-        headers: (!headers.is_empty()).then_some(headers),
-    })
-}
-
-fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError> {
-    let mut headers = to_native(envelope.headers())?;
-    let forwarded = forwarded::id(envelope);
-    let own = [
-        (MESSAGE_ID, forwarded.as_deref().or(envelope.id())),
-        (CORRELATION_ID, envelope.correlation_id()),
-        (CONTENT_TYPE, envelope.content_type()),
-    ];
-    for (name, value) in own {
-        if let Some(value) = value {
-            put(&mut headers, name, value)?;
-        }
-    }
-    Ok(headers)
-}
-
-fn no_reply_to(subject: &str) -> PublishError {
-    PublishError::new(
-        PublishErrorKind::Unsupported,
-        error::OTHER,
-        format!(
-            "a stream answers a message to `{subject}` itself, there is no reply: \
-             use core NATS, or name the address in a header"
-        ),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ids_travel_as_headers_and_copied_server_headers_do_not() {
-        let envelope = Envelope::new("orders", "x")
-            .with_header("Nats-Expected-Stream", "OTHER")
-            .with_header("nats-msg-id", "copied")
-            .with_id("m1")
-            .with_correlation_id("c1")
-            .with_content_type("application/json");
-        let headers = headers_of(&envelope).unwrap();
-        assert_eq!(headers.len(), 3, "PROP-N-04");
-        assert_eq!(headers.get("Nats-Msg-Id").unwrap().as_str(), "m1", "ATTR-N-06");
-        assert_eq!(headers.get("correlation-id").unwrap().as_str(), "c1", "ATTR-N-08");
-        assert_eq!(headers.get("content-type").unwrap().as_str(), "application/json");
+        Ok(from_core(reply, &mut LastSubject::new(), &self.sender.connection.inbox_prefix))
     }
 }

@@ -1,4 +1,4 @@
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ServerAddr};
@@ -39,11 +39,19 @@ impl Origin {
     }
 }
 
+/// Uses a client that was connected here, and makes another one when its connection task is lost.
+pub(crate) fn kept(client: Client, origin: Origin) -> Arc<Links> {
+    let (reports, reported) = mpsc::unbounded_channel();
+    let links = Arc::new(Links::new(client.clone(), Some(reports)));
+    tokio::spawn(keep(Arc::downgrade(&links), client, links.phases(), reported, origin));
+    links
+}
+
 /// Makes a new link whenever the connection task of the one in use is lost, until the links have ended or nobody has them
 /// any more.
 ///
 /// A client that nobody has ends at once, with what it was given and has not written. It is held here until it has.
-pub(crate) async fn keep(
+async fn keep(
     links: Weak<Links>,
     client: Client,
     mut phase: watch::Receiver<Phase>,

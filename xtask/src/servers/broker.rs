@@ -1,22 +1,9 @@
-//! The table of brokers.
+//! What the table of brokers says of each.
 
 use std::path::PathBuf;
 
 use super::error::ServerError;
 use super::server::Server;
-use super::{kafka, nats};
-
-/// Every broker that the project's tests need.
-///
-/// # Examples
-///
-/// ```
-/// use xtask::servers::BROKERS;
-///
-/// let names: Vec<_> = BROKERS.iter().map(|broker| broker.name).collect();
-/// assert!(names.contains(&"nats"));
-/// ```
-pub const BROKERS: &[Broker] = &[nats::BROKER, kafka::BROKER];
 
 /// A broker as the test command sees it.
 #[derive(Clone, Copy, Debug)]
@@ -57,17 +44,4 @@ pub struct Program {
     pub variable: &'static str,
     /// Finds or installs it.
     pub find: fn() -> Result<PathBuf, ServerError>,
-}
-
-/// The broker of this name.
-///
-/// # Examples
-///
-/// ```
-/// assert!(xtask::servers::broker("nats").is_some());
-/// assert!(xtask::servers::broker("carrier-pigeon").is_none());
-/// ```
-#[must_use]
-pub fn broker(name: &str) -> Option<&'static Broker> {
-    BROKERS.iter().find(|broker| broker.name == name)
 }

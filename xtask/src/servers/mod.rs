@@ -18,10 +18,12 @@ pub mod kafka;
 mod local;
 pub mod nats;
 mod server;
+mod table;
 
-pub use self::broker::{BROKERS, Broker, Pass, Program, broker};
+pub use self::broker::{Broker, Pass, Program};
 pub use self::error::{ServerError, ServerErrorKind};
 pub use self::server::{Origin, Server};
+pub use self::table::{BROKERS, broker};
 
 /// What the user set; an empty value is as good as none.
 fn set_variable(name: &str) -> Option<String> {

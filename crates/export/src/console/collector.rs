@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::metrics::Series;
 use super::screen::Screen;
+use super::series::Series;
 use super::trace::{Finished, Remark, Trace, in_order};
 use super::{summary, waterfall};
 use crate::error::ExportError;
-use crate::telemetry::ShutdownReport;
+use crate::report::ShutdownReport;
 
 /// How many finished spans wait at most, and how many remarks per trace; more are dropped and counted.
 const CAPACITY: usize = 10_000;

@@ -1,14 +1,16 @@
 //! Telemetry drawn on the terminal.
 //!
-//! `processor`, `logs` and `metrics` receive what the SDK hands out, `collector` holds it until a trace is quiet,
-//! `trace` makes a picture's content of it, `waterfall` and `summary` draw that, in the ink of `style`.
+//! `destination` is what the providers lead to: `processor`, `logs` and `metrics` receive what the SDK hands out, `collector` holds it
+//! until a trace is quiet, `trace` and `series` make a picture's content of it, `waterfall` and `summary` draw that, in the ink of `style`.
 
 mod collector;
+mod destination;
 mod logs;
 mod metrics;
 mod processor;
 mod scale;
 mod screen;
+mod series;
 mod style;
 mod summary;
 mod trace;
@@ -19,35 +21,20 @@ mod tests;
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stdout};
-use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::global;
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
-use opentelemetry_sdk::trace::SdkTracerProvider;
-
-use self::collector::Collector;
-use self::logs::ConsoleLogs;
-use self::metrics::ConsoleMetrics;
-use self::processor::{ConsoleSpans, service_name};
+use self::destination::ConsoleDestination;
 use self::screen::Screen;
-use crate::environment::{Environment, Signals, process_variable};
+use crate::destination::Destination;
+use crate::environment::{Environment, process_variable};
 use crate::error::ExportError;
-use crate::telemetry::{Providers, ShutdownReport, Telemetry, resource};
+use crate::telemetry::Telemetry;
 
 /// The width of a picture when neither the code nor `COLUMNS` says.
 const DEFAULT_WIDTH: usize = 100;
 
-/// The most links of one span, so that a batch shows all its messages; the SDK keeps 128 by itself (LINK-17).
-const MAX_LINKS: u32 = 1024;
-
 /// How long a trace must be silent to be drawn. Longer than the first pauses of a retry, so that these are one picture.
 const DEFAULT_QUIET: Duration = Duration::from_secs(1);
-
-/// The collecting period of the metric readers: never, because drawing the metrics collects them.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Configures telemetry that is drawn on the terminal.
 ///
@@ -212,18 +199,14 @@ impl Console {
     /// ```
     pub fn start(self) -> Result<Telemetry, ExportError> {
         let telemetry = self.build()?;
-        if !telemetry.is_disabled() {
-            global::set_tracer_provider(telemetry.tracer_provider());
-            global::set_meter_provider(telemetry.meter_provider());
-        }
+        telemetry.install();
         Ok(telemetry)
     }
 
     /// Builds the providers with `lookup` as the environment.
     fn build_in(self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Telemetry, ExportError> {
         let mut environment = Environment::new(lookup);
-        let disabled = environment.disabled();
-        let signals = if disabled { None } else { Some(environment.signals()?) };
+        let signals = if environment.disabled() { None } else { Some(environment.signals()?) };
         let color = match self.color {
             ColorChoice::Always => true,
             ColorChoice::Auto => self.writer.is_none() && stdout().is_terminal() && !environment.colorless(),
@@ -231,13 +214,9 @@ impl Console {
         };
         let width = self.width.or_else(|| environment.columns()).unwrap_or(DEFAULT_WIDTH);
         let screen = Screen::new(self.writer.unwrap_or_else(|| Box::new(stdout())), color, width);
-        let pipeline = Pipeline { collector: Collector::new(screen, self.quiet), signals };
-        let main = pipeline.providers(resource(self.service_name));
-        let warnings = environment.into_warnings();
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(Telemetry::new(pipeline, main, warnings))
+        let destination = signals.map(|signals| ConsoleDestination::new(screen, self.quiet, signals));
+        let destinations = destination.into_iter().map(|console| Box::new(console) as Box<dyn Destination>).collect();
+        Ok(Telemetry::new(self.service_name, destinations, environment.into_warnings()))
     }
 }
 
@@ -248,68 +227,4 @@ impl fmt::Debug for Console {
             .field("color", &self.color)
             .finish_non_exhaustive()
     }
-}
-
-/// What all services of a program feed.
-#[derive(Debug)]
-pub(crate) struct Pipeline {
-    collector: Arc<Collector>,
-    /// `None` if `OTEL_SDK_DISABLED` switched everything off.
-    signals: Option<Signals>,
-}
-
-impl Pipeline {
-    pub(crate) fn is_disabled(&self) -> bool {
-        self.signals.is_none()
-    }
-
-    /// Makes the providers of one service.
-    pub(crate) fn providers(&self, resource: Resource) -> Providers {
-        let name = service_name(&resource);
-        let mut tracer = SdkTracerProvider::builder().with_resource(resource.clone());
-        // An empty variable counts as unset (ENV-14).
-        if process_variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none_or(|value| value.is_empty()) {
-            tracer = tracer.with_max_links_per_span(MAX_LINKS);
-        }
-        let mut meter = SdkMeterProvider::builder().with_resource(resource.clone());
-        let mut logger = SdkLoggerProvider::builder().with_resource(resource);
-        let Some(signals) = self.signals else {
-            return switched_off(tracer.build(), meter.build(), logger.build());
-        };
-        // The first service takes the first colour, whoever emits first.
-        self.collector.screen.style.service(&name);
-        if signals.traces {
-            tracer = tracer.with_span_processor(ConsoleSpans::new(self.collector.clone()));
-        }
-        if signals.metrics {
-            let exporter = ConsoleMetrics::new(self.collector.clone());
-            meter = meter.with_reader(PeriodicReader::builder(exporter).with_interval(NEVER).build());
-        }
-        if signals.logs {
-            logger = logger.with_log_processor(ConsoleLogs::new(self.collector.clone()));
-        }
-        Providers { tracer: tracer.build(), meter: meter.build(), logger: logger.build() }
-    }
-
-    /// Draws all traces that have finished spans, quiet or not.
-    pub(crate) fn draw_traces(&self) {
-        self.collector.draw_all();
-    }
-
-    /// Draws everything and says whether the console could be written.
-    pub(crate) fn draw(&self) -> Result<(), ExportError> {
-        self.collector.draw_all();
-        self.collector.draw_metrics()
-    }
-
-    /// Stops drawing by itself and says what became of the spans.
-    pub(crate) fn close(&self) -> ShutdownReport {
-        self.collector.close()
-    }
-}
-
-/// Providers that are shut down hand out tracers, meters and loggers that do nothing.
-fn switched_off(tracer: SdkTracerProvider, meter: SdkMeterProvider, logger: SdkLoggerProvider) -> Providers {
-    let _ = (tracer.shutdown(), meter.shutdown(), logger.shutdown());
-    Providers { tracer, meter, logger }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::metrics::{Measured, Series};
 use super::scale::seconds;
 use super::screen::Screen;
+use super::series::{Measured, Series};
 use super::style::{Ink, Line};
 
 /// The titles of the number columns and their widths. `~` says that it is an estimate.

@@ -6,7 +6,7 @@ use throughline_core::broker::{Received, Settle};
 use throughline_core::message::Delivery;
 
 use super::partition::Partition;
-use crate::record::{CopiedRecord, Copies, Reading};
+use crate::delivery::{CopiedRecord, Copies, Reading};
 
 /// Is messages on their way from the thread that polls to who receives them, in their order.
 pub(super) struct Burst {

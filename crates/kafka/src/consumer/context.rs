@@ -34,14 +34,14 @@ impl Context {
         let starts = self.starts(consumer, partitions);
         info!(group = self.group(), partitions = starts.own.len(), "partitions were assigned");
         // Owned first: messages may come as soon as the client knows.
-        self.shared.own(starts.own.iter().cloned());
+        self.shared.ownership.own(starts.own.iter().cloned());
         let assigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
             _ => consumer.assign(partitions),
         };
         note(assigned, "partitions could not be assigned");
         starts.commit(consumer);
-        self.shared.commit_starts(consumer);
+        self.shared.commits.commit_starts(consumer);
     }
 
     /// Finds out where to begin, for as long as the subscription is wanted. A place that stays unknown ends the subscription, unless the
@@ -104,7 +104,7 @@ impl Context {
                 );
             }
             // A failure is reported there.
-            let _ = self.shared.commit_and_wait(consumer, &gone, Occasion::Rebalance);
+            let _ = self.shared.commits.commit_and_wait(consumer, &gone, Occasion::Rebalance);
         }
         for partition in &gone {
             partition.lose();
@@ -133,7 +133,7 @@ impl ConsumerContext for Context {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.guarded("the answer to a commit", || self.shared.note_commit(&result, offsets));
+        self.guarded("the answer to a commit", || self.shared.commits.note_answer(&result, offsets));
     }
 }
 
@@ -149,7 +149,7 @@ impl ClientContext for Context {
             let topics = statistics.topics.values();
             let partitions = topics.flat_map(|topic| topic.partitions.values().map(|one| (topic.topic.as_str(), one)));
             let active = partitions.filter(|(_, one)| one.fetch_state == "active" && one.next_offset >= 0);
-            self.shared.note_fetched(active.map(|(topic, one)| (topic, one.partition, one.next_offset)));
+            self.shared.ownership.note_fetched(active.map(|(topic, one)| (topic, one.partition, one.next_offset)));
         });
     }
 

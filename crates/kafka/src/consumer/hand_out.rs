@@ -4,16 +4,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::message::{BorrowedMessage, Message};
+use throughline_core::broker::BrokerError;
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::burst::to_received;
-use super::context::Context;
+use super::burst::{Burst, to_received};
+use super::orders::Orders;
 use super::partition::{Beginning, HandedOut, Partition};
-use super::poller::Poller;
+use super::shared::Shared;
 use super::watermarks;
-use crate::record::to_delivery;
+use crate::delivery::{Reading, to_delivery};
 use crate::subscription::{Commit, Order, WaitsOn};
 
 /// How long the thread waits for room in a partition before it pauses it: a pause makes the client fetch again what it holds.
@@ -29,17 +31,48 @@ const HAND_OVER: usize = 64;
 /// A body of so many bytes is copied once, and not a second time where it is received.
 const LARGE: usize = 16 * 1024;
 
+/// Messages in the order in which they came, or why there will be none.
+pub(super) type HandOver = Result<Burst, BrokerError>;
+
+/// The way of messages from the thread that polls to who receives them.
+pub(super) struct HandOut {
+    shared: Arc<Shared>,
+    orders: Arc<Orders>,
+    messages: mpsc::UnboundedSender<HandOver>,
+    /// Messages that are handed over with the next ones, before the thread waits for anything.
+    collected: Burst,
+    reading: Reading,
+    /// The partitions of the last messages; looked up by the client's handle of the topic, which costs nothing.
+    recent: Vec<Recent>,
+    generation: u64,
+}
+
 /// A partition of the last messages, by the client's handle of its topic.
-pub(super) struct Recent {
+struct Recent {
     topic: usize,
     partition: Arc<Partition>,
 }
 
-impl Poller {
-    pub(super) fn hand_out(&mut self, consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) {
+impl HandOut {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        orders: Arc<Orders>,
+        messages: mpsc::UnboundedSender<HandOver>,
+        reading: Reading,
+    ) -> Self {
+        let collected = Burst::new(reading.clone());
+        Self { shared, orders, messages, collected, reading, recent: Vec::new(), generation: 0 }
+    }
+
+    /// Hands out a message. Returns its partition where too many of its messages are held: it is to be paused.
+    pub(super) fn hand_out(
+        &mut self,
+        consumer: &BaseConsumer<impl ConsumerContext>,
+        message: &BorrowedMessage<'_>,
+    ) -> Option<Arc<Partition>> {
         let Some(partition) = self.partition_of(message) else {
             debug!(topic = message.topic(), "a message of a partition that is not owned is left to its owner");
-            return;
+            return None;
         };
         let (partition, held) = self.note_handed_out(consumer, partition, message.offset());
         let lane = self.lane_of(&partition, message.key());
@@ -55,17 +88,40 @@ impl Poller {
         }
         let most = self.orders.most_held();
         if held < most {
-            return;
+            return None;
         }
         self.hand_over();
-        if !partition.wait_for_room(most / 2, self.room_wait()) {
-            self.pause(consumer, &partition);
+        (!partition.wait_for_room(most / 2, self.room_wait())).then_some(partition)
+    }
+
+    /// Hands out messages that are due now.
+    pub(super) fn hand_out_due(&mut self) {
+        for received in self.shared.waiting.take_due() {
+            self.collected.push(received);
         }
+        self.hand_over();
+    }
+
+    /// Hands over what is collected.
+    pub(super) fn hand_over(&mut self) {
+        if self.collected.len() > 0 {
+            let next = Burst::like(&self.collected);
+            let collected = std::mem::replace(&mut self.collected, next);
+            // Nobody receives any more where the subscription is closing: they are given up.
+            let _ = self.messages.send(Ok(collected));
+        }
+    }
+
+    /// Says why there will be no more messages.
+    pub(super) fn end(&self, why: BrokerError) {
+        // Nobody receives any more where the subscription is closing.
+        let _ = self.messages.send(Err(why));
     }
 
     fn room_wait(&self) -> Duration {
         // The answer to the commit of each message comes by polling.
-        let is_lone = self.shared.settings.commit != Commit::EachMessage && self.shared.partitions().len() == 1;
+        let is_lone =
+            self.shared.settings.commit != Commit::EachMessage && self.shared.ownership.partitions().len() == 1;
         if is_lone { LONE_ROOM_WAIT } else { ROOM_WAIT }
     }
 
@@ -98,7 +154,7 @@ impl Poller {
     /// Notes a message in its partition, and says what the server has left out before it.
     fn note_handed_out(
         &mut self,
-        consumer: &BaseConsumer<Context>,
+        consumer: &BaseConsumer<impl ConsumerContext>,
         partition: Arc<Partition>,
         offset: i64,
     ) -> (Arc<Partition>, usize) {
@@ -116,8 +172,8 @@ impl Poller {
                     "the partition has begun anew on the server, and is read from its first message on"
                 );
                 // What was handed out before is of the time before.
-                self.shared.own([(Arc::clone(&topic), number, Beginning::At(offset))]);
-                let anew = self.shared.partition(&topic, number).unwrap_or(partition);
+                self.shared.ownership.own([(Arc::clone(&topic), number, Beginning::At(offset))]);
+                let anew = self.shared.ownership.partition(&topic, number).unwrap_or(partition);
                 let HandedOut::Held { messages, .. } = anew.hand_out(offset) else { return (anew, 0) };
                 return (anew, messages);
             }
@@ -150,7 +206,7 @@ impl Poller {
     }
 
     fn partition_of(&mut self, message: &BorrowedMessage<'_>) -> Option<Arc<Partition>> {
-        let generation = self.shared.generation();
+        let generation = self.shared.ownership.generation();
         if generation != self.generation {
             self.generation = generation;
             self.recent.clear();
@@ -162,7 +218,7 @@ impl Poller {
         if let Some(recent) = recent {
             return Some(Arc::clone(&recent.partition));
         }
-        let partition = self.shared.partition(message.topic(), number)?;
+        let partition = self.shared.ownership.partition(message.topic(), number)?;
         self.recent.push(Recent { topic, partition: Arc::clone(&partition) });
         Some(partition)
     }

@@ -9,12 +9,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use super::burst::Burst;
+use super::hand_out::HandOver;
 use super::orders::{Orders, Task};
-use super::poller::{HandOver, Poller};
+use super::poller::Poller;
+use super::settings;
 use super::shared::Shared;
-use super::{report, settings};
-use crate::broker::Connection;
-use crate::record::Reading;
+use crate::connection::Connection;
+use crate::delivery::Reading;
 use crate::subscription::Topic;
 use crate::{error, thread};
 
@@ -74,8 +75,7 @@ impl ConsumerHandle {
 
     pub(crate) fn prepare(&self, reception: &Reception) {
         self.orders.hold(self.shared.settings.most_held(reception.messages_at_once()));
-        report::measure_lag(&self.shared, &**reception.observer());
-        self.shared.set_observer(Arc::clone(reception.observer()));
+        self.shared.observe(Arc::clone(reception.observer()));
     }
 
     /// Waits for the next message. One that was withdrawn meanwhile is known to be so before its handler begins. Cancel safe.

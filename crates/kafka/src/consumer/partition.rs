@@ -1,16 +1,15 @@
 use std::collections::VecDeque;
 use std::future::ready;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use throughline_core::broker::{BatchSettled, BoxFuture, BrokerError, Received, Settle, done};
 use throughline_core::message::Settlement;
 
-use super::shared::Shared;
+use super::awaited::AwaitedCommits;
 use crate::error;
-use crate::subscription::Commit;
 
 /// Is a partition this member owns: which of its messages are handed out, and up to where all of them are settled.
 ///
@@ -30,7 +29,7 @@ pub(crate) struct Partition {
     /// Up to where all that was fetched was handed out; what is left out between has no message. Negative where that is not known.
     read: AtomicI64,
     commits_each_message: bool,
-    shared: Weak<Shared>,
+    awaited: Arc<AwaitedCommits>,
 }
 
 #[derive(Debug)]
@@ -93,6 +92,9 @@ pub(crate) enum Beginning {
     Unknown,
 }
 
+/// A partition, and where it begins.
+pub(super) type Start = (Arc<str>, i32, Beginning);
+
 /// Says what became of a message that is handed out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum HandedOut {
@@ -125,7 +127,13 @@ impl State {
 }
 
 impl Partition {
-    pub(crate) fn new(topic: Arc<str>, number: i32, lane: u32, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(
+        topic: Arc<str>,
+        number: i32,
+        lane: u32,
+        awaited: &Arc<AwaitedCommits>,
+        commits_each_message: bool,
+    ) -> Self {
         let state = State {
             phase: Phase::Owned,
             window: VecDeque::new(),
@@ -145,8 +153,8 @@ impl Partition {
             end: AtomicI64::new(-1),
             fetched: AtomicI64::new(-1),
             read: AtomicI64::new(-1),
-            commits_each_message: shared.settings.commit == Commit::EachMessage,
-            shared: Arc::downgrade(shared),
+            commits_each_message,
+            awaited: Arc::clone(awaited),
         }
     }
 
@@ -280,10 +288,9 @@ impl Partition {
     }
 
     async fn commit_now(&self, position: i64) -> Result<(), BrokerError> {
-        match self.shared.upgrade() {
-            Some(shared) => shared.commit_now(self, position).await,
-            None => Err(error::partition_lost(&self.topic, self.number)),
-        }
+        // Where messages are handled side by side another one may have come further: never commit behind it.
+        let position = || self.uncommitted().map_or(position, |latest| latest.max(position));
+        self.awaited.commit(&self.topic, self.number, position).await
     }
 
     /// Marks a message as settled. Returns the offset to commit where it moved.

@@ -8,9 +8,8 @@ use throughline_core::broker::BrokerError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::burst::Burst;
 use super::context::Context;
-use super::hand_out::Recent;
+use super::hand_out::{HandOut, HandOver};
 use super::judge::{Judge, check_topic};
 use super::orders::{Orders, Task};
 use super::partition::{Beginning, Partition};
@@ -18,8 +17,8 @@ use super::report::{Occasion, is_rebalancing};
 use super::shared::Shared;
 use super::{start, watermarks};
 use crate::config::unusable;
+use crate::delivery::Reading;
 use crate::error;
-use crate::record::Reading;
 use crate::subscription::Commit;
 
 /// How long a poll waits for a message. It also bounds how late an order is followed and a commit begins.
@@ -39,22 +38,13 @@ const SEEK_WAIT: Duration = Duration::from_secs(10);
 
 type Ready = oneshot::Sender<Result<(), BrokerError>>;
 
-/// Messages in the order in which they came, or why there will be none.
-pub(super) type HandOver = Result<Burst, BrokerError>;
-
 /// Is the thread of one subscription. It polls all the time, so that a slow handler does not lose its membership, and hands messages
 /// out as long as not too many of their partition are held.
 pub(super) struct Poller {
-    pub(super) shared: Arc<Shared>,
-    pub(super) orders: Arc<Orders>,
-    messages: mpsc::UnboundedSender<HandOver>,
-    /// Messages that are handed over with the next ones, before this thread waits for anything.
-    pub(super) collected: Burst,
-    pub(super) reading: Reading,
+    shared: Arc<Shared>,
+    orders: Arc<Orders>,
+    hand: HandOut,
     judge: Judge,
-    /// The partitions of the last messages; looked up by the client's handle of the topic, which costs nothing.
-    pub(super) recent: Vec<Recent>,
-    pub(super) generation: u64,
     paused: Vec<Arc<Partition>>,
     last_commit: Instant,
     last_lag: Instant,
@@ -69,14 +59,10 @@ impl Poller {
     ) -> Self {
         let now = Instant::now();
         Self {
+            hand: HandOut::new(Arc::clone(&shared), Arc::clone(&orders), messages, reading),
             shared,
             orders,
-            messages,
-            collected: Burst::new(reading.clone()),
-            reading,
             judge: Judge::default(),
-            recent: Vec::new(),
-            generation: 0,
             paused: Vec::new(),
             last_commit: now,
             last_lag: now,
@@ -94,7 +80,7 @@ impl Poller {
         };
         let mut ready = Some(ready);
         let ended = loop {
-            if self.shared.is_assigned()
+            if self.shared.ownership.is_assigned()
                 && let Some(ready) = ready.take()
             {
                 let _ = ready.send(Ok(()));
@@ -113,7 +99,7 @@ impl Poller {
         if let Some(ended) = ended {
             match ready.take() {
                 Some(ready) => drop(ready.send(Err(ended))),
-                None => drop(self.messages.send(Err(ended))),
+                None => self.hand.end(ended),
             }
         }
         result
@@ -126,7 +112,7 @@ impl Poller {
         let consumer: BaseConsumer<Context> =
             config.create_with_context(context).map_err(|failed| unusable(&failed))?;
         let consumer = Arc::new(consumer);
-        self.shared.set_consumer(&consumer);
+        self.shared.member.set(&consumer);
         let topic = &self.shared.settings;
         let all_names = topic.all_names()?;
         if !topic.is_pattern {
@@ -158,9 +144,9 @@ impl Poller {
         let cannot = |failed: KafkaError| error::broker("the partitions could not be assigned", &failed);
         let mut list = start::list_of(keys);
         let starts = start::positions(consumer, &self.shared, &mut list).map_err(cannot)?;
-        self.shared.own(starts.own);
+        self.shared.ownership.own(starts.own);
         consumer.assign(&list).map_err(cannot)?;
-        self.shared.commit_starts(consumer);
+        self.shared.commits.commit_starts(consumer);
         Ok(())
     }
 
@@ -168,7 +154,7 @@ impl Poller {
     fn take(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
         let result = self.poll_for_a_while(consumer);
         // What came before an error, too.
-        self.hand_over();
+        self.hand.hand_over();
         result
     }
 
@@ -176,17 +162,21 @@ impl Poller {
         // Those that wait for an attempt need no haste.
         let is_calm = self.paused.iter().all(|partition| self.shared.waiting.has(partition));
         let mut wait = if is_calm { POLL_WAIT } else { PAUSED_POLL_WAIT };
-        let began = self.shared.has_fetched().then(Instant::now);
+        let began = self.shared.ownership.has_fetched().then(Instant::now);
         for _ in 0..BURST {
             match consumer.poll(wait) {
                 None => {
                     // The client had nothing for so long: all that it has fetched is handed out. It also returns early, for other reasons.
                     if began.is_some_and(|began| began.elapsed() >= wait) && wait > Duration::ZERO {
-                        self.shared.note_all_handed_out();
+                        self.shared.ownership.note_all_handed_out();
                     }
                     return Ok(());
                 }
-                Some(Ok(message)) => self.hand_out(consumer, &message),
+                Some(Ok(message)) => {
+                    if let Some(full) = self.hand.hand_out(consumer, &message) {
+                        self.pause(consumer, &full);
+                    }
+                }
                 Some(Err(failed)) => self.judge.judge(&failed, &self.shared.settings)?,
             }
             wait = Duration::ZERO;
@@ -197,7 +187,7 @@ impl Poller {
     /// Stays a member without taking anything.
     fn stay(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
         self.shared.waiting.give_up(|_| true);
-        for partition in self.shared.partitions() {
+        for partition in self.shared.ownership.partitions() {
             self.pause(consumer, &partition);
         }
         match consumer.poll(PAUSED_POLL_WAIT) {
@@ -207,23 +197,10 @@ impl Poller {
         }
     }
 
-    /// Hands over what is collected.
-    pub(super) fn hand_over(&mut self) {
-        if self.collected.len() > 0 {
-            let next = Burst::like(&self.collected);
-            let collected = std::mem::replace(&mut self.collected, next);
-            // Nobody receives any more where the subscription is closing: they are given up.
-            let _ = self.messages.send(Ok(collected));
-        }
-    }
-
     /// Does what is due: partitions that go on, messages to read again, commits, the lag.
     fn look_after(&mut self, consumer: &BaseConsumer<Context>) -> Result<(), BrokerError> {
         if self.orders.task() == Task::Take {
-            for received in self.shared.waiting.take_due() {
-                self.collected.push(received);
-            }
-            self.hand_over();
+            self.hand.hand_out_due();
             self.resume(consumer);
         }
         let now = Instant::now();
@@ -232,11 +209,11 @@ impl Poller {
             && now.duration_since(self.last_commit) >= interval
         {
             self.last_commit = now;
-            self.shared.commit_in_background(consumer);
+            self.shared.commits.commit_in_background(consumer);
         }
         if now.duration_since(self.last_lag) >= LAG_INTERVAL {
             self.last_lag = now;
-            for partition in self.shared.partitions() {
+            for partition in self.shared.ownership.partitions() {
                 watermarks::note_end(consumer, &partition);
                 self.rewind(consumer, &partition);
             }
@@ -263,10 +240,10 @@ impl Poller {
             return;
         }
         // What was handed out before belongs to a time that is over; nothing was polled since the move.
-        self.shared.own([(Arc::clone(&partition.topic), partition.number, Beginning::At(offset))]);
+        self.shared.ownership.own([(Arc::clone(&partition.topic), partition.number, Beginning::At(offset))]);
     }
 
-    pub(super) fn pause(&mut self, consumer: &BaseConsumer<Context>, partition: &Arc<Partition>) {
+    fn pause(&mut self, consumer: &BaseConsumer<Context>, partition: &Arc<Partition>) {
         if self.paused.iter().any(|paused| Arc::ptr_eq(paused, partition)) {
             return;
         }
@@ -297,7 +274,7 @@ impl Poller {
     fn commit_at_last(&self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
         let deadline = self.orders.deadline();
         loop {
-            match self.shared.commit_and_wait(consumer, &self.shared.partitions(), Occasion::End) {
+            match self.shared.commits.commit_and_wait(consumer, &self.shared.ownership.partitions(), Occasion::End) {
                 Err(failed) if is_rebalancing(&failed) && Instant::now() < deadline => {
                     // The rebalance goes on by polling; partitions that are lost in it are committed by its callback.
                     drop(consumer.poll(PAUSED_POLL_WAIT));
@@ -309,14 +286,14 @@ impl Poller {
 
     /// Commits what is settled, leaves the group and closes the consumer.
     fn end(&self, consumer: Arc<BaseConsumer<Context>>) -> Result<(), BrokerError> {
-        for partition in self.shared.partitions() {
+        for partition in self.shared.ownership.partitions() {
             partition.leave();
         }
         let committed = self.commit_at_last(&consumer).map_err(|failed| error::commit(&failed));
-        for partition in self.shared.partitions() {
+        for partition in self.shared.ownership.partitions() {
             partition.lose();
         }
-        self.shared.forget_commits();
+        self.shared.commits.forget();
         // Closes the consumer, which leaves the group; the callback finds nothing left to wait for.
         drop(consumer);
         committed

@@ -1,6 +1,6 @@
 //! What the consumer tells telemetry by itself: commits in the background, and the lag.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use opentelemetry::KeyValue;
@@ -11,9 +11,10 @@ use throughline_core::telemetry::semconv::{
 };
 use tracing::{debug, warn};
 
+use super::ownership::Ownership;
 use super::partition::Partition;
-use super::shared::Shared;
 use crate::error;
+use crate::outage::Repeats;
 use crate::semconv::{SYSTEM, offset_attribute, partition_attribute};
 
 /// The metric of the lag: how many messages of a partition are not settled yet.
@@ -30,54 +31,72 @@ pub(crate) enum Occasion {
     Rebalance,
 }
 
-/// Records a commit of several messages (SPAN-33, ATTR-K-11).
-pub(super) fn commit(
-    shared: &Shared,
-    started: Instant,
-    positions: &[(Arc<Partition>, i64)],
-    failed: Option<&KafkaError>,
-    occasion: Occasion,
-) {
-    if let Some(failed) = failed {
-        log_failure(shared, positions, failed, occasion);
-    } else {
-        shared.commit_failures.forget();
-    }
-    let failed = failed.map(error::commit);
-    let Some(observer) = shared.observer() else { return };
-    let mut topics = positions.iter().map(|(partition, _)| &*partition.topic);
-    let destination = topics.next().filter(|first| topics.all(|other| other == *first));
-    let attributes = match positions {
-        [(partition, position)] => vec![
-            partition_attribute(partition.number),
-            // The offset of a message: the last one that is settled.
-            offset_attribute(position - 1),
-        ],
-        _ => Vec::new(),
-    };
-    observer.settled(started, destination, attributes, failed.as_ref());
+/// What the consumer tells of commits.
+pub(crate) struct Reports {
+    pub(super) group: Option<Arc<str>>,
+    observer: OnceLock<Arc<dyn Observe>>,
+    /// What the log has said of commits that failed.
+    failures: Repeats<(Option<RDKafkaErrorCode>, bool)>,
 }
 
-/// Says why offsets were not committed and what becomes of their messages; while that goes on, every half minute.
-fn log_failure(shared: &Shared, positions: &[(Arc<Partition>, i64)], failed: &KafkaError, occasion: Occasion) {
-    // One that is lost by now is another member's.
-    let is_lost = is_of_others(failed) || positions.iter().all(|(partition, _)| partition.is_lost());
-    if occasion == Occasion::End && is_rebalancing(failed) {
-        debug!(group = shared.settings.group.as_deref(), cause = %failed, "the last offsets are committed when the group is divided");
-        return;
+impl Reports {
+    pub(super) fn new(group: Option<Arc<str>>) -> Self {
+        Self { group, observer: OnceLock::new(), failures: Repeats::default() }
     }
-    let comes_again = is_lost || occasion != Occasion::Background;
-    let Some(left_out) = shared.commit_failures.admit((failed.rdkafka_error_code(), comes_again)) else { return };
-    let group = shared.settings.group.as_deref();
-    let partitions: Vec<_> = positions.iter().map(|(partition, _)| Arc::clone(partition)).collect();
-    let partitions = named(&partitions);
-    if comes_again {
-        warn!(
-            group, %partitions, left_out, cause = %failed,
-            "offsets were not committed: their messages come again, to the member that has their partitions next"
-        );
-    } else {
-        warn!(group, %partitions, left_out, cause = %failed, "offsets were not committed yet: that is tried again with the next commit");
+
+    pub(super) fn set_observer(&self, observer: Arc<dyn Observe>) {
+        let _ = self.observer.set(observer);
+    }
+
+    /// Records a commit of several messages (SPAN-33, ATTR-K-11).
+    pub(super) fn commit(
+        &self,
+        started: Instant,
+        positions: &[(Arc<Partition>, i64)],
+        failed: Option<&KafkaError>,
+        occasion: Occasion,
+    ) {
+        if let Some(failed) = failed {
+            self.log_failure(positions, failed, occasion);
+        } else {
+            self.failures.forget();
+        }
+        let failed = failed.map(error::commit);
+        let Some(observer) = self.observer.get() else { return };
+        let mut topics = positions.iter().map(|(partition, _)| &*partition.topic);
+        let destination = topics.next().filter(|first| topics.all(|other| other == *first));
+        let attributes = match positions {
+            [(partition, position)] => vec![
+                partition_attribute(partition.number),
+                // The offset of a message: the last one that is settled.
+                offset_attribute(position - 1),
+            ],
+            _ => Vec::new(),
+        };
+        observer.settled(started, destination, attributes, failed.as_ref());
+    }
+
+    /// Says why offsets were not committed and what becomes of their messages; while that goes on, every half minute.
+    fn log_failure(&self, positions: &[(Arc<Partition>, i64)], failed: &KafkaError, occasion: Occasion) {
+        // One that is lost by now is another member's.
+        let is_lost = is_of_others(failed) || positions.iter().all(|(partition, _)| partition.is_lost());
+        if occasion == Occasion::End && is_rebalancing(failed) {
+            debug!(group = self.group.as_deref(), cause = %failed, "the last offsets are committed when the group is divided");
+            return;
+        }
+        let comes_again = is_lost || occasion != Occasion::Background;
+        let Some(left_out) = self.failures.admit((failed.rdkafka_error_code(), comes_again)) else { return };
+        let group = self.group.as_deref();
+        let partitions: Vec<_> = positions.iter().map(|(partition, _)| Arc::clone(partition)).collect();
+        let partitions = named(&partitions);
+        if comes_again {
+            warn!(
+                group, %partitions, left_out, cause = %failed,
+                "offsets were not committed: their messages come again, to the member that has their partitions next"
+            );
+        } else {
+            warn!(group, %partitions, left_out, cause = %failed, "offsets were not committed yet: that is tried again with the next commit");
+        }
     }
 }
 
@@ -111,24 +130,24 @@ pub(super) fn named(partitions: &[Arc<Partition>]) -> String {
 }
 
 /// Lets the meter of the app ask for the lag, from what the client knows by itself.
-pub(super) fn measure_lag(shared: &Arc<Shared>, observer: &dyn Observe) {
+pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, observer: &dyn Observe) {
     let Some(meter) = observer.meter() else { return };
     // The meter keeps the callback for as long as it lives.
-    let shared: Weak<Shared> = Arc::downgrade(shared);
+    let ownership: Weak<Ownership> = Arc::downgrade(ownership);
     meter
         .i64_observable_gauge(LAG)
         .with_unit("{message}")
         .with_description("Messages of a partition between the last settled one and its end, as the client knows it.")
         .with_callback(move |gauge| {
-            let Some(shared) = shared.upgrade() else { return };
-            for partition in shared.partitions() {
+            let Some(ownership) = ownership.upgrade() else { return };
+            for partition in ownership.partitions() {
                 let Some(lag) = partition.lag() else { continue };
                 let mut attributes = vec![
                     KeyValue::new(MESSAGING_SYSTEM, SYSTEM),
                     KeyValue::new(MESSAGING_DESTINATION_NAME, Arc::clone(&partition.topic)),
                     partition_attribute(partition.number),
                 ];
-                if let Some(group) = &shared.settings.group {
+                if let Some(group) = &group {
                     attributes.push(KeyValue::new(MESSAGING_CONSUMER_GROUP_NAME, Arc::clone(group)));
                 }
                 gauge.observe(lag, &attributes);

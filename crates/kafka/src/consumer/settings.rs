@@ -2,8 +2,8 @@ use rdkafka::ClientConfig;
 use throughline_core::broker::BrokerError;
 
 use crate::config::{check_consumer_property, check_rebalance_timeout, raise_answer_limit};
+use crate::error;
 use crate::subscription::Topic;
-use crate::{error, names};
 
 /// How long the client waits before it fetches on after its queue was full. Its own default of a second leaves handlers without work:
 /// they empty the queue sooner.
@@ -15,7 +15,7 @@ const STATISTICS: (&str, &str) = ("statistics.interval.ms", "2000");
 /// Makes the client's configuration of one subscription: that of the connection, what the subscription says, and what this crate
 /// relies on.
 pub(super) fn client_config(connection: &ClientConfig, topic: &Topic) -> Result<ClientConfig, BrokerError> {
-    names::check(topic)?;
+    topic.check_names()?;
     let mut config = connection.clone();
     for (name, value) in [QUEUE_BACKOFF, STATISTICS] {
         if connection.get(name).is_none() {

@@ -5,21 +5,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use super::context::Context;
-use super::partition::Beginning;
+use super::partition::{Beginning, Start};
 use super::shared::Shared;
 use crate::subscription::StartPosition;
 
 /// How long the broker may take to say where a partition begins.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-
-/// A partition, and where it begins.
-pub(super) type Start = (Arc<str>, i32, Beginning);
 
 type Key = (Arc<str>, i32);
 
@@ -34,7 +30,7 @@ pub(super) struct Starts {
 ///
 /// The end of a partition is asked for now and not left to the first fetch: what is published from here on must not be missed.
 pub(super) fn positions(
-    consumer: &BaseConsumer<Context>,
+    consumer: &BaseConsumer<impl ConsumerContext>,
     shared: &Shared,
     assigned: &mut TopicPartitionList,
 ) -> KafkaResult<Starts> {
@@ -66,7 +62,7 @@ impl Starts {
     }
 
     /// Commits where a new group begins, in all partitions of a topic at once: from then on, one without an offset was added. Blocks.
-    pub(super) fn commit(&self, consumer: &BaseConsumer<Context>) {
+    pub(super) fn commit(&self, consumer: &BaseConsumer<impl ConsumerContext>) {
         if self.others.is_empty() {
             return;
         }
@@ -89,17 +85,17 @@ impl Starts {
 }
 
 /// Asks the brokers on behalf of one subscription.
-struct Finder<'a> {
-    consumer: &'a BaseConsumer<Context>,
+struct Finder<'a, C: ConsumerContext> {
+    consumer: &'a BaseConsumer<C>,
     shared: &'a Shared,
 }
 
-impl Finder<'_> {
+impl<C: ConsumerContext> Finder<'_, C> {
     /// Without a group this member has every partition from its start on: what it gets later was created since.
     fn without_group(&self, topic: &Arc<str>, number: i32) -> KafkaResult<i64> {
-        match self.shared.place(topic, number) {
+        match self.shared.ownership.place(topic, number) {
             Some(place) => Ok(place),
-            None if self.shared.is_assigned() => self.at(topic, number, StartPosition::Earliest),
+            None if self.shared.ownership.is_assigned() => self.at(topic, number, StartPosition::Earliest),
             None => self.at(topic, number, self.shared.settings.start_position()),
         }
     }
@@ -145,7 +141,7 @@ impl Finder<'_> {
         let others = if others.is_empty() { Vec::new() } else { self.committed(others)? };
         let has_place = |(key, offset): &(Key, Option<i64>)| key.0 == *topic && offset.is_some();
         // What a running member finds without an offset was created since.
-        if self.shared.is_assigned() || committed.iter().chain(&others).any(has_place) {
+        if self.shared.ownership.is_assigned() || committed.iter().chain(&others).any(has_place) {
             info!(topic = &**topic, "a partition without an offset begins at its beginning: the group exists");
             return Ok(false);
         }
@@ -187,7 +183,12 @@ impl Finder<'_> {
     }
 }
 
-fn at_time(consumer: &BaseConsumer<Context>, topic: &str, partition: i32, time: SystemTime) -> KafkaResult<i64> {
+fn at_time(
+    consumer: &BaseConsumer<impl ConsumerContext>,
+    topic: &str,
+    partition: i32,
+    time: SystemTime,
+) -> KafkaResult<i64> {
     let millis = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let mut asked = TopicPartitionList::with_capacity(1);
     asked.add_partition_offset(topic, partition, Offset::Offset(i64::try_from(millis).unwrap_or(i64::MAX)))?;

@@ -1,13 +1,12 @@
 use std::ffi::CString;
 
 use rdkafka::bindings::{rd_kafka_get_watermark_offsets, rd_kafka_resp_err_t};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
-use super::context::Context;
 use super::partition::Partition;
 
 /// Notes where a partition ends, as the client learnt it with its last fetch.
-pub(super) fn note_end(consumer: &BaseConsumer<Context>, partition: &Partition) {
+pub(super) fn note_end(consumer: &BaseConsumer<impl ConsumerContext>, partition: &Partition) {
     if let Some((_, end)) = of(consumer, partition).filter(|(_, end)| *end >= 0) {
         partition.note_end(end);
     }
@@ -16,7 +15,7 @@ pub(super) fn note_end(consumer: &BaseConsumer<Context>, partition: &Partition) 
 /// Returns where a partition begins and ends, as the client learnt it with its last fetch; asks nobody. Negative is not known.
 // The client's Rust interface has only the one that asks the broker.
 #[allow(unsafe_code, reason = "the client's own function, with a handle and a name that live longer than the call")]
-pub(super) fn of(consumer: &BaseConsumer<Context>, partition: &Partition) -> Option<(i64, i64)> {
+pub(super) fn of(consumer: &BaseConsumer<impl ConsumerContext>, partition: &Partition) -> Option<(i64, i64)> {
     // A topic's name has no zero byte.
     let topic = CString::new(&*partition.topic).ok()?;
     let (mut low, mut high) = (-1, -1);

@@ -8,7 +8,7 @@ use throughline_core::raw::{RawMessage, ReadMessage};
 use throughline_core::telemetry::{Consumer, Producer};
 
 use crate::carrier::{ClientHeaders, RecordHeaders};
-use crate::record::{push_attributes, time_of};
+use crate::delivery::{push_attributes, time_of};
 use crate::semconv::{CORRELATION_ID, MESSAGE_ID};
 
 /// What is prepared for one client: how its records are read, and what they are consumed and produced with.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use throughline_core::message::Destination;
 use tracing::warn;
 
-use super::Topic;
 use crate::destination::Route;
 use crate::names::is_topic;
 use crate::outage::Repeats;
@@ -16,30 +15,11 @@ pub(crate) struct ReplyTopics {
     refused: Repeats<()>,
 }
 
-impl Topic {
-    /// Allows messages to say where their answer goes, with the header `reply-to`. Each entry is the name of a topic, in which `*` stands
-    /// for any characters. By default no header is followed: whoever can write to the topic would choose where this service publishes,
-    /// with the rights of the service.
-    ///
-    /// A header that names another topic is passed over with a line in the log, and stays readable in the headers of the message. An
-    /// answer to a topic that does not exist fails at once.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_kafka::Topic;
-    /// let prices = Topic::new("prices").group("prices").reply_topics(["replies.*", "audit"]);
-    /// # let _ = prices;
-    /// ```
-    #[must_use]
-    pub fn reply_topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
-        let patterns = topics.into_iter().map(Into::into).collect();
-        self.replies = Arc::new(ReplyTopics { patterns, refused: Repeats::default() });
-        self
-    }
-}
-
 impl ReplyTopics {
+    pub(super) fn new<T: Into<Arc<str>>>(topics: impl IntoIterator<Item = T>) -> Self {
+        Self { patterns: topics.into_iter().map(Into::into).collect(), refused: Repeats::default() }
+    }
+
     /// Returns the destination that a message from a topic asks for, where that is allowed.
     pub(crate) fn destination(&self, asked: &str, topic: &str) -> Option<Destination> {
         if is_topic(asked) && self.patterns.iter().any(|pattern| matches(pattern, asked)) {
@@ -82,6 +62,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Topic;
     use super::*;
 
     #[test]

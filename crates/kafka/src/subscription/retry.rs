@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 use throughline_core::broker::{BrokerError, RETRY_ATTEMPT, RetryPlace, RetryRoute};
 use throughline_core::message::{Delivery, Destination};
 
-use super::Topic;
 use crate::destination::Route;
 
 /// How long a message waits at most in one topic, and in all.
@@ -26,7 +25,7 @@ pub(crate) struct RetryTopics {
 }
 
 /// Is how long a message from a retry topic waits.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Wait {
     /// How long it is kept back here. Never longer than the topic's own delay, so that it holds up no other message.
     pub(crate) now: Duration,
@@ -49,41 +48,46 @@ impl RetryTopics {
         Self { delays: delays.into_iter().collect() }
     }
 
-    /// Returns the names of the topics in which the messages of a topic wait.
-    fn names<'a>(&'a self, topic: &'a str, group: &'a str) -> impl Iterator<Item = String> + 'a {
-        (1..=self.delays.len()).map(move |number| name(topic, group, number))
-    }
-}
-
-impl Topic {
-    /// Returns the topics to read, those of retries among them.
-    pub(crate) fn all_names(&self) -> Result<Vec<Arc<str>>, BrokerError> {
-        let Some(retry) = &self.retry else { return Ok(self.names.clone()) };
-        let Some(group) = &self.group else {
-            return Err(BrokerError::configuration("retry topics are those of a group: add `.group(..)`"));
-        };
-        if self.is_pattern || !self.partitions.is_empty() {
-            return Err(BrokerError::configuration(
-                "retry topics have the name of a topic before theirs: subscribe to topics by name, and to no partition alone",
-            ));
-        }
-        if !(1..=MOST).contains(&retry.delays.len()) {
+    /// Returns the names of the retry topics of topics.
+    pub(super) fn all_names(&self, topics: &[Arc<str>], group: &str) -> Result<Vec<Arc<str>>, BrokerError> {
+        if !(1..=MOST).contains(&self.delays.len()) {
             return Err(BrokerError::configuration(format!(
                 "`retry_topics` needs one delay at least and takes {MOST} at most: a message is tried ten times in all"
             )));
         }
-        let waiting = self.names.iter().flat_map(|topic| retry.names(topic, group)).map(Arc::from);
-        Ok(self.names.iter().map(Arc::clone).chain(waiting).collect())
+        Ok(topics.iter().flat_map(|topic| self.names(topic, group)).map(Arc::from).collect())
     }
 
-    /// Tells whether messages of a topic wait there for their next attempt.
-    pub(crate) fn is_retry_topic(&self, topic: &str) -> bool {
-        self.retry.is_some() && !self.names.iter().any(|name| **name == *topic)
+    /// Reads from a message that waited which attempt this is, and returns how long it still has to wait. Clocks of others are not
+    /// trusted further than the topic's own delay.
+    pub(super) fn read(&self, delivery: Delivery) -> (Delivery, Wait) {
+        let number = |name| delivery.header(name).and_then(|text| text.parse::<u64>().ok());
+        let attempt = number(RETRY_ATTEMPT).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(2);
+        let delay = self.delay_of(delivery.destination());
+        let asked = number(RETRY_WAIT).map_or(delay, |millis| bounded(Duration::from_millis(millis), delay).max(delay));
+        // Times are in whole milliseconds: a message is never early.
+        let written = delivery.sent_at().map(|written| written + Duration::from_millis(1));
+        let waited = written.and_then(|written| SystemTime::now().duration_since(written).ok()).unwrap_or_default();
+        let wait = Wait { now: delay.saturating_sub(waited), rest: asked.saturating_sub(delay.max(waited)) };
+        (delivery.with_attempt(attempt.max(2)), wait)
     }
 
-    pub(crate) fn retry_route(&self) -> Option<RetryByTopic> {
-        let (topics, group) = self.retry.as_ref().zip(self.group.as_ref())?;
-        Some(RetryByTopic { group: Arc::clone(group), topics: Arc::clone(topics) })
+    /// Returns the names of the topics in which the messages of a topic wait.
+    fn names<'a>(&'a self, topic: &'a str, group: &'a str) -> impl Iterator<Item = String> + 'a {
+        (1..=self.delays.len()).map(move |number| name(topic, group, number))
+    }
+
+    /// Returns the delay of a retry topic, by the number in its name.
+    fn delay_of(&self, topic: &str) -> Duration {
+        let number = topic.rsplit_once(".retry.").and_then(|(_, number)| number.parse::<usize>().ok());
+        let delay = number.and_then(|number| self.delays.get(number.checked_sub(1)?));
+        delay.copied().unwrap_or_default().min(LONGEST)
+    }
+}
+
+impl RetryByTopic {
+    pub(super) fn new(group: &Arc<str>, topics: &Arc<RetryTopics>) -> Self {
+        Self { group: Arc::clone(group), topics: Arc::clone(topics) }
     }
 }
 
@@ -116,30 +120,6 @@ fn bounded(asked: Duration, delay: Duration) -> Duration {
     asked.min(LONGEST).min(delay.saturating_mul(MOST_ROUNDS))
 }
 
-impl Topic {
-    /// Reads from a message that waited which attempt this is, and returns how long it still has to wait. Clocks of others are not
-    /// trusted further than the topic's own delay.
-    pub(crate) fn read_retry(&self, delivery: Delivery) -> (Delivery, Wait) {
-        let number = |name| delivery.header(name).and_then(|text| text.parse::<u64>().ok());
-        let attempt = number(RETRY_ATTEMPT).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(2);
-        let delay = self.delay_of(delivery.destination());
-        let asked = number(RETRY_WAIT).map_or(delay, |millis| bounded(Duration::from_millis(millis), delay).max(delay));
-        // Times are in whole milliseconds: a message is never early.
-        let written = delivery.sent_at().map(|written| written + Duration::from_millis(1));
-        let waited = written.and_then(|written| SystemTime::now().duration_since(written).ok()).unwrap_or_default();
-        let wait = Wait { now: delay.saturating_sub(waited), rest: asked.saturating_sub(delay.max(waited)) };
-        (delivery.with_attempt(attempt.max(2)), wait)
-    }
-
-    /// Returns the delay of a retry topic, by the number in its name.
-    fn delay_of(&self, topic: &str) -> Duration {
-        let number = topic.rsplit_once(".retry.").and_then(|(_, number)| number.parse::<usize>().ok());
-        let delay =
-            self.retry.as_ref().zip(number).and_then(|(retry, number)| retry.delays.get(number.checked_sub(1)?));
-        delay.copied().unwrap_or_default().min(LONGEST)
-    }
-}
-
 fn name(topic: &str, group: &str, number: usize) -> String {
     format!("{topic}.{group}.retry.{number}")
 }
@@ -155,6 +135,7 @@ fn origin<'a>(topic: &'a str, group: &str) -> &'a str {
 mod tests {
     use throughline_core::broker::Subscription;
 
+    use super::super::Topic;
     use super::*;
 
     const DELAYS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];

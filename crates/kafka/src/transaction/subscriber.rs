@@ -11,8 +11,9 @@ use super::client::Client;
 use super::ids::TakenId;
 use super::publisher::{Singly, TransactionPublisher};
 use super::settings;
+use super::settle::UnitHandle;
 use super::units::{Step, Units};
-use crate::broker::Connection;
+use crate::connection::Connection;
 use crate::consumer::ConsumerHandle;
 use crate::error;
 use crate::publisher::KafkaPublisher;
@@ -86,17 +87,21 @@ impl TransactionSubscriber {
 
     fn step(&mut self) -> Result<Step, BrokerError> {
         self.follow_moves()?;
-        match self.units.step()? {
+        match self.next_of_units()? {
             Step::Empty => {}
             step => return Ok(step),
         }
         match self.consumer.try_receive() {
             Some(received) => {
                 self.units.push(received?);
-                self.units.step()
+                self.next_of_units()
             }
             None => Ok(Step::Empty),
         }
+    }
+
+    fn next_of_units(&self) -> Result<Step, BrokerError> {
+        self.units.step(|| Arc::new(UnitHandle::new(Arc::clone(&self.units))))
     }
 }
 

@@ -1,14 +1,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline_core::broker::Received;
+use throughline_core::broker::{Received, Settle};
 use throughline_core::message::Settlement;
 use tokio::time::Instant;
 
-use super::settle::UnitHandle;
-use super::units;
 use crate::consumer::Partition;
-use crate::record::NativeRecord;
+use crate::delivery::NativeRecord;
+
+/// A wait that no process lives to see.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Is a message that waits to be handed out, or is kept until its transaction is committed. Dropped, it is given up.
 pub(super) struct Held {
@@ -29,9 +30,9 @@ impl Held {
     }
 
     /// The message once more; whoever gets it settles it with the unit.
-    fn lend(&self, unit: &Arc<UnitHandle>, index: usize) -> Received {
+    fn lend(&self, unit: &Arc<dyn Settle>, index: usize) -> Received {
         let tag = u64::try_from(index).unwrap_or(u64::MAX);
-        let received = Received::new(self.received.delivery.clone()).with_settle(Arc::clone(unit) as _, tag);
+        let received = Received::new(self.received.delivery.clone()).with_settle(Arc::clone(unit), tag);
         if self.is_alone { received.with_batch_end() } else { received }
     }
 
@@ -81,7 +82,7 @@ pub(super) enum Stage {
 
 /// Is the messages of one transaction.
 pub(super) struct Unit {
-    handle: Arc<UnitHandle>,
+    handle: Arc<dyn Settle>,
     members: Vec<(Held, Verdict)>,
     pub(super) stage: Stage,
     /// How many messages it may have, and until when they may come.
@@ -102,7 +103,7 @@ pub(super) enum Task {
 }
 
 impl Unit {
-    pub(super) const fn new(handle: Arc<UnitHandle>, most: usize, until: Option<Instant>) -> Self {
+    pub(super) const fn new(handle: Arc<dyn Settle>, most: usize, until: Option<Instant>) -> Self {
         Self { handle, members: Vec::new(), stage: Stage::Running, most, until }
     }
 
@@ -196,8 +197,8 @@ impl Unit {
         let is_attempt = !waits_elsewhere || self.members.len() == 1;
         let longest = self.members.iter().filter_map(failed).max();
         let again = self.members.into_iter().map(|(mut held, verdict)| {
-            if let Some(after) = longest {
-                (held.is_alone, held.due) = (true, Some(units::after(now, after)));
+            if let Some(wait) = longest {
+                (held.is_alone, held.due) = (true, Some(after(now, wait)));
             }
             if is_attempt && matches!(verdict, Verdict::Failed(_)) {
                 held.count_attempt();
@@ -216,4 +217,9 @@ impl Unit {
             }
         }
     }
+}
+
+/// Returns the time after a wait, however long that is.
+pub(super) fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + FAR)
 }

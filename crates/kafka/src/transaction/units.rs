@@ -4,23 +4,19 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
-use throughline_core::broker::{BatchPolicy, BrokerError, Received};
+use throughline_core::broker::{BatchPolicy, BrokerError, Received, Settle};
 use throughline_core::message::Settlement;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::client::{Client, Uncommitted};
-use super::settle::UnitHandle;
-use super::unit::{Held, Stage, Task, Unit};
+use super::unit::{Held, Stage, Task, Unit, after};
 use crate::consumer::{Partition, Shared};
 use crate::{error, thread};
 
 /// How long the messages of a transaction that could not be committed wait before they are handled again.
 const RECOMMIT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A wait that no process lives to see.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Is the transactions of one subscription, one after the other, each with its unit: a message, or those of a batch.
 pub(super) struct Units {
@@ -71,7 +67,7 @@ impl Units {
 
     /// Whether partitions came or went since the last call.
     pub(super) fn has_moved(&self) -> bool {
-        let generation = self.shared.generation();
+        let generation = self.shared.ownership.generation();
         std::mem::replace(&mut self.lock().generation, generation) != generation
     }
 
@@ -80,8 +76,8 @@ impl Units {
         self.lock().queue.retain(|held| !held.is_withdrawn());
     }
 
-    /// Hands out the next message, when it is its turn.
-    pub(super) fn step(self: &Arc<Self>) -> Result<Step, BrokerError> {
+    /// Hands out the next message, when it is its turn. `handle` makes what settles the messages of a unit.
+    pub(super) fn step(&self, handle: impl FnOnce() -> Arc<dyn Settle>) -> Result<Step, BrokerError> {
         let mut state = self.lock();
         let state = &mut *state;
         if let Some(failed) = &state.failed {
@@ -101,9 +97,8 @@ impl Units {
         }
         let Some(held) = state.queue.pop_front() else { return Ok(Step::Empty) };
         let unit = state.unit.get_or_insert_with(|| {
-            let handle = Arc::new(UnitHandle::new(Arc::clone(self)));
             let until = self.batch.map(|policy| after(now, policy.max_wait));
-            Unit::new(handle, self.batch.map_or(1, |policy| policy.max_messages), until)
+            Unit::new(handle(), self.batch.map_or(1, |policy| policy.max_messages), until)
         });
         Ok(Step::Ready(unit.hand_out(held)))
     }
@@ -304,11 +299,6 @@ impl Units {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the time after a wait, however long that is.
-pub(super) fn after(now: Instant, wait: Duration) -> Instant {
-    now.checked_add(wait).unwrap_or_else(|| now + FAR)
 }
 
 /// Says why nothing can be published.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use throughline_core::Delivery;
 use tokio::sync::oneshot;
 
-use super::lock;
+use super::lock::lock;
 use crate::semconv::INBOX;
 
 /// Holds the requests that wait for a reply, by the name of the destination made for each.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use throughline_core::{Delivery, Settlement};
 use tokio::sync::Notify;
 
-use super::lock;
+use super::lock::lock;
 
 /// Is a message a subscription settled, as [`Memory::settled`](crate::Memory::settled) shows it.
 ///

@@ -2,11 +2,12 @@
 
 mod inbox;
 mod ledger;
+mod lock;
 mod message;
 mod queue;
 mod router;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use throughline_core::broker::Subscription;
 
@@ -14,6 +15,7 @@ use self::inbox::Inboxes;
 pub(crate) use self::inbox::{Inbox, is_inbox};
 pub(crate) use self::ledger::Ledger;
 pub use self::ledger::SettledMessage;
+use self::lock::lock;
 pub(crate) use self::message::Message;
 pub(crate) use self::queue::{Held, Member, Queue, Taken, Turn};
 use self::router::Router;
@@ -63,9 +65,4 @@ impl Server {
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
-}
-
-/// Locks; a panic of another holder is its own affair, the data is never left half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Ledger, Message, lock};
+use super::lock::lock;
+use super::{Ledger, Message};
 
 /// Stands for "never" where a delay is too long to be added to the present.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

@@ -7,7 +7,7 @@ use opentelemetry::{InstrumentationScope, SpanId, TraceFlags, TraceId};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLogRecord};
 
-use super::lock;
+use super::lock::lock;
 
 /// One captured log record.
 ///

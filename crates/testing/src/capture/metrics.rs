@@ -10,7 +10,7 @@ use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 
-use super::lock;
+use super::lock::lock;
 
 /// One time series: a metric with one set of attributes.
 ///

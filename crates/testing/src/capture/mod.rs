@@ -1,5 +1,6 @@
 //! Everything one test emits, kept in memory: spans, metrics, log events and what the sampler was shown.
 
+mod lock;
 mod logs;
 mod metrics;
 mod sampler;
@@ -10,7 +11,6 @@ mod tests;
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry_sdk::logs::SdkLoggerProvider;
@@ -372,9 +372,4 @@ impl Capture {
         // An error means that the provider was shut down; its last measurements were collected then.
         let _ = self.meter_provider.force_flush();
     }
-}
-
-/// Locks also after another test thread panicked: what it captured is still worth reading.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt, TraceId
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
-use super::lock;
+use super::lock::lock;
 
 /// What a sampler was shown for one span, and what it decided.
 ///

@@ -6,7 +6,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use tokio::sync::Notify;
 
-use super::lock;
+use super::lock::lock;
 
 /// A span exporter that keeps the spans and wakes those who wait for one. Clones share the spans.
 #[derive(Clone, Debug, Default)]

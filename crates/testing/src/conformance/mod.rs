@@ -74,7 +74,6 @@ pub use self::carrier::{assert_carrier, assert_carrier_on};
 pub use self::door::{Ability, Door, DoorKind, EngineDoor, FrameworkDoor, GoldenError, Intake, Job, Message, Work};
 pub use self::golden::left_out as rows_left_out;
 pub use self::harness::{Harness, Names, Refusal, Spec, Wildcard};
-pub use self::hostile::cases::Strangers;
-pub use self::hostile::{Given, HeaderSet, HostileClass, PlainStranger, Stranger};
+pub use self::hostile::{Given, HeaderSet, HostileClass, PlainStranger, Stranger, Strangers};
 #[doc(hidden)]
 pub use self::wait::case;

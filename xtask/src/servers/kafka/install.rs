@@ -11,7 +11,12 @@ use crate::workspace::Workspace;
 use super::super::error::{ServerError, ServerErrorKind};
 use super::super::install::{attempt, into_folder};
 use super::super::set_variable;
-use super::{HOME_VARIABLE, VERSION};
+
+/// The variable that names a folder with Kafka's jars in `libs`, and gives tests the one that was used.
+pub const HOME_VARIABLE: &str = "THROUGHLINE_KAFKA_HOME";
+
+/// The version of Kafka that is started; `compose.yaml` names it too.
+pub const VERSION: &str = "4.1.1";
 
 /// What Kafka 4 needs.
 const OLDEST_JAVA: u32 = 17;

@@ -21,16 +21,11 @@ use super::server::Server;
 use super::set_variable;
 
 use self::install::Installed;
+pub use self::install::{HOME_VARIABLE, VERSION};
 pub use self::python::PYTHON_VARIABLE;
 
 /// The variable that names the bootstrap servers to use, and gives tests those of the server that was started.
 pub const URL_VARIABLE: &str = "THROUGHLINE_KAFKA_URL";
-
-/// The variable that names a folder with Kafka's jars in `libs`, and gives tests the one that was used.
-pub const HOME_VARIABLE: &str = "THROUGHLINE_KAFKA_HOME";
-
-/// The version of Kafka that is started; `compose.yaml` names it too.
-pub const VERSION: &str = "4.1.1";
 
 /// Kafka in the table of brokers.
 ///

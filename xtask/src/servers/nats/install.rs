@@ -11,7 +11,9 @@ use crate::workspace::Workspace;
 use super::super::error::{ServerError, ServerErrorKind};
 use super::super::install::{attempt, into_folder};
 use super::super::set_variable;
-use super::PROGRAM_VARIABLE;
+
+/// The variable that names a server program to use, and gives tests the path of the one that was started.
+pub const PROGRAM_VARIABLE: &str = "THROUGHLINE_NATS_SERVER";
 
 const PROGRAM: &str = "nats-server";
 const MODULE: &str = "github.com/nats-io/nats-server/v2";

@@ -21,12 +21,10 @@ use super::server::Server;
 use super::set_variable;
 
 use self::address::Info;
+pub use self::install::PROGRAM_VARIABLE;
 
 /// The variable that names a server to use, and gives tests the address of the one that was started.
 pub const URL_VARIABLE: &str = "THROUGHLINE_NATS_URL";
-
-/// The variable that names a server program to use, and gives tests the path of the one that was started.
-pub const PROGRAM_VARIABLE: &str = "THROUGHLINE_NATS_SERVER";
 
 /// NATS in the table of brokers.
 ///

@@ -14,7 +14,8 @@ use super::super::screen::Screen;
 use super::super::{ColorChoice, console};
 use super::{Paper, draft, quiet_console, telemetry, tracer};
 use crate::error::ExportErrorKind;
-use crate::telemetry::{ShutdownReport, Telemetry};
+use crate::report::ShutdownReport;
+use crate::telemetry::Telemetry;
 
 fn with_variable(name: &'static str, value: &'static str) -> (Telemetry, Paper) {
     let paper = Paper::default();
@@ -190,7 +191,7 @@ async fn a_console_that_cannot_be_written_is_an_error_with_its_cause() {
 /// ENV-04, ENV-16.
 #[test]
 fn the_code_names_the_service() {
-    let named = crate::telemetry::resource(Some("shop".to_owned()));
+    let named = crate::providers::resource(Some("shop".to_owned()));
     assert_eq!(named.get(&Key::new("service.name")), Some("shop".into()));
 }
 

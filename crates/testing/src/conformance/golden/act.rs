@@ -4,7 +4,8 @@ use throughline_core::telemetry::Instrumentation;
 use throughline_core::{Delivery, Envelope, Settlement};
 
 use super::compare::Matched;
-use super::row::{Act, Does, ONE, Process, Ref, Row};
+use super::row::{Act, Does, ONE, Process, Row};
+use super::terms::Ref;
 use super::world::World;
 use crate::conformance::bench::{Bench, ask, delivered};
 use crate::conformance::{Door, Harness, Job, Message, Work};

@@ -6,8 +6,9 @@ use opentelemetry::trace::{Link, SpanContext, SpanId, Status};
 use opentelemetry_sdk::trace::SpanData;
 use throughline_core::telemetry::semconv::{SCHEMA_URL, SCOPE_NAME};
 
-use super::row::{Fault, Ref, Row, Val, Verb};
+use super::row::Row;
 use super::span::Span;
+use super::terms::{Fault, Ref, Val, Verb};
 use super::world::World;
 
 /// The expected spans and what was exported for each.

@@ -7,7 +7,7 @@ use opentelemetry::trace::SpanContext;
 use throughline_core::telemetry::semconv::{SCHEMA_URL, SCOPE_NAME};
 
 use super::compare::Matched;
-use super::row::Verb;
+use super::terms::Verb;
 use super::world::World;
 use crate::{Capture, CapturedLog, SamplerCall};
 

@@ -7,8 +7,9 @@ use opentelemetry::Value;
 use opentelemetry_sdk::trace::SpanData;
 
 use super::compare::Matched;
-use super::row::{Row, Verb};
+use super::row::Row;
 use super::span::Span;
+use super::terms::Verb;
 use super::world::World;
 use crate::{MetricKind, MetricPoint};
 
@@ -59,7 +60,7 @@ fn totals(row: &Row, world: &World, matched: &Matched<'_>) -> BTreeMap<Series, T
     let silent = row.settled.iter().filter(|_| world.door.settles() || row.settles());
     for verb in silent.filter(|verb| world.verb(**verb).is_some()) {
         let at = matched.pairs.iter().find(|(expected, _)| expected.verb == Verb::Process).map(|(found, _)| found.at);
-        let mut attributes = world.metric_attributes(*verb, at.unwrap_or(super::row::At::Orders));
+        let mut attributes = world.metric_attributes(*verb, at.unwrap_or(super::terms::At::Orders));
         attributes.push(("messaging.operation.type".to_owned(), verb.operation_type().into()));
         add(&mut totals, CLIENT_DURATION, attributes, 1, None);
     }

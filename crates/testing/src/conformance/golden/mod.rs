@@ -8,6 +8,7 @@ mod row;
 pub mod rows;
 mod scope;
 mod span;
+mod terms;
 mod world;
 
 use opentelemetry::Context;

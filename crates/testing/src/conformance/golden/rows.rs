@@ -5,8 +5,9 @@
 use opentelemetry::trace::SpanKind::{Client, Producer};
 use throughline_core::telemetry::{ParentMode, SettleSpans};
 
-use super::row::{Act, At, Does, Fault, Need, ONE, P1, P2, Process, Ref, Row, Val, Verb};
+use super::row::{Act, Does, Need, ONE, Process, Row};
 use super::span::Span;
+use super::terms::{At, Fault, P1, P2, Ref, Val, Verb};
 use crate::conformance::DoorKind::{Framework, Raw};
 
 /// Every row.

@@ -2,7 +2,7 @@
 
 use opentelemetry::trace::SpanKind;
 
-use super::row::{At, Fault, Link, Ref, Val, Verb};
+use super::terms::{At, Fault, Link, Ref, Val, Verb};
 use crate::conformance::DoorKind;
 
 /// An expected span.

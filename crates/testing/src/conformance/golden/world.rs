@@ -2,8 +2,9 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use opentelemetry::{Context, KeyValue, Value};
 use throughline_core::message::OperationType;
 
-use super::row::{Act, At, Fault, Row, Val, Verb};
+use super::row::{Act, Row};
 use super::span::Span;
+use super::terms::{At, Fault, Val, Verb};
 use crate::conformance::bench::Bench;
 use crate::conformance::{DoorKind, GoldenError, Harness, Names, Refusal, Spec, Wildcard};
 

@@ -6,25 +6,14 @@ use throughline_core::telemetry::{BaggagePolicy, Trust};
 use tokio::time::timeout;
 
 use super::dead_letters::bury;
-use super::{HeaderSet, Stranger, Tally, Trial, corpus, run, small_corpus};
-use crate::conformance::Harness;
+use super::stranger::Strangers;
+use super::{HeaderSet, Tally, Trial, corpus, run, small_corpus};
 
 /// How many generated sets the smaller trials take.
 const SOME: usize = 1_800;
 
 /// How long all sets may take together; a single message has much less.
 const LIMIT: Duration = Duration::from_secs(600);
-
-/// Says how to get a [`Stranger`] for a broker under test.
-///
-/// # Examples
-///
-/// See [`conformance_hostile!`](crate::conformance_hostile).
-#[async_trait::async_trait]
-pub trait Strangers: Harness {
-    /// Connects a stranger.
-    async fn stranger(&self) -> Box<dyn Stranger>;
-}
 
 async fn tried<H: Strangers>(name: &str, sets: &[HeaderSet], trial: Trial) -> Tally {
     let Ok(tally) = timeout(LIMIT, run::<H>(sets, trial)).await else { panic!("{name} did not end within {LIMIT:?}") };

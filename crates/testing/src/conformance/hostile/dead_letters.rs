@@ -3,8 +3,7 @@ use std::collections::BTreeSet;
 use throughline_core::{App, Delivery, Handler, Settlement};
 
 use super::HeaderSet;
-use super::cases::Strangers;
-use super::stranger::Given;
+use super::stranger::{Given, Strangers};
 use crate::conformance::bench::{Bench, body_of, stopped};
 
 /// How many messages are under way at a time.

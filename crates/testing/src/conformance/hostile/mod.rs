@@ -23,7 +23,7 @@ mod written;
 mod tests;
 
 pub use self::set::{HeaderSet, HostileClass, MARKER};
-pub use self::stranger::{Given, PlainStranger, Stranger};
+pub use self::stranger::{Given, PlainStranger, Stranger, Strangers};
 pub use self::suite::run;
 pub use self::tally::Tally;
 pub use self::trial::Trial;

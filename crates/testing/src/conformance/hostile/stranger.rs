@@ -38,6 +38,17 @@ pub trait Stranger: Send + Sync {
     }
 }
 
+/// Says how to get a [`Stranger`] for a broker under test.
+///
+/// # Examples
+///
+/// See [`conformance_hostile!`](crate::conformance_hostile).
+#[async_trait]
+pub trait Strangers: Harness {
+    /// Connects a stranger.
+    async fn stranger(&self) -> Box<dyn Stranger>;
+}
+
 /// Says how the broker was given a set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Given {

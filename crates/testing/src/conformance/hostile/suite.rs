@@ -1,9 +1,9 @@
 use opentelemetry_sdk::trace::Sampler;
 
-use super::cases::Strangers;
 use super::log::Listener;
 use super::run::Run;
 use super::set::HeaderSet;
+use super::stranger::Strangers;
 use super::tally::Tally;
 use super::trial::Trial;
 use crate::Capture;

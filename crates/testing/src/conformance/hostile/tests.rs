@@ -9,7 +9,6 @@ use throughline_core::message::Operations;
 use throughline_core::telemetry::{BaggagePolicy, Trust};
 use throughline_memory::{Channel, Memory};
 
-use super::cases::Strangers;
 use super::outgoing::Case;
 use super::*;
 use crate::conformance::{Capabilities, Harness, Names, Spec};

@@ -1,16 +1,14 @@
-mod choices;
-mod replies;
-mod retry;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
+use throughline_core::broker::{BatchPolicy, BrokerError, Pattern, Subscription};
+use throughline_core::message::Delivery;
 use tracing::warn;
 
-pub use self::choices::{Assignment, Isolation, StartPosition};
-pub(crate) use self::replies::ReplyTopics;
-pub(crate) use self::retry::{RETRY_WAIT, RetryTopics, WaitsOn, waiting_in};
+use super::choices::{Assignment, Isolation, StartPosition};
+use super::replies::ReplyTopics;
+use super::retry::{RetryByTopic, RetryTopics, Wait};
+use crate::names::{self, check_text, is_topic};
 use crate::semconv::SYSTEM;
 
 /// How many messages of one partition are held unsettled where the user sets nothing.
@@ -466,6 +464,26 @@ impl Topic {
         self.exactly_once = Some(id.into());
         self
     }
+
+    /// Allows messages to say where their answer goes, with the header `reply-to`. Each entry is the name of a topic, in which `*` stands
+    /// for any characters. By default no header is followed: whoever can write to the topic would choose where this service publishes,
+    /// with the rights of the service.
+    ///
+    /// A header that names another topic is passed over with a line in the log, and stays readable in the headers of the message. An
+    /// answer to a topic that does not exist fails at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::Topic;
+    /// let prices = Topic::new("prices").group("prices").reply_topics(["replies.*", "audit"]);
+    /// # let _ = prices;
+    /// ```
+    #[must_use]
+    pub fn reply_topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+        self.replies = Arc::new(ReplyTopics::new(topics));
+        self
+    }
 }
 
 impl Topic {
@@ -512,6 +530,67 @@ impl Topic {
             Order::ByPartition => usize::MAX,
         }
     }
+
+    /// Returns the topics to read, those of retries among them.
+    pub(crate) fn all_names(&self) -> Result<Vec<Arc<str>>, BrokerError> {
+        let Some(retry) = &self.retry else { return Ok(self.names.clone()) };
+        let Some(group) = &self.group else {
+            return Err(BrokerError::configuration("retry topics are those of a group: add `.group(..)`"));
+        };
+        if self.is_pattern || !self.partitions.is_empty() {
+            return Err(BrokerError::configuration(
+                "retry topics have the name of a topic before theirs: subscribe to topics by name, and to no partition alone",
+            ));
+        }
+        let waiting = retry.all_names(&self.names, group)?;
+        Ok(self.names.iter().map(Arc::clone).chain(waiting).collect())
+    }
+
+    /// Tells whether messages of a topic wait there for their next attempt.
+    pub(crate) fn is_retry_topic(&self, topic: &str) -> bool {
+        self.retry.is_some() && !self.names.iter().any(|name| **name == *topic)
+    }
+
+    pub(crate) fn retry_route(&self) -> Option<RetryByTopic> {
+        let (topics, group) = self.retry.as_ref().zip(self.group.as_ref())?;
+        Some(RetryByTopic::new(group, topics))
+    }
+
+    /// Reads from a message that waited in a retry topic which attempt this is, and returns how long it still has to wait.
+    pub(crate) fn read_retry(&self, delivery: Delivery) -> (Delivery, Wait) {
+        match &self.retry {
+            Some(retry) => retry.read(delivery),
+            None => (delivery, Wait::default()),
+        }
+    }
+
+    /// Refuses a subscription with a name that the brokers do not take.
+    pub(crate) fn check_names(&self) -> Result<(), BrokerError> {
+        if let Some(group) = &self.group {
+            check_text("the group", group)?;
+        }
+        if let Some(id) = &self.exactly_once {
+            check_text("the transactional id", id)?;
+        }
+        if let Some(id) = &self.static_member
+            && !is_topic(id)
+        {
+            return Err(names::refused("the id of the static member", id, "it has the form of a topic's name"));
+        }
+        if self.is_pattern {
+            let names = self.names.iter();
+            return names.into_iter().try_for_each(|expression| check_text("the expression for topics", expression));
+        }
+        let all = self.all_names()?;
+        match all.iter().find(|name| !is_topic(name)) {
+            Some(name) if self.is_retry_topic(name) => {
+                let advice = "the name of a retry topic is made of those of the topic and the group: shorten them, and use in both what a topic may have";
+                Err(names::refused("the retry topic", name, advice))
+            }
+            Some(name) => Err(names::refused("the topic", name, "")),
+            None => Ok(()),
+        }
+    }
 }
 
 const fn at_least_one(number: usize) -> usize {
@@ -545,7 +624,10 @@ impl From<Topic> for Subscription {
 
 #[cfg(test)]
 mod tests {
+    use throughline_core::broker::BrokerErrorKind;
+
     use super::*;
+    use crate::names::{LONGEST, LONGEST_TEXT};
 
     #[test]
     fn an_expression_without_an_anchor_gets_one() {
@@ -572,5 +654,33 @@ mod tests {
         assert_eq!(held(Topic::new("orders").unordered(64), 2_000), 2_000, "no handler is kept idle");
         assert_eq!(held(Topic::new("orders").by_key(64).prefetch(16), 64), 16, "what the user has set stays");
         assert_eq!((held(batched(), 5_000), held(batched().prefetch(10), 1)), (5_000, 5_000), "a batch must fit");
+    }
+
+    #[test]
+    fn a_subscription_with_a_name_that_is_none_is_refused() {
+        let (long, text) = ("a".repeat(LONGEST + 1), "g".repeat(LONGEST_TEXT + 1));
+        let orders = || Topic::new("orders");
+        let retried = |group: &str| orders().group(group).retry_topics([Duration::from_secs(1)]);
+        for (topic, named) in [
+            (Topic::new(""), "topic"),
+            (Topic::new("a b"), "`a b`"),
+            (Topic::new(long.as_str()), "249"),
+            (orders().and("a\0b"), "topic"),
+            (orders().group(""), "group"),
+            (orders().group(text.as_str()), "group"),
+            (orders().group("a\0"), "group"),
+            (orders().group("g").static_member("a b"), "static member"),
+            (orders().group("g").exactly_once(text.as_str()), "transactional id"),
+            (Topic::pattern("^a\0"), "expression"),
+            (retried("two words"), "retry topic"),
+            (retried(long.as_str()), "retry topic"),
+        ] {
+            let error = topic.check_names().unwrap_err();
+            assert_eq!(error.kind(), BrokerErrorKind::Configuration);
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        for topic in [orders().group("two words"), orders(), Topic::pattern("^a b.*"), retried("g")] {
+            assert!(topic.check_names().is_ok(), "{topic:?}");
+        }
     }
 }

@@ -1,0 +1,113 @@
+//! The providers of one service, and what they are built of.
+
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
+use opentelemetry_sdk::trace::{SdkTracerProvider, TracerProviderBuilder};
+
+use crate::environment::process_variable;
+
+/// The most links of one span, so that a batch shows all its messages; the SDK keeps 128 by itself (LINK-17).
+const MAX_LINKS: u32 = 1024;
+
+/// The providers of one service.
+///
+/// # Examples
+///
+/// ```
+/// let telemetry = throughline_export::console().service_name("shop").build()?;
+/// let stock = telemetry.service("stock");
+/// let (tracers, meters, loggers) = (stock.tracer_provider(), stock.meter_provider(), stock.logger_provider());
+/// # Ok::<(), throughline_export::ExportError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Providers {
+    tracer: SdkTracerProvider,
+    meter: SdkMeterProvider,
+    logger: SdkLoggerProvider,
+}
+
+/// The providers of one service before they are built: each destination adds its part.
+pub(crate) struct Parts {
+    pub(crate) resource: Resource,
+    pub(crate) tracer: TracerProviderBuilder,
+    pub(crate) meter: MeterProviderBuilder,
+    pub(crate) logger: LoggerProviderBuilder,
+}
+
+impl Providers {
+    /// Returns the tracer provider.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let telemetry = throughline_export::console().build()?;
+    /// let tracers = telemetry.service("stock").tracer_provider();
+    /// # Ok::<(), throughline_export::ExportError>(())
+    /// ```
+    pub fn tracer_provider(&self) -> SdkTracerProvider {
+        self.tracer.clone()
+    }
+
+    /// Returns the meter provider.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let telemetry = throughline_export::console().build()?;
+    /// let meters = telemetry.service("stock").meter_provider();
+    /// # Ok::<(), throughline_export::ExportError>(())
+    /// ```
+    pub fn meter_provider(&self) -> SdkMeterProvider {
+        self.meter.clone()
+    }
+
+    /// Returns the logger provider.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let telemetry = throughline_export::console().build()?;
+    /// let loggers = telemetry.service("stock").logger_provider();
+    /// # Ok::<(), throughline_export::ExportError>(())
+    /// ```
+    pub fn logger_provider(&self) -> SdkLoggerProvider {
+        self.logger.clone()
+    }
+
+    pub(crate) fn flush(&self) -> [OTelSdkResult; 3] {
+        [self.tracer.force_flush(), self.meter.force_flush(), self.logger.force_flush()]
+    }
+
+    /// Ends them. From then on they hand out tracers, meters and loggers that do nothing.
+    pub(crate) fn shutdown(&self) -> [OTelSdkResult; 3] {
+        [self.tracer.shutdown(), self.meter.shutdown(), self.logger.shutdown()]
+    }
+}
+
+impl Parts {
+    pub(crate) fn new(resource: Resource) -> Self {
+        let mut tracer = SdkTracerProvider::builder().with_resource(resource.clone());
+        // An empty variable counts as unset (ENV-14).
+        if process_variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none_or(|value| value.is_empty()) {
+            tracer = tracer.with_max_links_per_span(MAX_LINKS);
+        }
+        let meter = SdkMeterProvider::builder().with_resource(resource.clone());
+        let logger = SdkLoggerProvider::builder().with_resource(resource.clone());
+        Self { resource, tracer, meter, logger }
+    }
+
+    pub(crate) fn build(self) -> Providers {
+        Providers { tracer: self.tracer.build(), meter: self.meter.build(), logger: self.logger.build() }
+    }
+}
+
+/// The attributes of a service: those of the environment (ENV-04), under the name the code gives (ENV-16).
+pub(crate) fn resource(name: Option<String>) -> Resource {
+    let builder = Resource::builder();
+    match name {
+        Some(name) => builder.with_service_name(name).build(),
+        None => builder.build(),
+    }
+}
