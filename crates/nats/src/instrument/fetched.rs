@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt};
 use throughline_core::raw::{RawMessage, ReadMessage as _};
 use throughline_core::telemetry::Receiving;
 
-use super::subscription::SubscriptionTelemetry;
+use super::message::Subscribed;
 use crate::error;
 
 /// Is what a pull yields: the client's own messages, one after the other, as its `Batch`.
@@ -32,15 +32,15 @@ use crate::error;
 /// ```
 pub struct Fetched {
     messages: Batch,
-    telemetry: SubscriptionTelemetry,
+    subscribed: Subscribed,
     receiving: Option<Receiving>,
     seen: Vec<Message>,
     last_arrival: Option<Instant>,
 }
 
 impl Fetched {
-    pub(super) fn new(telemetry: SubscriptionTelemetry, messages: Batch, receiving: Receiving) -> Self {
-        Self { messages, telemetry, receiving: Some(receiving), seen: Vec::new(), last_arrival: None }
+    pub(super) fn new(subscribed: Subscribed, messages: Batch, receiving: Receiving) -> Self {
+        Self { messages, subscribed, receiving: Some(receiving), seen: Vec::new(), last_arrival: None }
     }
 
     /// Records the receive span, once.
@@ -51,7 +51,7 @@ impl Fetched {
         }
         let failed = failed.map(|failed| error::raw_pull(failed.as_ref()));
         let seen = std::mem::take(&mut self.seen);
-        let read: Vec<_> = seen.iter().map(|message| self.telemetry.reader().read(message)).collect();
+        let read: Vec<_> = seen.iter().map(|message| self.subscribed.read(message)).collect();
         let messages: Vec<_> = read.iter().map(RawMessage::incoming).collect();
         match &failed {
             Some(failed) => receiving.fail_after(&messages, failed),

@@ -107,7 +107,7 @@ impl SubscriptionTelemetry {
     {
         let receiving = self.reader().consumer.receive();
         match messages.await {
-            Ok(messages) => Ok(Fetched::new(self.clone(), messages, receiving)),
+            Ok(messages) => Ok(Fetched::new(self.reader().clone(), messages, receiving)),
             Err(failed) => {
                 receiving.fail_after(&[], &error::raw_pull(&failed));
                 Err(failed)
