@@ -51,6 +51,7 @@ pub mod serve;
 pub mod telemetry;
 
 pub use async_trait::async_trait;
+pub use bytes::Bytes;
 pub use opentelemetry;
 
 pub use self::app::{App, Router};

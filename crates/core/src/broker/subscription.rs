@@ -179,16 +179,8 @@ impl Subscription {
         self
     }
 
-    /// Puts a prefix before every pattern; routers use it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).prefixed("eu.").destination(), "eu.a");
-    /// ```
-    #[must_use]
-    pub fn prefixed(mut self, prefix: &str) -> Self {
+    /// Puts a prefix before every name, for routers.
+    pub(crate) fn prefixed(mut self, prefix: &str) -> Self {
         for pattern in &mut self.patterns {
             *pattern = pattern.prefixed(prefix);
         }

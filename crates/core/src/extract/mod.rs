@@ -3,6 +3,7 @@
 mod baggage;
 mod batch;
 mod delivery;
+mod optional;
 mod payload;
 mod publisher;
 mod span;

@@ -10,20 +10,20 @@ use throughline_core::broker::BrokerError;
 ///
 /// ```
 /// use throughline_nats::{StartPosition, Stream};
-/// let latest = Stream::new("PRICES").durable("board").deliver_from(StartPosition::LastPerSubject);
+/// let latest = Stream::new("PRICES").durable("board").start(StartPosition::LastPerSubject);
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StartPosition {
     /// The first message that is stored. The default: nothing is left out.
     #[default]
-    First,
+    Earliest,
+    /// What is stored after the consumer is there.
+    Latest,
     /// The last message that is stored.
     Last,
     /// The last message of each subject.
     LastPerSubject,
-    /// The first message that is stored after the consumer is there.
-    New,
     /// The message with that sequence.
     Sequence(u64),
     /// The first message stored at that time or later.
@@ -33,10 +33,10 @@ pub enum StartPosition {
 impl StartPosition {
     pub(crate) fn to_policy(self) -> Result<DeliverPolicy, BrokerError> {
         Ok(match self {
-            Self::First => DeliverPolicy::All,
+            Self::Earliest => DeliverPolicy::All,
             Self::Last => DeliverPolicy::Last,
             Self::LastPerSubject => DeliverPolicy::LastPerSubject,
-            Self::New => DeliverPolicy::New,
+            Self::Latest => DeliverPolicy::New,
             Self::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
             Self::Time(time) => {
                 let nanos = time

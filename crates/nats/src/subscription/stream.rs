@@ -161,11 +161,11 @@ impl Stream {
     /// ```
     /// use throughline_core::broker::Subscription;
     /// use throughline_nats::{StartPosition, Stream};
-    /// let news = Stream::new("ORDERS").durable("board").deliver_from(StartPosition::New);
+    /// let news = Stream::new("ORDERS").durable("board").start(StartPosition::Latest);
     /// assert_eq!(Subscription::from(news).needs().len(), 2);
     /// ```
     #[must_use]
-    pub const fn deliver_from(mut self, start: StartPosition) -> Self {
+    pub const fn start(mut self, start: StartPosition) -> Self {
         self.start = Some(start);
         self
     }
@@ -354,7 +354,7 @@ impl From<Stream> for Subscription {
         if let Some(group) = &stream.deliver_group {
             subscription = subscription.with_group(Arc::clone(group));
         }
-        if stream.start.is_some_and(|start| start != StartPosition::First) {
+        if stream.start.is_some_and(|start| start != StartPosition::Earliest) {
             subscription = subscription.with_need("a start position in a stream");
         }
         if let Some(policy) = stream.batch {
@@ -391,9 +391,9 @@ mod tests {
     fn what_only_a_stream_can_do_is_a_need() {
         assert_eq!(Subscription::from(Stream::new("ORDERS").durable("stock")).needs().len(), 1);
         let stream = Stream::new("ORDERS").durable("stock").filter("orders");
-        let first = stream.clone().deliver_from(StartPosition::First);
+        let first = stream.clone().start(StartPosition::Earliest);
         assert!(Subscription::from(first).needs().is_empty());
-        assert_eq!(Subscription::from(stream.deliver_from(StartPosition::Sequence(7))).needs().len(), 1);
+        assert_eq!(Subscription::from(stream.start(StartPosition::Sequence(7))).needs().len(), 1);
     }
 
     #[test]

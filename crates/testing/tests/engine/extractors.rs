@@ -207,3 +207,29 @@ async fn the_whole_delivery_is_an_argument() {
     test.settle().await;
     assert_eq!(seen.one(), "None Some(\"tenant=acme\") 1");
 }
+
+#[tokio::test]
+async fn an_argument_that_cannot_be_made_may_be_left_out_or_looked_at() {
+    async fn optional(order: Option<Json<Order>>, State(seen): State<Seen<String>>) {
+        seen.push(order.map_or("none".to_owned(), |Json(order)| order.id.to_string()));
+    }
+    async fn looked_at(order: Result<Json<Order>, Rejection>, State(seen): State<Seen<String>>) -> Settlement {
+        let Err(rejection) = order else { return Settlement::Ack };
+        seen.push(rejection.failure().error_type().to_owned());
+        Settlement::reject("unreadable")
+    }
+    let seen = Seen::new();
+    let app: App<Seen<String>> = App::new()
+        .subscribe(Channel::new("optional"), optional)
+        .subscribe(Channel::new("looked-at"), looked_at);
+    let test = start(app.with_state(seen.clone())).await;
+    test.publish("optional", r#"{"id":7}"#).await;
+    test.publish("optional", "not JSON").await;
+    test.publish("looked-at", "not JSON").await;
+    let settled = test.broker().settled_within(3, Duration::from_secs(60)).await.unwrap();
+    let rejected = settled.iter().filter(|message| message.settlement == Settlement::reject("unreadable"));
+    assert_eq!(rejected.count(), 1);
+    let mut seen = seen.take();
+    seen.sort();
+    assert_eq!(seen, ["7", "decode_error", "none"]);
+}
