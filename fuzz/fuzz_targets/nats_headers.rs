@@ -20,14 +20,14 @@ fuzz_target!(|bytes: &[u8]| {
             native.append(name, value);
         }
         let mut copy = native.clone();
-        HeaderInjector(&mut copy).set(name, value.to_string());
+        HeaderInjector::new(&mut copy).set(name, value.to_string());
         let written = (is_writable(name, &value) && !value.is_empty()).then_some(&*value);
-        assert_eq!(HeaderExtractor(&copy).get(name), written, "PROP-04, PROP-06, PROP-07");
+        assert_eq!(HeaderExtractor::new(&copy).get(name), written, "PROP-04, PROP-06, PROP-07");
     }
     let propagators = Propagators::default();
-    let cx = propagators.extract_with_context(&Context::new(), &HeaderExtractor(&native));
-    inject(&propagators, &cx, &mut HeaderInjector(&mut native));
-    let written = HeaderExtractor(&native);
+    let cx = propagators.extract_with_context(&Context::new(), &HeaderExtractor::new(&native));
+    inject(&propagators, &cx, &mut HeaderInjector::new(&mut native));
+    let written = HeaderExtractor::new(&native);
     for field in propagators.fields() {
         let values = written.get_all(field).unwrap_or_default();
         assert!(values.len() <= 1, "{field}: there twice");

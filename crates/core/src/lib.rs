@@ -26,6 +26,7 @@
 //! | [`propagation`] | trace context and baggage in headers |
 //! | [`broker`] | the contract of an adapter |
 //! | [`telemetry`] | the engine: spans, metrics, events, current span and baggage |
+//! | [`raw`] | what the raw doors of the adapters are made of |
 //! | [`middleware`] | the trait, its chain, and the provided ones |
 //! | [`publish`] | publishing from anywhere |
 //! | [`extract`] | arguments of handlers |
@@ -45,6 +46,7 @@ pub mod message;
 pub mod middleware;
 pub mod propagation;
 pub mod publish;
+pub mod raw;
 pub mod serve;
 pub mod telemetry;
 

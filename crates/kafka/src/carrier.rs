@@ -1,27 +1,13 @@
-use std::borrow::Cow;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use bytes::Bytes;
-use opentelemetry::propagation::{Extractor, Injector};
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
 use throughline_core::message::Headers;
-use throughline_core::propagation::{Carrier, admit};
+use throughline_core::propagation::lookup::{self, Repeated};
+use throughline_core::propagation::{NativeCarrier, NativeExtractor, NativeInjector, header_name};
 use tracing::debug;
 
 use crate::raw_headers::{self, RawHeader};
-
-/// Names that need no allocation when they are read.
-const KNOWN: [&str; 9] = [
-    "traceparent",
-    "tracestate",
-    "baggage",
-    "b3",
-    "uber-trace-id",
-    "message-id",
-    "correlation-id",
-    "content-type",
-    "reply-to",
-];
 
 /// Is the headers of a record in either of the client's forms: of a message it lends, or of one that is owned.
 pub trait RecordHeaders: rdkafka::message::Headers + sealed::Sealed {
@@ -49,12 +35,8 @@ mod sealed {
     impl Sealed for rdkafka::message::OwnedHeaders {}
 }
 
-/// Writes propagation headers into the client's headers.
-///
-/// A name is written as the propagator gives it (PROP-02) and replaces all headers of that name in any spelling
-/// (PROP-04, PROP-K-04). An empty value removes the header and writes none (PROP-06). A header that no broker carries is
-/// dropped and counted in [`refused_headers`](throughline_core::propagation::refused_headers) (PROP-07). All other headers
-/// stay as they are, also those the client itself cannot read.
+/// Writes propagation headers into the client's headers, as [`NativeInjector`] says. All other headers stay as they are, also those
+/// the client itself cannot read.
 ///
 /// # Examples
 ///
@@ -64,59 +46,14 @@ mod sealed {
 /// use throughline_kafka::HeaderInjector;
 ///
 /// let mut headers = OwnedHeaders::new().insert(Header { key: "Baggage", value: Some("stale=1") });
-/// HeaderInjector(&mut headers).set("baggage", "tenant=acme".to_owned());
+/// HeaderInjector::new(&mut headers).set("baggage", "tenant=acme".to_owned());
 /// assert_eq!(headers.count(), 1);
 /// assert_eq!(headers.get_as::<str>(0).unwrap().value, Some("tenant=acme"));
 /// ```
-#[derive(Debug)]
-pub struct HeaderInjector<'a>(pub &'a mut OwnedHeaders);
+pub type HeaderInjector<'a> = NativeInjector<'a, ClientHeaders>;
 
-impl Injector for HeaderInjector<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        remove(self.0, key);
-        if !value.is_empty() && admit(key, &value) {
-            append(self.0, key, value.as_bytes());
-        }
-    }
-}
-
-impl Extractor for HeaderInjector<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        last(self.0.as_borrowed(), key)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        names(self.0.as_borrowed())
-    }
-
-    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        all(self.0.as_borrowed(), key)
-    }
-}
-
-impl Carrier for HeaderInjector<'_> {
-    fn is_empty(&self) -> bool {
-        rdkafka::message::Headers::count(&*self.0) == 0
-    }
-
-    fn put(&mut self, name: &'static str, value: &[u8]) {
-        append(self.0, name, value);
-    }
-
-    fn as_extractor(&self) -> &dyn Extractor {
-        self
-    }
-
-    fn remove(&mut self, name: &str) {
-        remove(self.0, name);
-    }
-}
-
-/// Reads propagation headers from the client's headers, without the panic of the client's own way (PROP-K-05).
-///
-/// Names are compared without regard to ASCII case, an exact match wins (PROP-03). A value that is null, empty or not UTF-8
-/// is treated as absent (PROP-K-02). Of a repeated name [`get`](Extractor::get) gives the last value (PROP-K-03) and
-/// [`get_all`](Extractor::get_all) gives all of them in their order, for the headers that are joined (PROP-12).
+/// Reads propagation headers from the client's headers, as [`NativeExtractor`] says, and without the panic of the client's own way
+/// on a name that is not UTF-8. Of a repeated name the last value counts.
 ///
 /// # Examples
 ///
@@ -128,80 +65,50 @@ impl Carrier for HeaderInjector<'_> {
 /// let headers = OwnedHeaders::new()
 ///     .insert(Header { key: "Baggage", value: Some("stage=1") })
 ///     .insert(Header { key: "Baggage", value: Some("stage=2") });
-/// let extractor = HeaderExtractor(headers.as_borrowed());
+/// let extractor = HeaderExtractor::new(headers.as_borrowed());
 /// assert_eq!(extractor.get("baggage"), Some("stage=2"));
 /// assert_eq!(extractor.get_all("baggage"), Some(vec!["stage=1", "stage=2"]));
 /// ```
-#[derive(Clone, Copy)]
-pub struct HeaderExtractor<'a>(pub &'a BorrowedHeaders);
+pub type HeaderExtractor<'a> = NativeExtractor<'a, ClientHeaders>;
 
-impl Extractor for HeaderExtractor<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        last(self.0, key)
+/// The headers of `rdkafka`.
+#[derive(Debug)]
+pub enum ClientHeaders {}
+
+// PROP-K-03, PROP-K-04, PROP-K-05.
+impl NativeCarrier for ClientHeaders {
+    type Read = BorrowedHeaders;
+    type Written = OwnedHeaders;
+
+    const REPEATED: Repeated = Repeated::Last;
+
+    fn as_read(written: &OwnedHeaders) -> &BorrowedHeaders {
+        written.as_borrowed()
     }
 
-    fn keys(&self) -> Vec<&str> {
-        names(self.0)
+    fn iter(headers: &BorrowedHeaders) -> impl Iterator<Item = lookup::Entry<'_>> {
+        raw_headers::iter(headers).map(|RawHeader { name, value }| (name.to_bytes(), value))
     }
 
-    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        all(self.0, key)
+    fn append(headers: &mut OwnedHeaders, name: &str, value: &str) {
+        raw_headers::append(headers, name.as_bytes(), Some(value.as_bytes()));
+    }
+
+    fn remove(headers: &mut OwnedHeaders, name: &str) {
+        while let Some(spelled) = spelled(headers, name) {
+            raw_headers::remove(headers, &spelled);
+        }
     }
 }
 
-impl std::fmt::Debug for HeaderExtractor<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("HeaderExtractor").field(&names(self.0)).finish()
-    }
+fn spelled(headers: &OwnedHeaders, key: &str) -> Option<CString> {
+    let mut names = raw_headers::iter(headers.as_borrowed()).map(|header| header.name);
+    names.find(|name| name.to_bytes().eq_ignore_ascii_case(key.as_bytes())).map(CStr::to_owned)
 }
 
-/// Returns the last usable value of a name: of the exact spelling, else of the others.
+/// Returns the last usable value of a name.
 pub(crate) fn last<'a>(headers: &'a BorrowedHeaders, key: &str) -> Option<&'a str> {
-    let exact = values(headers, key, |name, key| name == key).next_back();
-    exact.or_else(|| values(headers, key, <[u8]>::eq_ignore_ascii_case).next_back())
-}
-
-fn all<'a>(headers: &'a BorrowedHeaders, key: &str) -> Option<Vec<&'a str>> {
-    let mut found: Vec<&str> = values(headers, key, |name, key| name == key).collect();
-    if found.is_empty() {
-        found.extend(values(headers, key, <[u8]>::eq_ignore_ascii_case));
-    }
-    (!found.is_empty()).then_some(found)
-}
-
-/// Iterates over the usable values of the headers whose name is `key`, as `is_name` compares them.
-fn values<'a>(
-    headers: &'a BorrowedHeaders,
-    key: &str,
-    is_name: impl Fn(&[u8], &[u8]) -> bool,
-) -> impl DoubleEndedIterator<Item = &'a str> {
-    raw_headers::iter(headers).filter(move |header| is_name(header.name.to_bytes(), key.as_bytes())).filter_map(
-        |header| {
-            let value = std::str::from_utf8(header.value?).ok()?;
-            (!value.is_empty()).then_some(value)
-        },
-    )
-}
-
-fn names(headers: &BorrowedHeaders) -> Vec<&str> {
-    raw_headers::iter(headers).filter_map(|header| header.name.to_str().ok()).collect()
-}
-
-/// Removes a name in every spelling.
-fn remove(headers: &mut OwnedHeaders, key: &str) {
-    let is_key = |header: &RawHeader<'_>| header.name.to_bytes().eq_ignore_ascii_case(key.as_bytes());
-    while let Some(name) = spelled(headers, is_key) {
-        raw_headers::remove(headers, &name);
-    }
-}
-
-fn spelled(headers: &OwnedHeaders, is_key: impl Fn(&RawHeader<'_>) -> bool) -> Option<CString> {
-    raw_headers::iter(headers.as_borrowed()).find(is_key).map(|header| header.name.to_owned())
-}
-
-/// Appends a header in place: the client's own function wants the list and gives it back.
-fn append(headers: &mut OwnedHeaders, key: &str, value: &[u8]) {
-    raw_headers::append(headers, key.as_bytes(), Some(value));
+    HeaderExtractor::new(headers).find(key)
 }
 
 /// Makes portable headers of names and values, in their order (PROP-K-03).
@@ -212,22 +119,15 @@ pub(crate) fn read<'a>(count: usize, native: impl Iterator<Item = (&'a [u8], Opt
     let mut headers = Headers::with_capacity(count);
     let mut left_out = 0_usize;
     for (name, value) in native {
-        match known(name) {
-            Some(name) => headers.append(name, value.unwrap_or_default()),
-            None => left_out += 1,
+        match std::str::from_utf8(name) {
+            Ok(name) => headers.append(header_name(name, &[]), value.unwrap_or_default()),
+            Err(_) => left_out += 1,
         }
     }
     if left_out > 0 {
         debug!(headers = left_out, "left out headers whose name is not UTF-8");
     }
     headers
-}
-
-fn known(name: &[u8]) -> Option<Cow<'static, str>> {
-    match KNOWN.iter().find(|known| known.as_bytes() == name) {
-        Some(known) => Some(Cow::Borrowed(known)),
-        None => std::str::from_utf8(name).ok().map(|name| Cow::Owned(name.to_owned())),
-    }
 }
 
 /// Copies portable headers into the client's; `None` where there are none. Kafka carries any name and any value.
@@ -255,13 +155,12 @@ where
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::Context;
-    use opentelemetry::propagation::TextMapPropagator;
-    use opentelemetry::trace::TraceContextExt;
+    use opentelemetry::propagation::{Extractor, Injector};
     use proptest::prelude::*;
     use rdkafka::Timestamp;
     use rdkafka::message::OwnedMessage;
-    use throughline_core::propagation::{Propagators, inject, refused_headers};
+    use throughline_core::propagation::Carrier;
+    use throughline_testing::conformance;
 
     use super::*;
 
@@ -288,7 +187,12 @@ mod tests {
     }
 
     fn get(headers: &OwnedHeaders, key: &str) -> Option<String> {
-        HeaderExtractor(headers.as_borrowed()).get(key).map(str::to_owned)
+        HeaderExtractor::new(headers.as_borrowed()).get(key).map(str::to_owned)
+    }
+
+    #[test]
+    fn headers_are_read_and_written_by_the_rules() {
+        conformance::assert_carrier::<ClientHeaders>();
     }
 
     #[test]
@@ -296,7 +200,7 @@ mod tests {
         let entries =
             [("Traceparent", "a"), ("tenant", "acme"), ("TRACEPARENT", "b"), ("tenant", "b"), ("traceparent", "c")];
         let mut headers = native(&entries);
-        HeaderInjector(&mut headers).set("traceparent", "d".to_owned());
+        HeaderInjector::new(&mut headers).set("traceparent", "d".to_owned());
         let expected = [("tenant", b"acme".as_slice()), ("tenant", b"b"), ("traceparent", b"d")];
         let expected: Vec<_> = expected.map(|(name, value)| (name.to_owned(), Some(value))).into();
         assert_eq!(pairs(&headers), expected, "PROP-02, PROP-04, PROP-K-04");
@@ -305,44 +209,16 @@ mod tests {
     #[test]
     fn writing_leaves_headers_that_are_not_text_where_they_are() {
         let mut headers = of_bytes(&[(b"\xff", Some(b"x")), (b"baggage", None), (b"null", None)]);
-        HeaderInjector(&mut headers).set("baggage", "a=1".to_owned());
+        HeaderInjector::new(&mut headers).set("baggage", "a=1".to_owned());
         let expected = [("\u{fffd}", Some(b"x".as_slice())), ("null", None), ("baggage", Some(b"a=1"))];
         assert_eq!(pairs(&headers), expected.map(|(name, value)| (name.to_owned(), value)), "PROP-K-05");
-    }
-
-    #[test]
-    fn an_empty_value_removes_the_header() {
-        let mut headers = native(&[("Baggage", "stale=1")]);
-        HeaderInjector(&mut headers).set("baggage", String::new());
-        assert!(HeaderInjector(&mut headers).is_empty(), "PROP-06");
-    }
-
-    #[test]
-    fn what_no_broker_carries_is_dropped_and_counted() {
-        let before = refused_headers();
-        let mut headers = native(&[("baggage", "stale=1")]);
-        for (name, value) in [("baggage", "a\r\nb"), ("bad name", "x"), ("bad:name", "x"), ("", "x"), ("baggage", "ü")]
-        {
-            HeaderInjector(&mut headers).set(name, value.to_owned());
-        }
-        assert_eq!(pairs(&headers), [], "PROP-07");
-        assert!(refused_headers() >= before + 5, "PROP-07");
-    }
-
-    #[test]
-    fn reading_ignores_case_and_prefers_the_exact_name() {
-        let headers = native(&[("traceparent", "exact"), ("Traceparent", "other")]);
-        assert_eq!(get(&headers, "traceparent").as_deref(), Some("exact"), "PROP-03");
-        let headers = native(&[("TraceParent", "other")]);
-        assert_eq!(get(&headers, "traceparent").as_deref(), Some("other"), "PROP-03");
-        assert_eq!(HeaderExtractor(headers.as_borrowed()).keys(), ["TraceParent"]);
     }
 
     #[test]
     fn of_several_values_the_last_counts_and_all_are_offered() {
         let headers = native(&[("traceparent", "first"), ("traceparent", "second")]);
         assert_eq!(get(&headers, "traceparent").as_deref(), Some("second"), "PROP-K-03");
-        let extractor = HeaderExtractor(headers.as_borrowed());
+        let extractor = HeaderExtractor::new(headers.as_borrowed());
         assert_eq!(extractor.get_all("traceparent"), Some(vec!["first", "second"]), "PROP-12");
         assert_eq!(extractor.get_all("absent"), None);
     }
@@ -354,7 +230,7 @@ mod tests {
             assert_eq!(get(&headers, "baggage").as_deref(), Some("a=1"), "PROP-K-02: {value:?}");
             let headers = of_bytes(&[(b"baggage", value)]);
             assert_eq!(get(&headers, "baggage"), None, "PROP-K-02: {value:?}");
-            assert_eq!(HeaderExtractor(headers.as_borrowed()).get_all("baggage"), None, "PROP-K-02: {value:?}");
+            assert_eq!(HeaderExtractor::new(headers.as_borrowed()).get_all("baggage"), None, "PROP-K-02: {value:?}");
             let portable = to_headers(&record(Some(headers)));
             assert_eq!(Extractor::get(&portable, "baggage"), None, "PROP-K-02: {value:?}");
         }
@@ -363,7 +239,7 @@ mod tests {
     #[test]
     fn a_name_that_is_not_text_costs_the_header_and_not_the_message() {
         let headers = of_bytes(&[(b"a", Some(b"1")), (b"\xff\xfe", Some(b"x")), (b"a", Some(b"2")), (b"null", None)]);
-        assert_eq!(HeaderExtractor(headers.as_borrowed()).keys(), ["a", "a", "null"], "PROP-K-05");
+        assert_eq!(HeaderExtractor::new(headers.as_borrowed()).keys(), ["a", "a", "null"], "PROP-K-05");
         let portable = to_headers(&record(Some(headers)));
         let pairs: Vec<(&str, &[u8])> = portable.iter().map(|(name, value)| (name, value.as_ref())).collect();
         assert_eq!(pairs, [("a", &b"1"[..]), ("a", b"2"), ("null", b"")], "PROP-K-03, PROP-K-05");
@@ -386,6 +262,20 @@ mod tests {
     proptest! {
         /// VERF-12.
         #[test]
+        fn any_headers_are_read_and_written_by_the_rules(
+            entries in prop::collection::vec(
+                ("[Tt]race[Pp]arent|[Tt]race[Ss]tate|[Bb]agg[Aa]ge|[!-9;-~]{1,9}|.{0,3}", "[ -~é]{0,60}|.{0,9}|00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]"),
+                0..8,
+            ),
+            name in "[!-9;-~]{1,20}|.*",
+            value in "[ -~]{1,40}|.*",
+        ) {
+            let entries: Vec<(&str, &str)> = entries.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            conformance::assert_carrier_on::<ClientHeaders>(&entries, &name, &value);
+        }
+
+        /// VERF-12.
+        #[test]
         fn no_header_makes_the_carriers_panic(
             entries in prop::collection::vec(
                 (prop::collection::vec(any::<u8>(), 0..8), prop::option::of(prop::collection::vec(any::<u8>(), 0..8))),
@@ -400,15 +290,15 @@ mod tests {
             }
             for (name, _) in &entries {
                 let name = String::from_utf8_lossy(name);
-                let _ = HeaderExtractor(native.as_borrowed()).get(&name);
-                let _ = HeaderExtractor(native.as_borrowed()).get_all(&name);
+                let _ = HeaderExtractor::new(native.as_borrowed()).get(&name);
+                let _ = HeaderExtractor::new(native.as_borrowed()).get_all(&name);
             }
-            let _ = HeaderExtractor(native.as_borrowed()).keys();
+            let _ = HeaderExtractor::new(native.as_borrowed()).keys();
             let portable = to_headers(&record(Some(native.clone())));
             prop_assert!(portable.len() <= entries.len());
             let _ = to_native(&portable);
-            HeaderInjector(&mut native).set(&key, text);
-            Carrier::remove(&mut HeaderInjector(&mut native), &key);
+            HeaderInjector::new(&mut native).set(&key, text);
+            Carrier::remove(&mut HeaderInjector::new(&mut native), &key);
             prop_assert_eq!(get(&native, &key), None);
         }
 
@@ -416,7 +306,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(name in "[!-9;-~]{1,20}", value in "[ -~]{1,40}") {
             let mut native = OwnedHeaders::new();
-            HeaderInjector(&mut native).set(&name, value.clone());
+            HeaderInjector::new(&mut native).set(&name, value.clone());
             prop_assert_eq!(get(&native, &name), Some(value.clone()));
             let headers = to_headers(&record(Some(native)));
             prop_assert_eq!(headers.get(&name), Some(value.as_str()));
@@ -432,32 +322,6 @@ mod tests {
             }
             let back = to_headers(&record(to_native(&headers)));
             prop_assert!(back.iter().eq(headers.iter()));
-        }
-
-        /// PROP-05, PROP-12, VERF-12: whatever stands in the client's headers, a context written over it stands there alone.
-        #[test]
-        fn a_context_is_read_from_and_written_over_any_headers(
-            entries in prop::collection::vec(
-                ("[Tt]race[Pp]arent|[Tt]race[Ss]tate|[Bb]agg[Aa]ge|[!-9;-~]{1,9}", "[ -~é]{0,60}|00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]"),
-                0..8,
-            ),
-        ) {
-            let entries: Vec<(&str, &str)> = entries.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let mut written = native(&entries);
-            let propagators = Propagators::default();
-            let cx = propagators.extract_with_context(&Context::new(), &HeaderExtractor(written.as_borrowed()));
-            prop_assert!(!cx.has_active_span() || cx.span().span_context().is_valid());
-            inject(&propagators, &cx, &mut HeaderInjector(&mut written));
-            let mut fresh = OwnedHeaders::new();
-            propagators.inject_context(&cx, &mut HeaderInjector(&mut fresh));
-            for field in propagators.fields() {
-                let spelled = |headers: &OwnedHeaders| {
-                    let named = pairs(headers).into_iter().filter(|(name, _)| name.eq_ignore_ascii_case(field));
-                    named.map(|(_, value)| value.map(<[u8]>::to_vec)).collect::<Vec<_>>()
-                };
-                prop_assert_eq!(spelled(&written), spelled(&fresh));
-                prop_assert!(spelled(&fresh).len() <= 1);
-            }
         }
     }
 }

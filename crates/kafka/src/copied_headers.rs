@@ -2,6 +2,7 @@ use bytes::Bytes;
 use opentelemetry::propagation::Extractor;
 use throughline_core::Headers;
 use throughline_core::message::NativeHeaders;
+use throughline_core::propagation::lookup::{self, Repeated};
 
 use crate::carrier;
 use crate::raw_headers::RawHeader;
@@ -12,9 +13,6 @@ pub(crate) struct CopiedHeaders(Bytes);
 
 /// What stands for the length of a value that is null. No record is as long.
 const NULL: u32 = u32::MAX;
-
-/// A header: its name in whatever bytes it has, and its value, which may be null.
-type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl CopiedHeaders {
     /// Takes what [`write`](Self::write) wrote.
@@ -39,27 +37,14 @@ impl CopiedHeaders {
     fn iter(&self) -> Iter<'_> {
         Iter(&self.0)
     }
-
-    /// The texts of a header that count, in their order: those of the exact name, else those of any spelling.
-    fn texts<'a, 'k>(&'a self, key: &'k str) -> impl Iterator<Item = &'a str> + use<'a, 'k> {
-        let text = |value: Option<&'a [u8]>| std::str::from_utf8(value?).ok().filter(|text| !text.is_empty());
-        let is_exact = self.iter().any(|(name, value)| name == key.as_bytes() && text(value).is_some());
-        self.iter()
-            .filter(
-                move |(name, _)| {
-                    if is_exact { *name == key.as_bytes() } else { name.eq_ignore_ascii_case(key.as_bytes()) }
-                },
-            )
-            .filter_map(move |(_, value)| text(value))
-    }
 }
 
 struct Iter<'a>(&'a [u8]);
 
 impl<'a> Iterator for Iter<'a> {
-    type Item = Entry<'a>;
+    type Item = lookup::Entry<'a>;
 
-    fn next(&mut self) -> Option<Entry<'a>> {
+    fn next(&mut self) -> Option<lookup::Entry<'a>> {
         let (name, rest) = self.0.split_first_chunk::<4>()?;
         let (value, rest) = rest.split_first_chunk::<4>()?;
         let (name, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*name)).ok()?)?;
@@ -88,16 +73,15 @@ impl NativeHeaders for CopiedHeaders {
 
 impl Extractor for CopiedHeaders {
     fn get(&self, key: &str) -> Option<&str> {
-        self.texts(key).last()
+        lookup::value(self.iter(), key, Repeated::Last)
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok()).collect()
+        lookup::names(self.iter())
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        let found: Vec<&str> = self.texts(key).collect();
-        (!found.is_empty()).then_some(found)
+        lookup::values(self.iter(), key)
     }
 }
 
@@ -132,7 +116,7 @@ mod tests {
     #[test]
     fn names_of_any_bytes_and_null_values_are_kept_apart() {
         let headers = copied(&[(c"\xff", Some(b"x")), (c"null", None), (c"empty", Some(b"")), (c"a", Some(b"1"))]);
-        assert_eq!(headers.iter().collect::<Vec<Entry<'_>>>().len(), 4);
+        assert_eq!(headers.iter().collect::<Vec<_>>().len(), 4);
         assert_eq!(headers.keys(), ["null", "empty", "a"], "PROP-K-05");
         assert_eq!(headers.to_headers().iter().map(|(name, _)| name).collect::<Vec<_>>(), ["null", "empty", "a"]);
         assert!(copied(&[]).is_empty());

@@ -124,13 +124,8 @@ impl<S: Sync> FromDelivery<S> for Timestamp {
 }
 
 fn record<'a>(delivery: &'a Delivery, wanted: &str) -> Result<&'a NativeRecord, Rejection> {
-    delivery.native::<NativeRecord>().ok_or_else(|| {
-        Rejection::malformed(format!(
-            "the message to `{}` does not come from Kafka, so there is no `{wanted}`: \
-             in a test give the message a `NativeRecord::at(..)`",
-            delivery.destination(),
-        ))
-    })
+    let advice = "in a test give the message a `NativeRecord::at(..)`";
+    delivery.native().ok_or_else(|| Rejection::not_from("Kafka", delivery, wanted, advice))
 }
 
 #[cfg(test)]

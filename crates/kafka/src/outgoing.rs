@@ -59,13 +59,13 @@ fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
     ];
     for (name, value) in own {
         if let Some(value) = value {
-            let mut headers = HeaderInjector(native.get_or_insert_default());
+            let mut headers = HeaderInjector::new(native.get_or_insert_default());
             headers.remove(name);
             headers.put(name, value.as_bytes());
         }
     }
     if let Some(wait) = Route::of(envelope.destination()).retry {
-        let mut headers = HeaderInjector(native.get_or_insert_default());
+        let mut headers = HeaderInjector::new(native.get_or_insert_default());
         // That of an earlier time is over.
         headers.remove(RETRY_WAIT);
         if wait > Duration::ZERO {

@@ -1,7 +1,7 @@
 use std::sync::{Arc, LazyLock};
 
 use opentelemetry::{KeyValue, StringValue};
-use throughline_core::message::{Operations, System};
+use throughline_core::message::{Operations, Source, System};
 use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_PARTITION_ID;
 
 /// `messaging.system` (ATTR-S-02).
@@ -40,13 +40,7 @@ const OPERATIONS: Operations =
 
 /// Describes one connection.
 pub(crate) fn system(server: Option<(&str, u16)>, client_id: Option<&str>, cluster_id: Option<&str>) -> Arc<System> {
-    let mut system = System::new(SYSTEM, OPERATIONS);
-    if let Some((address, port)) = server {
-        system = system.with_server(address, port);
-    }
-    if let Some(id) = client_id {
-        system = system.with_client_id(id);
-    }
+    let mut system = System::new(SYSTEM, OPERATIONS).with_connection(server, client_id);
     if let Some(id) = cluster_id {
         system = system.with_attribute(KeyValue::new(KAFKA_CLUSTER_ID, Arc::<str>::from(id)));
     }
@@ -55,16 +49,20 @@ pub(crate) fn system(server: Option<(&str, u16)>, client_id: Option<&str>, clust
 
 /// Describes a connection for a subscription that settles in transactions: what is to come again ends one too.
 pub(crate) fn transactional(system: &System) -> Arc<System> {
-    let operations = OPERATIONS.with_retry("abort");
-    let server = system.server().map(|(address, port)| (Arc::<str>::from(address), port));
-    let mut described = System::new(SYSTEM, operations);
-    if let Some((address, port)) = server {
-        described = described.with_server(address, port);
+    Arc::new(system.clone().with_operations(OPERATIONS.with_retry("abort")))
+}
+
+/// Describes what is read from. Topics are few and have names of their own, so a pattern is not their template: each message is shown
+/// under its topic (ATTR-K-01, ATTR-K-03).
+pub(crate) fn source(system: Arc<System>, only_topic: Option<&Arc<str>>, group: Option<&Arc<str>>) -> Source {
+    let mut source = Source::new(system);
+    if let Some(topic) = only_topic {
+        source = source.with_destination(Arc::clone(topic));
     }
-    if let Some(id) = system.client_id() {
-        described = described.with_client_id(id);
+    if let Some(group) = group {
+        source = source.with_group(Arc::clone(group));
     }
-    Arc::new(system.attributes().iter().cloned().fold(described, System::with_attribute))
+    source
 }
 
 /// Returns the host and port the user configured, unless they configured different ones (ATTR-C-17, ATTR-C-18).

@@ -18,11 +18,7 @@ pub(crate) async fn subscribe(
     subscription: &Subscription,
 ) -> Result<Box<dyn Subscriber>, BrokerError> {
     let Some(topic) = subscription.native::<Topic>() else {
-        return Err(BrokerError::configuration(format!(
-            "the subscription to `{}` is one for {}, not for {SYSTEM}: subscribe with `Topic`",
-            subscription.destination(),
-            subscription.system(),
-        )));
+        return Err(subscription.refused_by(SYSTEM, "`Topic`"));
     };
     let mut topic = topic.clone();
     // A router may have put a prefix before the names.
@@ -40,18 +36,12 @@ pub(crate) async fn subscribe(
     Ok(Box::new(KafkaSubscriber { source, concurrency, retry, waits_on, consumer }))
 }
 
-/// Describes what a subscription reads from. Topics are few and have names of their own, so a pattern is not their template: each
-/// message is shown under its topic (ATTR-K-01, ATTR-K-03).
 fn source(system: Arc<System>, topic: &Topic) -> Source {
-    let source = Source::new(system);
-    let source = match topic.names.as_slice() {
-        [only] if !topic.is_pattern => source.with_destination(Arc::clone(only)),
-        _ => source,
+    let only = match topic.names.as_slice() {
+        [only] if !topic.is_pattern => Some(only),
+        _ => None,
     };
-    match &topic.group {
-        Some(group) => source.with_group(Arc::clone(group)),
-        None => source,
-    }
+    semconv::source(system, only, topic.group.as_ref())
 }
 
 /// Receives the messages of one subscription.

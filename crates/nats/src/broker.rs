@@ -371,11 +371,7 @@ impl Broker for Nats {
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
         if subscription.system() != SYSTEM {
-            return Err(BrokerError::configuration(format!(
-                "`{}` is a subscription for {}: use `Subject` or `Stream` with NATS",
-                subscription.destination(),
-                subscription.system(),
-            )));
+            return Err(subscription.refused_by(SYSTEM, "`Subject` or `Stream`"));
         }
         match subscription.native::<Stream>() {
             Some(stream) => Ok(Box::new(StreamSubscriber::open(&self.connection, subscription, stream).await?)),

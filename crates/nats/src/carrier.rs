@@ -1,35 +1,21 @@
-use std::borrow::Cow;
 use std::str::FromStr;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use opentelemetry::propagation::{Extractor, Injector};
 use throughline_core::broker::{PublishError, PublishErrorKind};
 use throughline_core::message::Headers;
-use throughline_core::propagation::{Carrier, admit};
+use throughline_core::propagation::lookup::{self, Repeated};
+use throughline_core::propagation::{
+    NativeCarrier, NativeExtractor, NativeInjector, admit, header_name, holds_one_context, is_propagation_header,
+};
 
 use crate::error::OTHER;
 
-/// Names that need no allocation when they are read.
-const KNOWN: [&str; 10] = [
-    "traceparent",
-    "tracestate",
-    "baggage",
-    "b3",
-    "uber-trace-id",
-    "content-type",
-    "correlation-id",
-    "Content-Type",
-    "Nats-Msg-Id",
-    "Nats-Expected-Stream",
-];
+/// Names of the server's that need no allocation when they are read.
+const KNOWN: [&str; 2] = ["Nats-Msg-Id", "Nats-Expected-Stream"];
 
-/// Writes propagation headers into the client's header map.
-///
-/// A name is written as the propagator gives it (PROP-02) and replaces all headers of that name in any spelling
-/// (PROP-04). An empty value removes the header and writes none (PROP-06). A header that no broker carries is dropped
-/// and counted in [`refused_headers`](throughline_core::propagation::refused_headers) (PROP-07); the client would panic
-/// on some of them (PROP-N-03).
+/// Writes propagation headers into the client's header map, as [`NativeInjector`] says. A header that the client would panic on is
+/// dropped and counted in [`refused_headers`](throughline_core::propagation::refused_headers).
 ///
 /// # Examples
 ///
@@ -40,54 +26,13 @@ const KNOWN: [&str; 10] = [
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("Baggage", "stale=1");
-/// HeaderInjector(&mut headers).set("baggage", "tenant=acme".to_owned());
+/// HeaderInjector::new(&mut headers).set("baggage", "tenant=acme".to_owned());
 /// assert_eq!(headers.len(), 1);
 /// assert_eq!(headers.get("baggage").map(|value| value.as_str()), Some("tenant=acme"));
 /// ```
-#[derive(Debug)]
-pub struct HeaderInjector<'a>(pub &'a mut HeaderMap);
+pub type HeaderInjector<'a> = NativeInjector<'a, ClientHeaders>;
 
-impl Injector for HeaderInjector<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        remove(self.0, key);
-        if value.is_empty() || !admit(key, &value) {
-            return;
-        }
-        if let (Ok(name), Ok(value)) = (HeaderName::from_str(key), HeaderValue::from_str(&value)) {
-            self.0.insert(name, value);
-        }
-    }
-}
-
-impl Extractor for HeaderInjector<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        first(self.0, key)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.iter().map(|(name, _)| text(name)).collect()
-    }
-
-    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        all(self.0, key)
-    }
-}
-
-impl Carrier for HeaderInjector<'_> {
-    fn as_extractor(&self) -> &dyn Extractor {
-        self
-    }
-
-    fn remove(&mut self, name: &str) {
-        remove(self.0, name);
-    }
-}
-
-/// Reads propagation headers from the client's header map.
-///
-/// Names are compared without regard to ASCII case, an exact match wins (PROP-03, PROP-N-01); an empty value is treated
-/// as absent. Of a repeated name [`get`](Extractor::get) gives the first value and [`get_all`](Extractor::get_all)
-/// gives all of them in their order, for the headers that are joined (PROP-12, PROP-N-02).
+/// Reads propagation headers from the client's header map, as [`NativeExtractor`] says. Of a repeated name the first value counts.
 ///
 /// # Examples
 ///
@@ -99,54 +44,52 @@ impl Carrier for HeaderInjector<'_> {
 /// let mut headers = HeaderMap::new();
 /// headers.append("Baggage", "stage=1");
 /// headers.append("Baggage", "stage=2");
-/// assert_eq!(HeaderExtractor(&headers).get("baggage"), Some("stage=1"));
-/// assert_eq!(HeaderExtractor(&headers).get_all("baggage"), Some(vec!["stage=1", "stage=2"]));
+/// assert_eq!(HeaderExtractor::new(&headers).get("baggage"), Some("stage=1"));
+/// assert_eq!(HeaderExtractor::new(&headers).get_all("baggage"), Some(vec!["stage=1", "stage=2"]));
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct HeaderExtractor<'a>(pub &'a HeaderMap);
+pub type HeaderExtractor<'a> = NativeExtractor<'a, ClientHeaders>;
 
-impl Extractor for HeaderExtractor<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        first(self.0, key)
+/// The headers of `async-nats`.
+#[derive(Debug)]
+pub enum ClientHeaders {}
+
+impl NativeCarrier for ClientHeaders {
+    type Read = HeaderMap;
+    type Written = HeaderMap;
+
+    /// PROP-N-02.
+    const REPEATED: Repeated = Repeated::First;
+
+    fn as_read(written: &HeaderMap) -> &HeaderMap {
+        written
     }
 
-    fn keys(&self) -> Vec<&str> {
-        self.0.iter().map(|(name, _)| text(name)).collect()
+    fn iter(headers: &HeaderMap) -> impl Iterator<Item = lookup::Entry<'_>> {
+        headers.iter().flat_map(|(name, values)| {
+            values.iter().map(|value| (text(name).as_bytes(), Some(value.as_str().as_bytes())))
+        })
     }
 
-    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        all(self.0, key)
+    /// PROP-N-03.
+    fn append(headers: &mut HeaderMap, name: &str, value: &str) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), HeaderValue::from_str(value)) {
+            headers.append(name, value);
+        }
+    }
+
+    /// The client's map cannot remove a name in every spelling, so it is built anew when there is something to remove.
+    fn remove(headers: &mut HeaderMap, name: &str) {
+        remove_if(headers, |other| other.eq_ignore_ascii_case(name));
     }
 }
 
 /// Returns the first value of a name that is not empty.
 pub(crate) fn first<'a>(headers: &'a HeaderMap, key: &str) -> Option<&'a str> {
-    values(headers, key).next()
-}
-
-pub(crate) fn all<'a>(headers: &'a HeaderMap, key: &str) -> Option<Vec<&'a str>> {
-    let found: Vec<&str> = values(headers, key).collect();
-    (!found.is_empty()).then_some(found)
-}
-
-/// Iterates over the values of a name that are not empty: those of the exact spelling, else those of the others.
-fn values<'a>(headers: &'a HeaderMap, key: &str) -> impl Iterator<Item = &'a str> {
-    let has_value = |values: &[HeaderValue]| values.iter().any(|value| !value.as_str().is_empty());
-    let exact = headers.iter().any(|(name, values)| text(name) == key && has_value(values));
-    headers
-        .iter()
-        .filter(move |(name, _)| if exact { text(name) == key } else { text(name).eq_ignore_ascii_case(key) })
-        .flat_map(|(_, values)| values.iter().map(HeaderValue::as_str))
-        .filter(|value| !value.is_empty())
+    HeaderExtractor::new(headers).find(key)
 }
 
 fn text(name: &HeaderName) -> &str {
     name.as_ref()
-}
-
-/// Removes a name in every spelling; the client's map cannot, so it is built anew when there is something to remove.
-fn remove(headers: &mut HeaderMap, key: &str) {
-    remove_if(headers, |name| name.eq_ignore_ascii_case(key));
 }
 
 /// Removes what the server reads, of a message that is passed on.
@@ -185,21 +128,10 @@ pub(crate) fn to_headers(native: &HeaderMap) -> Headers {
         let name = text(name);
         let taken = if holds_one_context(name) { 1 } else { values.len() };
         for value in values.iter().take(taken) {
-            headers.append(known(name), Bytes::copy_from_slice(value.as_ref()));
+            headers.append(header_name(name, &KNOWN), Bytes::copy_from_slice(value.as_ref()));
         }
     }
     headers
-}
-
-fn holds_one_context(name: &str) -> bool {
-    ["traceparent", "b3", "uber-trace-id"].iter().any(|single| name.eq_ignore_ascii_case(single))
-}
-
-fn known(name: &str) -> Cow<'static, str> {
-    KNOWN
-        .iter()
-        .find(|known| **known == name)
-        .map_or_else(|| Cow::Owned(name.to_owned()), |known| Cow::Borrowed(*known))
 }
 
 /// Copies portable headers into the client's.
@@ -211,7 +143,7 @@ pub(crate) fn to_native(headers: &Headers) -> Result<HeaderMap, PublishError> {
     for (name, value) in headers.iter().filter(|(name, _)| !is_server_header(name)) {
         match parse(name, value) {
             Some((name, value)) => native.append(name, value),
-            None if is_propagation(name) => drop(admit(name, &String::from_utf8_lossy(value))),
+            None if is_propagation_header(name) => drop(admit(name, &String::from_utf8_lossy(value))),
             None => return Err(refused(name)),
         }
     }
@@ -221,7 +153,7 @@ pub(crate) fn to_native(headers: &Headers) -> Result<HeaderMap, PublishError> {
 /// Sets one header of our own, in place of all others of that name.
 pub(crate) fn put(native: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), PublishError> {
     let value = HeaderValue::from_str(value).map_err(|_| refused(name))?;
-    remove(native, name);
+    ClientHeaders::remove(native, name);
     native.insert(HeaderName::from_static(name), value);
     Ok(())
 }
@@ -239,13 +171,6 @@ pub(crate) fn is_server_header(name: &str) -> bool {
     name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"))
 }
 
-pub(crate) fn is_propagation(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    matches!(lower.as_str(), "traceparent" | "tracestate" | "baggage" | "b3" | "uber-trace-id")
-        || lower.starts_with("x-b3-")
-        || lower.starts_with("uberctx-")
-}
-
 fn refused(name: &str) -> PublishError {
     PublishError::new(
         PublishErrorKind::Encode,
@@ -260,11 +185,10 @@ fn refused(name: &str) -> PublishError {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::Context;
-    use opentelemetry::propagation::TextMapPropagator;
-    use opentelemetry::trace::TraceContextExt;
+    use opentelemetry::propagation::{Extractor, Injector};
     use proptest::prelude::*;
-    use throughline_core::propagation::{Propagators, inject, refused_headers};
+    use throughline_core::propagation::refused_headers;
+    use throughline_testing::conformance;
 
     use super::*;
 
@@ -277,54 +201,16 @@ mod tests {
     }
 
     #[test]
-    fn writing_replaces_every_spelling() {
-        let mut headers = map(&[("Traceparent", "a"), ("TRACEPARENT", "b"), ("tenant", "acme"), ("tenant", "b")]);
-        HeaderInjector(&mut headers).set("traceparent", "c".to_owned());
-        assert_eq!(headers.len(), 2, "PROP-04");
-        assert_eq!(headers.get("traceparent").unwrap().as_str(), "c", "PROP-02");
-        assert_eq!(headers.get_all("tenant").count(), 2);
-    }
-
-    #[test]
-    fn an_empty_value_removes_the_header() {
-        let mut headers = map(&[("Baggage", "stale=1")]);
-        HeaderInjector(&mut headers).set("baggage", String::new());
-        assert!(headers.is_empty(), "PROP-06");
-    }
-
-    #[test]
-    fn what_no_broker_carries_is_dropped_and_counted() {
-        let before = refused_headers();
-        let mut headers = map(&[("baggage", "stale=1")]);
-        for (name, value) in [("baggage", "a\r\nb"), ("bad name", "x"), ("bad:name", "x"), ("", "x"), ("baggage", "ü")]
-        {
-            HeaderInjector(&mut headers).set(name, value.to_owned());
-        }
-        assert!(headers.is_empty(), "PROP-07, PROP-N-03");
-        assert!(refused_headers() >= before + 5, "PROP-07");
-    }
-
-    #[test]
-    fn reading_ignores_case_and_prefers_the_exact_name() {
-        let headers = map(&[("Traceparent", "other"), ("traceparent", "exact")]);
-        assert_eq!(HeaderExtractor(&headers).get("traceparent"), Some("exact"), "PROP-03");
-        let headers = map(&[("TraceParent", "other")]);
-        assert_eq!(HeaderExtractor(&headers).get("traceparent"), Some("other"), "PROP-03, PROP-N-01");
-        assert_eq!(HeaderExtractor(&headers).keys(), ["TraceParent"]);
+    fn headers_are_read_and_written_by_the_rules() {
+        conformance::assert_carrier::<ClientHeaders>();
     }
 
     #[test]
     fn of_several_values_the_first_counts_and_all_are_offered() {
         let headers = map(&[("traceparent", "first"), ("traceparent", "second")]);
-        assert_eq!(HeaderExtractor(&headers).get("traceparent"), Some("first"), "PROP-N-02");
-        assert_eq!(HeaderExtractor(&headers).get_all("traceparent"), Some(vec!["first", "second"]), "PROP-12");
-        assert_eq!(HeaderExtractor(&headers).get_all("absent"), None);
-    }
-
-    #[test]
-    fn an_empty_value_is_absent() {
-        let headers = map(&[("baggage", ""), ("Baggage", "a=1")]);
-        assert_eq!(HeaderExtractor(&headers).get("baggage"), Some("a=1"), "PROP-06");
+        assert_eq!(HeaderExtractor::new(&headers).get("traceparent"), Some("first"), "PROP-N-02");
+        assert_eq!(HeaderExtractor::new(&headers).get_all("traceparent"), Some(vec!["first", "second"]), "PROP-12");
+        assert_eq!(HeaderExtractor::new(&headers).get_all("absent"), None);
     }
 
     #[test]
@@ -386,57 +272,28 @@ mod tests {
     }
 
     proptest! {
+        /// VERF-12.
         #[test]
-        fn no_header_makes_the_carriers_panic(
-            entries in prop::collection::vec((".*", ".*", prop::collection::vec(any::<u8>(), 0..8)), 0..6),
+        fn any_headers_are_read_and_written_by_the_rules(
+            entries in prop::collection::vec(
+                ("[Tt]race[Pp]arent|[Tt]race[Ss]tate|[Bb]agg[Aa]ge|[!-9;-~]{1,9}|.{0,3}", "[ -~é]{0,60}|.{0,9}|00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]"),
+                0..8,
+            ),
+            name in "[!-9;-~]{1,20}|.*",
+            value in "[ -~]{1,40}|.*",
         ) {
-            let mut native = HeaderMap::new();
-            let mut headers = Headers::new();
-            for (name, text, bytes) in entries {
-                HeaderInjector(&mut native).set(&name, text.clone());
-                let _ = HeaderExtractor(&native).get_all(&name);
-                headers.append(name.clone(), text);
-                headers.append(name, bytes);
-            }
-            let _ = to_native(&headers);
+            let entries: Vec<(&str, &str)> = entries.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            conformance::assert_carrier_on::<ClientHeaders>(&entries, &name, &value);
         }
 
         #[test]
         fn what_is_written_is_read_back(name in "[!-9;-~]{1,20}", value in "[ -~]{1,40}") {
             let mut native = HeaderMap::new();
-            HeaderInjector(&mut native).set(&name, value.clone());
-            let extractor = HeaderExtractor(&native);
+            HeaderInjector::new(&mut native).set(&name, value.clone());
+            let extractor = HeaderExtractor::new(&native);
             prop_assert_eq!(extractor.get(&name), Some(value.as_str()));
             let headers = to_headers(&native);
             prop_assert_eq!(headers.get(&name), Some(value.as_str()));
-        }
-
-        /// PROP-05, PROP-12, VERF-12: whatever stands in the client's headers, a context written over it stands there alone.
-        #[test]
-        fn a_context_is_read_from_and_written_over_any_headers(
-            entries in prop::collection::vec(
-                ("[Tt]race[Pp]arent|[Tt]race[Ss]tate|[Bb]agg[Aa]ge|[!-9;-~]{1,9}", "[ -~é]{0,60}|00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]"),
-                0..8,
-            ),
-        ) {
-            let mut native = HeaderMap::new();
-            for (name, value) in &entries {
-                native.append(name.as_str(), value.as_str());
-            }
-            let propagators = Propagators::default();
-            let cx = propagators.extract_with_context(&Context::new(), &HeaderExtractor(&native));
-            prop_assert!(!cx.has_active_span() || cx.span().span_context().is_valid());
-            inject(&propagators, &cx, &mut HeaderInjector(&mut native));
-            let mut fresh = HeaderMap::new();
-            propagators.inject_context(&cx, &mut HeaderInjector(&mut fresh));
-            for field in propagators.fields() {
-                let spelled = |headers: &HeaderMap| {
-                    let named = headers.iter().filter(|(name, _)| text(name).eq_ignore_ascii_case(field));
-                    named.flat_map(|(_, values)| values.clone()).collect::<Vec<_>>()
-                };
-                prop_assert_eq!(spelled(&native), spelled(&fresh));
-                prop_assert!(spelled(&fresh).len() <= 1);
-            }
         }
 
         #[test]

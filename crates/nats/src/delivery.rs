@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
 use throughline_core::message::{Delivery, Headers, Native, NativeHeaders, OperationType};
 
-use crate::carrier::{all, first, to_headers};
+use crate::carrier::{HeaderExtractor, first, to_headers};
 use crate::forwarded;
 use crate::protocol::is_of_server;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
@@ -155,15 +155,15 @@ impl NativeMessage {
 
 impl Extractor for NativeMessage {
     fn get(&self, key: &str) -> Option<&str> {
-        first(self.map()?, key)
+        HeaderExtractor::new(self.map()).find(key)
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.map().map(|map| map.iter().map(|(name, _)| name.as_ref()).collect()).unwrap_or_default()
+        HeaderExtractor::new(self.map()).names()
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        all(self.map()?, key)
+        HeaderExtractor::new(self.map()).find_all(key)
     }
 }
 

@@ -80,13 +80,9 @@ impl<S: Sync> FromDelivery<S> for StreamPosition {
 }
 
 fn position<'a>(delivery: &'a Delivery, wanted: &str) -> Result<&'a StreamPosition, Rejection> {
-    delivery.native::<NativeMessage>().and_then(NativeMessage::position).ok_or_else(|| {
-        Rejection::malformed(format!(
-            "the message to `{}` does not come from a stream, so there is no `{wanted}`: \
-             subscribe with `Stream`, or in a test give the message a `NativeMessage::at(..)`",
-            delivery.destination(),
-        ))
-    })
+    let advice = "subscribe with `Stream`, or in a test give the message a `NativeMessage::at(..)`";
+    let position = delivery.native::<NativeMessage>().and_then(NativeMessage::position);
+    position.ok_or_else(|| Rejection::not_from("a stream", delivery, wanted, advice))
 }
 
 #[cfg(test)]

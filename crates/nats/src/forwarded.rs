@@ -2,8 +2,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use async_nats::HeaderMap;
 use throughline_core::message::Envelope;
-
-use crate::carrier::is_propagation;
+use throughline_core::propagation::is_propagation_header;
 
 /// Stands between the id of a message and what makes that of a forward another one.
 const MARK: &str = ";forwarded=";
@@ -19,7 +18,7 @@ pub(crate) fn id(envelope: &Envelope, forwarder: impl FnOnce() -> Option<String>
     let subject = envelope.destination().name();
     let mut content = DefaultHasher::new();
     (subject, &envelope.payload()[..]).hash(&mut content);
-    let headers = envelope.headers().iter().filter(|(name, _)| !is_propagation(name));
+    let headers = envelope.headers().iter().filter(|(name, _)| !is_propagation_header(name));
     headers.for_each(|(name, value)| (name, &value[..]).hash(&mut content));
     let origin = forwarder().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
     Some(format!("{}{MARK}{origin}.{:016x}", id, content.finish()))
@@ -31,7 +30,7 @@ pub(crate) fn raw_id(id: &str, number: u64, subject: &str, headers: &HeaderMap, 
     (subject, payload).hash(&mut content);
     // The map has no order: each header counts by itself.
     let named = headers.iter().map(|(name, values)| (AsRef::<str>::as_ref(name), values));
-    let each = named.filter(|(name, _)| !is_propagation(name)).map(|(name, values)| {
+    let each = named.filter(|(name, _)| !is_propagation_header(name)).map(|(name, values)| {
         let mut header = DefaultHasher::new();
         name.hash(&mut header);
         values.iter().for_each(|value| value.as_str().hash(&mut header));

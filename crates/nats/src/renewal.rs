@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ServerAddr};
 use throughline_core::message::BoxError;
+use throughline_core::middleware::Backoff;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
@@ -19,8 +20,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// After how long without a loss the next one is the first again.
 const HEALTHY: Duration = Duration::from_secs(60);
 
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long to wait before the server is asked again, for a connection or for messages.
+pub(crate) const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(250)).limit(Duration::from_secs(5));
 
 /// Is what a connection was made with.
 pub(crate) struct Origin {
@@ -194,10 +195,7 @@ impl Pace {
         self.failures = failures.saturating_add(1);
         match failures {
             0 => Duration::ZERO,
-            _ => {
-                let longest = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(8)).min(LONGEST_PAUSE);
-                longest.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
-            }
+            _ => BACKOFF.delay(failures),
         }
     }
 }
@@ -224,7 +222,7 @@ mod tests {
         let _ = pace.pause();
         pace.connected();
         pace.lost();
-        assert!(pace.pause() >= FIRST_PAUSE / 2);
+        assert!(pace.pause() >= BACKOFF.longest_delay(1) / 2);
         pace.connected();
         tokio::time::advance(HEALTHY).await;
         pace.lost();

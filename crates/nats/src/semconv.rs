@@ -38,16 +38,7 @@ pub(crate) struct Systems {
 
 impl Systems {
     pub(crate) fn new(server: Option<(&str, u16)>, client_id: Option<&str>) -> Self {
-        let describe = |operations| {
-            let mut system = System::new(SYSTEM, operations);
-            if let Some((address, port)) = server {
-                system = system.with_server(address, port);
-            }
-            if let Some(id) = client_id {
-                system = system.with_client_id(id);
-            }
-            Arc::new(system)
-        };
+        let describe = |operations| Arc::new(System::new(SYSTEM, operations).with_connection(server, client_id));
         Self { core: describe(CORE), jetstream: describe(JETSTREAM) }
     }
 }

@@ -303,6 +303,27 @@ impl Subscription {
     pub fn native<T: Any>(&self) -> Option<&T> {
         self.native.as_deref()?.downcast_ref()
     }
+
+    /// Creates the error of a broker that cannot take this subscription, since it is one for another system: `instead` names what to
+    /// subscribe with.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// let orders = Subscription::new("nats", Pattern::exact("orders"));
+    /// assert_eq!(
+    ///     orders.refused_by("kafka", "`Topic`").to_string(),
+    ///     "the subscription to `orders` is one for nats, not for kafka: subscribe with `Topic`",
+    /// );
+    /// ```
+    #[must_use]
+    pub fn refused_by(&self, system: &str, instead: &str) -> BrokerError {
+        let (destination, own) = (self.destination(), self.system());
+        BrokerError::configuration(format!(
+            "the subscription to `{destination}` is one for {own}, not for {system}: subscribe with {instead}"
+        ))
+    }
 }
 
 impl fmt::Debug for Subscription {

@@ -105,6 +105,28 @@ impl Rejection {
         Self(Failure::new("decode_error", error).permanent().by_framework())
     }
 
+    /// Rejects a message that does not come from where an extractor of an adapter looks: `wanted` is the extractor, `advice` says how
+    /// to get one that does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Delivery;
+    /// use throughline_core::extract::Rejection;
+    /// let rejection = Rejection::not_from("Kafka", &Delivery::new("orders", "{}"), "Offset", "subscribe with `Topic`");
+    /// assert_eq!(
+    ///     rejection.to_string(),
+    ///     "the message to `orders` does not come from Kafka, so there is no `Offset`: subscribe with `Topic`",
+    /// );
+    /// ```
+    #[must_use]
+    pub fn not_from(origin: &str, delivery: &Delivery, wanted: &str, advice: &str) -> Self {
+        let destination = delivery.destination();
+        Self::malformed(format!(
+            "the message to `{destination}` does not come from {origin}, so there is no `{wanted}`: {advice}"
+        ))
+    }
+
     /// Creates a rejection from a failure, which may be one that another attempt can mend.
     ///
     /// # Examples

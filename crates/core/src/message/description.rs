@@ -180,6 +180,39 @@ impl System {
         self
     }
 
+    /// Sets server and client as far as they are known, as [`with_server`](Self::with_server) and
+    /// [`with_client_id`](Self::with_client_id) do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// let system = System::new("nats", Operations::DEFAULT).with_connection(None, Some("stock"));
+    /// assert_eq!((system.server(), system.client_id()), (None, Some("stock")));
+    /// ```
+    #[must_use]
+    pub fn with_connection(mut self, server: Option<(&str, u16)>, client_id: Option<&str>) -> Self {
+        self.server = server.map(|(address, port)| (address.into(), Some(port)));
+        self.client_id = client_id.map(Into::into);
+        self
+    }
+
+    /// Replaces the verbs, for what does the same in other words.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::message::{Operations, System};
+    /// let operations = Operations::DEFAULT.with_retry("abort");
+    /// let system = System::new("kafka", Operations::DEFAULT).with_operations(operations);
+    /// assert_eq!(system.operations().retry, Some("abort"));
+    /// ```
+    #[must_use]
+    pub const fn with_operations(mut self, operations: Operations) -> Self {
+        self.operations = operations;
+        self
+    }
+
     /// Adds an attribute that every span of this connection carries, such as a cluster id; create spans leave it out.
     ///
     /// # Examples

@@ -72,9 +72,24 @@ impl Backoff {
     /// ```
     #[must_use]
     pub fn delay(&self, attempt: u32) -> Duration {
+        self.longest_delay(attempt).mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// Returns the longest delay after the given failed attempt, counted from 1: the one without jitter.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::middleware::Backoff;
+    /// let backoff = Backoff::exponential(Duration::from_secs(1)).limit(Duration::from_secs(3));
+    /// assert_eq!(backoff.longest_delay(2), Duration::from_secs(2));
+    /// assert_eq!(backoff.longest_delay(3), Duration::from_secs(3));
+    /// ```
+    #[must_use]
+    pub fn longest_delay(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(30);
-        let full = self.first.saturating_mul(1 << doublings).min(self.most);
-        full.mul_f64(0.5 + fastrand::f64() / 2.0)
+        self.first.saturating_mul(1 << doublings).min(self.most)
     }
 }
 

@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -7,23 +6,11 @@ use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use tracing::{debug, warn};
 
 use super::jaeger;
+use super::lookup::{self, Entry, Repeated};
+use super::names::header_name;
 use crate::message::Headers;
 
 static REFUSED: AtomicU64 = AtomicU64::new(0);
-
-/// Names that need no allocation when they are written.
-const KNOWN: [&str; 10] = [
-    "traceparent",
-    "tracestate",
-    "baggage",
-    "b3",
-    "uber-trace-id",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-    "x-b3-parentspanid",
-];
 
 /// Is the headers of a message on its way out, in the client's own type: what is written to, read from and cleared.
 ///
@@ -87,9 +74,7 @@ impl Injector for Headers {
         if value.is_empty() || !admit(key, &value) {
             return;
         }
-        let known = KNOWN.iter().find(|name| **name == key);
-        let name = known.map_or_else(|| Cow::Owned(key.to_owned()), |name| Cow::Borrowed(*name));
-        self.append(name, value);
+        self.append(header_name(key, &[]), value);
     }
 
     fn reserve(&mut self, additional: usize) {
@@ -104,12 +89,7 @@ impl Injector for Headers {
 /// [`Extractor::get_all`] gives all of them in their order, for the headers that are joined (PROP-12).
 impl Extractor for Headers {
     fn get(&self, key: &str) -> Option<&str> {
-        if self.is_empty() {
-            return None;
-        }
-        // The last exact one, else the last one.
-        let exact = values(self, key, |name, key| name == key).next_back();
-        exact.or_else(|| values(self, key, str::eq_ignore_ascii_case).next_back())
+        lookup::value(raw(self), key, Repeated::Last)
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -117,27 +97,12 @@ impl Extractor for Headers {
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        if !self.contains(key) {
-            return None;
-        }
-        let mut wanted: Vec<&str> = values(self, key, |name, key| name == key).collect();
-        if wanted.is_empty() {
-            wanted.extend(values(self, key, str::eq_ignore_ascii_case));
-        }
-        Some(wanted).filter(|wanted| !wanted.is_empty())
+        lookup::values(raw(self), key)
     }
 }
 
-/// Iterates over the usable values of the headers whose name is `key`, as `is_name` compares them.
-fn values<'a>(
-    headers: &'a Headers,
-    key: &str,
-    is_name: impl Fn(&str, &str) -> bool,
-) -> impl DoubleEndedIterator<Item = &'a str> {
-    headers.iter().filter(move |(name, _)| is_name(name, key)).filter_map(|(_, value)| {
-        let value = std::str::from_utf8(value).ok()?;
-        (!value.is_empty()).then_some(value)
-    })
+fn raw(headers: &Headers) -> impl Iterator<Item = Entry<'_>> {
+    headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_ref())))
 }
 
 /// Writes the context into the headers and removes what other propagation headers of these formats were there (PROP-05).

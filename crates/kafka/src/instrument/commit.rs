@@ -8,15 +8,15 @@ use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use throughline_core::Settlement;
 use throughline_core::broker::BrokerError;
+use throughline_core::raw::ReadMessage as _;
 use throughline_core::telemetry::Settling;
 
 use super::Instrumentation;
-use super::message::Seen;
 use crate::error;
 use crate::semconv::{offset_attribute, partition_attribute};
 
 /// Settling. A settle span is a child of the current span: commit inside the processed future, or under the context of
-/// [`start`](Self::start), and it is part of the message's trace. By default only commits that fail have one (SPAN-32).
+/// [`start`](throughline_core::raw::Door::start), and it is part of the message's trace. By default only commits that fail have one (SPAN-32).
 ///
 /// With [`CommitMode::Async`] the operation ends when the call returns, which says nothing about the broker; what becomes of
 /// the commit is told to the `commit_callback` of the user's context. Storing an offset settles nothing, and the automatic
@@ -85,7 +85,7 @@ impl Instrumentation {
     ) -> KafkaResult<()> {
         let settling = self.settling();
         let result = consumer.commit_message(message, mode);
-        settling.finish(&[Seen::new(message, self.records_keys()).incoming()], failure(&result).as_ref());
+        settling.finish(&[self.reader().read(message).incoming()], failure(&result).as_ref());
         result
     }
 
@@ -114,7 +114,11 @@ impl Instrumentation {
     ) -> KafkaResult<()> {
         let settling = self.settling();
         let result = consumer.commit_consumer_state(mode);
-        settling.finish_up_to(self.shared.settings.only_topic(), Vec::new(), failure(&result).as_ref());
+        settling.finish_up_to(
+            self.handle.settings().only_topic().map(AsRef::as_ref),
+            Vec::new(),
+            failure(&result).as_ref(),
+        );
         result
     }
 
@@ -171,7 +175,7 @@ impl Instrumentation {
     }
 
     fn settling(&self) -> Settling {
-        self.consumer().settle(&Settlement::Ack, &Context::current())
+        self.reader().consumer.settle(&Settlement::Ack, &Context::current())
     }
 }
 

@@ -1,87 +1,62 @@
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
-use opentelemetry::propagation::Extractor;
 use rdkafka::Message;
 use throughline_core::message::{Native, OperationType};
-use throughline_core::telemetry::Incoming;
+use throughline_core::raw::{RawMessage, ReadMessage};
+use throughline_core::telemetry::{Consumer, Producer};
 
-use crate::carrier::{HeaderExtractor, RecordHeaders, last};
+use crate::carrier::{ClientHeaders, RecordHeaders};
 use crate::delivery::{push_attributes, time_of};
 use crate::semconv::{CORRELATION_ID, MESSAGE_ID};
 
-/// What the engine is told about one message of the client.
-pub(super) struct Seen<'a> {
-    topic: &'a str,
-    headers: Option<HeaderExtractor<'a>>,
-    body_size: usize,
-    sent_at: Option<SystemTime>,
-    place: Place,
+/// What is prepared for one client: how its records are read, and what they are consumed and produced with.
+pub struct RawClient {
+    pub(super) producer: Producer,
+    pub(super) consumer: Consumer,
+    pub(super) hides_keys: bool,
+}
+
+impl<M> ReadMessage<M> for RawClient
+where
+    M: Message,
+    M::Headers: RecordHeaders,
+{
+    type Headers = ClientHeaders;
+    type Native = Place;
+
+    fn consumer(&self, _message: Option<&M>) -> Cow<'_, Consumer> {
+        Cow::Borrowed(&self.consumer)
+    }
+
+    fn read<'a>(&self, message: &'a M) -> RawMessage<'a, ClientHeaders, Place> {
+        let payload = message.payload();
+        let mut read = RawMessage::new(message.topic(), message.headers().map(RecordHeaders::to_borrowed));
+        read.id = read.header(MESSAGE_ID);
+        read.correlation_id = read.header(CORRELATION_ID);
+        read.body_size = payload.map_or(0, <[u8]>::len);
+        read.sent_at = time_of(message.timestamp());
+        read.native = Some(Place {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().filter(|_| !self.hides_keys).map(Into::into),
+            is_tombstone: payload.is_none(),
+        });
+        read
+    }
 }
 
 /// The place of a message, and what else a span shows of it.
-struct Place {
+pub struct Place {
     partition: i32,
     offset: i64,
     key: Option<Arc<[u8]>>,
     is_tombstone: bool,
 }
 
-impl<'a> Seen<'a> {
-    pub(super) fn new<M>(message: &'a M, records_keys: bool) -> Self
-    where
-        M: Message,
-        M::Headers: RecordHeaders,
-    {
-        let payload = message.payload();
-        Self {
-            topic: message.topic(),
-            headers: message.headers().map(|headers| HeaderExtractor(headers.to_borrowed())),
-            body_size: payload.map_or(0, <[u8]>::len),
-            sent_at: time_of(message.timestamp()),
-            place: Place {
-                partition: message.partition(),
-                offset: message.offset(),
-                key: message.key().filter(|_| records_keys).map(Into::into),
-                is_tombstone: payload.is_none(),
-            },
-        }
-    }
-
-    pub(super) fn incoming(&self) -> Incoming<'_> {
-        let headers: &dyn Extractor = match &self.headers {
-            Some(headers) => headers,
-            None => &NoHeaders,
-        };
-        Incoming::new(self.topic, headers)
-            .with_id(self.header(MESSAGE_ID))
-            .with_correlation_id(self.header(CORRELATION_ID))
-            .with_body_size(self.body_size)
-            .with_sent_at(self.sent_at)
-            .with_native(&self.place)
-    }
-
-    fn header(&self, name: &str) -> Option<&'a str> {
-        last(self.headers?.0, name)
-    }
-}
-
 impl Native for Place {
     fn attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
         push_attributes(operation, self.partition, self.offset, self.key.as_deref(), self.is_tombstone, attributes);
-    }
-}
-
-/// The headers of a message that has none.
-struct NoHeaders;
-
-impl Extractor for NoHeaders {
-    fn get(&self, _key: &str) -> Option<&str> {
-        None
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        Vec::new()
     }
 }

@@ -1,25 +1,23 @@
 mod callbacks;
 mod commit;
 mod message;
-mod process;
 mod publish;
 mod pull;
 mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use rdkafka::ClientConfig;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::util::Timeout;
-use throughline_core::message::{Source, System};
-use throughline_core::telemetry::{
-    Builder, Consumer, CreationContext, Instrumentation as Engine, ParentMode, Producer, Trust,
-};
+use throughline_core::raw::{self, ClientSettings, Door, Handle};
+use throughline_core::telemetry::{Builder, CreationContext, Instrumentation as Engine, ParentMode, Trust};
 
 pub use self::callbacks::{CallbackProducer, PendingDelivery, ProducerTelemetry};
+use self::message::RawClient;
 pub use self::report::DeliveryFuture;
 use crate::semconv;
 
@@ -29,6 +27,8 @@ use crate::semconv;
 /// Each call has the client's name, argument order and return type, and takes the producer or consumer first. What is sent
 /// carries the current context; a future that processes a message runs in the context of that message. Contexts, callbacks
 /// and settings of the client stay the user's.
+///
+/// [`process`](Door::process) and what goes with it are those of [`Door`], to which this leads.
 ///
 /// Everything is optional but worth it: [`with_config`](Self::with_config) says what the client does not tell by itself, and
 /// [`topics`](Self::topics) what a consumer is subscribed to. Use one instrumentation for each client: copies are cheap.
@@ -54,31 +54,18 @@ use crate::semconv;
 /// }
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Instrumentation {
-    shared: Arc<Shared>,
-    creation: CreationContext,
-}
-
-/// What all handles made of one configuration share.
-struct Shared {
-    engine: Engine,
-    settings: Settings,
-    producer: Producer,
-    consumer: Consumer,
+    handle: Handle<Settings>,
 }
 
 /// What a user says about the client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Settings {
-    server: Option<(Arc<str>, u16)>,
-    client_id: Option<Arc<str>>,
     cluster_id: Option<Arc<str>>,
     group: Option<Arc<str>>,
     topics: Vec<Arc<str>>,
-    records_keys: bool,
-    parent: Option<ParentMode>,
-    trust: Option<Trust>,
+    hides_keys: bool,
 }
 
 impl Instrumentation {
@@ -126,9 +113,9 @@ impl Instrumentation {
     pub fn with_config(self, config: &ClientConfig) -> Self {
         let servers = config.get("bootstrap.servers").or_else(|| config.get("metadata.broker.list"));
         let server = servers.and_then(semconv::server);
-        self.changed(|settings| {
-            settings.server = server.map(|(host, port)| (host.into(), port));
-            settings.client_id = config.get("client.id").map(Into::into);
+        self.changed(|client, settings| {
+            client.server = server.map(|(host, port)| (host.into(), port));
+            client.client_id = config.get("client.id").map(Into::into);
             settings.group = config.get("group.id").map(Into::into);
         })
     }
@@ -143,7 +130,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_server(self, host: impl Into<Arc<str>>, port: u16) -> Self {
-        self.changed(|settings| settings.server = Some((host.into(), port)))
+        self.changed(|client, _| client.server = Some((host.into(), port)))
     }
 
     /// Sets `messaging.client.id`: the `client.id` of the client, if it has one (ATTR-K-08).
@@ -156,7 +143,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_client_id(self, id: impl Into<Arc<str>>) -> Self {
-        self.changed(|settings| settings.client_id = Some(id.into()))
+        self.changed(|client, _| client.client_id = Some(id.into()))
     }
 
     /// Sets `messaging.kafka.cluster.id` (ATTR-K-07).
@@ -169,7 +156,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_cluster_id(self, id: impl Into<Arc<str>>) -> Self {
-        self.changed(|settings| settings.cluster_id = Some(id.into()))
+        self.changed(|_, settings| settings.cluster_id = Some(id.into()))
     }
 
     /// Asks a client for `messaging.kafka.cluster.id` (ATTR-K-07). Where it does not know it in time, there is none.
@@ -189,7 +176,7 @@ impl Instrumentation {
     #[must_use]
     pub fn with_cluster_id_of<C: ClientContext>(self, client: &Client<C>, timeout: impl Into<Timeout>) -> Self {
         let found = client.fetch_cluster_id(timeout);
-        self.changed(|settings| settings.cluster_id = found.map(Into::into))
+        self.changed(|_, settings| settings.cluster_id = found.map(Into::into))
     }
 
     /// Sets `messaging.consumer.group.name`: the `group.id` of the consumer (ATTR-K-03).
@@ -202,7 +189,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn group(self, group: impl Into<Arc<str>>) -> Self {
-        self.changed(|settings| settings.group = Some(group.into()))
+        self.changed(|_, settings| settings.group = Some(group.into()))
     }
 
     /// Says what the consumer is subscribed to, in the words of the client's `subscribe`. The only topic is on the metrics
@@ -216,7 +203,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn topics<T: Into<Arc<str>>>(self, topics: impl IntoIterator<Item = T>) -> Self {
-        self.changed(|settings| settings.topics = topics.into_iter().map(Into::into).collect())
+        self.changed(|_, settings| settings.topics = topics.into_iter().map(Into::into).collect())
     }
 
     /// Leaves out `messaging.kafka.message.key`, for keys that are private (ATTR-C-23).
@@ -229,7 +216,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn without_message_keys(self) -> Self {
-        self.changed(|settings| settings.records_keys = false)
+        self.changed(|_, settings| settings.hides_keys = true)
     }
 
     /// Sets what the parent of a process span is, for this consumer alone (LINK-10).
@@ -243,7 +230,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_parent_mode(self, mode: ParentMode) -> Self {
-        self.changed(|settings| settings.parent = Some(mode))
+        self.changed(|client, _| client.parent = Some(mode))
     }
 
     /// Sets how far incoming headers are trusted, for this consumer alone (PROP-22).
@@ -257,7 +244,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_trust(self, trust: Trust) -> Self {
-        self.changed(|settings| settings.trust = Some(trust))
+        self.changed(|client, _| client.trust = Some(trust))
     }
 
     /// Returns a handle that sends with another creation context: with `Given` each record carries that one instead of a
@@ -287,77 +274,43 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_creation_context(&self, creation: CreationContext) -> Self {
-        Self { shared: Arc::clone(&self.shared), creation }
+        Self { handle: self.handle.with_creation_context(creation) }
     }
 
-    fn changed(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.settings.clone();
-        change(&mut settings);
-        Self { shared: Arc::new(Shared::new(self.shared.engine.clone(), settings)), creation: self.creation }
-    }
-
-    fn consumer(&self) -> &Consumer {
-        &self.shared.consumer
-    }
-
-    fn records_keys(&self) -> bool {
-        self.shared.settings.records_keys
+    fn changed(self, change: impl FnOnce(&mut ClientSettings, &mut Settings)) -> Self {
+        Self { handle: self.handle.changed(change) }
     }
 }
 
-impl Shared {
-    fn new(engine: Engine, settings: Settings) -> Self {
-        let system = settings.system();
-        let mut consumer = engine.consumer(settings.source(&system).into());
-        if let Some(mode) = settings.parent {
-            consumer = consumer.with_parent_mode(mode);
+impl raw::Settings for Settings {
+    type Prepared = RawClient;
+
+    fn prepare(&self, engine: &Engine, client: &ClientSettings) -> RawClient {
+        let system = semconv::system(client.server(), client.client_id.as_deref(), self.cluster_id.as_deref());
+        let source = semconv::source(Arc::clone(&system), self.only_topic(), self.group.as_ref());
+        RawClient {
+            consumer: client.consumer(engine, source),
+            producer: engine.producer(system),
+            hides_keys: self.hides_keys,
         }
-        if let Some(trust) = settings.trust {
-            consumer = consumer.with_trust(trust);
-        }
-        Self { producer: engine.producer(system), consumer, engine, settings }
     }
 }
 
 impl Settings {
-    fn system(&self) -> Arc<System> {
-        let server = self.server.as_ref().map(|(host, port)| (host.as_ref(), *port));
-        semconv::system(server, self.client_id.as_deref(), self.cluster_id.as_deref())
-    }
-
-    fn only_topic(&self) -> Option<&str> {
+    fn only_topic(&self) -> Option<&Arc<str>> {
         match self.topics.as_slice() {
             [topic] if !topic.starts_with('^') => Some(topic),
             _ => None,
         }
     }
-
-    fn source(&self, system: &Arc<System>) -> Source {
-        let source = Source::new(Arc::clone(system));
-        // Topics are few and have names of their own, so a pattern is not their template.
-        let source = match self.only_topic() {
-            Some(topic) => source.with_destination(topic),
-            None => source,
-        };
-        match &self.group {
-            Some(group) => source.with_group(Arc::clone(group)),
-            None => source,
-        }
-    }
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            server: None,
-            client_id: None,
-            cluster_id: None,
-            group: None,
-            topics: Vec::new(),
-            records_keys: true,
-            parent: None,
-            trust: None,
-        }
+/// Leads to what processes messages.
+impl Deref for Instrumentation {
+    type Target = Door<RawClient>;
+
+    fn deref(&self) -> &Door<RawClient> {
+        self.handle.door()
     }
 }
 
@@ -372,15 +325,6 @@ impl From<Engine> for Instrumentation {
     /// # let _ = (engine, otel);
     /// ```
     fn from(engine: Engine) -> Self {
-        Self { shared: Arc::new(Shared::new(engine, Settings::default())), creation: CreationContext::New }
-    }
-}
-
-impl fmt::Debug for Instrumentation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instrumentation")
-            .field("settings", &self.shared.settings)
-            .field("creation", &self.creation)
-            .finish_non_exhaustive()
+        Self { handle: Handle::new(engine) }
     }
 }

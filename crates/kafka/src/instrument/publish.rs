@@ -208,9 +208,9 @@ impl Instrumentation {
     fn start_send(&self, parts: &Parts<'_>, headers: &mut Option<OwnedHeaders>) -> (Sending, Reported) {
         let mut own = headers.take().unwrap_or_default();
         let identity = Identity::of(&own);
-        let mut carrier = HeaderInjector(&mut own);
+        let mut carrier = HeaderInjector::new(&mut own);
         let message = self.outgoing(parts, &identity, &mut carrier);
-        let sending = self.shared.producer.send(&Target::new(parts.topic), message);
+        let sending = self.reader().producer.send(&Target::new(parts.topic), message);
         *headers = written(own);
         (sending, Reported::new(parts.topic, parts.partition.is_some()))
     }
@@ -232,10 +232,10 @@ impl Instrumentation {
         }
         let mut sendings = Vec::with_capacity(topics.len());
         for topic in topics {
-            let mut carriers: Vec<_> = headers.iter_mut().map(HeaderInjector).collect();
+            let mut carriers: Vec<_> = headers.iter_mut().map(HeaderInjector::new).collect();
             let all = parts.iter().zip(&identities).zip(&mut carriers).filter(|((part, _), _)| part.topic == topic);
             let messages = all.map(|((part, identity), carrier)| self.outgoing(part, identity, carrier)).collect();
-            sendings.push((topic, self.shared.producer.send_batch(&Target::new(topic), messages)));
+            sendings.push((topic, self.reader().producer.send_batch(&Target::new(topic), messages)));
         }
         for (record, headers) in records.iter_mut().zip(headers) {
             record.headers = written(headers);
@@ -253,8 +253,8 @@ impl Instrumentation {
             .with_id(identity.id.as_deref())
             .with_correlation_id(identity.correlation_id.as_deref())
             .with_body_size(parts.payload.map_or(0, <[u8]>::len))
-            .with_attributes(parts.attributes(self.records_keys()))
-            .with_creation(self.creation.clone())
+            .with_attributes(parts.attributes(!self.reader().hides_keys))
+            .with_creation(self.handle.creation().clone())
     }
 }
 

@@ -2,10 +2,10 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::util::Timeout;
+use throughline_core::raw::ReadMessage as _;
 use throughline_core::telemetry::Receiving;
 
 use super::Instrumentation;
-use super::message::Seen;
 use crate::error;
 
 /// Receiving, for services that pull: where a loop does nothing but take and process messages, the process spans are
@@ -37,7 +37,7 @@ impl Instrumentation {
     where
         C: ConsumerContext + 'static,
     {
-        let receiving = self.consumer().receive();
+        let receiving = self.reader().consumer.receive();
         let received = consumer.recv().await;
         self.finish(receiving, Some(&received));
         received
@@ -69,7 +69,7 @@ impl Instrumentation {
         consumer: &'a BaseConsumer<C>,
         timeout: impl Into<Timeout>,
     ) -> Option<KafkaResult<BorrowedMessage<'a>>> {
-        let receiving = self.consumer().receive();
+        let receiving = self.reader().consumer.receive();
         let received = consumer.poll(timeout);
         self.finish(receiving, received.as_ref());
         received
@@ -77,7 +77,7 @@ impl Instrumentation {
 
     fn finish(&self, receiving: Receiving, received: Option<&KafkaResult<BorrowedMessage<'_>>>) {
         match received {
-            Some(Ok(message)) => receiving.finish(&Seen::new(message, self.records_keys()).incoming()),
+            Some(Ok(message)) => receiving.finish(&self.reader().read(message).incoming()),
             None | Some(Err(KafkaError::PartitionEOF(_))) => receiving.finish_empty(),
             Some(Err(failed)) => receiving.fail(&error::broker("no message was received", failed)),
         }

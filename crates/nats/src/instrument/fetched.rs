@@ -8,9 +8,10 @@ use async_nats::Message;
 use async_nats::jetstream::Message as StreamMessage;
 use async_nats::jetstream::consumer::pull::Batch;
 use futures_util::{Stream, StreamExt};
+use throughline_core::raw::{RawMessage, ReadMessage as _};
 use throughline_core::telemetry::Receiving;
 
-use super::subscription::SubscriptionTelemetry;
+use super::message::Subscribed;
 use crate::error;
 
 /// Is what a pull yields: the client's own messages, one after the other, as its `Batch`.
@@ -31,15 +32,15 @@ use crate::error;
 /// ```
 pub struct Fetched {
     messages: Batch,
-    telemetry: SubscriptionTelemetry,
+    subscribed: Subscribed,
     receiving: Option<Receiving>,
     seen: Vec<Message>,
     last_arrival: Option<Instant>,
 }
 
 impl Fetched {
-    pub(super) fn new(telemetry: SubscriptionTelemetry, messages: Batch, receiving: Receiving) -> Self {
-        Self { messages, telemetry, receiving: Some(receiving), seen: Vec::new(), last_arrival: None }
+    pub(super) fn new(subscribed: Subscribed, messages: Batch, receiving: Receiving) -> Self {
+        Self { messages, subscribed, receiving: Some(receiving), seen: Vec::new(), last_arrival: None }
     }
 
     /// Records the receive span, once.
@@ -49,11 +50,13 @@ impl Fetched {
             receiving = receiving.ended_at(last_arrival);
         }
         let failed = failed.map(|failed| error::raw_pull(failed.as_ref()));
-        self.telemetry.look_at(&self.seen, |messages| match &failed {
-            Some(failed) => receiving.fail_after(messages, failed),
-            None => receiving.finish_batch(messages),
-        });
-        self.seen = Vec::new();
+        let seen = std::mem::take(&mut self.seen);
+        let read: Vec<_> = seen.iter().map(|message| self.subscribed.read(message)).collect();
+        let messages: Vec<_> = read.iter().map(RawMessage::incoming).collect();
+        match &failed {
+            Some(failed) => receiving.fail_after(&messages, failed),
+            None => receiving.finish_batch(&messages),
+        }
     }
 }
 

@@ -1,18 +1,19 @@
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use async_nats::Message;
 use async_nats::jetstream::Message as StreamMessage;
 use opentelemetry::KeyValue;
-use opentelemetry::propagation::Extractor;
 use throughline_core::message::{Native, OperationType};
-use throughline_core::telemetry::Incoming;
+use throughline_core::raw::{RawMessage, ReadMessage};
+use throughline_core::telemetry::Consumer;
 use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_SUBSCRIPTION_NAME;
 
 use crate::StreamPosition;
-use crate::carrier::{HeaderExtractor, first};
+use crate::carrier::ClientHeaders;
 use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream};
 use crate::forwarded;
+use crate::status::{Statuses, is_status};
 
 /// Is a message as the client hands it over: of core NATS, or of a stream. References to them are too.
 ///
@@ -58,51 +59,65 @@ impl<T: ClientMessage> ClientMessage for &T {
     }
 }
 
-/// What the engine is told about one message of the client.
-pub(super) struct Seen<'a> {
-    message: &'a Message,
-    headers: Option<HeaderExtractor<'a>>,
-    sent_at: Option<SystemTime>,
-    native: Option<RawPosition>,
+/// How the messages of one subscription are read.
+#[derive(Clone)]
+pub struct Subscribed {
+    pub(super) consumer: Consumer,
+    /// Whether the name of the consumer is taken from the message, since the subscription does not know it.
+    names_consumer: bool,
+    records_position: bool,
+    statuses: Arc<Statuses>,
 }
 
-impl<'a> Seen<'a> {
-    /// Looks at a message. The name of the consumer is taken from it where the subscription does not know it.
-    pub(super) fn new(message: &'a Message, names_consumer: bool, records_position: bool) -> Self {
-        let ack = message.reply.as_deref().and_then(AckSubject::parse);
-        let native = ack.filter(|_| names_consumer || records_position).map(|ack| RawPosition {
+impl Subscribed {
+    pub(super) fn new(consumer: Consumer, names_consumer: bool, records_position: bool) -> Self {
+        Self { consumer, names_consumer, records_position, statuses: Arc::default() }
+    }
+
+    fn position(&self, ack: AckSubject<'_>) -> Option<RawPosition> {
+        let (names_consumer, records_position) = (self.names_consumer, self.records_position);
+        (names_consumer || records_position).then(|| RawPosition {
             position: ack.to_position(ack.stream.into(), ack.consumer.into()),
             names_consumer,
             records_position,
-        });
-        let headers = message.headers.as_ref().map(HeaderExtractor);
-        Self { message, headers, sent_at: ack.map(|ack| ack.published), native }
+        })
+    }
+}
+
+impl<M: ClientMessage> ReadMessage<M> for Subscribed {
+    type Headers = ClientHeaders;
+    type Native = RawPosition;
+
+    fn consumer(&self, _message: Option<&M>) -> Cow<'_, Consumer> {
+        Cow::Borrowed(&self.consumer)
     }
 
-    pub(super) fn incoming(&self) -> Incoming<'_> {
-        let headers: &dyn Extractor = match &self.headers {
-            Some(headers) => headers,
-            None => &NoHeaders,
-        };
-        let incoming = Incoming::new(&self.message.subject, headers)
-            .with_id(self.header(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()))
-            .with_correlation_id(self.header(CORRELATION_ID))
-            .with_reply_to(self.message.reply.as_deref().filter(|_| !is_from_stream(self.message)))
-            .with_body_size(self.message.payload.len())
-            .with_sent_at(self.sent_at);
-        match &self.native {
-            Some(native) => incoming.with_native(native),
-            None => incoming,
+    fn read<'a>(&self, message: &'a M) -> RawMessage<'a, ClientHeaders, RawPosition> {
+        let message = message.as_message();
+        let ack = message.reply.as_deref().and_then(AckSubject::parse);
+        let mut read = RawMessage::new(&message.subject, message.headers.as_ref());
+        read.id = read.header(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty());
+        read.correlation_id = read.header(CORRELATION_ID);
+        read.reply_to = message.reply.as_deref().filter(|_| !is_from_stream(message));
+        read.body_size = message.payload.len();
+        read.sent_at = ack.map(|ack| ack.published);
+        read.native = ack.and_then(|ack| self.position(ack));
+        read
+    }
+
+    /// A status of the server is logged.
+    fn accept(&self, message: &M) -> bool {
+        let message = message.as_message();
+        let is_status = is_status(message);
+        if is_status {
+            self.statuses.note(message);
         }
-    }
-
-    fn header(&self, name: &str) -> Option<&'a str> {
-        first(self.message.headers.as_ref()?, name)
+        !is_status
     }
 }
 
 /// The place of a message in its stream, as far as it is to be shown.
-struct RawPosition {
+pub struct RawPosition {
     position: StreamPosition,
     names_consumer: bool,
     records_position: bool,
@@ -118,19 +133,6 @@ impl Native for RawPosition {
         if self.records_position {
             self.position.push(attributes);
         }
-    }
-}
-
-/// The headers of a message that has none.
-struct NoHeaders;
-
-impl Extractor for NoHeaders {
-    fn get(&self, _key: &str) -> Option<&str> {
-        None
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        Vec::new()
     }
 }
 

@@ -9,16 +9,18 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use async_nats::Client;
 use throughline_core::broker::Pattern;
 use throughline_core::message::Source;
-use throughline_core::telemetry::{Builder, CreationContext, Instrumentation as Engine};
+use throughline_core::raw::{self, ClientSettings, Door, Handle};
+use throughline_core::telemetry::{Builder, Consumer, CreationContext, Instrumentation as Engine, ParentMode, Trust};
 
 pub use self::fetched::{Fetched, Pulled};
 pub use self::message::ClientMessage;
+use self::message::Subscribed;
 use self::outlet::{Bound, Outlet};
 pub use self::publish::ClientPublisher;
 pub use self::stored::PublishAckFuture;
@@ -32,6 +34,8 @@ use crate::semconv::{self, Systems, WILDCARDS};
 /// Each call has the client's name, argument order and return type, and takes the client (or the JetStream context)
 /// first. What is published carries the current context; a future that processes a message runs in the context of that
 /// message.
+///
+/// [`process`](Door::process) and what goes with it are those of [`Door`], to which this leads.
 ///
 /// Everything is optional but worth it: [`with_server`](Self::with_server) and [`with_client`](Self::with_client) say
 /// what the client does not tell by itself, [`with_template`](Self::with_template) keeps computed subjects out of span
@@ -54,36 +58,34 @@ use crate::semconv::{self, Systems, WILDCARDS};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Instrumentation {
-    shared: Arc<Shared>,
-    creation: CreationContext,
+    handle: Handle<Settings>,
 }
 
-/// What all handles made of one configuration share.
-struct Shared {
+/// What a user says about the connection and its subjects.
+#[derive(Clone, Debug, Default)]
+struct Settings {
+    inbox_prefix: Option<Arc<str>>,
+    templates: Vec<Pattern>,
+    records_position: bool,
+    max_control_line: Option<usize>,
+}
+
+/// What is prepared for one client: how its messages are read, and what is published with.
+pub struct RawClient {
     engine: Engine,
-    /// Tells the forwards of this service from those of others.
-    number: u64,
+    client: ClientSettings,
     settings: Settings,
     systems: Systems,
+    /// Tells the forwards of this service from those of others.
+    number: u64,
     /// The connection of [`Instrumentation::with_client`].
     given: Option<Arc<Outlet>>,
     /// The first client that published, where none was given.
     bound: OnceLock<Bound>,
     core: SubscriptionTelemetry,
     stream: SubscriptionTelemetry,
-}
-
-/// What a user says about the connection and its subjects.
-#[derive(Clone, Debug, Default)]
-struct Settings {
-    server: Option<(Arc<str>, u16)>,
-    client_id: Option<Arc<str>>,
-    inbox_prefix: Option<Arc<str>>,
-    templates: Vec<Pattern>,
-    records_position: bool,
-    max_control_line: Option<usize>,
 }
 
 impl Instrumentation {
@@ -126,7 +128,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_server(self, host: impl Into<Arc<str>>, port: u16) -> Self {
-        self.changed(|settings| settings.server = Some((host.into(), port)))
+        self.changed(|client, _| client.server = Some((host.into(), port)))
     }
 
     /// Reads from the client what it tells: the number the server assigned, as `messaging.client.id`, and its inbox
@@ -147,11 +149,9 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_client(self, client: &Client) -> Self {
-        self.changed(|settings| {
+        self.changed(|said, settings| {
             settings.inbox_prefix = Some(semconv::inbox_prefix(client).into());
-            if settings.client_id.is_none() {
-                settings.client_id = outlet::number(client);
-            }
+            said.client_id = said.client_id.take().or_else(|| outlet::number(client));
         })
     }
 
@@ -165,7 +165,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_client_id(self, id: impl Into<Arc<str>>) -> Self {
-        self.changed(|settings| settings.client_id = Some(id.into()))
+        self.changed(|client, _| client.client_id = Some(id.into()))
     }
 
     /// Shows every subject that matches the pattern by the pattern when it is published to: `publish orders.{id}`
@@ -183,7 +183,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_template(self, pattern: impl Into<Arc<str>>) -> Self {
-        self.changed(|settings| settings.templates.push(Pattern::new(pattern, WILDCARDS)))
+        self.changed(|_, settings| settings.templates.push(Pattern::new(pattern, WILDCARDS)))
     }
 
     /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A
@@ -197,7 +197,7 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_max_control_line(self, bytes: usize) -> Self {
-        self.changed(|settings| settings.max_control_line = Some(bytes))
+        self.changed(|_, settings| settings.max_control_line = Some(bytes))
     }
 
     /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the
@@ -211,7 +211,35 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn record_stream_position(self) -> Self {
-        self.changed(|settings| settings.records_position = true)
+        self.changed(|_, settings| settings.records_position = true)
+    }
+
+    /// Sets what the parent of a process span is, where a subscription does not say it itself (LINK-10).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::ParentMode;
+    /// let otel = throughline_nats::Instrumentation::from_globals().with_parent_mode(ParentMode::LinkOnly);
+    /// # let _ = otel;
+    /// ```
+    #[must_use]
+    pub fn with_parent_mode(self, mode: ParentMode) -> Self {
+        self.changed(|client, _| client.parent = Some(mode))
+    }
+
+    /// Sets how far incoming headers are trusted, where a subscription does not say it itself (PROP-22).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::telemetry::Trust;
+    /// let public = throughline_nats::Instrumentation::from_globals().with_trust(Trust::Ignore);
+    /// # let _ = public;
+    /// ```
+    #[must_use]
+    pub fn with_trust(self, trust: Trust) -> Self {
+        self.changed(|client, _| client.trust = Some(trust))
     }
 
     /// Returns a handle whose messages have their creation context from elsewhere: a given one is written instead of a
@@ -238,27 +266,27 @@ impl Instrumentation {
     /// ```
     #[must_use]
     pub fn with_creation_context(&self, creation: CreationContext) -> Self {
-        Self { shared: Arc::clone(&self.shared), creation }
+        Self { handle: self.handle.with_creation_context(creation) }
     }
 
-    fn changed(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.shared.settings.clone();
-        change(&mut settings);
-        Self { shared: Arc::new(Shared::new(self.shared.engine.clone(), settings)), creation: self.creation }
+    fn changed(self, change: impl FnOnce(&mut ClientSettings, &mut Settings)) -> Self {
+        Self { handle: self.handle.changed(change) }
     }
 }
 
-impl Shared {
-    fn new(engine: Engine, settings: Settings) -> Self {
-        let systems = settings.systems(settings.client_id.as_deref());
-        let telemetry = |source| SubscriptionTelemetry::new(&engine, source, settings.records_position);
-        let given = settings
+impl raw::Settings for Settings {
+    type Prepared = RawClient;
+
+    fn prepare(&self, engine: &Engine, client: &ClientSettings) -> RawClient {
+        let systems = Systems::new(client.server(), client.client_id.as_deref());
+        let telemetry = |source| telemetry(engine, client, source, self.records_position);
+        let given = self
             .inbox_prefix
             .as_ref()
-            .map(|prefix| Arc::new(Outlet::new(&engine, &systems, Arc::clone(prefix), &settings.templates)));
+            .map(|prefix| Arc::new(Outlet::new(engine, &systems, Arc::clone(prefix), &self.templates)));
         // What was subscribed to is not known: a subject that no template matches is not known to be one of a few.
-        let unknown = |system| Source::new(Arc::clone(system)).with_patterns(settings.templates.iter().cloned());
-        let known = |system| match settings.templates.as_slice() {
+        let unknown = |system| Source::new(Arc::clone(system)).with_patterns(self.templates.iter().cloned());
+        let known = |system| match self.templates.as_slice() {
             // The only template need not be what was subscribed to.
             [_] => {
                 let mut source = unknown(system);
@@ -267,18 +295,21 @@ impl Shared {
             }
             _ => unknown(system),
         };
-        Self {
+        RawClient {
             core: telemetry(known(&systems.core)),
             stream: telemetry(known(&systems.jetstream)),
             given,
             bound: OnceLock::new(),
             number: fastrand::u64(..),
             systems,
-            engine,
-            settings,
+            engine: engine.clone(),
+            client: client.clone(),
+            settings: self.clone(),
         }
     }
+}
 
+impl RawClient {
     /// Says what the server takes on one line.
     fn line(&self) -> Line {
         Line::new(self.settings.max_control_line.unwrap_or(CONTROL_LINE))
@@ -288,14 +319,31 @@ impl Shared {
         self.settings.inbox_prefix.as_deref().unwrap_or(semconv::DEFAULT_INBOX)
     }
 
+    fn consumer(&self, source: Source) -> Consumer {
+        self.client.consumer(&self.engine, source)
+    }
+
     fn telemetry(&self, source: Source) -> SubscriptionTelemetry {
-        SubscriptionTelemetry::new(&self.engine, source, self.settings.records_position)
+        telemetry(&self.engine, &self.client, source, self.settings.records_position)
     }
 }
 
-impl Settings {
-    fn systems(&self, client_id: Option<&str>) -> Systems {
-        Systems::new(self.server.as_ref().map(|(host, port)| (host.as_ref(), *port)), client_id)
+fn telemetry(
+    engine: &Engine,
+    client: &ClientSettings,
+    source: Source,
+    records_position: bool,
+) -> SubscriptionTelemetry {
+    let names_consumer = source.subscription.is_none();
+    SubscriptionTelemetry::new(Subscribed::new(client.consumer(engine, source), names_consumer, records_position))
+}
+
+/// Leads to what processes messages.
+impl Deref for Instrumentation {
+    type Target = Door<RawClient>;
+
+    fn deref(&self) -> &Door<RawClient> {
+        self.handle.door()
     }
 }
 
@@ -310,15 +358,6 @@ impl From<Engine> for Instrumentation {
     /// # let _ = (engine, otel);
     /// ```
     fn from(engine: Engine) -> Self {
-        Self { shared: Arc::new(Shared::new(engine, Settings::default())), creation: CreationContext::New }
-    }
-}
-
-impl fmt::Debug for Instrumentation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instrumentation")
-            .field("settings", &self.shared.settings)
-            .field("creation", &self.creation)
-            .finish_non_exhaustive()
+        Self { handle: Handle::new(engine) }
     }
 }

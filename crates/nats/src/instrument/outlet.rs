@@ -4,7 +4,7 @@ use async_nats::{Client, HeaderMap, Statistics, Subject};
 use throughline_core::broker::Pattern;
 use throughline_core::telemetry::{CreationContext, Instrumentation as Engine, Outgoing, Producer, Sending};
 
-use super::{Instrumentation, Shared};
+use super::{Instrumentation, RawClient};
 use crate::carrier::{HeaderInjector, first};
 use crate::delivery::{CORRELATION_ID, MESSAGE_ID};
 use crate::semconv::{self, Systems};
@@ -47,7 +47,7 @@ impl Outlet {
         let correlation_id = first(headers, CORRELATION_ID).map(str::to_owned);
         let template = self.templates.iter().find(|template| template.matches(subject)).map(Pattern::as_str);
         let target = semconv::subject_target(subject, template, &self.inbox_prefix);
-        let mut headers = HeaderInjector(headers);
+        let mut headers = HeaderInjector::new(headers);
         let message = Outgoing::new(&mut headers)
             .with_id(id.as_deref())
             .with_correlation_id(correlation_id.as_deref())
@@ -70,15 +70,15 @@ impl Instrumentation {
         headers: &mut HeaderMap,
         body_size: usize,
     ) -> Sending {
-        let creation = self.creation.clone();
-        match &self.shared.given {
+        let creation = self.handle.creation().clone();
+        match &self.reader().given {
             Some(outlet) => outlet.start(verb, subject, headers, body_size, creation),
-            None => self.shared.outlet(client().as_ref()).start(verb, subject, headers, body_size, creation),
+            None => self.reader().outlet(client().as_ref()).start(verb, subject, headers, body_size, creation),
         }
     }
 }
 
-impl Shared {
+impl RawClient {
     /// Returns the outlet of a client: prepared for the first one that published, made anew for any other.
     fn outlet(&self, client: &Client) -> Arc<Outlet> {
         let statistics = client.statistics();
@@ -87,7 +87,7 @@ impl Shared {
         }
         let number = number(client);
         let is_connected = number.is_some();
-        let systems = self.settings.systems(self.settings.client_id.as_deref().or(number.as_deref()));
+        let systems = Systems::new(self.client.server(), self.client.client_id.as_deref().or(number.as_deref()));
         let prefix = semconv::inbox_prefix(client).into();
         let outlet = Arc::new(Outlet::new(&self.engine, &systems, prefix, &self.settings.templates));
         if is_connected {

@@ -1,12 +1,15 @@
-use std::fmt;
+use std::borrow::Cow;
 
 use async_nats::jetstream::Message as StreamMessage;
-use async_nats::jetstream::consumer::{Consumer, IntoConsumerConfig};
+use async_nats::jetstream::consumer::{Consumer as StreamConsumer, IntoConsumerConfig};
 use async_nats::jetstream::message::AckKind;
 use throughline_core::broker::{Pattern, Subscription};
-use throughline_core::telemetry::Processing;
+use throughline_core::raw::{RawMessage, ReadMessage};
+use throughline_core::telemetry::Consumer;
 
-use super::{ClientMessage, Instrumentation, SubscriptionTelemetry};
+use super::message::RawPosition;
+use super::{ClientMessage, Instrumentation, RawClient, SubscriptionTelemetry};
+use crate::carrier::ClientHeaders;
 use crate::semconv::{self, WILDCARDS};
 use crate::{Stream, delivery};
 
@@ -36,16 +39,16 @@ impl Instrumentation {
     #[must_use]
     pub fn subscription(&self, subscription: impl Into<Subscription>) -> SubscriptionTelemetry {
         let subscription = subscription.into();
-        let systems = &self.shared.systems;
+        let client = self.reader();
         let source = match subscription.native::<Stream>() {
             Some(stream) => {
                 let name = stream.durable.as_deref().unwrap_or_default();
                 let filters = crate::jetstream::filters(&subscription, stream);
-                semconv::stream_source(&systems.jetstream, &filters, name, stream.deliver_group.as_deref())
+                semconv::stream_source(&client.systems.jetstream, &filters, name, stream.deliver_group.as_deref())
             }
-            None => semconv::core_source(&systems.core, &subscription, self.shared.inbox_prefix()),
+            None => semconv::core_source(&client.systems.core, &subscription, client.inbox_prefix()),
         };
-        self.shared.telemetry(source)
+        client.telemetry(source)
     }
 
     /// Returns the telemetry of a JetStream consumer, with what the server told about it: its name, filters and deliver
@@ -76,8 +79,8 @@ impl Instrumentation {
     /// # }
     /// ```
     #[must_use]
-    pub fn consumer<T: IntoConsumerConfig>(&self, consumer: &Consumer<T>) -> SubscriptionTelemetry {
-        let info = consumer.cached_info();
+    pub fn consumer<T: IntoConsumerConfig>(&self, consumer: &StreamConsumer<T>) -> SubscriptionTelemetry {
+        let (client, info) = (self.reader(), consumer.cached_info());
         let config = &info.config;
         let filters = config.filter_subjects.iter().chain([&config.filter_subject]);
         let filters: Vec<Pattern> = filters
@@ -85,56 +88,7 @@ impl Instrumentation {
             .map(|filter| Pattern::new(filter.as_str(), WILDCARDS))
             .collect();
         let group = config.deliver_group.as_deref();
-        self.shared.telemetry(semconv::stream_source(&self.shared.systems.jetstream, &filters, &info.name, group))
-    }
-
-    /// Runs a future as the processing of a message: in a span that belongs to the message's trace, with its baggage.
-    ///
-    /// The span is named by the operation alone unless a template matches the subject; [`subscription`](Self::subscription) names it
-    /// by what was subscribed to. A status of the server is no message: it is logged, and the future runs without a span.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn handle(_message: &async_nats::Message) {}
-    /// # async fn example(otel: throughline_nats::Instrumentation, message: async_nats::Message) {
-    /// otel.process(&message, handle(&message)).await;
-    /// # }
-    /// ```
-    pub async fn process<F: Future>(&self, message: &impl ClientMessage, future: F) -> F::Output {
-        if self.shared.core.is_noted_as_status(message) {
-            return future.await;
-        }
-        self.start(message).run(future).await
-    }
-
-    /// Runs a future as the processing of a message, as [`process`](Self::process); an error makes the span a failed
-    /// one.
-    ///
-    /// # Errors
-    ///
-    /// Returns what the future returns.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn handle(_message: &async_nats::Message) -> Result<(), std::io::Error> { Ok(()) }
-    /// # async fn example(
-    /// #     otel: throughline_nats::Instrumentation, message: async_nats::Message,
-    /// # ) -> Result<(), std::io::Error> {
-    /// otel.try_process(&message, handle(&message)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn try_process<F, T, E>(&self, message: &impl ClientMessage, future: F) -> Result<T, E>
-    where
-        F: Future<Output = Result<T, E>>,
-        E: fmt::Display,
-    {
-        if self.shared.core.is_noted_as_status(message) {
-            return future.await;
-        }
-        self.start(message).try_run(future).await
+        client.telemetry(semconv::stream_source(&client.systems.jetstream, &filters, &info.name, group))
     }
 
     /// Acknowledges a message of a stream, as the client does.
@@ -154,7 +108,7 @@ impl Instrumentation {
     /// # }
     /// ```
     pub async fn ack(&self, message: &StreamMessage) -> Result<(), async_nats::Error> {
-        self.shared.stream.ack(message).await
+        self.reader().stream.ack(message).await
     }
 
     /// Settles a message of a stream, as the client does. See [`SubscriptionTelemetry::ack_with`].
@@ -175,7 +129,7 @@ impl Instrumentation {
     /// # }
     /// ```
     pub async fn ack_with(&self, message: &StreamMessage, kind: AckKind) -> Result<(), async_nats::Error> {
-        self.shared.stream.ack_with(message, kind).await
+        self.reader().stream.ack_with(message, kind).await
     }
 
     /// Acknowledges a message of a stream and waits until the server has confirmed it, as the client does.
@@ -195,20 +149,31 @@ impl Instrumentation {
     /// # }
     /// ```
     pub async fn double_ack(&self, message: &StreamMessage) -> Result<(), async_nats::Error> {
-        self.shared.stream.double_ack(message).await
+        self.reader().stream.double_ack(message).await
+    }
+}
+
+/// The messages of a subscription that is not known.
+impl<M: ClientMessage> ReadMessage<M> for RawClient {
+    type Headers = ClientHeaders;
+    type Native = RawPosition;
+
+    fn consumer(&self, message: Option<&M>) -> Cow<'_, Consumer> {
+        match message.map(ClientMessage::as_message) {
+            Some(message) if delivery::is_from_stream(message) => Cow::Borrowed(&self.stream.reader().consumer),
+            Some(message) => match semconv::inbox_template(&message.subject, self.inbox_prefix()) {
+                Some(prefix) => Cow::Owned(self.consumer(semconv::inbox_source(&self.systems.core, prefix))),
+                None => Cow::Borrowed(&self.core.reader().consumer),
+            },
+            None => Cow::Borrowed(&self.core.reader().consumer),
+        }
     }
 
-    /// Starts the processing of a message of an unknown subscription.
-    fn start(&self, message: &impl ClientMessage) -> Processing {
-        let message = message.as_message();
-        if delivery::is_from_stream(message) {
-            return self.shared.stream.start(message);
-        }
-        match semconv::inbox_template(&message.subject, self.shared.inbox_prefix()) {
-            Some(prefix) => {
-                self.shared.telemetry(semconv::inbox_source(&self.shared.systems.core, prefix)).start(message)
-            }
-            None => self.shared.core.start(message),
-        }
+    fn read<'a>(&self, message: &'a M) -> RawMessage<'a, ClientHeaders, RawPosition> {
+        self.stream.reader().read(message)
+    }
+
+    fn accept(&self, message: &M) -> bool {
+        self.core.reader().accept(message)
     }
 }

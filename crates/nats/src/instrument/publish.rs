@@ -161,7 +161,7 @@ impl Instrumentation {
         let find = || Found(client.to_client());
         let sending = self.start_send(find, Verb::Publish, &subject, &mut headers, payload.len());
         self.forward(&subject, &mut headers, &payload);
-        client.send(sending, self.shared.line(), subject, headers, payload).await
+        client.send(sending, self.reader().line(), subject, headers, payload).await
     }
 
     /// Publishes a message that names where an answer is to go, without waiting for one.
@@ -219,7 +219,7 @@ impl Instrumentation {
             self.start_send(|| Found(Cow::Borrowed(client)), Verb::Publish, &subject, &mut headers, payload.len());
         self.forward(&subject, &mut headers, &payload);
         let reply = reply.to_subject();
-        let line = self.shared.line();
+        let line = self.reader().line();
         let checked = line.check_publish(&reply, 0).and_then(|()| line.check_publish(&subject, reply.len()));
         let result = match checked {
             Err(why) => Err(PublishError::with_source(PublishErrorKind::InvalidSubject, why)),
@@ -313,7 +313,7 @@ impl Instrumentation {
         let wait = request.timeout.unwrap_or_else(|| client.timeout());
         let sending = self.start_send(|| Found(Cow::Borrowed(client)), Verb::Request, &subject, &mut headers, size);
         request.headers = (!headers.is_empty()).then_some(headers);
-        let line = self.shared.line();
+        let line = self.reader().line();
         let inbox = match &request.inbox {
             Some(inbox) => inbox.len(),
             None => line.inbox(&subject, || client.clone()),
@@ -360,11 +360,11 @@ impl Instrumentation {
     /// Makes the headers of a message that keeps its creation context those of a forward: they were somebody else's, and what they
     /// ask the server for is not for this publish. The id is one of its own, or a stream that has the message drops it.
     fn forward(&self, subject: &str, headers: &mut HeaderMap, payload: &[u8]) {
-        if !matches!(self.creation, CreationContext::Kept) {
+        if !matches!(self.handle.creation(), CreationContext::Kept) {
             return;
         }
         let id =
-            first(headers, MESSAGE_ID).map(|id| forwarded::raw_id(id, self.shared.number, subject, headers, payload));
+            first(headers, MESSAGE_ID).map(|id| forwarded::raw_id(id, self.reader().number, subject, headers, payload));
         remove_server_headers(headers);
         if let Some(id) = id.as_deref().and_then(|id| id.parse::<HeaderValue>().ok()) {
             headers.insert(HeaderName::from_static(MESSAGE_ID), id);

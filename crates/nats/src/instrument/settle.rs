@@ -2,6 +2,7 @@ use async_nats::jetstream::Message as StreamMessage;
 use async_nats::jetstream::message::AckKind;
 use opentelemetry::Context;
 use throughline_core::Settlement;
+use throughline_core::raw::ReadMessage as _;
 
 use super::SubscriptionTelemetry;
 use crate::acks::within_reach;
@@ -12,7 +13,7 @@ impl SubscriptionTelemetry {
     /// Acknowledges a message of a stream, as the client does.
     ///
     /// A settle span is a child of the current span: settle inside the processed future, or under the context of
-    /// [`start`](Self::start), and it is part of the message's trace. By default only other settlements and failures
+    /// [`start`](throughline_core::raw::Door::start), and it is part of the message's trace. By default only other settlements and failures
     /// have one (SPAN-32).
     ///
     /// # Errors
@@ -120,10 +121,10 @@ impl SubscriptionTelemetry {
     where
         F: Future<Output = Result<(), async_nats::Error>>,
     {
-        let settling = self.consumer.settle(settlement, &Context::current());
+        let settling = self.reader().consumer.settle(settlement, &Context::current());
         let result = told.await;
         let failed = result.as_ref().err().map(error::raw_settle);
-        settling.finish(&[self.seen(message).incoming()], failed.as_ref());
+        settling.finish(&[self.reader().read(message).incoming()], failed.as_ref());
         result
     }
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::message::AckKind;
 use async_nats::jetstream::{ContextBuilder, Message as StreamMessage};
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, RequestErrorKind};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use throughline_core::telemetry::{CreationContext, CurrentBaggage, SettleSpans};
+use throughline_core::telemetry::{CreationContext, CurrentBaggage, ParentMode, SettleSpans, Trust};
 use throughline_testing::{Capture, attributes};
 
 use super::Instrumentation;
@@ -410,6 +410,30 @@ fn status(subject: &str) -> Message {
     Message { status, payload: Default::default(), ..message(subject, None, &[]) }
 }
 
+#[tokio::test]
+async fn a_batch_of_an_unknown_subscription_is_shown_as_its_first_message() {
+    let capture = Capture::new();
+    let otel = otel(&capture);
+    let one = stored("orders.1", &[("traceparent", SUPPLIED)]).await;
+    otel.process_batch(&[&one, &one], async {}).await;
+    let expected = "batch.message_count=2 destination.name=orders.1 destination.subscription.name=dur";
+    assert_eq!(only(&capture), ("process".to_owned(), SpanKind::Consumer, 2, expected.to_owned()), "LINK-16");
+}
+
+#[tokio::test]
+async fn parent_and_trust_hold_for_each_subscription() {
+    let capture = Capture::new();
+    let one = message("orders.1", None, &[("traceparent", SUPPLIED)]);
+    let linked = otel(&capture).with_parent_mode(ParentMode::LinkOnly);
+    linked.subscription(Subject::new("orders.*")).process(&one, async {}).await;
+    let span = capture.spans().remove(0);
+    assert_eq!((span.parent_span_id, span.links.len()), (SpanId::INVALID, 1), "LINK-10");
+    capture.reset();
+    otel(&capture).with_trust(Trust::Ignore).process(&one, async {}).await;
+    let span = capture.spans().remove(0);
+    assert_eq!((span.parent_span_id, span.links.len()), (SpanId::INVALID, 0), "PROP-22");
+}
+
 /// METR-04: nothing was delivered.
 #[tokio::test]
 async fn a_status_of_the_server_is_processed_without_a_span() {
@@ -422,6 +446,8 @@ async fn a_status_of_the_server_is_processed_without_a_span() {
     assert_eq!(orders.try_process(&status, async { Err::<(), _>("no") }).await, Err("no"));
     assert_eq!(otel.try_process(&status, async { Err::<(), _>("no") }).await, Err("no"));
     assert_eq!(orders.process_batch(&[&status, &status], async { 42 }).await, 42);
+    assert_eq!(orders.start(&status).run(async { 42 }).await, 42);
+    assert_eq!(otel.start_batch(&[&status]).run(async { 42 }).await, 42);
     assert!(capture.spans().is_empty() && capture.metrics().is_empty());
 
     let one = message("orders.2", None, &[("traceparent", SUPPLIED)]);

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use crate::error;
 use crate::link::Link;
+use crate::renewal::BACKOFF;
 
 /// After how many answers that the consumer is not there it is believed: a cluster that starts says so for a moment.
 const BELIEVED: u32 = 3;
@@ -18,9 +19,6 @@ const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a push consumer without heartbeats may be silent before it is looked after.
 const PUSH_SILENCE: Duration = Duration::from_secs(10);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why the server does not know any more what it was asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -77,9 +75,8 @@ impl Supervision {
 
     /// Waits before the server is asked again, longer each time.
     pub(super) fn pause(&mut self) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
         self.failures += 1;
-        self.waits_until = Some(Instant::now() + pause);
+        self.waits_until = Some(Instant::now() + BACKOFF.longest_delay(self.failures));
     }
 
     pub(super) const fn is_waiting(&self) -> bool {

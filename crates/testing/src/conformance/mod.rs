@@ -59,6 +59,7 @@
 pub mod behaviour;
 mod bench;
 mod capabilities;
+mod carrier;
 mod cases;
 mod door;
 #[doc(hidden)]
@@ -69,6 +70,7 @@ pub mod hostile;
 mod wait;
 
 pub use self::capabilities::Capabilities;
+pub use self::carrier::{assert_carrier, assert_carrier_on};
 pub use self::door::{Ability, Door, DoorKind, EngineDoor, FrameworkDoor, GoldenError, Intake, Job, Message, Work};
 pub use self::golden::left_out as rows_left_out;
 pub use self::harness::{Harness, Names, Refusal, Spec, Wildcard};

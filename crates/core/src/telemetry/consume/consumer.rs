@@ -98,6 +98,11 @@ impl Consumer {
         self.0.process(message)
     }
 
+    /// Starts what is no message, so that the same code can run it: nothing is recorded, and nothing is current but what was.
+    pub(crate) fn pass_by(&self) -> Processing {
+        Processing::new(Context::current(), Vec::new(), Arc::clone(self.0.engine()), None)
+    }
+
     /// Starts processing a batch: one span with a link to each message, none of them its parent (LINK-05), and their baggage merged.
     ///
     /// # Examples
