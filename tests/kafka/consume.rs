@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Received, Subscriber, Subscription};
-use throughline_core::{App, Settlement};
+use throughline_core::broker::{Broker, BrokerErrorKind, Received, Subscriber, Subscription};
+use throughline_core::{App, BrokerError, Settlement};
 use throughline_kafka::{Isolation, NativeRecord, StartPosition, Topic};
 use tokio::time::{Instant, timeout};
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use throughline_core::codec::Json;
+use throughline_core::extract::Json;
 use throughline_core::serve::Running;
 use throughline_core::{App, Delivery, Handler};
 use throughline_kafka::{Assignment, Topic};

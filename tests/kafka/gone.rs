@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-use throughline_core::broker::{BrokerError, BrokerErrorKind};
-use throughline_core::{App, Delivery};
+use throughline_core::broker::BrokerErrorKind;
+use throughline_core::{App, BrokerError, Delivery};
 use throughline_kafka::Topic;
 use tokio::time::timeout;
 

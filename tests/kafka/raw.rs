@@ -11,7 +11,8 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use throughline_core::telemetry::{CreationContext, Instrumentation as Engine};
+use throughline_core::message::CreationContext;
+use throughline_core::telemetry::Instrumentation as Engine;
 use throughline_kafka::Instrumentation;
 use throughline_testing::conformance::{
     Ability, Door, DoorKind, GoldenError, Intake, Job, Message, Spec, Work, rows_left_out,

@@ -89,7 +89,7 @@ async fn a_place_that_cannot_be_published_to_is_refused_at_the_start() {
     let long = "a".repeat(5000);
     for name in ["a b", "a.*", "a.>", "a..b", "a.", "", "a\u{0}b", long.as_str()] {
         for destination in [CoreSubject::new(name).into(), StreamSubject::new(name).into(), name.to_owned().into()] {
-            let destination: throughline_core::message::Destination = destination;
+            let destination: throughline_core::Destination = destination;
             for app in [
                 App::new().subscribe(durable(&id), handle.reply_to(destination.clone())),
                 App::new().subscribe(durable(&id), handle.dead_letter(destination.clone())),

@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::stream::{Config, StorageType};
 use futures_util::StreamExt;
 use throughline_core::broker::Broker;
-use throughline_core::telemetry::CreationContext;
+use throughline_core::message::CreationContext;
 use throughline_core::{App, Delivery, Envelope, Handler, Publisher, Settlement, serve};
 use throughline_nats::{Nats, Stream, StreamSubject, Subject};
 use throughline_testing::Capture;

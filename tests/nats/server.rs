@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, HeaderMap};
-use throughline_core::telemetry::{CreationContext, Instrumentation as Engine};
+use throughline_core::message::CreationContext;
+use throughline_core::telemetry::Instrumentation as Engine;
 use throughline_nats::Instrumentation;
 use throughline_testing::conformance::Message;
 use tokio::net::TcpStream;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, StorageType};
 use throughline_core::broker::{Broker, BrokerErrorKind};
-use throughline_core::serve::{Running, ServeErrorKind};
-use throughline_core::{App, Publisher, serve};
+use throughline_core::serve::Running;
+use throughline_core::{App, Publisher, ServeErrorKind, serve};
 use throughline_nats::{Nats, Stream, Subject};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Level;

@@ -3,9 +3,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use throughline_core::extract::Batch;
-use throughline_core::message::Destination;
 use throughline_core::serve::Running;
-use throughline_core::{App, Handler, Publisher, serve};
+use throughline_core::{App, Destination, Handler, Publisher, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::runtime::Runtime;
 use tokio::task::yield_now;

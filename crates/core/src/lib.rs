@@ -31,10 +31,9 @@
 //! | [`publish`] | publishing from anywhere |
 //! | [`extract`] | arguments of handlers |
 //! | [`handler`] | from `async fn` to handler |
-//! | [`app`] | subscriptions, routers, state |
 //! | [`mod@serve`] | receive, dispatch, settle, shut down |
 
-pub mod app;
+mod app;
 pub mod broker;
 mod causes;
 pub mod codec;
@@ -55,12 +54,21 @@ pub use bytes::Bytes;
 pub use opentelemetry;
 
 pub use self::app::{App, Router};
-pub use self::broker::{BrokerError, PublishError};
-pub use self::handler::{Handler, IntoOutcome, IntoRoute, Route};
-pub use self::message::{
-    BoxError, Delivery, Destination, Envelope, Failure, Headers, IntoFailure, Outcome, Receipt, Settlement,
-};
-pub use self::middleware::Middleware;
-pub use self::publish::Publisher;
-pub use self::serve::{ServeError, ServeErrorKind, serve};
-pub use self::telemetry::{CurrentBaggage, CurrentSpan};
+pub use self::broker::error::{BrokerError, PublishError};
+pub use self::codec::into_outcome::IntoOutcome;
+pub use self::handler::function::Handler;
+pub use self::handler::route::{IntoRoute, Route};
+pub use self::message::delivery::Delivery;
+pub use self::message::destination::Destination;
+pub use self::message::envelope::Envelope;
+pub use self::message::failure::{BoxError, Failure, IntoFailure};
+pub use self::message::headers::Headers;
+pub use self::message::outcome::Outcome;
+pub use self::message::receipt::Receipt;
+pub use self::message::settlement::Settlement;
+pub use self::middleware::chain::Middleware;
+pub use self::publish::publisher::Publisher;
+pub use self::serve::error::{ServeError, ServeErrorKind};
+pub use self::serve::serve;
+pub use self::telemetry::current::baggage::CurrentBaggage;
+pub use self::telemetry::current::span::CurrentSpan;

@@ -3,8 +3,7 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use throughline_core::broker::{BrokerError, PublishError};
-use throughline_core::message::Envelope;
+use throughline_core::{BrokerError, Envelope, PublishError};
 use tokio::sync::OnceCell;
 use tracing::warn;
 

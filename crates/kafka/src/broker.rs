@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
-use throughline_core::Publisher;
-use throughline_core::broker::{Broker, BrokerError, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{Broker, Publish, Routes, Subscriber, Subscription};
+use throughline_core::{BrokerError, Publisher};
 
 use crate::connection::{Connection, servers};
 use crate::publisher::KafkaPublisher;
@@ -198,8 +198,8 @@ impl Broker for Kafka {
 
 #[cfg(test)]
 mod tests {
+    use throughline_core::Envelope;
     use throughline_core::broker::{BrokerErrorKind, Pattern};
-    use throughline_core::message::Envelope;
 
     use super::*;
     use crate::{RecordProperties, Topic};

@@ -2,7 +2,7 @@ use std::ffi::{CStr, CString};
 
 use bytes::Bytes;
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
-use throughline_core::message::Headers;
+use throughline_core::Headers;
 use throughline_core::propagation::lookup::{self, Repeated};
 use throughline_core::propagation::{NativeCarrier, NativeExtractor, NativeInjector, header_name};
 use tracing::debug;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use tracing::{Level, enabled};
 
 use crate::error;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
-use throughline_core::broker::{BrokerError, Routes};
+use throughline_core::BrokerError;
+use throughline_core::broker::Routes;
 use throughline_core::message::System;
 
 use crate::alone::Alone;

@@ -7,7 +7,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
 use rdkafka::Timestamp as NativeTimestamp;
 use rdkafka::message::Message;
-use throughline_core::message::{Delivery, Native, NativeHeaders, OperationType};
+use throughline_core::Delivery;
+use throughline_core::message::{Native, NativeHeaders, OperationType};
 
 use crate::carrier::RecordHeaders;
 use crate::copied_headers::CopiedHeaders;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use throughline_core::message::Destination;
+use throughline_core::Destination;
 
 /// What a destination of our own says beyond its topic.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

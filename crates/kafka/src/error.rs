@@ -2,7 +2,8 @@ mod names;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::error::Error as _;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+use throughline_core::broker::{BrokerErrorKind, PublishErrorKind};
+use throughline_core::{BrokerError, PublishError};
 
 pub(crate) use self::names::{OTHER, TIMEOUT};
 

@@ -1,6 +1,6 @@
 //! Which names the protocol and the brokers take. A wrong one is refused here: on the way it would be cut off, or be waited for.
 
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 
 /// The longest name of a topic, and the longest id of a static member.
 pub(crate) const LONGEST: usize = 249;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
-use throughline_core::broker::PublishError;
-use throughline_core::message::{Destination, Envelope};
 use throughline_core::propagation::Carrier;
+use throughline_core::{Destination, Envelope, PublishError};
 
 use crate::carrier::{HeaderInjector, to_native};
 use crate::destination::Route;

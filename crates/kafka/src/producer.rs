@@ -15,7 +15,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::Producer as _;
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Statistics};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use throughline_core::message::Answer;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -253,7 +253,7 @@ mod tests {
     use rdkafka::Timestamp;
     use rdkafka::producer::PurgeConfig;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-    use throughline_core::message::Receipt;
+    use throughline_core::Receipt;
 
     use super::*;
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind};
-use throughline_core::message::{Destination, Envelope, Receipt, System};
+use throughline_core::broker::{BoxFuture, Publish, PublishErrorKind};
+use throughline_core::message::System;
+use throughline_core::{Destination, Envelope, PublishError, Receipt};
 
 use crate::alone::Alone;
 use crate::connection::Connection;

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, Received, Reception, RetryRoute, Subscriber, Subscription};
+use throughline_core::BrokerError;
+use throughline_core::broker::{Received, Reception, RetryRoute, Subscriber, Subscription};
 use throughline_core::message::{Source, System};
 use tokio::time::Instant;
 

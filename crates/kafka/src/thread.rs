@@ -1,6 +1,7 @@
 use std::thread::Builder;
 
-use throughline_core::broker::{BrokerError, BrokerErrorKind};
+use throughline_core::BrokerError;
+use throughline_core::broker::BrokerErrorKind;
 use tokio::sync::oneshot;
 use tracing::error;
 

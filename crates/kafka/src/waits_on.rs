@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_core::broker::{Publish, Received};
-use throughline_core::message::{Envelope, Settlement};
+use throughline_core::{Envelope, Settlement};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, error, warn};

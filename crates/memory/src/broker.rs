@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{Broker, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
 use throughline_core::message::System;
-use throughline_core::{Delivery, Publisher};
+use throughline_core::{BrokerError, Delivery, Publisher};
 use tokio::time::{Instant, timeout};
 
 use crate::publisher::Transport;

@@ -1,8 +1,8 @@
 use std::future::ready;
 use std::time::Duration;
 
-use throughline_core::Settlement;
-use throughline_core::broker::{BoxFuture, BrokerError, BrokerErrorKind, Received, Settle, done};
+use throughline_core::broker::{BoxFuture, BrokerErrorKind, Received, Settle, done};
+use throughline_core::{BrokerError, Settlement};
 
 use crate::server::{Held, Message, Queue};
 

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind, done};
-use throughline_core::message::{Destination, System, Target};
-use throughline_core::{Delivery, Envelope, Receipt};
+use throughline_core::broker::{BoxFuture, Publish, PublishErrorKind, done};
+use throughline_core::message::{System, Target};
+use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 use tokio::time::timeout;
 
 use crate::semconv::INBOX;

@@ -2,7 +2,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Subscriber};
+use throughline_core::BrokerError;
+use throughline_core::broker::{BrokerErrorKind, Received, Subscriber};
 use throughline_core::message::Source;
 use tokio::task::yield_now;
 use tokio::time::Instant;

@@ -4,8 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use throughline_core::broker::{Broker, Received, Subscriber, Subscription};
-use throughline_core::message::Destination;
-use throughline_core::{Envelope, Settlement};
+use throughline_core::{Destination, Envelope, Settlement};
 
 use crate::Memory;
 

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle};
-use throughline_core::message::Settlement;
+use throughline_core::broker::{BoxFuture, Received, Settle};
+use throughline_core::{BrokerError, Settlement};
 use tracing::error;
 
 use crate::NativeMessage;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr, ToServerAddrs};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 
 /// Reads the addresses of a server or a cluster.
 pub(crate) fn read(server: &impl ToServerAddrs) -> Result<Vec<ServerAddr>, BrokerError> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
-use throughline_core::Publisher;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{Broker, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use throughline_core::{BrokerError, Publisher};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::connection::Connection;

@@ -2,12 +2,12 @@ use std::str::FromStr;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use throughline_core::broker::{PublishError, PublishErrorKind};
-use throughline_core::message::Headers;
+use throughline_core::broker::PublishErrorKind;
 use throughline_core::propagation::lookup::{self, Repeated};
 use throughline_core::propagation::{
     NativeCarrier, NativeExtractor, NativeInjector, admit, header_name, holds_one_context, is_propagation_header,
 };
+use throughline_core::{Headers, PublishError};
 
 use crate::error::OTHER;
 

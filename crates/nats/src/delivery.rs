@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 use async_nats::HeaderMap;
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
-use throughline_core::message::{Delivery, Headers, Native, NativeHeaders, OperationType};
+use throughline_core::message::{Native, NativeHeaders, OperationType};
+use throughline_core::{Delivery, Headers};
 
 use crate::carrier::{HeaderExtractor, first, to_headers};
 use crate::forwarded;

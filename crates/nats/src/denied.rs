@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::{ConnectOptions, Event, ServerError};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use tokio::sync::Notify;
 use tracing::warn;
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use throughline_core::message::Destination;
+use throughline_core::Destination;
 
 /// Publishes to core NATS, also through a [`Nats`](crate::Nats) whose plain destinations are streams: at most once, and
 /// confirmed by nobody.

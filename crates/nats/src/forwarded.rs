@@ -1,7 +1,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use async_nats::HeaderMap;
-use throughline_core::message::Envelope;
+use throughline_core::Envelope;
 use throughline_core::propagation::is_propagation_header;
 
 /// Stands between the id of a message and what makes that of a forward another one.

@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use async_nats::connection::State;
 use async_nats::{Client, jetstream};
 use futures_util::FutureExt;
-use throughline_core::broker::{BrokerError, BrokerErrorKind};
+use throughline_core::BrokerError;
+use throughline_core::broker::BrokerErrorKind;
 use tokio::sync::{mpsc, watch};
 
 use crate::error;

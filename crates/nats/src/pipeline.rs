@@ -2,8 +2,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 
 use async_nats::Subject;
-use throughline_core::broker::PublishError;
-use throughline_core::message::{Envelope, Receipt};
+use throughline_core::{Envelope, PublishError, Receipt};
 
 use crate::error;
 use crate::sender::{Answer, Sender, Sent, Storing};

@@ -1,5 +1,5 @@
 use async_nats::Client;
-use throughline_core::broker::{BrokerError, PublishError};
+use throughline_core::{BrokerError, PublishError};
 
 use crate::{error, semconv};
 

@@ -2,8 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BoxFuture, Publish, PublishError, done};
-use throughline_core::message::{Delivery, Destination, Envelope, Receipt, System, Target};
+use throughline_core::broker::{BoxFuture, Publish, done};
+use throughline_core::message::{System, Target};
+use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 
 use crate::delivery::{LastSubject, from_core};
 use crate::destination::Route;

@@ -2,7 +2,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ServerAddr};
-use throughline_core::message::BoxError;
+use throughline_core::BoxError;
 use throughline_core::middleware::Backoff;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use async_nats::ServerAddr;
+use throughline_core::Destination;
 use throughline_core::broker::{Pattern, Subscription, Wildcards};
-use throughline_core::message::{Destination, Operations, Source, System, Target};
+use throughline_core::message::{Operations, Source, System, Target};
 
 /// `messaging.system` of core NATS and JetStream (ATTR-S-03).
 pub(crate) const SYSTEM: &str = "nats";

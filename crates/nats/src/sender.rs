@@ -10,8 +10,8 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::message::OutboundMessage;
 use futures_util::FutureExt;
-use throughline_core::broker::{PublishError, PublishErrorKind};
-use throughline_core::message::{Destination, Envelope, Receipt};
+use throughline_core::broker::PublishErrorKind;
+use throughline_core::{Destination, Envelope, PublishError, Receipt};
 use tokio::time::timeout;
 
 use crate::carrier::{put, to_native};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_nats::Message;
 use async_trait::async_trait;
-use throughline_core::broker::{BoxFuture, BrokerError, Pattern, Received, Reception, Subscriber, Subscription};
+use throughline_core::BrokerError;
+use throughline_core::broker::{BoxFuture, Pattern, Received, Reception, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;

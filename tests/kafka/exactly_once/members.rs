@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use throughline_core::broker::BrokerErrorKind;
 use throughline_core::extract::State;
-use throughline_core::serve::ServeErrorKind;
-use throughline_core::{App, Handler};
+use throughline_core::{App, Handler, ServeErrorKind};
 use throughline_testing::Capture;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;

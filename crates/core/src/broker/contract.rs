@@ -231,8 +231,8 @@ impl Received {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use throughline_core::{Delivery, Settlement};
-    /// use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle, done};
+    /// use throughline_core::broker::{BoxFuture, Received, Settle, done};
+    /// use throughline_core::{BrokerError, Delivery, Settlement};
     ///
     /// struct Channel;
     ///
@@ -279,7 +279,8 @@ impl Received {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{Settlement, broker::{BrokerError, Subscriber}};
+    /// use throughline_core::broker::Subscriber;
+    /// use throughline_core::{BrokerError, Settlement};
     ///
     /// async fn skip_one(subscriber: &mut dyn Subscriber) -> Result<(), BrokerError> {
     ///     subscriber.receive().await?.settle(&Settlement::Ack).await

@@ -33,7 +33,8 @@ pub enum BrokerErrorKind {
 /// # Examples
 ///
 /// ```
-/// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+/// use throughline_core::broker::BrokerErrorKind;
+/// use throughline_core::BrokerError;
 ///
 /// let error = BrokerError::new(BrokerErrorKind::NotFound, "stream_not_found", "stream ORDERS does not exist: declare it first");
 /// assert_eq!(error.kind(), BrokerErrorKind::NotFound);
@@ -58,7 +59,8 @@ impl BrokerError {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// use throughline_core::broker::BrokerErrorKind;
+    /// use throughline_core::BrokerError;
     /// let error = BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s");
     /// assert_eq!(error.to_string(), "no answer within 5 s");
     /// ```
@@ -74,7 +76,8 @@ impl BrokerError {
     ///
     /// ```
     /// use std::error::Error;
-    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// use throughline_core::broker::BrokerErrorKind;
+    /// use throughline_core::BrokerError;
     /// let error = BrokerError::new(BrokerErrorKind::Other, "_OTHER", "settling failed").with_source(std::fmt::Error);
     /// assert!(error.source().is_some());
     /// ```
@@ -89,7 +92,8 @@ impl BrokerError {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// use throughline_core::broker::BrokerErrorKind;
+    /// use throughline_core::BrokerError;
     /// assert_eq!(BrokerError::configuration("give the stream a name").kind(), BrokerErrorKind::Configuration);
     /// ```
     #[must_use]
@@ -102,7 +106,8 @@ impl BrokerError {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// use throughline_core::broker::BrokerErrorKind;
+    /// use throughline_core::BrokerError;
     /// assert_eq!(BrokerError::configuration("x").kind(), BrokerErrorKind::Configuration);
     /// ```
     #[must_use]
@@ -115,7 +120,7 @@ impl BrokerError {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::broker::BrokerError;
+    /// use throughline_core::BrokerError;
     /// assert_eq!(BrokerError::configuration("x").error_type(), "configuration");
     /// ```
     #[must_use]

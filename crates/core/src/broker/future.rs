@@ -14,8 +14,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// # Examples
 ///
 /// ```
-/// use throughline_core::Receipt;
-/// use throughline_core::broker::{PublishError, done};
+/// use throughline_core::broker::done;
+/// use throughline_core::{PublishError, Receipt};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

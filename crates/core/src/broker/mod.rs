@@ -4,7 +4,7 @@
 //! `throughline-memory` is the reference; the conformance suite of `throughline-testing` says what must hold.
 
 mod contract;
-mod error;
+pub(crate) mod error;
 mod future;
 mod observe;
 mod publish;
@@ -14,7 +14,8 @@ mod routes;
 mod subscription;
 
 pub use self::contract::{BatchSettled, Broker, Received, Settle, Subscriber};
-pub use self::error::{BrokerError, BrokerErrorKind, PublishError, PublishErrorKind};
+pub(crate) use self::error::{BrokerError, PublishError};
+pub use self::error::{BrokerErrorKind, PublishErrorKind};
 pub use self::future::{BoxFuture, done};
 pub use self::observe::Observe;
 pub use self::publish::Publish;
@@ -23,4 +24,4 @@ pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
 pub(crate) use self::routes::RouteOfApp;
 pub use self::routes::Routes;
 pub use self::subscription::{BatchPolicy, Subscription};
-pub use crate::message::{Pattern, Wildcards};
+pub use crate::message::pattern::{Pattern, Wildcards};

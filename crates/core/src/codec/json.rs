@@ -10,7 +10,7 @@ use crate::message::Delivery;
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use throughline_core::codec::Json;
+/// use throughline_core::extract::Json;
 ///
 /// #[derive(Deserialize)]
 /// struct Order { id: u64 }

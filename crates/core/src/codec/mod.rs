@@ -1,8 +1,8 @@
 //! Bodies: what can be published and what a handler can take, as bytes, text or (feature `json`) JSON.
 
-mod into_outcome;
+pub(crate) mod into_outcome;
 #[cfg(feature = "json")]
-mod json;
+pub(crate) mod json;
 mod reply;
 
 use std::borrow::Cow;
@@ -11,9 +11,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-pub use self::into_outcome::IntoOutcome;
-#[cfg(feature = "json")]
-pub use self::json::Json;
+pub(crate) use self::into_outcome::IntoOutcome;
 pub use self::reply::Reply;
 use crate::message::{BoxError, Delivery, Destination, Envelope, Headers};
 

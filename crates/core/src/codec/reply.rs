@@ -10,7 +10,8 @@ use crate::message::Headers;
 /// # Examples
 ///
 /// ```
-/// use throughline_core::codec::{Json, Reply};
+/// use throughline_core::codec::Reply;
+/// use throughline_core::extract::Json;
 ///
 /// async fn reserve(Json(order): Json<u64>) -> Reply<Json<bool>> {
 ///     Reply::new(Json(true)).key(order.to_string()).header("tenant", "acme")

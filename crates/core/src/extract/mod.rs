@@ -16,10 +16,10 @@ pub(crate) use self::batch::Verdicts;
 pub use self::batch::{Batch, BatchMessage};
 pub use self::state::{FromRef, State};
 #[cfg(feature = "json")]
-pub use crate::codec::Json;
+pub use crate::codec::json::Json;
 use crate::message::{BoxError, Delivery, Failure};
-pub use crate::publish::Publisher;
-pub use crate::telemetry::{Baggage, ProcessSpan};
+pub use crate::telemetry::current::baggage::Baggage;
+pub use crate::telemetry::current::span::ProcessSpan;
 
 /// Says whether a handler takes single messages, batches, or either.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

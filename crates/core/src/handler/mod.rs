@@ -3,12 +3,12 @@
 
 mod arguments;
 mod erased;
-mod function;
-mod route;
+pub(crate) mod function;
+pub(crate) mod route;
 
 pub use self::arguments::Arguments;
 pub(crate) use self::erased::ErasedHandler;
-pub use self::function::{Async, Function, Handler};
+pub use self::function::{Async, Function};
 pub(crate) use self::route::RouteOptions;
-pub use self::route::{IntoRoute, Route};
-pub use crate::codec::IntoOutcome;
+pub(crate) use self::route::IntoRoute;
+pub(crate) use crate::codec::IntoOutcome;

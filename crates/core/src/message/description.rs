@@ -394,7 +394,8 @@ impl Source {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Pattern, Source, System, Wildcards};
+    /// # use throughline_core::broker::{Pattern, Wildcards};
+    /// # use throughline_core::message::{Operations, Source, System};
     /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
     /// let signs = Wildcards::new('.', "*", ">");
     /// let orders = Source::new(Arc::clone(&system)).with_patterns([Pattern::new("orders.*", signs)]);

@@ -55,7 +55,7 @@ impl Destination {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::message::Destination;
+    /// use throughline_core::Destination;
     /// const ORDERS: Destination = Destination::from_static("orders.placed");
     /// assert_eq!(ORDERS.name(), "orders.placed");
     /// ```

@@ -3,32 +3,34 @@
 //! [`Delivery`] is what a broker hands over (one message or a batch), [`Envelope`] is what is published,
 //! [`Headers`] travel with both, [`Outcome`] is what a handler produced and [`Settlement`] what the broker is told.
 
-mod delivery;
+pub(crate) mod delivery;
 mod description;
-mod destination;
-mod envelope;
+pub(crate) mod destination;
+pub(crate) mod envelope;
 mod extensions;
-mod failure;
+pub(crate) mod failure;
 mod fate;
-mod headers;
+pub(crate) mod headers;
 mod native;
-mod outcome;
-mod pattern;
+pub(crate) mod outcome;
+pub(crate) mod pattern;
 mod properties;
-mod receipt;
-mod settlement;
+pub(crate) mod receipt;
+pub(crate) mod settlement;
 
-pub use self::delivery::Delivery;
+pub(crate) use self::delivery::Delivery;
 pub(crate) use self::delivery::{Runtime, Surroundings};
 pub use self::description::{OperationType, Operations, Source, System, Target};
-pub use self::destination::Destination;
-pub use self::envelope::{CreationContext, Envelope};
+pub(crate) use self::destination::Destination;
+pub use self::envelope::CreationContext;
+pub(crate) use self::envelope::Envelope;
 use self::extensions::Extensions;
-pub use self::failure::{BoxError, Failure, IntoFailure};
+pub(crate) use self::failure::{BoxError, Failure, IntoFailure};
 pub(crate) use self::fate::Fate;
-pub use self::headers::Headers;
+pub(crate) use self::headers::Headers;
 pub use self::native::{Native, NativeHeaders};
-pub use self::outcome::Outcome;
-pub use self::pattern::{Pattern, Wildcards};
-pub use self::receipt::{Answer, Receipt};
-pub use self::settlement::Settlement;
+pub(crate) use self::outcome::Outcome;
+pub(crate) use self::pattern::Pattern;
+pub use self::receipt::Answer;
+pub(crate) use self::receipt::Receipt;
+pub(crate) use self::settlement::Settlement;

@@ -21,8 +21,8 @@ use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 ///
 /// ```
 /// use async_trait::async_trait;
-/// use throughline_core::{Delivery, Envelope, Outcome, PublishError, Receipt};
-/// use throughline_core::middleware::{Middleware, Next, NextPublish};
+/// use throughline_core::middleware::{Next, NextPublish};
+/// use throughline_core::{Delivery, Envelope, Middleware, Outcome, PublishError, Receipt};
 ///
 /// struct Audit;
 ///

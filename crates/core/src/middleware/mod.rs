@@ -1,6 +1,6 @@
 //! Code around every delivery and every publish: the [`Middleware`] trait, its chain, and the provided ones, one file each.
 
-mod chain;
+pub(crate) mod chain;
 mod concurrency;
 mod dead_letter;
 mod failure_rule;
@@ -11,8 +11,9 @@ mod retry_later;
 mod telemetry;
 mod timeout;
 
+pub(crate) use self::chain::Middleware;
 pub(crate) use self::chain::{Endpoint, Outlet};
-pub use self::chain::{Middleware, Next, NextPublish};
+pub use self::chain::{Next, NextPublish};
 pub use self::concurrency::ConcurrencyLimit;
 pub use self::dead_letter::DeadLetter;
 pub(crate) use self::failure_rule::{Attempts, decide, panic_failure, panicked};

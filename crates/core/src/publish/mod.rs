@@ -1,8 +1,8 @@
 //! Publishing, from a handler and from anywhere: [`Publisher`] and the calls it makes.
 
 mod hand_over;
-mod publisher;
+pub(crate) mod publisher;
 mod publishing;
 
-pub use self::publisher::Publisher;
+pub(crate) use self::publisher::Publisher;
 pub use self::publishing::{Publishing, Requesting};

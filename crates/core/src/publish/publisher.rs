@@ -133,8 +133,7 @@ impl Publisher {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::Publisher;
-    /// use throughline_core::middleware::Middleware;
+    /// use throughline_core::{Middleware, Publisher};
     ///
     /// fn audited(publisher: Publisher, audit: impl Middleware) -> Publisher {
     ///     publisher.middleware(audit)

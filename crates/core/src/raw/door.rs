@@ -128,7 +128,8 @@ impl<R> Door<R> {
     ///
     /// ```
     /// # use throughline_core::raw::{Door, ReadMessage};
-    /// use throughline_core::telemetry::{CurrentBaggage, CurrentSpan, Scope};
+    /// use throughline_core::telemetry::Scope;
+    /// use throughline_core::{CurrentBaggage, CurrentSpan};
     ///
     /// async fn handle<M>(message: &M, scope: Scope) {
     ///     scope.set_attribute("order.is_large", true);
@@ -159,7 +160,7 @@ impl<R> Door<R> {
     ///
     /// ```
     /// # use throughline_core::raw::{Door, ReadMessage};
-    /// use throughline_core::telemetry::CurrentBaggage;
+    /// use throughline_core::CurrentBaggage;
     /// # async fn bill<M>(_messages: &[M]) {}
     /// # async fn example<R: ReadMessage<M>, M>(otel: Door<R>, messages: Vec<M>) {
     /// let processing = otel.start_batch(&messages);

@@ -5,7 +5,7 @@ mod batching;
 mod checks;
 mod dispatch;
 mod dropped;
-mod error;
+pub(crate) mod error;
 mod handling;
 mod health;
 mod lanes;
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-pub use self::error::{ServeError, ServeErrorKind};
+pub(crate) use self::error::ServeError;
 pub use self::health::{Health, HealthState, SubscriptionHealth};
 use self::phase::Deadlines;
 pub use self::running::Running;

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use tokio::sync::oneshot;
 
 use super::member::Member;

@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rdkafka::message::BorrowedMessage;
+use throughline_core::Delivery;
 use throughline_core::broker::{Received, Settle};
-use throughline_core::message::Delivery;
 
 use super::partition::Partition;
 use crate::delivery::{CopiedRecord, Copies, Reading};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::message::{BorrowedMessage, Message};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 

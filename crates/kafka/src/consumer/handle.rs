@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Received, Reception};
+use throughline_core::BrokerError;
+use throughline_core::broker::{BrokerErrorKind, Received, Reception};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;

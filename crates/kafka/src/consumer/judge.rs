@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use throughline_core::broker::{BrokerError, BrokerErrorKind};
+use throughline_core::BrokerError;
+use throughline_core::broker::BrokerErrorKind;
 use tracing::{debug, error, info, warn};
 
 use super::context::Context;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BatchSettled, BoxFuture, BrokerError, Received, Settle, done};
-use throughline_core::message::Settlement;
+use throughline_core::broker::{BatchSettled, BoxFuture, Received, Settle, done};
+use throughline_core::{BrokerError, Settlement};
 
 use super::awaited::AwaitedCommits;
 use crate::error;

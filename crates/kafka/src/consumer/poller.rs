@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{ClientConfig, Offset};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 

@@ -1,5 +1,5 @@
 use rdkafka::ClientConfig;
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 
 use crate::config::{check_consumer_property, check_rebalance_timeout, raise_answer_limit};
 use crate::error;

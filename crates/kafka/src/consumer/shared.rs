@@ -2,7 +2,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use throughline_core::broker::{BrokerError, Observe};
+use throughline_core::BrokerError;
+use throughline_core::broker::Observe;
 
 use super::awaited::AwaitedCommits;
 use super::commits::Commits;

@@ -6,10 +6,9 @@ use rdkafka::producer::{Partitioner, Producer, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
-use throughline_core::Settlement;
-use throughline_core::broker::BrokerError;
 use throughline_core::raw::ReadMessage as _;
 use throughline_core::telemetry::Settling;
+use throughline_core::{BrokerError, Settlement};
 
 use super::Instrumentation;
 use crate::error;

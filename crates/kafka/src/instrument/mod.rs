@@ -13,8 +13,9 @@ use std::sync::Arc;
 use rdkafka::ClientConfig;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::util::Timeout;
+use throughline_core::message::CreationContext;
 use throughline_core::raw::{self, ClientSettings, Door, Handle};
-use throughline_core::telemetry::{Builder, CreationContext, Instrumentation as Engine, ParentMode, Trust};
+use throughline_core::telemetry::{Builder, Instrumentation as Engine, ParentMode, Trust};
 
 pub use self::callbacks::{CallbackProducer, PendingDelivery, ProducerTelemetry};
 use self::message::RawClient;
@@ -260,7 +261,7 @@ impl Instrumentation {
     /// use rdkafka::Message;
     /// use rdkafka::message::{BorrowedHeaders, BorrowedMessage};
     /// use rdkafka::producer::{FutureProducer, FutureRecord};
-    /// use throughline_core::telemetry::CreationContext;
+    /// use throughline_core::message::CreationContext;
     /// use throughline_kafka::Instrumentation;
     ///
     /// async fn bury(otel: &Instrumentation, producer: &FutureProducer, message: &BorrowedMessage<'_>) {

@@ -7,7 +7,7 @@ use rdkafka::message::{OwnedHeaders, OwnedMessage, Timestamp, ToBytes};
 use rdkafka::producer::future_producer::OwnedDeliveryResult;
 use rdkafka::producer::{BaseRecord, DeliveryFuture as ClientFuture, FutureProducer, FutureRecord};
 use rdkafka::util::{AsyncRuntime, IntoOpaque, Timeout};
-use throughline_core::broker::PublishError;
+use throughline_core::PublishError;
 use throughline_core::message::Target;
 use throughline_core::telemetry::{Outgoing, Sending};
 

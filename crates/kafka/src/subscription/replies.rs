@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use throughline_core::message::Destination;
+use throughline_core::Destination;
 use tracing::warn;
 
 use crate::destination::Route;

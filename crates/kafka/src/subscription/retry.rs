@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use throughline_core::broker::{BrokerError, RETRY_ATTEMPT, RetryPlace, RetryRoute};
-use throughline_core::message::{Delivery, Destination};
+use throughline_core::broker::{RETRY_ATTEMPT, RetryPlace, RetryRoute};
+use throughline_core::{BrokerError, Delivery, Destination};
 
 use crate::destination::Route;
 

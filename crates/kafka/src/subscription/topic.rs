@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline_core::broker::{BatchPolicy, BrokerError, Pattern, Subscription};
-use throughline_core::message::Delivery;
+use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
+use throughline_core::{BrokerError, Delivery};
 use tracing::warn;
 
 use super::choices::{Assignment, Isolation, StartPosition};

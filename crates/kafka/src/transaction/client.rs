@@ -7,7 +7,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 use rdkafka::{ClientConfig, TopicPartitionList};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 
 use crate::error;
 use crate::producer::{Producer, Reports};

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 
 use super::settings::refused;
 

@@ -3,8 +3,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
-use throughline_core::broker::{BoxFuture, Publish, PublishError};
-use throughline_core::message::{Destination, Envelope, Receipt, System, Target};
+use throughline_core::broker::{BoxFuture, Publish};
+use throughline_core::message::{System, Target};
+use throughline_core::{Destination, Envelope, PublishError, Receipt};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use tracing::warn;
 

@@ -1,5 +1,5 @@
 use rdkafka::ClientConfig;
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 
 use crate::subscription::{Isolation, Topic};
 use crate::{config, error};

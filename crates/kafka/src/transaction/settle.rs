@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle};
-use throughline_core::message::Settlement;
+use throughline_core::broker::{BoxFuture, Received, Settle};
+use throughline_core::{BrokerError, Settlement};
 
 use super::unit::Task;
 use super::units::Units;

@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BrokerError, Publish, Received, Reception, RetryRoute, Subscriber};
+use throughline_core::BrokerError;
+use throughline_core::broker::{Publish, Received, Reception, RetryRoute, Subscriber};
 use throughline_core::message::Source;
 use tokio::time::{Instant, sleep_until, timeout_at};
 

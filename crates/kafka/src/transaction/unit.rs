@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use throughline_core::Settlement;
 use throughline_core::broker::{Received, Settle};
-use throughline_core::message::Settlement;
 use tokio::time::Instant;
 
 use crate::consumer::Partition;

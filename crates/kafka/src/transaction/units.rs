@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
-use throughline_core::broker::{BatchPolicy, BrokerError, Received, Settle};
-use throughline_core::message::Settlement;
+use throughline_core::broker::{BatchPolicy, Received, Settle};
+use throughline_core::{BrokerError, Settlement};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 use tracing::{debug, warn};

@@ -8,8 +8,8 @@ use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamErrorKin
 use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{ErrorCode, context, stream};
 use async_nats::{ConnectError, ConnectErrorKind, RequestErrorKind, SubscribeErrorKind};
-use throughline_core::broker::{BrokerError, BrokerErrorKind};
-use throughline_core::message::BoxError;
+use throughline_core::broker::BrokerErrorKind;
+use throughline_core::{BoxError, BrokerError};
 
 pub(crate) use self::publish::{
     disconnected, invalid_subject, no_room, not_written, publish, request, status_for_reply, stream_publish,

@@ -4,7 +4,8 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{PublishError as StreamPublishError, PublishErrorKind as StreamPublishErrorKind};
 use async_nats::{PublishErrorKind as ClientErrorKind, RequestErrorKind};
-use throughline_core::broker::{PublishError, PublishErrorKind};
+use throughline_core::PublishError;
+use throughline_core::broker::PublishErrorKind;
 
 use super::{
     INVALID_SUBJECT, MAX_ACK_PENDING, MAX_PAYLOAD, NO_RESPONDERS, OTHER, SEND_FAILED, STREAM_NOT_FOUND, TIMEOUT,

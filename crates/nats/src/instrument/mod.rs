@@ -14,9 +14,9 @@ use std::sync::{Arc, OnceLock};
 
 use async_nats::Client;
 use throughline_core::broker::Pattern;
-use throughline_core::message::Source;
+use throughline_core::message::{CreationContext, Source};
 use throughline_core::raw::{self, ClientSettings, Door, Handle};
-use throughline_core::telemetry::{Builder, Consumer, CreationContext, Instrumentation as Engine, ParentMode, Trust};
+use throughline_core::telemetry::{Builder, Consumer, Instrumentation as Engine, ParentMode, Trust};
 
 pub use self::fetched::{Fetched, Pulled};
 pub use self::message::ClientMessage;
@@ -253,7 +253,7 @@ impl Instrumentation {
     /// # Examples
     ///
     /// ```no_run
-    /// use throughline_core::telemetry::CreationContext;
+    /// use throughline_core::message::CreationContext;
     /// # async fn example(
     /// #     otel: throughline_nats::Instrumentation, client: async_nats::Client, message: async_nats::Message,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {

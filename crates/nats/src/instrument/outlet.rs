@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use async_nats::{Client, HeaderMap, Statistics, Subject};
 use throughline_core::broker::Pattern;
-use throughline_core::telemetry::{CreationContext, Instrumentation as Engine, Outgoing, Producer, Sending};
+use throughline_core::message::CreationContext;
+use throughline_core::telemetry::{Instrumentation as Engine, Outgoing, Producer, Sending};
 
 use super::{Instrumentation, RawClient};
 use crate::carrier::{HeaderInjector, first};

@@ -8,7 +8,8 @@ use async_nats::{
     RequestErrorKind, Subject, ToSubject,
 };
 use bytes::Bytes;
-use throughline_core::telemetry::{CreationContext, Sending};
+use throughline_core::message::CreationContext;
+use throughline_core::telemetry::Sending;
 
 use super::outlet::Verb;
 use super::{Instrumentation, PublishAckFuture};

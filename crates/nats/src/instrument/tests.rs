@@ -7,7 +7,9 @@ use async_nats::jetstream::message::AckKind;
 use async_nats::jetstream::{ContextBuilder, Message as StreamMessage};
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, RequestErrorKind};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use throughline_core::telemetry::{CreationContext, CurrentBaggage, ParentMode, SettleSpans, Trust};
+use throughline_core::CurrentBaggage;
+use throughline_core::message::CreationContext;
+use throughline_core::telemetry::{ParentMode, SettleSpans, Trust};
 use throughline_testing::{Capture, attributes};
 
 use super::Instrumentation;

@@ -3,7 +3,8 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, Config, Info};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream as NativeStream;
-use throughline_core::broker::{BrokerError, BrokerErrorKind, Pattern, Subscription};
+use throughline_core::BrokerError;
+use throughline_core::broker::{BrokerErrorKind, Pattern, Subscription};
 
 use super::reuse::{Contradiction, contradiction};
 use crate::connection::Connection;

@@ -8,7 +8,7 @@ use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
 use async_nats::jetstream::consumer::{Consumer, FromConsumer, Info};
 use async_nats::{Message, StatusCode, Subject};
 use futures_util::{FutureExt, StreamExt};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tracing::{error, warn};

@@ -1,7 +1,8 @@
 use std::fmt::Debug;
 
 use async_nats::jetstream::consumer::{Config, Info};
-use throughline_core::broker::{BrokerError, BrokerErrorKind};
+use throughline_core::BrokerError;
+use throughline_core::broker::BrokerErrorKind;
 
 use crate::{Stream, error};
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 

@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use async_nats::datetime;
 use async_nats::jetstream::consumer::DeliverPolicy;
-use throughline_core::broker::BrokerError;
+use throughline_core::BrokerError;
 
 /// Says with which message of its stream a new consumer starts. One that exists goes on where it was.
 ///

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle};
-use throughline_core::{App, Delivery, Handler, ServeErrorKind, Settlement, serve};
+use throughline_core::broker::{BoxFuture, Received, Settle};
+use throughline_core::{App, BrokerError, Delivery, Handler, ServeErrorKind, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::time::timeout;
 

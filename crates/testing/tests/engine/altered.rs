@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription};
+use throughline_core::BrokerError;
+use throughline_core::broker::{Broker, Publish, Received, Settle, Subscriber, Subscription};
 use throughline_core::message::Source;
 use throughline_memory::Memory;
 use tokio::time::Instant;

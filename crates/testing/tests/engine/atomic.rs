@@ -7,14 +7,16 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use throughline_core::broker::{
-    BoxFuture, Broker, BrokerError, Publish, PublishError, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle,
-    Subscriber, Subscription,
+    BoxFuture, Broker, Publish, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle, Subscriber, Subscription,
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::{Source, System};
-use throughline_core::middleware::{Backoff, Middleware, Next, Retry};
+use throughline_core::middleware::{Backoff, Next, Retry};
 use throughline_core::telemetry::SettleSpans;
-use throughline_core::{App, Delivery, Envelope, Handler, Outcome, Publisher, Receipt, Settlement, serve};
+use throughline_core::{
+    App, BrokerError, Delivery, Envelope, Handler, Middleware, Outcome, PublishError, Publisher, Receipt, Settlement,
+    serve,
+};
 use throughline_memory::{Channel, Memory, SettledMessage};
 use throughline_testing::{Capture, attribute};
 use tokio::time::Instant;

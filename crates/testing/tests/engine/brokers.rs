@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::trace::Status;
 use throughline_core::broker::{
-    BoxFuture, Broker, BrokerError, BrokerErrorKind, Publish, Received, Settle, Subscriber, Subscription,
+    BoxFuture, Broker, BrokerErrorKind, Publish, Received, Settle, Subscriber, Subscription,
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::Source;
 use throughline_core::telemetry::Incoming;
-use throughline_core::{App, Delivery, Handler, Settlement, serve};
+use throughline_core::{App, BrokerError, Delivery, Handler, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{Capture, attribute};
 use tokio::time::Instant;

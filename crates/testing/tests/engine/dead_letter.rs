@@ -9,8 +9,8 @@ use opentelemetry::trace::SpanKind;
 use opentelemetry_sdk::trace::SpanData;
 use throughline_core::broker::PublishErrorKind;
 use throughline_core::extract::Batch;
-use throughline_core::middleware::{DeadLetter, Middleware, NextPublish};
-use throughline_core::{App, Delivery, Envelope, Handler, PublishError, Receipt, Settlement};
+use throughline_core::middleware::{DeadLetter, NextPublish};
+use throughline_core::{App, Delivery, Envelope, Handler, Middleware, PublishError, Receipt, Settlement};
 use throughline_memory::Channel;
 use throughline_testing::{attribute, start};
 

@@ -9,10 +9,10 @@ use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt, Tracer, Tr
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 use throughline_core::extract::{Baggage, Batch};
-use throughline_core::message::{Headers, Operations, Source, System, Target};
+use throughline_core::message::{Operations, Source, System, Target};
 use throughline_core::middleware::Retry;
 use throughline_core::telemetry::{Incoming, Instrumentation, Outgoing, ParentMode, SettleSpans, Trust};
-use throughline_core::{App, CurrentBaggage, Delivery, Handler, PublishError, Publisher};
+use throughline_core::{App, CurrentBaggage, Delivery, Handler, Headers, PublishError, Publisher};
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, start_with};
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use throughline_core::broker::{
-    Broker, BrokerError, BrokerErrorKind, Observe, Publish, Received, Reception, Subscriber, Subscription,
+    Broker, BrokerErrorKind, Observe, Publish, Received, Reception, Subscriber, Subscription,
 };
 use throughline_core::message::Source;
 use throughline_core::serve::{Health, HealthState};
-use throughline_core::{App, Delivery, Handler, ServeErrorKind, serve};
+use throughline_core::{App, BrokerError, Delivery, Handler, ServeErrorKind, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;

@@ -153,7 +153,8 @@ async fn a_rejection_decides_about_the_message_and_the_handler_is_not_called() {
 /// Values that middleware stored reach the handler through the delivery.
 #[tokio::test]
 async fn what_middleware_stored_can_be_an_argument() {
-    use throughline_core::middleware::{Middleware, Next};
+    use throughline_core::Middleware;
+    use throughline_core::middleware::Next;
 
     struct Tenant(&'static str);
     struct Login;

@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use opentelemetry::trace::Status;
 use throughline_core::broker::{
-    BoxFuture, Broker, BrokerError, Publish, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle, Subscriber,
-    Subscription,
+    BoxFuture, Broker, Publish, PublishErrorKind, Received, RetryPlace, RetryRoute, Settle, Subscriber, Subscription,
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::Source;
-use throughline_core::middleware::{Middleware, NextPublish};
+use throughline_core::middleware::NextPublish;
 use throughline_core::serve::Running;
-use throughline_core::{App, Delivery, Envelope, Handler, PublishError, Receipt, Settlement, serve};
+use throughline_core::{
+    App, BrokerError, Delivery, Envelope, Handler, Middleware, PublishError, Receipt, Settlement, serve,
+};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{Capture, attribute};
 use tokio::sync::mpsc;

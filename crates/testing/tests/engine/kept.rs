@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BoxFuture, BrokerError, Received, Settle};
+use throughline_core::broker::{BoxFuture, Received, Settle};
 use throughline_core::extract::{Batch, State};
-use throughline_core::{App, Settlement, serve};
+use throughline_core::{App, BrokerError, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::sync::mpsc;
 

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{
-    BoxFuture, Broker, BrokerError, BrokerErrorKind, Observe, Pattern, Publish, Received, Reception, Settle,
-    Subscriber, Subscription, done,
+    BoxFuture, Broker, BrokerErrorKind, Observe, Pattern, Publish, Received, Reception, Settle, Subscriber,
+    Subscription, done,
 };
 use throughline_core::message::{Operations, Source, System};
 use throughline_core::serve::Running;
 use throughline_core::telemetry::SettleSpans;
-use throughline_core::{App, Delivery, Handler, Settlement, serve};
+use throughline_core::{App, BrokerError, Delivery, Handler, Settlement, serve};
 use throughline_memory::Memory;
 use throughline_testing::{Capture, attribute};
 use tokio::sync::{Semaphore, mpsc, watch};

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use opentelemetry::trace::Status;
-use throughline_core::broker::{BoxFuture, Publish, PublishError, PublishErrorKind};
+use throughline_core::broker::{BoxFuture, Publish, PublishErrorKind};
 use throughline_core::message::{Operations, System};
 use throughline_core::middleware::Retry;
-use throughline_core::{App, Delivery, Envelope, Handler, Publisher, Receipt, Settlement};
+use throughline_core::{App, Delivery, Envelope, Handler, PublishError, Publisher, Receipt, Settlement};
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, attribute, start};
 use tokio::sync::Semaphore;
@@ -74,7 +74,8 @@ async fn a_batch_that_fails_in_part_counts_each_message_as_it_went() {
 /// METR-13: a batch that fails as a whole, in middleware between the telemetry and the broker, counts every message as failed.
 #[tokio::test]
 async fn a_batch_that_fails_as_a_whole_counts_every_message_as_failed() {
-    use throughline_core::middleware::{Middleware, NextPublish, TelemetryMiddleware};
+    use throughline_core::Middleware;
+    use throughline_core::middleware::{NextPublish, TelemetryMiddleware};
 
     struct Refuse;
     #[async_trait]

@@ -139,8 +139,8 @@ async fn a_batch_without_a_wanted_message_is_acknowledged() {
 /// STAT-08: middleware that panics is a failure of its message too, and the worker lives on.
 #[tokio::test(start_paused = true)]
 async fn middleware_that_panics_fails_its_message_alone() {
-    use throughline_core::Outcome;
-    use throughline_core::middleware::{Middleware, Next};
+    use throughline_core::middleware::Next;
+    use throughline_core::{Middleware, Outcome};
 
     struct Fragile;
     #[async_trait::async_trait]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::Context;
-use throughline_core::broker::{BatchPolicy, BrokerError, BrokerErrorKind, Observe, Pattern, Subscription, Wildcards};
+use throughline_core::broker::{BatchPolicy, BrokerErrorKind, Observe, Pattern, Subscription, Wildcards};
 use throughline_core::extract::Batch;
-use throughline_core::message::{Headers, Operations, Source, System, Target};
+use throughline_core::message::{Operations, Source, System, Target};
 use throughline_core::telemetry::{Incoming, Outgoing, SettleSpans};
-use throughline_core::{App, Delivery, Destination, Envelope, PublishError, Publisher, Settlement};
+use throughline_core::{
+    App, BrokerError, Delivery, Destination, Envelope, Headers, PublishError, Publisher, Settlement,
+};
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, attribute, attributes, start_with};
 

@@ -9,13 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::Context;
 use opentelemetry_sdk::trace::SpanData;
-use throughline_core::broker::{
-    BatchPolicy, Broker, BrokerError, Pattern, Publish, Received, Subscriber, Subscription,
-};
+use throughline_core::broker::{BatchPolicy, Broker, Pattern, Publish, Received, Subscriber, Subscription};
 use throughline_core::extract::Batch;
-use throughline_core::message::{Headers, Native, Source};
+use throughline_core::message::{Native, Source};
 use throughline_core::telemetry::{Incoming, SettleSpans};
-use throughline_core::{App, Settlement, serve};
+use throughline_core::{App, BrokerError, Headers, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{Capture, attribute, attributes};
 use tokio::time::Instant;

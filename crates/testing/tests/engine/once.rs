@@ -6,13 +6,14 @@ use std::time::Duration;
 use opentelemetry::trace::{Link, SpanContext, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SpanData;
-use throughline_core::broker::{BoxFuture, Publish, PublishError};
+use throughline_core::broker::{BoxFuture, Publish};
 use throughline_core::extract::ProcessSpan;
-use throughline_core::message::{Headers, Native, OperationType, Operations, Source, System, Target};
+use throughline_core::message::{Native, OperationType, Operations, Source, System, Target};
 use throughline_core::middleware::Retry;
 use throughline_core::telemetry::{Builder, Incoming, Instrumentation, SettleSpans};
 use throughline_core::{
-    App, CurrentSpan, Delivery, Destination, Envelope, Failure, Handler, Outcome, Publisher, Receipt, Settlement,
+    App, CurrentSpan, Delivery, Destination, Envelope, Failure, Handler, Headers, Outcome, PublishError, Publisher,
+    Receipt, Settlement,
 };
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, attribute, attributes, start_with};

@@ -10,8 +10,8 @@ use opentelemetry::trace::SpanKind;
 use serde::Serialize;
 use throughline_core::broker::PublishErrorKind;
 use throughline_core::extract::{Batch, Json};
-use throughline_core::middleware::{Middleware, NextPublish};
-use throughline_core::{App, BoxError, Envelope, Handler, IntoRoute, PublishError, Receipt, Settlement};
+use throughline_core::middleware::NextPublish;
+use throughline_core::{App, BoxError, Envelope, Handler, IntoRoute, Middleware, PublishError, Receipt, Settlement};
 use throughline_memory::{Channel, SettledMessage};
 use throughline_testing::{AppTest, attribute, start};
 

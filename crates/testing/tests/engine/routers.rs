@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use throughline_core::extract::{Batch, State};
-use throughline_core::middleware::{Middleware, Next, NextPublish};
-use throughline_core::{App, Delivery, Envelope, Handler, Outcome, PublishError, Publisher, Receipt, Router};
+use throughline_core::middleware::{Next, NextPublish};
+use throughline_core::{
+    App, Delivery, Envelope, Handler, Middleware, Outcome, PublishError, Publisher, Receipt, Router,
+};
 use throughline_memory::Channel;
 use throughline_testing::start;
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanKind, Status};
-use throughline_core::broker::{BoxFuture, Publish, PublishError};
+use throughline_core::broker::{BoxFuture, Publish};
 use throughline_core::extract::Batch;
 use throughline_core::message::{OperationType, Operations, System, Target};
 use throughline_core::telemetry::{Builder, Instrumentation};
-use throughline_core::{App, Destination, Envelope, Publisher, Receipt};
+use throughline_core::{App, Destination, Envelope, PublishError, Publisher, Receipt};
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, attribute, attributes, start, start_with};
 

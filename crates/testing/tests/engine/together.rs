@@ -4,13 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{
-    BatchSettled, BoxFuture, Broker, BrokerError, Publish, Received, Settle, Subscriber, Subscription,
-};
+use throughline_core::broker::{BatchSettled, BoxFuture, Broker, Publish, Received, Settle, Subscriber, Subscription};
 use throughline_core::extract::Batch;
 use throughline_core::message::Source;
 use throughline_core::telemetry::SettleSpans;
-use throughline_core::{App, Settlement, serve};
+use throughline_core::{App, BrokerError, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{Capture, attribute};
 use tokio::time::Instant;

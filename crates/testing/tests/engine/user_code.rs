@@ -15,16 +15,15 @@ use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{
     IdGenerator, SamplingResult, SdkTracerProvider, ShouldSample, Span, SpanData, SpanProcessor,
 };
-use throughline_core::broker::{BoxFuture, BrokerError, BrokerErrorKind, Publish, PublishError};
+use throughline_core::broker::{BoxFuture, BrokerErrorKind, Publish};
 use throughline_core::extract::{Batch, ProcessSpan};
-use throughline_core::message::{
-    Answer, Headers, IntoFailure, Native, OperationType, Operations, Source, System, Target,
-};
+use throughline_core::message::{Answer, CreationContext, Native, OperationType, Operations, Source, System, Target};
 use throughline_core::middleware::Retry;
 use throughline_core::propagation::Propagators;
-use throughline_core::telemetry::{Builder, CreationContext, Incoming, Instrumentation, Outgoing, SettleSpans};
+use throughline_core::telemetry::{Builder, Incoming, Instrumentation, Outgoing, SettleSpans};
 use throughline_core::{
-    App, CurrentSpan, Delivery, Destination, Envelope, Failure, Handler, Publisher, Receipt, Settlement,
+    App, BrokerError, CurrentSpan, Delivery, Destination, Envelope, Failure, Handler, Headers, IntoFailure,
+    PublishError, Publisher, Receipt, Settlement,
 };
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, start_with};

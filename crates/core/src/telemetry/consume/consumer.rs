@@ -22,7 +22,8 @@ use crate::telemetry::engine::{Clock, Engine};
 /// ```
 /// use std::{collections::HashMap, sync::Arc};
 /// use throughline_core::message::{Operations, Source, System};
-/// use throughline_core::telemetry::{CurrentSpan, Incoming, Instrumentation};
+/// use throughline_core::telemetry::{Incoming, Instrumentation};
+/// use throughline_core::CurrentSpan;
 ///
 /// let source = Source::new(Arc::new(System::new("nats", Operations::DEFAULT))).with_destination("orders");
 /// let consumer = Instrumentation::from_globals().consumer(Arc::new(source));

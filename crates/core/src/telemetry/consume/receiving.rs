@@ -97,7 +97,8 @@ impl Receiving {
     /// # use throughline_core::telemetry::Instrumentation;
     /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
     /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// use throughline_core::broker::BrokerErrorKind;
+    /// use throughline_core::BrokerError;
     /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
     /// ```
     pub fn fail(self, error: &BrokerError) {
@@ -115,7 +116,8 @@ impl Receiving {
     /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
     /// # let consumer = Instrumentation::from_globals().consumer(source);
     /// # let headers: HashMap<String, String> = HashMap::new();
-    /// use throughline_core::broker::{BrokerError, BrokerErrorKind};
+    /// use throughline_core::broker::BrokerErrorKind;
+    /// use throughline_core::BrokerError;
     /// let error = BrokerError::new(BrokerErrorKind::Ended, "_OTHER", "the consumer was deleted");
     /// consumer.receive().fail_after(&[Incoming::new("orders", &headers)], &error);
     /// ```

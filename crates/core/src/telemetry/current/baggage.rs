@@ -19,7 +19,8 @@ use crate::telemetry::changes::{ChangeList, with_baggage};
 /// # Examples
 ///
 /// ```
-/// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+/// use throughline_core::extract::Baggage;
+/// use throughline_core::CurrentBaggage;
 ///
 /// async fn reserve(baggage: Baggage) {
 ///     if baggage.get("tenant").is_some() {
@@ -36,7 +37,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     let tenant = baggage.get("tenant");
@@ -52,7 +54,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     for (key, value) in baggage.get_all() {
@@ -69,7 +72,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     println!("{} messages", baggage.get_all_batch().len());
@@ -88,7 +92,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     if !baggage.conflicts().is_empty() {
@@ -110,7 +115,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     assert!(baggage.set("warehouse", "north"));
@@ -135,7 +141,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     baggage.remove("tenant");
@@ -150,7 +157,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     baggage.clear();
@@ -165,7 +173,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     ///
     /// async fn reserve(baggage: Baggage) {
     ///     let headers = baggage.to_headers();
@@ -185,7 +194,8 @@ pub trait CurrentBaggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, Headers, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::{CurrentBaggage, Headers};
     ///
     /// let headers = Headers::from_iter([("baggage", "tenant=acme")]);
     /// let baggage = Baggage::from_headers(&headers);
@@ -207,7 +217,8 @@ pub trait CurrentBaggage {
 /// # Examples
 ///
 /// ```
-/// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+/// use throughline_core::extract::Baggage;
+/// use throughline_core::CurrentBaggage;
 ///
 /// let baggage = Baggage::new().with("tenant", "acme");
 /// assert_eq!(baggage.get("tenant").as_deref(), Some("acme"));
@@ -221,7 +232,8 @@ impl Baggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     /// assert!(Baggage::new().get_all().is_empty());
     /// ```
     #[must_use]
@@ -234,7 +246,8 @@ impl Baggage {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentBaggage, telemetry::Baggage};
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::CurrentBaggage;
     /// assert_eq!(Baggage::new().with("tenant", "acme").get("tenant").as_deref(), Some("acme"));
     /// ```
     #[must_use]
@@ -254,7 +267,7 @@ impl Baggage {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// use opentelemetry::{Context, baggage::BaggageExt};
-    /// use throughline_core::telemetry::Baggage;
+    /// use throughline_core::extract::Baggage;
     ///
     /// let seen = Baggage::new()
     ///     .with("tenant", "acme")

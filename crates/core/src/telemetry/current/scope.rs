@@ -21,7 +21,8 @@ use crate::telemetry::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 /// # Examples
 ///
 /// ```
-/// use throughline_core::telemetry::{CurrentBaggage, Scope};
+/// use throughline_core::telemetry::Scope;
+/// use throughline_core::CurrentBaggage;
 ///
 /// let scope = Scope::detached();
 /// scope.set("tenant", "acme");
@@ -46,7 +47,8 @@ impl Scope {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::telemetry::{CurrentSpan, Scope};
+    /// use throughline_core::telemetry::Scope;
+    /// use throughline_core::CurrentSpan;
     /// assert!(!Scope::detached().span_context().is_valid());
     /// ```
     #[must_use]

@@ -15,7 +15,8 @@ use crate::message::Delivery;
 /// # Examples
 ///
 /// ```
-/// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+/// use throughline_core::extract::ProcessSpan;
+/// use throughline_core::CurrentSpan;
 ///
 /// async fn reserve(span: ProcessSpan) {
 ///     span.set_attribute("order.items", 3);
@@ -31,7 +32,8 @@ pub trait CurrentSpan {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    /// use throughline_core::extract::ProcessSpan;
+    /// use throughline_core::CurrentSpan;
     ///
     /// async fn reserve(span: ProcessSpan) {
     ///     let context = span.context();
@@ -47,7 +49,8 @@ pub trait CurrentSpan {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    /// use throughline_core::extract::ProcessSpan;
+    /// use throughline_core::CurrentSpan;
     ///
     /// async fn reserve(span: ProcessSpan) {
     ///     println!("handling in trace {}", span.span_context().trace_id());
@@ -62,7 +65,8 @@ pub trait CurrentSpan {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    /// use throughline_core::extract::ProcessSpan;
+    /// use throughline_core::CurrentSpan;
     ///
     /// async fn reserve(span: ProcessSpan) {
     ///     use opentelemetry::trace::Status;
@@ -81,7 +85,8 @@ pub trait CurrentSpan {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    /// use throughline_core::extract::ProcessSpan;
+    /// use throughline_core::CurrentSpan;
     ///
     /// async fn reserve(span: ProcessSpan) {
     ///     span.set_attribute("order.items", 3);
@@ -99,7 +104,8 @@ pub trait CurrentSpan {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    /// use throughline_core::extract::ProcessSpan;
+    /// use throughline_core::CurrentSpan;
     ///
     /// async fn reserve(span: ProcessSpan) {
     ///     span.add_event("reserved", [opentelemetry::KeyValue::new("warehouse", "north")]);
@@ -120,7 +126,8 @@ pub trait CurrentSpan {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    /// use throughline_core::extract::ProcessSpan;
+    /// use throughline_core::CurrentSpan;
     ///
     /// async fn reserve(span: ProcessSpan) {
     ///     if let Err(error) = "x".parse::<u8>() {
@@ -142,7 +149,8 @@ pub trait CurrentSpan {
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+    /// use throughline_core::extract::ProcessSpan;
+    /// use throughline_core::CurrentSpan;
     ///
     /// async fn reserve(span: ProcessSpan) {
     ///     let mut headers = std::collections::HashMap::new();
@@ -159,7 +167,8 @@ pub trait CurrentSpan {
 /// # Examples
 ///
 /// ```
-/// use throughline_core::{CurrentSpan, telemetry::ProcessSpan};
+/// use throughline_core::extract::ProcessSpan;
+/// use throughline_core::CurrentSpan;
 ///
 /// async fn reserve(span: ProcessSpan) {
 ///     span.set_attribute("order.items", 3);

@@ -1,4 +1,4 @@
-use throughline_core::telemetry::CurrentBaggage;
+use throughline_core::CurrentBaggage;
 
 use super::*;
 use crate::raw_headers;

@@ -8,7 +8,7 @@ use rdkafka::producer::{
     BaseProducer, BaseRecord, FutureRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use throughline_core::telemetry::CreationContext;
+use throughline_core::message::CreationContext;
 
 use super::*;
 use crate::{ProducerTelemetry, raw_headers};

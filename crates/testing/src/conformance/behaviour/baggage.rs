@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use throughline_core::telemetry::Baggage;
+use throughline_core::extract::Baggage;
 use throughline_core::{App, CurrentBaggage, Delivery, Envelope, Publisher};
 
 use crate::conformance::Harness;

@@ -2,8 +2,7 @@ use std::collections::HashSet;
 
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
-use throughline_core::extract::State;
-use throughline_core::telemetry::Baggage;
+use throughline_core::extract::{Baggage, State};
 use throughline_core::{App, CurrentBaggage, Envelope, Handler, Publisher, serve};
 
 use super::left_out;

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
-use throughline_core::broker::{Broker, BrokerError, BrokerErrorKind, Publish, PublishError, Received};
+use throughline_core::broker::{Broker, BrokerErrorKind, Publish, Received};
 use throughline_core::message::CreationContext;
 use throughline_core::telemetry::{Consumer, Incoming, Instrumentation, Outgoing, Producer};
-use throughline_core::{Delivery, Envelope, Settlement};
+use throughline_core::{BrokerError, Delivery, Envelope, PublishError, Settlement};
 
 use super::{Ability, Door, DoorKind, GoldenError, Intake, Job, Message, Work};
 use crate::conformance::bench::{Reader, acknowledge, chain, delivered};

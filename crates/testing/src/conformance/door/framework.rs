@@ -5,10 +5,12 @@ use bytes::Bytes;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
 use throughline_core::extract::Batch;
-use throughline_core::middleware::{Backoff, Middleware, Next, Retry, TelemetryMiddleware, Timeout};
+use throughline_core::middleware::{Backoff, Next, Retry, TelemetryMiddleware, Timeout};
 use throughline_core::serve::Running;
 use throughline_core::telemetry::Instrumentation;
-use throughline_core::{App, Delivery, Envelope, Handler, IntoOutcome, IntoRoute, Outcome, Publisher, Route, serve};
+use throughline_core::{
+    App, Delivery, Envelope, Handler, IntoOutcome, IntoRoute, Middleware, Outcome, Publisher, Route, serve,
+};
 
 use super::{Ability, Door, DoorKind, Intake, Job, Message, Work};
 use crate::conformance::bench::{chain, started, stopped};

@@ -2,10 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status};
-use throughline_core::message::Destination;
+use throughline_core::extract::Baggage;
 use throughline_core::serve::Running;
-use throughline_core::telemetry::{Baggage, SettleSpans};
-use throughline_core::{App, CurrentBaggage, Delivery, Envelope, Handler, Headers, Publisher, serve};
+use throughline_core::telemetry::SettleSpans;
+use throughline_core::{App, CurrentBaggage, Delivery, Destination, Envelope, Handler, Headers, Publisher, serve};
 use tokio::time::timeout;
 
 use super::outgoing::{Case, PassedOn};

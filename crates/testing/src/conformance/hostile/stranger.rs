@@ -1,7 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
-use throughline_core::message::Destination;
-use throughline_core::{Envelope, Publisher};
+use throughline_core::{Destination, Envelope, Publisher};
 
 use super::set::HeaderSet;
 use crate::conformance::Harness;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use throughline_core::extract::{Baggage, Batch, State as AppState};
-use throughline_core::middleware::{Middleware, Next};
-use throughline_core::{App, CurrentBaggage, Delivery, Handler, Outcome, PublishError, Publisher};
+use throughline_core::middleware::Next;
+use throughline_core::{App, CurrentBaggage, Delivery, Handler, Middleware, Outcome, PublishError, Publisher};
 use throughline_memory::Channel;
 
 use super::states::{Own, State, World};

@@ -5,8 +5,10 @@ use opentelemetry::context::FutureExt;
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::SdkTracer;
 use throughline_core::extract::{Baggage, ProcessSpan, State as AppState};
-use throughline_core::middleware::{Middleware, Next, Timeout};
-use throughline_core::{App, CurrentBaggage, CurrentSpan, Delivery, Handler, Outcome, PublishError, Publisher};
+use throughline_core::middleware::{Next, Timeout};
+use throughline_core::{
+    App, CurrentBaggage, CurrentSpan, Delivery, Handler, Middleware, Outcome, PublishError, Publisher,
+};
 use throughline_memory::Channel;
 use throughline_testing::{Capture, attribute};
 

@@ -6,9 +6,9 @@ use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry_sdk::trace::Sampler;
-use throughline_core::message::{Headers, Operations, Source, System, Target};
+use throughline_core::message::{Operations, Source, System, Target};
 use throughline_core::telemetry::{Incoming, Instrumentation, Outgoing, Processing};
-use throughline_core::{CurrentBaggage, CurrentSpan};
+use throughline_core::{CurrentBaggage, CurrentSpan, Headers};
 use throughline_testing::{Capture, attribute};
 use tokio::task::spawn;
 
