@@ -103,7 +103,7 @@ impl Pattern {
     /// use throughline_core::Destination;
     /// use throughline_core::broker::{Pattern, Wildcards};
     ///
-    /// let signs = Wildcards { separator: '.', one: "*", rest: "#", rest_may_be_empty: true };
+    /// let signs = Wildcards::new('.', "*", "#").rest_may_be_empty();
     /// let placed = Pattern::new("placed.*", signs).within("orders");
     /// assert!(placed.takes(&Destination::new("placed.eu").within("orders")));
     /// assert!(!placed.takes(&Destination::new("placed.eu").within("bills")));
