@@ -78,7 +78,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Is one message at a time, published here, without baggage.
+    /// One message at a time, published here, without baggage.
     #[must_use]
     pub const fn single(state: State) -> Self {
         Self { shape: Shape::Single, state, incoming: false, baggage: 0 }

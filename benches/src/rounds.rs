@@ -18,7 +18,8 @@ pub struct Rounds {
 /// Rounds before the first that counts: the allocator, the caches and the instruments know the work then.
 const WARM_UP: usize = 5;
 
-/// Measures a case, in nanoseconds per message: in every round each side once, in turns from the first to the last and back, so that a machine that becomes slower
+/// Measures a case, in nanoseconds per message: in every round each side once, in turns from the first to the last and back, so that a
+/// machine that becomes slower
 /// does so for all.
 #[must_use]
 pub fn time(case: &Case, rounds: Rounds) -> Compared {

@@ -109,14 +109,6 @@ impl Workspace {
 
     /// The folder that installed tools and servers go to: inside the target folder, so that `cargo clean`
     /// removes them and nothing is left on the machine.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let workspace = xtask::workspace::Workspace::load()?;
-    /// assert!(workspace.tools().ends_with("throughline-tools"));
-    /// # Ok::<(), xtask::workspace::WorkspaceError>(())
-    /// ```
     #[must_use]
     pub fn tools(&self) -> PathBuf {
         self.target.join("throughline-tools")

@@ -1,4 +1,4 @@
-//! What the environment variables say (ENV-02, ENV-03, ENV-14 to ENV-17).
+//! What the environment variables say.
 
 use crate::error::{ExportError, ExportErrorKind};
 

@@ -69,16 +69,6 @@ impl ExportError {
     }
 
     /// Returns the kind, to match on.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use throughline_export::ExportErrorKind;
-    ///
-    /// // With OTEL_TRACES_EXPORTER=otlp in the environment:
-    /// let error = throughline_export::console().start().unwrap_err();
-    /// assert_eq!(error.kind(), ExportErrorKind::UnsupportedExporter);
-    /// ```
     pub fn kind(&self) -> ExportErrorKind {
         self.kind
     }

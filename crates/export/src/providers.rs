@@ -38,40 +38,16 @@ pub(crate) struct Parts {
 
 impl Providers {
     /// Returns the tracer provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().build()?;
-    /// let tracers = telemetry.service("stock").tracer_provider();
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
     pub fn tracer_provider(&self) -> SdkTracerProvider {
         self.tracer.clone()
     }
 
     /// Returns the meter provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().build()?;
-    /// let meters = telemetry.service("stock").meter_provider();
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
     pub fn meter_provider(&self) -> SdkMeterProvider {
         self.meter.clone()
     }
 
     /// Returns the logger provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().build()?;
-    /// let loggers = telemetry.service("stock").logger_provider();
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
     pub fn logger_provider(&self) -> SdkLoggerProvider {
         self.logger.clone()
     }

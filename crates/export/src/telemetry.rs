@@ -77,31 +77,11 @@ impl Telemetry {
     }
 
     /// Returns the tracer provider of the main service.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let telemetry = throughline_export::console().service_name("shop").build()?;
-    /// telemetry.tracer_provider().tracer("shop").in_span("checkout", |_| ());
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
     pub fn tracer_provider(&self) -> SdkTracerProvider {
         self.inner.main.tracer_provider()
     }
 
     /// Returns the meter provider of the main service.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::metrics::MeterProvider;
-    ///
-    /// let telemetry = throughline_export::console().service_name("shop").build()?;
-    /// telemetry.meter_provider().meter("shop").u64_counter("orders").build().add(1, &[]);
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
     pub fn meter_provider(&self) -> SdkMeterProvider {
         self.inner.main.meter_provider()
     }
@@ -109,14 +89,6 @@ impl Telemetry {
     /// Returns the logger provider of the main service.
     ///
     /// There is no global one: give it to what emits logs, as a log bridge.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().service_name("shop").build()?;
-    /// let loggers = telemetry.logger_provider();
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
     pub fn logger_provider(&self) -> SdkLoggerProvider {
         self.inner.main.logger_provider()
     }
@@ -143,14 +115,6 @@ impl Telemetry {
     }
 
     /// Returns what was odd about the environment and therefore ignored; also emitted as `tracing` warnings.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let telemetry = throughline_export::console().build()?;
-    /// assert!(telemetry.warnings().is_empty());
-    /// # Ok::<(), throughline_export::ExportError>(())
-    /// ```
     pub fn warnings(&self) -> &[String] {
         &self.inner.warnings
     }

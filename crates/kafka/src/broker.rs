@@ -14,7 +14,7 @@ use crate::{subscriber, thread};
 /// How long a [`shutdown`](Kafka::shutdown) waits until what was published is confirmed. Longer than any `linger.ms`.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
-/// Is a connection to the brokers of a Kafka cluster.
+/// A connection to the brokers of a Kafka cluster.
 ///
 /// Cloning is cheap, clones share the connection: one producer, and a consumer for each subscription. Reconnecting is the
 /// client's, it tries for ever. When the last clone is dropped, what nobody waits for any more is still sent, in the
@@ -116,7 +116,7 @@ impl Kafka {
         Ok(Self { connection: Arc::new(connection) })
     }
 
-    /// Leaves `messaging.kafka.message.key` away from telemetry, where keys may be personal data (ATTR-C-23). Messages
+    /// Leaves `messaging.kafka.message.key` away from telemetry, where keys may be personal data. Messages
     /// keep their keys.
     ///
     /// # Examples
@@ -133,7 +133,8 @@ impl Kafka {
         self
     }
 
-    /// Flushes what was published and closes the connection, within ten seconds. An app that is served needs no call: its shutdown does that.
+    /// Flushes what was published and closes the connection, within ten seconds. An app that is served needs no call: its shutdown does
+    /// that.
     ///
     /// # Errors
     ///
@@ -153,16 +154,6 @@ impl Kafka {
     }
 
     /// Returns what publishes on this connection, for code outside of handlers.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let kafka = throughline_kafka::Kafka::connect("localhost:9092").await?;
-    /// kafka.publisher().publish("orders.placed", "{}").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self)

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use crate::raw_headers::{self, RawHeader};
 
-/// Is the headers of a record in either of the client's forms: of a message it lends, or of one that is owned.
+/// The headers of a record in either of the client's forms: of a message it lends, or of one that is owned.
 pub trait RecordHeaders: rdkafka::message::Headers + sealed::Sealed {
     #[doc(hidden)]
     fn to_borrowed(&self) -> &BorrowedHeaders;
@@ -28,14 +28,14 @@ impl RecordHeaders for OwnedHeaders {
 }
 
 mod sealed {
-    /// Keeps the trait to the client's own types, which are read by the client's raw functions.
+    /// What keeps the trait to the client's own types, which are read by the client's raw functions.
     pub trait Sealed {}
 
     impl Sealed for rdkafka::message::BorrowedHeaders {}
     impl Sealed for rdkafka::message::OwnedHeaders {}
 }
 
-/// Writes propagation headers into the client's headers, as [`NativeInjector`] says. All other headers stay as they are, also those
+/// What writes propagation headers into the client's headers, as [`NativeInjector`] says. All other headers stay as they are, also those
 /// the client itself cannot read.
 ///
 /// # Examples
@@ -52,7 +52,7 @@ mod sealed {
 /// ```
 pub type HeaderInjector<'a> = NativeInjector<'a, ClientHeaders>;
 
-/// Reads propagation headers from the client's headers, as [`NativeExtractor`] says, and without the panic of the client's own way
+/// What reads propagation headers from the client's headers, as [`NativeExtractor`] says, and without the panic of the client's own way
 /// on a name that is not UTF-8. Of a repeated name the last value counts.
 ///
 /// # Examples

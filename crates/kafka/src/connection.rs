@@ -19,7 +19,7 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How often it looks whether the broker refused the credentials.
 const REFUSED_CHECK: Duration = Duration::from_millis(100);
 
-/// Is what publishers and subscribers of one connection share.
+/// What publishers and subscribers of one connection share.
 #[derive(Clone)]
 pub(crate) struct Connection {
     /// What the user gave for all clients, checked; how much they log is set.

@@ -18,7 +18,7 @@ use crate::semconv::{
 };
 use crate::subscription::ReplyTopics;
 
-/// Is what only Kafka knows about a received message: its place in the topic, and whether its value is null.
+/// What only Kafka knows about a received message: its place in the topic, and whether its value is null.
 ///
 /// # Examples
 ///
@@ -69,79 +69,36 @@ impl NativeRecord {
     }
 
     /// Returns the topic.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_kafka::NativeRecord;
-    /// assert_eq!(NativeRecord::at("orders", 3, 42).topic(), "orders");
-    /// ```
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
     /// Returns the partition, counted from 0.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_kafka::NativeRecord;
-    /// assert_eq!(NativeRecord::at("orders", 3, 42).partition(), 3);
-    /// ```
     #[must_use]
     pub const fn partition(&self) -> i32 {
         self.partition
     }
 
     /// Returns the offset in the partition, counted from 0.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_kafka::NativeRecord;
-    /// assert_eq!(NativeRecord::at("orders", 3, 42).offset(), 42);
-    /// ```
     #[must_use]
     pub const fn offset(&self) -> i64 {
         self.offset
     }
 
     /// Returns the timestamp with its kind: when the record was made, or when the broker appended it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use rdkafka::Timestamp;
-    /// # use throughline_kafka::NativeRecord;
-    /// assert_eq!(NativeRecord::at("orders", 3, 42).timestamp(), Timestamp::NotAvailable);
-    /// ```
     #[must_use]
     pub const fn timestamp(&self) -> NativeTimestamp {
         self.timestamp
     }
 
     /// Returns the key; `None` where it is null.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_kafka::NativeRecord;
-    /// assert!(NativeRecord::at("orders", 3, 42).key().is_none());
-    /// ```
     #[must_use]
     pub const fn key(&self) -> Option<&Bytes> {
         self.key.as_ref()
     }
 
     /// Tells whether the value is null, which in a compacted topic deletes the key. An empty value is not null.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_kafka::NativeRecord;
-    /// assert!(!NativeRecord::at("orders", 3, 42).is_tombstone());
-    /// ```
     #[must_use]
     pub const fn is_tombstone(&self) -> bool {
         self.is_tombstone
@@ -189,7 +146,7 @@ pub(crate) fn time_of(timestamp: NativeTimestamp) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
-/// Is what one subscription takes from a record.
+/// What one subscription takes from a record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
     /// Whether keys may be attributes (ATTR-C-23).
@@ -208,7 +165,7 @@ where
     copies.next(&copied, topic, reading)
 }
 
-/// Is records, copied out of the client's memory one behind the other; each becomes a delivery in its turn, the hot path.
+/// Records, copied out of the client's memory one behind the other; each becomes a delivery in its turn, the hot path.
 ///
 /// A delivery's own memory is made then, where it is handled and freed soon, and not by the thread that copies: memory that one thread
 /// makes and another one frees costs both of them a lock.
@@ -218,7 +175,7 @@ pub(crate) struct Copies {
     bytes: Cursor<Vec<u8>>,
 }
 
-/// Is what there is to know of a record beside its bytes.
+/// What there is to know of a record beside its bytes.
 #[derive(Debug)]
 pub(crate) struct CopiedRecord {
     partition: i32,

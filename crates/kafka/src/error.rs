@@ -206,7 +206,7 @@ fn type_of(error: &KafkaError) -> &'static str {
     }
 }
 
-/// Is what lies behind an error: one of the few for which there is something else to do.
+/// What lies behind an error: one of the few for which there is something else to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Cause {
     Configuration,

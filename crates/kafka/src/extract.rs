@@ -6,7 +6,7 @@ use throughline_core::extract::{FromDelivery, Rejection, Shape};
 
 use crate::NativeRecord;
 
-/// Is the topic a message came from, which a subscription to several or to a pattern does not know.
+/// The topic a message came from, which a subscription to several or to a pattern does not know.
 ///
 /// # Examples
 ///
@@ -29,7 +29,7 @@ impl<S: Sync> FromDelivery<S> for TopicName {
     }
 }
 
-/// Is the partition of a message, counted from 0.
+/// The partition of a message, counted from 0.
 ///
 /// # Examples
 ///
@@ -52,7 +52,7 @@ impl<S: Sync> FromDelivery<S> for Partition {
     }
 }
 
-/// Is the offset of a message in its partition, counted from 0. With topic and partition it names the message for good; it
+/// The offset of a message in its partition, counted from 0. With topic and partition it names the message for good; it
 /// is the same when the message is delivered again.
 ///
 /// # Examples
@@ -76,7 +76,7 @@ impl<S: Sync> FromDelivery<S> for Offset {
     }
 }
 
-/// Is the key of a message; `None` where it has none.
+/// The key of a message; `None` where it has none.
 ///
 /// # Examples
 ///
@@ -99,7 +99,7 @@ impl<S: Sync> FromDelivery<S> for Key {
     }
 }
 
-/// Is the time of a message: when it was made or, where the topic is set up so, when the broker appended it. `None` where it
+/// The time of a message: when it was made or, where the topic is set up so, when the broker appended it. `None` where it
 /// has none.
 ///
 /// # Examples

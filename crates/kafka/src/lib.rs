@@ -30,7 +30,8 @@
 //! brokers, and `INVALID_TOPIC_EXCEPTION` where the name of a topic is no name. What fails in the client is one of:
 //! `all_brokers_down`, `assignment_lost`, `authentication_failed`, `auto_offset_reset`, `canceled`, `configuration`,
 //! `fatal`, `fenced`, `gapless_guarantee`, `invalid_argument`, `invalid_different_record`, `invalid_state`,
-//! `max_poll_exceeded`, `no_offset`, `panic`, `partition_lost`, `purged`, `queue_full`, `resolve`, `ssl`, `timeout`, `transport`, `unsupported`,
+//! `max_poll_exceeded`, `no_offset`, `panic`, `partition_lost`, `purged`, `queue_full`, `resolve`, `ssl`, `timeout`, `transport`,
+//! `unsupported`,
 //! `_OTHER`.
 //!
 //! # Features

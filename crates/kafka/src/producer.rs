@@ -33,10 +33,10 @@ const RECHECK: Duration = Duration::from_millis(10);
 /// How long what nobody waits for any more is still sent when the last clone of a connection is dropped.
 const DROP_WAIT: Duration = Duration::from_secs(10);
 
-/// Is a message as the client takes it.
+/// A message as the client takes it.
 pub(crate) type Record<'a> = BaseRecord<'a, [u8], [u8], Arc<Report>>;
 
-/// Is the client's producer, with the client's thread that takes the delivery reports.
+/// The client's producer, with the client's thread that takes the delivery reports.
 pub(crate) struct Producer {
     /// `None` only while it is dropped.
     client: Option<ThreadedProducer<Reports>>,
@@ -194,7 +194,7 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     }
 }
 
-/// Is what the client will report of one message, and then the answer in its receipt. Wait for it only while the producer
+/// What the client will report of one message, and then the answer in its receipt. Wait for it only while the producer
 /// lives, which reports every message.
 pub(crate) struct Report {
     result: OnceLock<Result<RecordMetadata, RDKafkaErrorCode>>,

@@ -1,4 +1,4 @@
-//! The headers of a record as they are. The client reads a name as UTF-8 and panics where it is not (PROP-K-05), so names
+//! The headers of a record as they are. The client reads a name as UTF-8 and panics where it is not, so names
 //! are read here, by the functions it is built on.
 #![allow(unsafe_code)] // The client has no safe way to read a name that may not be UTF-8, or to remove a header.
 

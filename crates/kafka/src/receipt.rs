@@ -1,6 +1,6 @@
 use rdkafka::Timestamp;
 
-/// Is where a published message is: the native part of its [`Receipt`](throughline_core::Receipt).
+/// Where a published message is: the native part of its [`Receipt`](throughline_core::Receipt).
 ///
 /// # Examples
 ///
@@ -24,42 +24,18 @@ pub struct RecordMetadata {
 
 impl RecordMetadata {
     /// Returns the partition, counted from 0.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn example(place: throughline_kafka::RecordMetadata) {
-    /// println!("{}", place.partition());
-    /// # }
-    /// ```
     #[must_use]
     pub const fn partition(&self) -> i32 {
         self.partition
     }
 
     /// Returns the offset in the partition, counted from 0; negative where the broker does not say it (`acks=0`).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn example(place: throughline_kafka::RecordMetadata) {
-    /// println!("{}", place.offset());
-    /// # }
-    /// ```
     #[must_use]
     pub const fn offset(&self) -> i64 {
         self.offset
     }
 
     /// Returns the timestamp with its kind: when the message was made, or when the broker appended it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn example(place: throughline_kafka::RecordMetadata) {
-    /// println!("{:?}", place.timestamp().to_millis());
-    /// # }
-    /// ```
     #[must_use]
     pub const fn timestamp(&self) -> Timestamp {
         self.timestamp

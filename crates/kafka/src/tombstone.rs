@@ -1,6 +1,6 @@
 use throughline_core::codec::{Body, Encode, EncodeError};
 
-/// Is the body of a message that deletes its key: a null value, which in a compacted topic takes the place of all earlier
+/// The body of a message that deletes its key: a null value, which in a compacted topic takes the place of all earlier
 /// messages with that key. An empty body is not null and deletes nothing.
 ///
 /// # Examples

@@ -13,7 +13,7 @@ use crate::semconv;
 use crate::server::{Ledger, Message, Server, SettledMessage};
 use crate::subscriber::Receiver;
 
-/// Is a broker inside the process. A clone is the same broker, so that several services of a test can share it.
+/// A broker inside the process. A clone is the same broker, so that several services of a test can share it.
 ///
 /// It also starts an app written for a real broker: it takes that broker's subscriptions with their patterns, group (or the name
 /// under which the broker would keep their position) and batch, and refuses what it cannot imitate.
@@ -113,22 +113,6 @@ impl Memory {
     }
 
     /// Returns a publisher for use outside any handler; its telemetry goes to the global providers until it is given others.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Broker, Subscriber};
-    /// use throughline_memory::{Channel, Memory};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let memory = Memory::new();
-    /// let mut orders = memory.subscribe(&Channel::new("orders.placed").into()).await?;
-    /// memory.publisher().publish("orders.placed", "{}").key("42").await?;
-    /// assert_eq!(orders.receive().await?.delivery.key().map(AsRef::as_ref), Some(&b"42"[..]));
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self)
@@ -223,14 +207,6 @@ impl Memory {
     }
 
     /// Returns what was settled so far, in order; nothing unless the broker is a [`recording`](Self::recording) one.
-    ///
-    /// # Examples
-    ///
-    /// See [`SettledMessage`]; a broker that does not record has nothing to show:
-    ///
-    /// ```
-    /// assert!(throughline_memory::Memory::new().settled().is_empty());
-    /// ```
     #[must_use]
     pub fn settled(&self) -> Vec<SettledMessage> {
         self.server.ledger().settled().unwrap_or_default()

@@ -8,7 +8,7 @@ use crate::semconv::SYSTEM;
 /// The signs of the in-memory broker: those of NATS.
 const WILDCARDS: Wildcards = Wildcards::new('.', "*", ">");
 
-/// Says what to consume from a [`Memory`](crate::Memory): one channel, or those a pattern stands for.
+/// What to consume from a [`Memory`](crate::Memory): one channel, or those a pattern stands for.
 ///
 /// The name consists of tokens with dots between them. `*` stands for one token, `>` for one or more at the end, and
 /// `{name}` for one token that telemetry shows by that name.

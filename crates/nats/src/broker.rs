@@ -30,7 +30,7 @@ const ANSWER_WAIT: Duration = Duration::from_millis(100);
 /// must only hold what comes until it is looked at.
 const CLIENT_BUFFER: usize = 262_144;
 
-/// Is a connection to NATS: to core NATS, and to JetStream where the server has it.
+/// A connection to NATS: to core NATS, and to JetStream where the server has it.
 ///
 /// Cloning is cheap, clones share the connection. Reconnecting is the client's: it tries for ever unless its options
 /// say otherwise, and subscriptions survive. Where the client's own connection task is lost, which a header that it
@@ -214,7 +214,7 @@ impl Nats {
         self
     }
 
-    /// Sets `server.address` and `server.port` of a client that [`from_client`](Self::from_client) took (ATTR-C-17).
+    /// Sets `server.address` and `server.port` of a client that [`from_client`](Self::from_client) took.
     ///
     /// # Examples
     ///
@@ -231,8 +231,7 @@ impl Nats {
         })
     }
 
-    /// Sets `messaging.client.id`; the default is the name in the options, else the number the server assigned
-    /// (ATTR-N-07).
+    /// Sets `messaging.client.id`; the default is the name in the options, else the number the server assigned.
     ///
     /// # Examples
     ///
@@ -247,7 +246,7 @@ impl Nats {
     }
 
     /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the
-    /// conventions do not have these names yet (ATTR-J-08).
+    /// conventions do not have these names yet.
     ///
     /// # Examples
     ///
@@ -283,7 +282,8 @@ impl Nats {
         self
     }
 
-    /// Flushes what was published and closes the connection, within ten seconds. An app that is served needs no call: its shutdown does that.
+    /// Flushes what was published and closes the connection, within ten seconds. An app that is served needs no call: its shutdown does
+    /// that.
     ///
     /// # Errors
     ///
@@ -303,16 +303,6 @@ impl Nats {
     }
 
     /// Returns what publishes on this connection, for code outside of handlers.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let nats = throughline_nats::Nats::connect("localhost:4222").await?;
-    /// nats.publisher().publish("orders.placed", "{}").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self)
@@ -320,29 +310,12 @@ impl Nats {
 
     /// Returns the client in use, for whatever is not offered here. It is another one after its connection task was
     /// lost, so take it anew where it is used; one that is drained counts as lost.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # fn example(nats: throughline_nats::Nats) {
-    /// println!("at most {} bytes", nats.client().max_payload());
-    /// # }
-    /// ```
     #[must_use]
     pub fn client(&self) -> Client {
         self.connection.link().client.clone()
     }
 
     /// Returns the JetStream context in use, to manage streams and consumers; another one as [`client`](Self::client).
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example(nats: throughline_nats::Nats) -> Result<(), Box<dyn std::error::Error>> {
-    /// nats.jetstream().delete_stream("ORDERS").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn jetstream(&self) -> jetstream::Context {
         self.connection.link().jetstream.clone()

@@ -14,7 +14,7 @@ use crate::error::OTHER;
 /// Names of the server's that need no allocation when they are read.
 const KNOWN: [&str; 2] = ["Nats-Msg-Id", "Nats-Expected-Stream"];
 
-/// Writes propagation headers into the client's header map, as [`NativeInjector`] says. A header that the client would panic on is
+/// What writes propagation headers into the client's header map, as [`NativeInjector`] says. A header that the client would panic on is
 /// dropped and counted in [`refused_headers`](throughline_core::propagation::refused_headers).
 ///
 /// # Examples
@@ -32,7 +32,7 @@ const KNOWN: [&str; 2] = ["Nats-Msg-Id", "Nats-Expected-Stream"];
 /// ```
 pub type HeaderInjector<'a> = NativeInjector<'a, ClientHeaders>;
 
-/// Reads propagation headers from the client's header map, as [`NativeExtractor`] says. Of a repeated name the first value counts.
+/// What reads propagation headers from the client's header map, as [`NativeExtractor`] says. Of a repeated name the first value counts.
 ///
 /// # Examples
 ///

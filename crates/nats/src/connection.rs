@@ -12,7 +12,7 @@ use crate::semconv::Systems;
 /// How long a call waits for the connection when the client has no request timeout.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
-/// Is what publishers and subscribers of one connection share.
+/// What publishers and subscribers of one connection share.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     pub(crate) links: Arc<Links>,

@@ -21,7 +21,7 @@ pub(crate) const CORRELATION_ID: &str = "correlation-id";
 /// The header of the content type; NATS has none of its own.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 
-/// Is what only NATS knows about a received message: the client's own message and, from JetStream, its place in the
+/// What only NATS knows about a received message: the client's own message and, from JetStream, its place in the
 /// stream.
 ///
 /// # Examples
@@ -77,30 +77,12 @@ impl NativeMessage {
     }
 
     /// Returns the client's message as it arrived.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::Delivery;
-    /// use throughline_nats::NativeMessage;
-    ///
-    /// fn size(delivery: &Delivery) -> Option<usize> {
-    ///     delivery.native::<NativeMessage>()?.message().map(|message| message.length)
-    /// }
-    /// ```
     #[must_use]
     pub const fn message(&self) -> Option<&async_nats::Message> {
         self.message.as_ref()
     }
 
     /// Returns the place in the stream; `None` on core NATS.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_nats::{NativeMessage, StreamPosition};
-    /// assert!(NativeMessage::at(StreamPosition::new("ORDERS", "stock", 1)).position().is_some());
-    /// ```
     #[must_use]
     pub const fn position(&self) -> Option<&StreamPosition> {
         self.position.as_ref()
@@ -168,7 +150,7 @@ impl Extractor for NativeMessage {
     }
 }
 
-/// Is the place of a message in its stream, as the server tells it with every delivery.
+/// The place of a message in its stream, as the server tells it with every delivery.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct StreamPosition {
@@ -221,7 +203,7 @@ impl StreamPosition {
     }
 }
 
-/// Is the subject on which a delivery is acknowledged, taken apart: `$JS.ACK.` and seven tokens, or nine or more since
+/// The subject on which a delivery is acknowledged, taken apart: `$JS.ACK.` and seven tokens, or nine or more since
 /// a domain and an account come first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AckSubject<'a> {

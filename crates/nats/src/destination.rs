@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use throughline_core::Destination;
 
-/// Publishes to core NATS, also through a [`Nats`](crate::Nats) whose plain destinations are streams: at most once, and
+/// A subject of core NATS to publish to, also through a [`Nats`](crate::Nats) whose plain destinations are streams: at most once, and
 /// confirmed by nobody.
 ///
 /// # Examples
@@ -39,7 +39,7 @@ impl From<CoreSubject> for Destination {
     }
 }
 
-/// Publishes to the stream that takes a subject, and returns when the server has stored the message.
+/// A subject of a stream to publish to; a publish returns when the server has stored the message.
 ///
 /// # Examples
 ///
@@ -133,7 +133,7 @@ impl From<StreamSubject> for Destination {
     }
 }
 
-/// Is what a typed destination says beyond its subject.
+/// What a typed destination says beyond its subject.
 #[derive(Clone, Debug)]
 pub(crate) enum Route {
     Core,

@@ -3,7 +3,7 @@ use throughline_core::extract::{FromDelivery, Rejection, Shape};
 
 use crate::{NativeMessage, StreamPosition};
 
-/// Is the subject a message was published to, which a subscription with wildcards does not know.
+/// The subject a message was published to, which a subscription with wildcards does not know.
 ///
 /// # Examples
 ///
@@ -29,7 +29,7 @@ impl<S: Sync> FromDelivery<S> for SubjectName {
     }
 }
 
-/// Is the sequence of a message in its stream, counted from 1. It grows with every message of the stream and never
+/// The sequence of a message in its stream, counted from 1. It grows with every message of the stream and never
 /// changes, also when the message is delivered again.
 ///
 /// # Examples

@@ -28,11 +28,11 @@
 //!
 //! A message id travels as `Nats-Msg-Id`, by which a stream drops what it already has (for two minutes unless the
 //! stream says otherwise); the correlation id as `correlation-id`, the content type as `content-type`. Headers that
-//! start with `Nats-` are never copied to an outgoing message (PROP-N-04).
+//! start with `Nats-` are never copied to an outgoing message.
 //!
 //! A sampled `traceparent` switches the server's own message tracing on where its account is configured for it, from
-//! server 2.11 on (PROP-N-06). A header value with a bare carriage return, which other clients can send, ends the
-//! connection of the client for good: an error is logged and another one is made (PROP-N-07). With a client of one's own,
+//! server 2.11 on. A header value with a bare carriage return, which other clients can send, ends the
+//! connection of the client for good: an error is logged and another one is made. With a client of one's own,
 //! [`Nats::from_client`], subscriptions end with an error.
 //!
 //! # Features

@@ -18,7 +18,7 @@ const ROUND_TRIP_WAIT: Duration = Duration::from_secs(2);
 
 type MakeContext = Box<dyn Fn(Client) -> jetstream::Context + Send + Sync>;
 
-/// Is one client with its connection task, and the JetStream context on it.
+/// One client with its connection task, and the JetStream context on it.
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,

@@ -23,7 +23,7 @@ const HEALTHY: Duration = Duration::from_secs(60);
 /// How long to wait before the server is asked again, for a connection or for messages.
 pub(crate) const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(250)).limit(Duration::from_secs(5));
 
-/// Is what a connection was made with.
+/// What a connection was made with.
 pub(crate) struct Origin {
     pub(crate) addresses: Vec<ServerAddr>,
     pub(crate) options: ConnectOptions,

@@ -27,7 +27,7 @@ pub(crate) type Answer = Result<PublishAck, async_nats::jetstream::context::Publ
 /// Waits for that answer.
 type Storage = <PublishAckFuture as IntoFuture>::IntoFuture;
 
-/// Is a message that was sent.
+/// A message that was sent.
 pub(crate) enum Sent {
     /// The client has it, and nobody confirms more.
     Taken(async_nats::Subject),
@@ -35,7 +35,7 @@ pub(crate) enum Sent {
     Storing(Box<Storing>),
 }
 
-/// Is a message that its stream has not confirmed yet.
+/// A message that its stream has not confirmed yet.
 pub(crate) struct Storing {
     subject: async_nats::Subject,
     pub(crate) answer: Storage,

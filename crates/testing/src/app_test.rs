@@ -15,7 +15,7 @@ use crate::{Capture, TraceTree};
 /// How long a test waits for anything before it fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Is an app that runs on the in-memory broker with its telemetry captured; what it publishes is kept for the test to read.
+/// An app that runs on the in-memory broker with its telemetry captured; what it publishes is kept for the test to read.
 ///
 /// Dropped, it stops. No global provider is touched, so tests run side by side.
 ///
@@ -176,32 +176,12 @@ impl AppTest {
     }
 
     /// Returns the publisher of the test, for keys, headers, batches and requests.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # let test = throughline_testing::start(throughline_core::App::new()).await;
-    /// test.publisher().publish("orders.placed", "42").header("tenant", "acme").await.unwrap();
-    /// # }
-    /// ```
     #[must_use]
     pub const fn publisher(&self) -> &Publisher {
         &self.publisher
     }
 
     /// Returns the in-memory broker the app runs on.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # let test = throughline_testing::start(throughline_core::App::new()).await;
-    /// test.broker().idle().await;
-    /// # }
-    /// ```
     #[must_use]
     pub const fn broker(&self) -> &Memory {
         &self.broker
@@ -340,17 +320,6 @@ impl AppTest {
     }
 
     /// Returns what was captured: spans, metrics and logs.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # let test = throughline_testing::start(throughline_core::App::new()).await;
-    /// test.publish("orders.placed", "42").await;
-    /// assert!(test.capture().metrics().iter().any(|point| point.name == "messaging.client.sent.messages"));
-    /// # }
-    /// ```
     #[must_use]
     pub const fn capture(&self) -> &Capture {
         &self.capture

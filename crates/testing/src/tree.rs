@@ -93,34 +93,11 @@ impl TraceTree {
     }
 
     /// Returns the ids of the traces, in the order of their first span.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let tracer = capture.tracer_provider().tracer("shop");
-    /// tracer.in_span("first", |_| ());
-    /// tracer.in_span("second", |_| ());
-    /// assert_eq!(capture.tree().traces().len(), 2);
-    /// ```
     pub fn traces(&self) -> Vec<TraceId> {
         self.traces.iter().map(|trace| trace.id).collect()
     }
 
     /// Returns the spans without a captured parent, of all traces.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let tracer = capture.tracer_provider().tracer("shop");
-    /// tracer.in_span("checkout", |_| tracer.in_span("publish", |_| ()));
-    /// assert_eq!(capture.tree().roots()[0].name, "checkout");
-    /// ```
     pub fn roots(&self) -> Vec<&SpanData> {
         self.traces.iter().flat_map(|trace| &trace.roots).map(|&root| &self.spans[root]).collect()
     }

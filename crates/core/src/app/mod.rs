@@ -13,7 +13,7 @@ use crate::handler::IntoRoute;
 use crate::middleware::{Middleware, TelemetryMiddleware};
 use crate::telemetry::Instrumentation;
 
-/// Is a service before it runs: subscriptions with their handlers, middleware, state and telemetry. [`serve`](crate::serve()) runs it.
+/// A service before it runs: subscriptions with their handlers, middleware, state and telemetry. [`serve`](crate::serve()) runs it.
 ///
 /// `S` is the state the handlers still need; [`with_state`](Self::with_state) gives it.
 ///
@@ -174,7 +174,7 @@ impl<S> fmt::Debug for App<S> {
     }
 }
 
-/// Is an app that lacks nothing: [`serve`](crate::serve()) takes it.
+/// An app that lacks nothing: [`serve`](crate::serve()) takes it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be served yet",
     label = "its handlers still need their state",

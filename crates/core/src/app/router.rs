@@ -6,7 +6,7 @@ use crate::handler::{ErasedHandler, IntoRoute, RouteOptions};
 use crate::message::{Delivery, Outcome};
 use crate::middleware::Middleware;
 
-/// Groups subscriptions that share middleware or a prefix. Routers nest.
+/// A group of subscriptions that share middleware or a prefix. Routers nest.
 ///
 /// # Examples
 ///

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{BoxFuture, BrokerError, Publish, Reception, RetryRoute, Routes, Subscription};
 use crate::message::{Delivery, Settlement, Source};
 
-/// Is a connection to a message broker.
+/// A connection to a message broker.
 ///
 /// # Examples
 ///
@@ -50,7 +50,7 @@ pub trait Broker: Send + Sync + 'static {
     async fn shutdown(&self, deadline: Instant) -> Result<(), BrokerError>;
 }
 
-/// Receives the messages of one subscription.
+/// What receives the messages of one subscription.
 #[async_trait]
 pub trait Subscriber: Send {
     /// Describes the subscription for telemetry.
@@ -141,7 +141,7 @@ pub trait Subscriber: Send {
     }
 }
 
-/// Is a message as an adapter hands it over, and the way to settle it.
+/// A message as an adapter hands it over, and the way to settle it.
 ///
 /// It is settled or given up exactly once: dropped without a call of [`settle`](Self::settle), in an aborted handler for example, it
 /// is given up with [`Settle::abandon`].
@@ -212,13 +212,6 @@ impl Received {
     }
 
     /// Returns the lane of the message, if it has one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Delivery, broker::Received};
-    /// assert_eq!(Received::new(Delivery::new("orders", "x")).lane(), None);
-    /// ```
     #[inline]
     #[must_use]
     pub const fn lane(&self) -> Option<u32> {
@@ -254,13 +247,6 @@ impl Received {
     }
 
     /// Tells whether the broker waits to hear what became of the message; false once it was told.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Delivery, broker::Received};
-    /// assert!(!Received::new(Delivery::new("orders", "x")).needs_settlement());
-    /// ```
     #[must_use]
     pub const fn needs_settlement(&self) -> bool {
         self.settle.is_some()
@@ -306,13 +292,6 @@ impl Received {
     }
 
     /// Tells whether another member of the group gets the message now, see [`Settle::is_withdrawn`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Delivery, broker::Received};
-    /// assert!(!Received::new(Delivery::new("orders", "x")).is_withdrawn());
-    /// ```
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         self.settle.as_ref().is_some_and(|settle| settle.is_withdrawn(self))
@@ -360,7 +339,7 @@ pub enum BatchSettled {
     Together(Result<(), BrokerError>),
 }
 
-/// Settles the messages of a subscription. For each of them either [`settle`](Self::settle) or [`abandon`](Self::abandon) is called,
+/// What settles the messages of a subscription. For each of them either [`settle`](Self::settle) or [`abandon`](Self::abandon) is called,
 /// once.
 #[async_trait]
 pub trait Settle: Send + Sync + 'static {
@@ -390,7 +369,7 @@ pub trait Settle: Send + Sync + 'static {
 
     /// Tells, after [`settle`](Self::settle), whether that only noted what became of the message, and the broker hears of it later
     /// and of many at once. Such a settlement is no operation of its own in telemetry; the adapter reports the later one with
-    /// [`Observe::settled`], or the settlement of another message was it (SPAN-33). The default is that the broker is told at once.
+    /// [`Observe::settled`], or the settlement of another message was it. The default is that the broker is told at once.
     fn is_deferred(&self, message: &Received) -> bool {
         let _ = message;
         false
@@ -416,7 +395,7 @@ pub trait Settle: Send + Sync + 'static {
         None
     }
 
-    /// Tells the broker that the message is still being worked on. It is not a settlement and has no span (SPAN-34).
+    /// Tells the broker that the message is still being worked on. It is not a settlement and has no span.
     ///
     /// # Errors
     ///

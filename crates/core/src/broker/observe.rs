@@ -6,7 +6,7 @@ use opentelemetry::metrics::Meter;
 
 use super::BrokerError;
 
-/// Hears what an adapter does by itself, so that it is in the telemetry of the app. The framework implements it.
+/// What hears what an adapter does by itself, so that it is in the telemetry of the app. The framework implements it.
 ///
 /// An adapter gets one for each subscription with [`Subscriber::prepare`](super::Subscriber::prepare).
 pub trait Observe: Send + Sync + 'static {
@@ -14,9 +14,9 @@ pub trait Observe: Send + Sync + 'static {
     fn meter(&self) -> Option<Meter>;
 
     /// Records a settlement of many messages that the adapter made by itself and that began at `started`: one span where settle spans
-    /// are on or it failed, and the duration (SPAN-32, SPAN-33, METR-01).
+    /// are on or it failed, and the duration.
     ///
-    /// `destination` is that of all the messages, `None` where they have several (ATTR-K-11); `attributes` say up to where.
+    /// `destination` is that of all the messages, `None` where they have several; `attributes` say up to where.
     fn settled(
         &self,
         started: Instant,

@@ -7,7 +7,7 @@ use opentelemetry::KeyValue;
 use super::{BoxFuture, PublishError, PublishErrorKind};
 use crate::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 
-/// Hands messages to a broker. Implemented by adapters; users publish through [`Publisher`](crate::Publisher).
+/// What hands messages to a broker. Implemented by adapters; users publish through [`Publisher`](crate::Publisher).
 #[async_trait]
 pub trait Publish: Send + Sync + 'static {
     /// Describes the connection for telemetry.
@@ -33,8 +33,8 @@ pub trait Publish: Send + Sync + 'static {
         if destination.is_empty() { Err(PublishError::no_destination()) } else { Ok(()) }
     }
 
-    /// Publishes one message and returns when the broker has confirmed it, or, where it does not confirm, when the client accepted it
-    /// (SPAN-35). The headers are complete and are written as they are. The call itself may already publish: whoever calls it awaits it.
+    /// Publishes one message and returns when the broker has confirmed it, or, where it does not confirm, when the client accepted it.
+    /// The headers are complete and are written as they are. The call itself may already publish: whoever calls it awaits it.
     ///
     /// # Errors
     ///

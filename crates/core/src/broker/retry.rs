@@ -8,9 +8,9 @@ pub const RETRY_ATTEMPT: &str = "retry-attempt";
 /// The header that says when the next attempt is due, in milliseconds since 1970.
 pub const RETRY_DUE: &str = "retry-due";
 
-/// Finds the place where a message waits for its next attempt, on a broker that does not deliver it again by itself.
+/// What finds the place where a message waits for its next attempt, on a broker that does not deliver it again by itself.
 ///
-/// The framework forwards the message there, as it is (SPAN-37), with the headers `retry-attempt`, `retry-due`, `retry-error` (the
+/// The framework forwards the message there, as it is, with the headers `retry-attempt`, `retry-due`, `retry-error` (the
 /// `error.type`) and `retry-origin` set and never added, and acknowledges it when that is confirmed. The subscription receives from
 /// there, too, not before the message is due. How often a message is tried is the route's to say, in place of the failure rule.
 ///

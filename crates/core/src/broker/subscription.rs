@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{BrokerError, Pattern};
 
-/// Says when a batch is handed to its handler: when it is full, or when its first message has waited long enough.
+/// When a batch is handed to its handler: when it is full, or when its first message has waited long enough.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct BatchPolicy {
@@ -32,7 +32,7 @@ impl BatchPolicy {
     }
 }
 
-/// Describes in general terms what to consume. Adapters have their own typed builders that turn into one; users write those.
+/// What to consume, in general terms. Adapters have their own typed builders that turn into one; users write those.
 ///
 /// # Examples
 ///
@@ -188,104 +188,48 @@ impl Subscription {
     }
 
     /// Returns the system the subscription is made for.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).system(), "nats");
-    /// ```
     #[must_use]
     pub const fn system(&self) -> &'static str {
         self.system
     }
 
     /// Returns the text of the first pattern.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).destination(), "a");
-    /// ```
     #[must_use]
     pub fn destination(&self) -> &str {
         self.patterns.first().map_or("", Pattern::as_str)
     }
 
     /// Returns the patterns; there is at least one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).patterns().len(), 1);
-    /// ```
     #[must_use]
     pub fn patterns(&self) -> &[Pattern] {
         &self.patterns
     }
 
     /// Returns the group.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).group(), None);
-    /// ```
     #[must_use]
     pub fn group(&self) -> Option<&str> {
         self.group.as_deref()
     }
 
     /// Returns the name under which the broker keeps the position.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).name(), None);
-    /// ```
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
     /// Returns when batches are handed over, for a subscription that batches.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert!(Subscription::new("nats", Pattern::exact("a")).batch().is_none());
-    /// ```
     #[must_use]
     pub const fn batch(&self) -> Option<BatchPolicy> {
         self.batch
     }
 
     /// Returns how often the broker delivers a message at most; `None` where it knows no limit.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).delivery_limit(), None);
-    /// ```
     #[must_use]
     pub const fn delivery_limit(&self) -> Option<u32> {
         self.delivery_limit
     }
 
     /// Returns what only the real broker can do.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert!(Subscription::new("nats", Pattern::exact("a")).needs().is_empty());
-    /// ```
     #[must_use]
     pub fn needs(&self) -> &[Cow<'static, str>] {
         &self.needs

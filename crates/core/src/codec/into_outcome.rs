@@ -1,7 +1,7 @@
 use super::Encode;
 use crate::message::{Destination, Envelope, Failure, IntoFailure, Outcome, Settlement};
 
-/// Is what a handler may return.
+/// What a handler may return.
 ///
 /// # Examples
 ///

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use super::{Body, Decode, DecodeError, Encode, EncodeError};
 use crate::message::Delivery;
 
-/// Is a JSON body: as an argument of a handler it is decoded, as a return value or in a publish it is encoded.
+/// A JSON body: as an argument of a handler it is decoded, as a return value or in a publish it is encoded.
 ///
 /// # Examples
 ///

@@ -15,7 +15,7 @@ pub(crate) use self::into_outcome::IntoOutcome;
 pub use self::reply::Reply;
 use crate::message::{BoxError, Delivery, Destination, Envelope, Headers};
 
-/// Is an encoded body with its media type.
+/// An encoded body with its media type.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Body {

@@ -13,7 +13,7 @@ use crate::message::{Delivery, Outcome};
 use crate::middleware::panicked;
 use crate::telemetry::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
 
-/// Is a batch of messages with decoded bodies, as an argument of a handler.
+/// A batch of messages with decoded bodies, as an argument of a handler.
 ///
 /// Messages whose body cannot be decoded are not in it: each is rejected by itself. What the handler returns settles all messages
 /// that did not get an outcome of their own from [`BatchMessage::run`] or [`BatchMessage::settle`].
@@ -41,42 +41,18 @@ pub struct Batch<T> {
 
 impl<T> Batch<T> {
     /// Returns the number of messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
-    ///     println!("{} orders", batch.len());
-    /// }
-    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
     /// Tells whether no message could be decoded.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
-    ///     if batch.is_empty() { return; }
-    /// }
-    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
     /// Iterates over the messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
-    ///     for message in batch.iter() { println!("{}", message.body()); }
-    /// }
-    /// ```
     pub fn iter(&self) -> std::slice::Iter<'_, BatchMessage<T>> {
         self.messages.iter()
     }
@@ -100,7 +76,7 @@ impl<'a, T> IntoIterator for &'a Batch<T> {
     }
 }
 
-/// Is one message of a batch: its decoded body, its own trace and baggage, and its own outcome.
+/// One message of a batch: its decoded body, its own trace and baggage, and its own outcome.
 #[derive(Debug)]
 pub struct BatchMessage<T> {
     index: usize,
@@ -112,28 +88,12 @@ pub struct BatchMessage<T> {
 
 impl<T> BatchMessage<T> {
     /// Returns the decoded body.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
-    ///     for message in &batch { println!("{}", message.body()); }
-    /// }
-    /// ```
     #[must_use]
     pub const fn body(&self) -> &T {
         &self.body
     }
 
     /// Returns the message as it was delivered.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// async fn invoice(batch: throughline_core::extract::Batch<String>) {
-    ///     for message in &batch { println!("{}", message.delivery().destination()); }
-    /// }
-    /// ```
     #[must_use]
     pub const fn delivery(&self) -> &Delivery {
         &self.delivery

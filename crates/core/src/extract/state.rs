@@ -1,7 +1,7 @@
 use super::{FromDelivery, Rejection};
 use crate::message::Delivery;
 
-/// Is the state the app was given with [`with_state`](crate::App::with_state), or a part of it, as an argument of a handler.
+/// The state the app was given with [`with_state`](crate::App::with_state), or a part of it, as an argument of a handler.
 ///
 /// # Examples
 ///

@@ -3,7 +3,7 @@ use std::future::Future;
 use crate::extract::{FromDelivery, Rejection, Shape};
 use crate::message::Delivery;
 
-/// Is all the arguments of a handler together: a tuple of extractors.
+/// All the arguments of a handler together: a tuple of extractors.
 pub trait Arguments<S>: Sized + Send + 'static {
     /// Whether they want single messages, batches, or either.
     #[doc(hidden)]

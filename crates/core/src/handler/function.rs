@@ -6,7 +6,7 @@ use crate::message::Destination;
 use crate::middleware::Middleware;
 use crate::telemetry::{ParentMode, Trust};
 
-/// Is an `async fn` of up to eight arguments, each an extractor, that returns nothing, a [`Settlement`](crate::Settlement), a reply,
+/// An `async fn` of up to eight arguments, each an extractor, that returns nothing, a [`Settlement`](crate::Settlement), a reply,
 /// several replies, or a `Result` of these.
 ///
 /// Its methods add what belongs to one subscription; they turn the handler into a [`Route`].
@@ -90,7 +90,7 @@ pub trait Handler<Args, S>: Function<Args> {
         self.into_route().concurrency(most)
     }
 
-    /// Sets what the parent of the process span is, for this subscription (LINK-10).
+    /// Sets what the parent of the process span is, for this subscription.
     ///
     /// # Examples
     ///
@@ -106,7 +106,7 @@ pub trait Handler<Args, S>: Function<Args> {
         self.into_route().parent_mode(mode)
     }
 
-    /// Sets how far the headers of this subscription's messages are trusted (PROP-22).
+    /// Sets how far the headers of this subscription's messages are trusted.
     ///
     /// # Examples
     ///
@@ -126,7 +126,7 @@ pub trait Handler<Args, S>: Function<Args> {
 // For any function: what it lacks as a handler is then said by `IntoRoute`, which names the argument, the answer or the future.
 impl<F, Args, S> Handler<Args, S> for F where F: Function<Args> {}
 
-/// Is a function of up to eight arguments, whatever they are. [`Handler`] gives it its methods.
+/// A function of up to eight arguments, whatever they are. [`Handler`] gives it its methods.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "not a function of up to eight arguments",
@@ -141,7 +141,7 @@ pub trait Function<Args>: Clone + Send + Sync + Sized + 'static {
     fn call(&self, arguments: Args) -> Self::Output;
 }
 
-/// Is what an `async fn` returns when it is called.
+/// What an `async fn` returns when it is called.
 #[diagnostic::on_unimplemented(
     message = "the handler is not `async`: it returns `{Self}`, which is no future",
     label = "not an `async fn`",

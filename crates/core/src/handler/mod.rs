@@ -9,6 +9,6 @@ pub(crate) mod route;
 pub use self::arguments::Arguments;
 pub(crate) use self::erased::ErasedHandler;
 pub use self::function::{Async, Function};
-pub(crate) use self::route::RouteOptions;
 pub(crate) use self::route::IntoRoute;
+pub(crate) use self::route::RouteOptions;
 pub(crate) use crate::codec::IntoOutcome;

@@ -8,7 +8,7 @@ use crate::message::Destination;
 use crate::middleware::{DeadLetter, Middleware};
 use crate::telemetry::{ParentMode, Trust};
 
-/// Is a handler with what belongs to its subscription: replies, middleware, dead letter, limits.
+/// A handler with what belongs to its subscription: replies, middleware, dead letter, limits.
 ///
 /// # Examples
 ///
@@ -140,7 +140,7 @@ impl<S> Route<S> {
         self
     }
 
-    /// Sets what the parent of the process span is, for this subscription (LINK-10).
+    /// Sets what the parent of the process span is, for this subscription.
     ///
     /// # Examples
     ///
@@ -155,7 +155,7 @@ impl<S> Route<S> {
         self
     }
 
-    /// Sets how far the headers of this subscription's messages are trusted (PROP-22).
+    /// Sets how far the headers of this subscription's messages are trusted.
     ///
     /// # Examples
     ///
@@ -181,7 +181,7 @@ impl<S> fmt::Debug for Route<S> {
     }
 }
 
-/// Is what can be subscribed: a handler, or a [`Route`] made of one.
+/// What can be subscribed: a handler, or a [`Route`] made of one.
 ///
 /// # Examples
 ///
@@ -220,7 +220,7 @@ where
     }
 }
 
-/// Marks a route among the things that can be subscribed.
+/// The mark of a route among the things that can be subscribed.
 #[derive(Debug)]
 pub enum Prepared {}
 

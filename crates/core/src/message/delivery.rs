@@ -12,7 +12,7 @@ use super::envelope::CONTENT_TYPE;
 use super::properties::Properties;
 use super::{Destination, Envelope, Extensions, Headers, Native, Source};
 
-/// Is a message that arrived, or a batch of them.
+/// A message that arrived, or a batch of them.
 ///
 /// A batch is a delivery whose [`messages`](Self::messages) are several; its own payload and headers are empty.
 /// Middleware treats both alike. Cloning is cheap: what arrived is shared, and copied where a clone is changed.
@@ -380,48 +380,24 @@ impl Delivery {
     }
 
     /// Returns the name the message was sent to; of a batch, the one all its messages share, else the empty string.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Delivery::new("orders", "x").destination(), "orders");
-    /// ```
     #[must_use]
     pub fn destination(&self) -> &str {
         self.message.destination.as_str()
     }
 
     /// Returns the body; empty for a batch.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Delivery::new("orders", "x").payload().len(), 1);
-    /// ```
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.message.payload
     }
 
     /// Tells whether the message has a body, if only an empty one. Without one its payload is empty too.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "").has_payload());
-    /// ```
     #[must_use]
     pub fn has_payload(&self) -> bool {
         self.properties().is_none_or(|properties| !properties.has_no_payload)
     }
 
     /// Returns the headers; empty for a batch. Where the adapter left them in the client's message, the first call copies them.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").headers().is_empty());
-    /// ```
     #[must_use]
     pub fn headers(&self) -> &Headers {
         let native = || self.native_dyn().and_then(Native::headers);
@@ -465,96 +441,48 @@ impl Delivery {
     }
 
     /// Returns the key.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").key().is_none());
-    /// ```
     #[must_use]
     pub fn key(&self) -> Option<&Bytes> {
         self.properties()?.key.as_ref()
     }
 
     /// Returns the message id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").id().is_none());
-    /// ```
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.properties()?.id.as_deref()
     }
 
     /// Returns the correlation id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").correlation_id().is_none());
-    /// ```
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         self.properties()?.correlation_id.as_deref()
     }
 
     /// Returns where the sender expects an answer.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").reply_to().is_none());
-    /// ```
     #[must_use]
     pub fn reply_to(&self) -> Option<&Destination> {
         self.properties()?.reply_to.as_ref()
     }
 
     /// Returns which delivery of the message this is, counted from 1; of a batch, the highest of its messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Delivery::new("orders", "x").attempt(), 1);
-    /// ```
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         self.attempt
     }
 
     /// Tells whether the broker delivers the message no more after this; of a batch, whether that is so for any of its messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(!throughline_core::Delivery::new("orders", "x").is_last_attempt());
-    /// ```
     #[must_use]
     pub const fn is_last_attempt(&self) -> bool {
         self.is_last_attempt
     }
 
     /// Returns where the message lies on the broker, as a text for people; `None` where it lies nowhere once it was delivered.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").position().is_none());
-    /// ```
     #[must_use]
     pub fn position(&self) -> Option<String> {
         self.native_dyn()?.position()
     }
 
     /// Returns when the broker took the message, where the broker says so.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").sent_at().is_none());
-    /// ```
     #[must_use]
     pub fn sent_at(&self) -> Option<SystemTime> {
         self.message.sent_at
@@ -576,36 +504,18 @@ impl Delivery {
     }
 
     /// Tells whether this is a batch, also one of a single message.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(!throughline_core::Delivery::new("orders", "x").is_batch());
-    /// ```
     #[must_use]
     pub fn is_batch(&self) -> bool {
         self.message.batch.is_some()
     }
 
     /// Returns the messages: those of the batch, or this one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Delivery::new("orders", "x").messages().len(), 1);
-    /// ```
     #[must_use]
     pub fn messages(&self) -> &[Self] {
         self.message.batch.as_deref().unwrap_or(std::slice::from_ref(self))
     }
 
     /// Returns the description of the subscription that received the message, for telemetry.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").source().is_none());
-    /// ```
     #[must_use]
     pub fn source(&self) -> Option<&Arc<Source>> {
         self.runtime.as_ref().map(|runtime| &runtime.source)

@@ -12,7 +12,7 @@ use super::{Delivery, Destination, Headers, Native};
 /// The header under which the content type travels where the broker has no place of its own for it.
 pub(super) const CONTENT_TYPE: &str = "content-type";
 
-/// Is a message on its way out, or a batch of them.
+/// A message on its way out, or a batch of them.
 ///
 /// # Examples
 ///
@@ -43,16 +43,16 @@ struct Rare {
     batch: Vec<Envelope>,
 }
 
-/// Says where the creation context of a message comes from.
+/// Where the creation context of a message comes from.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum CreationContext {
     /// The framework makes one when the message is published.
     #[default]
     New,
-    /// The caller gave one; it is written instead of a new one (SPAN-25).
+    /// The caller gave one; it is written instead of a new one.
     Given(SpanContext),
-    /// The headers hold one already and stay as they are; where they hold none, one is made (SPAN-37).
+    /// The headers hold one already and stay as they are; where they hold none, one is made.
     Kept,
 }
 
@@ -118,7 +118,7 @@ impl Envelope {
         whole
     }
 
-    /// Forwards a received message unchanged: body and headers stay, with the context they carry (SPAN-37).
+    /// Forwards a received message unchanged: body and headers stay, with the context they carry.
     ///
     /// # Examples
     ///
@@ -261,7 +261,7 @@ impl Envelope {
         self
     }
 
-    /// Gives the message a creation context of the caller's; no create span is made for it, and its send span links to it (SPAN-25).
+    /// Gives the message a creation context of the caller's; no create span is made for it, and its send span links to it.
     ///
     /// # Examples
     ///
@@ -334,60 +334,30 @@ impl Envelope {
     }
 
     /// Returns the destination.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Envelope::new("orders", "x").destination().name(), "orders");
-    /// ```
     #[must_use]
     pub const fn destination(&self) -> &Destination {
         &self.destination
     }
 
     /// Tells whether the message has a destination.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").is_addressed());
-    /// ```
     #[must_use]
     pub fn is_addressed(&self) -> bool {
         !self.is_unaddressed
     }
 
     /// Returns the body; empty for a batch.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Envelope::new("orders", "x").payload().len(), 1);
-    /// ```
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
         &self.payload
     }
 
     /// Tells whether the message has a body, if only an empty one; see [`without_payload`](Self::without_payload).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "").has_payload());
-    /// ```
     #[must_use]
     pub fn has_payload(&self) -> bool {
         self.properties.as_ref().is_none_or(|properties| !properties.has_no_payload)
     }
 
     /// Returns the headers; empty for a batch.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").headers().is_empty());
-    /// ```
     #[must_use]
     pub const fn headers(&self) -> &Headers {
         &self.headers
@@ -406,72 +376,36 @@ impl Envelope {
     }
 
     /// Returns the key.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").key().is_none());
-    /// ```
     #[must_use]
     pub fn key(&self) -> Option<&Bytes> {
         self.properties.as_ref()?.key.as_ref()
     }
 
     /// Returns the message id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").id().is_none());
-    /// ```
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.properties.as_ref()?.id.as_deref()
     }
 
     /// Returns the correlation id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").correlation_id().is_none());
-    /// ```
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         self.properties.as_ref()?.correlation_id.as_deref()
     }
 
     /// Returns the media type of the body.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").content_type().is_none());
-    /// ```
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
 
     /// Returns where an answer is expected.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").reply_to().is_none());
-    /// ```
     #[must_use]
     pub fn reply_to(&self) -> Option<&Destination> {
         self.properties.as_ref()?.reply_to.as_ref()
     }
 
     /// Tells whether this is a batch.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(!throughline_core::Envelope::new("orders", "x").is_batch());
-    /// ```
     #[inline]
     #[must_use]
     pub fn is_batch(&self) -> bool {
@@ -545,14 +479,7 @@ impl Envelope {
         origin.downcast_ref()
     }
 
-    /// Tells whether this is a received message on its way to another destination, with its headers as they were (SPAN-37).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Delivery, Envelope};
-    /// assert!(Envelope::forward(&Delivery::new("orders", "x"), "orders.dead").is_forwarded());
-    /// ```
+    /// Tells whether this is a received message on its way to another destination, with its headers as they were.
     #[must_use]
     pub fn is_forwarded(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| matches!(rare.creation, CreationContext::Kept))

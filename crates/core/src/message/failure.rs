@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::{Outcome, Settlement};
 use crate::guard::write_text;
 
-/// Is any error a handler may return.
+/// Any error a handler may return.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Says why a message was not handled: an error, its `error.type`, and whether another attempt makes sense.
+/// Why a message was not handled: an error, its `error.type`, and whether another attempt makes sense.
 ///
 /// # Examples
 ///
@@ -30,7 +30,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Creates a failure with its own `error.type`, which must be one of few values and never a message text (STAT-06).
+    /// Creates a failure with its own `error.type`, which must be one of few values and never a message text.
     ///
     /// # Examples
     ///
@@ -43,7 +43,7 @@ impl Failure {
         Self { error_type: error_type.into(), error: Arc::from(error.into()), retryable: true, framework: false }
     }
 
-    /// Creates a failure from an error; its `error.type` is the type's path (STAT-06).
+    /// Creates a failure from an error; its `error.type` is the type's path.
     ///
     /// # Examples
     ///
@@ -78,48 +78,24 @@ impl Failure {
     }
 
     /// Returns the value of `error.type`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Failure::new("panic", "boom").error_type(), "panic");
-    /// ```
     #[must_use]
     pub fn error_type(&self) -> &str {
         &self.error_type
     }
 
     /// Returns the error.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Failure::new("panic", "boom").error().to_string(), "boom");
-    /// ```
     #[must_use]
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
         self.error.as_ref()
     }
 
     /// Tells whether another attempt makes sense.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Failure::new("panic", "boom").is_retryable());
-    /// ```
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         self.retryable
     }
 
     /// Tells whether the failure is the framework's own rather than an error the user's handler returned.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(!throughline_core::Failure::new("panic", "boom").is_framework());
-    /// ```
     #[must_use]
     pub const fn is_framework(&self) -> bool {
         self.framework
@@ -141,7 +117,7 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// Is what may stand in the `Err` of a handler: any error, or a [`Settlement`] that decides by itself.
+/// What may stand in the `Err` of a handler: any error, or a [`Settlement`] that decides by itself.
 ///
 /// # Examples
 ///

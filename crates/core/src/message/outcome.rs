@@ -2,7 +2,7 @@ use smallvec::SmallVec;
 
 use super::{Envelope, Failure, Fate, Settlement, Surroundings};
 
-/// Is what came of handling a delivery: the settlement, the replies and, if it failed, why.
+/// What came of handling a delivery: the settlement, the replies and, if it failed, why.
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ impl Outcome {
         Self::default()
     }
 
-    /// Settles as told; a decision is not a failure (STAT-10).
+    /// Settles as told; a decision is not a failure.
     ///
     /// # Examples
     ///
@@ -144,13 +144,6 @@ impl Outcome {
     }
 
     /// Returns the settlement of the delivery; of a batch, that of the messages without one of their own.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Outcome, Settlement};
-    /// assert_eq!(Outcome::ack().settlement(), &Settlement::Ack);
-    /// ```
     #[must_use]
     pub const fn settlement(&self) -> &Settlement {
         &self.settlement
@@ -186,38 +179,18 @@ impl Outcome {
     }
 
     /// Returns the outcomes of single messages of a batch.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Outcome::ack().each().is_empty());
-    /// ```
     #[must_use]
     pub fn each(&self) -> &[Option<Self>] {
         self.more.as_ref().map_or(&[], |more| &more.each)
     }
 
     /// Returns why handling failed; of a batch without a failure of its own, the first failure of one of its messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Failure, Outcome};
-    /// let one_failed = Outcome::ack().with_each(vec![Some(Outcome::failed(Failure::new("panic", "boom")))]);
-    /// assert_eq!(one_failed.failure().unwrap().error_type(), "panic");
-    /// ```
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         self.own_failure().or_else(|| self.each().iter().flatten().find_map(Self::own_failure))
     }
 
     /// Returns the replies that are still to be published.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Outcome::ack().replies().is_empty());
-    /// ```
     #[must_use]
     pub fn replies(&self) -> &[Envelope] {
         self.more.as_ref().map_or(&[], |more| &more.replies)

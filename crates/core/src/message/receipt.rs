@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 
-/// Is what the broker answered to a publish.
+/// What the broker answered to a publish.
 ///
 /// # Examples
 ///
@@ -27,7 +27,7 @@ struct More {
     each: Vec<Receipt>,
 }
 
-/// Is what an adapter keeps of the broker's answer. What it says is asked for only where it is used.
+/// What an adapter keeps of the broker's answer. What it says is asked for only where it is used.
 ///
 /// # Examples
 ///
@@ -56,7 +56,7 @@ pub trait Answer: Send + Sync + 'static {
     /// Returns the client's own answer, for [`Receipt::native`].
     fn native(&self) -> &dyn Any;
 
-    /// Adds the attributes that became known with the answer, such as a partition or an offset; the send span gets them (ATTR-C-21).
+    /// Adds the attributes that became known with the answer, such as a partition or an offset; the send span gets them.
     fn attributes(&self, attributes: &mut Vec<KeyValue>);
 }
 
@@ -105,7 +105,7 @@ impl Receipt {
         Self { answer: Some(answer), more: None }
     }
 
-    /// Adds an attribute that became known with the answer, such as a partition or an offset; the send span gets it (ATTR-C-21).
+    /// Adds an attribute that became known with the answer, such as a partition or an offset; the send span gets it.
     ///
     /// # Examples
     ///
@@ -138,12 +138,6 @@ impl Receipt {
     }
 
     /// Returns the receipts of the messages of a batch, in order; empty for a single message.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Receipt::new().each().is_empty());
-    /// ```
     #[must_use]
     pub fn each(&self) -> &[Self] {
         self.more.as_ref().map_or(&[], |more| &more.each)

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Says what the broker is told about a message after its handler ran.
+/// What the broker is told about a message after its handler ran.
 ///
 /// A handler may return one, as its value or as its error, to decide by itself; otherwise success acknowledges and
 /// failure follows the failure rule (retry with back-off, then dead letter or reject).

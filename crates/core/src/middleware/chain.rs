@@ -13,7 +13,7 @@ use super::failure_rule::{Attempts, decide, panic_failure, panicked};
 use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
-/// Wraps every delivery and every publish of an app or a subscription, single messages and batches alike.
+/// What wraps every delivery and every publish of an app or a subscription, single messages and batches alike.
 ///
 /// Middleware runs in the order it is written: the first one is outermost. Both methods default to going on.
 ///
@@ -83,7 +83,7 @@ pub(crate) trait Outlet: Send + Sync {
     fn transport(&self) -> &dyn Publish;
 }
 
-/// Is the rest of the chain of a delivery. It can run more than once, as a retry does.
+/// The rest of the chain of a delivery. It can run more than once, as a retry does.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
     chain: &'a [Arc<dyn Middleware>],
@@ -206,7 +206,7 @@ impl Next<'_> {
     }
 }
 
-/// Is a middleware or the handler that runs: a panic of it becomes a failure, and a failure is decided on.
+/// A middleware or the handler that runs: a panic of it becomes a failure, and a failure is decided on.
 struct Running<'a> {
     handling: BoxFuture<'a, Outcome>,
     attempts: Attempts,
@@ -226,7 +226,7 @@ impl Future for Running<'_> {
     }
 }
 
-/// Is the rest of the chain of a publish.
+/// The rest of the chain of a publish.
 #[derive(Clone, Copy)]
 pub struct NextPublish<'a> {
     chain: &'a [Arc<dyn Middleware>],

@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 use super::{Middleware, Next};
 use crate::message::{Delivery, Failure, Outcome};
 
-/// Lets at most so many deliveries be handled at the same time, over all subscriptions that share this value.
+/// A middleware that lets at most so many deliveries be handled at the same time, over all subscriptions that share this value.
 ///
 /// The concurrency of one subscription is set where it is subscribed; this is for a resource that several share.
 ///

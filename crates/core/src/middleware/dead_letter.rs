@@ -15,10 +15,12 @@ const ERROR: &str = "dead-letter-error";
 /// The header that says where a dead letter came from.
 const ORIGIN: &str = "dead-letter-origin";
 
-/// Forwards messages that were given up (rejected, or out of attempts) to another destination, and then acknowledges them.
+/// A middleware that forwards messages that were given up (rejected, or out of attempts) to another destination, and then acknowledges
+/// them.
 ///
-/// The body and the headers stay as they are, with the context of the producer (SPAN-37); `dead-letter-reason`,
-/// `dead-letter-error` (the `error.type`) and `dead-letter-origin` are set, not added, so they never pile up. A message that cannot be forwarded is not settled but retried.
+/// The body and the headers stay as they are, with the context of the producer; `dead-letter-reason`,
+/// `dead-letter-error` (the `error.type`) and `dead-letter-origin` are set, not added, so they never pile up. A message that cannot be
+/// forwarded is not settled but retried.
 /// Where the subscription publishes and settles in one transaction, what the message's attempts published is taken back before.
 ///
 /// # Examples

@@ -3,7 +3,8 @@ use async_trait::async_trait;
 use super::{Middleware, Next};
 use crate::message::{Delivery, Outcome};
 
-/// Acknowledges messages that a predicate does not want, without calling the handler. Of a batch the unwanted ones are taken out.
+/// A middleware that acknowledges messages that a predicate does not want, without calling the handler. Of a batch the unwanted ones are
+/// taken out.
 ///
 /// # Examples
 ///

@@ -10,7 +10,7 @@ use crate::message::{Delivery, Failure, Outcome};
 /// How often a failing message is tried by default, the first attempt included.
 pub(crate) const DEFAULT_ATTEMPTS: u32 = 10;
 
-/// Computes how long to wait before an attempt: doubling from a first delay up to a limit, with jitter.
+/// How long to wait before an attempt: doubling from a first delay up to a limit, with jitter.
 ///
 /// The jitter takes up to half of the delay off, so that messages that failed together do not come back together.
 ///
@@ -99,8 +99,9 @@ impl Default for Backoff {
     }
 }
 
-/// Tries a failing message again in place: the handler runs again after a delay, the order of messages is kept, and the process span
-/// covers all attempts (GOLD-X-07). From the second on each attempt is a child span `retry`, so that the trace shows them.
+/// A middleware that tries a failing message again in place: the handler runs again after a delay, the order of messages is kept, and
+/// the process span
+/// covers all attempts. From the second on each attempt is a child span `retry`, so that the trace shows them.
 ///
 /// It replaces the failure rule's own retries: when its attempts are used up, the message is rejected, or dead-lettered where a
 /// dead letter is set. Deliveries by the broker count as attempts. Errors that no attempt can mend, such as a body that cannot be

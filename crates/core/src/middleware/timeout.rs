@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use super::{Middleware, Next};
 use crate::message::{Delivery, Failure, Outcome};
 
-/// Gives up on handling a message after a time: the handler is dropped at its next await and the message follows the failure
-/// rule, with `error.type` = `timeout` (STAT-09).
+/// A middleware that gives up on handling a message after a time: the handler is dropped at its next await and the message follows the
+/// failure
+/// rule, with `error.type` = `timeout`.
 ///
 /// # Examples
 ///

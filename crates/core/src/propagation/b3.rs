@@ -20,12 +20,12 @@ static MULTI_FIELDS: LazyLock<[String; 5]> = LazyLock::new(|| {
     ["x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags", "x-b3-parentspanid"].map(str::to_owned)
 });
 
-/// Carries the span context in the B3 headers of Zipkin.
+/// A propagator of the span context in the B3 headers of Zipkin.
 ///
-/// It wraps `opentelemetry-propagator-b3` and corrects it: the single form writes `b3` and nothing else (PROP-B-02), a
-/// context without a valid span writes nothing instead of "do not sample" (PROP-B-04), malformed ids with a sign are
-/// refused, and the debug flag implies sampling. Both forms read the single header first and then the several ones
-/// (PROP-B-01); names are written in lower case and read in any (PROP-B-05).
+/// It wraps `opentelemetry-propagator-b3` and corrects it: the single form writes `b3` and nothing else, a
+/// context without a valid span writes nothing instead of "do not sample", malformed ids with a sign are
+/// refused, and the debug flag implies sampling. Both forms read the single header first and then the several ones; names are written in
+/// lower case and read in any.
 ///
 /// # Examples
 ///
@@ -60,7 +60,7 @@ enum Form {
 }
 
 impl B3Propagator {
-    /// Creates the propagator that writes one header, `b3`; its name in `OTEL_PROPAGATORS` is `b3` (PROP-B-03).
+    /// Creates the propagator that writes one header, `b3`; its name in `OTEL_PROPAGATORS` is `b3`.
     ///
     /// # Examples
     ///

@@ -15,17 +15,17 @@ const BAGGAGE: &str = "baggage";
 
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [BAGGAGE.into()]);
 
-/// Carries baggage in the header `baggage` (W3C Baggage).
+/// A propagator of baggage in the header `baggage` (W3C Baggage).
 ///
 /// It replaces the propagator of the SDK, which changes values on the way, lets properties grow into members of their
-/// own, and enforces no limits when it writes (BAGG-16). What it does:
+/// own, and enforces no limits when it writes. What it does:
 ///
-/// - Every value arrives as it was set, whatever it contains (BAGG-02 to BAGG-04).
-/// - Properties travel as they are; those that break the grammar are left out, on both ways (BAGG-06).
-/// - Several headers are read as one (PROP-12). Over a limit whole members are dropped and counted, see
+/// - Every value arrives as it was set, whatever it contains.
+/// - Properties travel as they are; those that break the grammar are left out, on both ways.
+/// - Several headers are read as one. Over a limit whole members are dropped and counted, see
 ///   [`dropped_members`].
-/// - A missing, empty or wholly malformed header leaves the baggage of the given context as it was (BAGG-10).
-/// - Nothing of the content is ever logged (BAGG-14).
+/// - A missing, empty or wholly malformed header leaves the baggage of the given context as it was.
+/// - Nothing of the content is ever logged.
 ///
 /// The entry `with_batch=True`, which FastStream adds to its batches, is neither read nor written.
 ///
@@ -109,8 +109,8 @@ impl TextMapPropagator for BaggagePropagator {
 
 /// Reads the value of one `baggage` header.
 ///
-/// Malformed members are skipped; of a repeated key the last member wins (BAGG-05). A text over 8192 bytes gives no
-/// baggage, and of more than 64 members the first 64 are kept (BAGG-09).
+/// Malformed members are skipped; of a repeated key the last member wins. A text over 8192 bytes gives no
+/// baggage, and of more than 64 members the first 64 are kept.
 ///
 /// # Examples
 ///
@@ -126,9 +126,9 @@ pub fn parse(header: &str) -> Baggage {
     parse_all(&[header])
 }
 
-/// Reads the values of several `baggage` headers as if they were one, joined by commas (PROP-12).
+/// Reads the values of several `baggage` headers as if they were one, joined by commas.
 ///
-/// The limits apply to all of them together (BAGG-09).
+/// The limits apply to all of them together.
 ///
 /// # Examples
 ///
@@ -160,8 +160,8 @@ pub fn parse_all(headers: &[&str]) -> Baggage {
 /// Writes baggage as the value of a `baggage` header, or returns `None` when there is nothing to write.
 ///
 /// Members are ordered by key, so the same baggage always gives the same text. Up to 64 members and 8192 bytes
-/// everything is written (BAGG-07); over that, members that no longer fit are left out, counted and logged without
-/// content (BAGG-08).
+/// everything is written; over that, members that no longer fit are left out, counted and logged without
+/// content.
 ///
 /// # Examples
 ///

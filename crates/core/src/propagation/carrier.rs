@@ -12,7 +12,7 @@ use crate::message::Headers;
 
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 
-/// Is the headers of a message on its way out, in the client's own type: what is written to, read from and cleared.
+/// The headers of a message on its way out, in the client's own type: what is written to, read from and cleared.
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ pub trait Carrier: Injector {
     /// Returns the headers for reading.
     fn as_extractor(&self) -> &dyn Extractor;
 
-    /// Removes every header of that name, in any spelling (PROP-04).
+    /// Removes every header of that name, in any spelling.
     fn remove(&mut self, name: &str);
 }
 
@@ -105,7 +105,7 @@ fn raw(headers: &Headers) -> impl Iterator<Item = Entry<'_>> {
     headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_ref())))
 }
 
-/// Writes the context into the headers and removes what other propagation headers of these formats were there (PROP-05).
+/// Writes the context into the headers and removes what other propagation headers of these formats were there.
 ///
 /// This is how a message is to be given its context: a header copied from an incoming message, such as a `tracestate`
 /// beside a new `traceparent`, does not survive, also when the context has nothing to put in its place.
@@ -151,7 +151,7 @@ fn remove_jaeger_baggage(carrier: &mut dyn Carrier) {
     }
 }
 
-/// Tells whether a header may be written to any broker (PROP-07).
+/// Tells whether a header may be written to any broker.
 ///
 /// The name is made of visible ASCII characters without `:`; the value is made of the bytes 0x20–0x7E. An empty name
 /// is refused, an empty value is not.
@@ -173,8 +173,7 @@ pub fn is_writable(key: &str, value: &str) -> bool {
     !key.is_empty() && is_name && all(value, |byte| matches!(byte, 0x20..=0x7e))
 }
 
-/// Tells whether a header [`is_writable`], and counts and logs it when it is not; for the injectors of the adapters
-/// (PROP-07).
+/// Tells whether a header [`is_writable`], and counts and logs it when it is not; for the injectors of the adapters.
 ///
 /// The first refusal is logged as a warning, later ones on level debug, always without content.
 ///
@@ -200,7 +199,7 @@ pub fn admit(key: &str, value: &str) -> bool {
     false
 }
 
-/// Returns how many propagation headers this process refused to write (PROP-07).
+/// Returns how many propagation headers this process refused to write.
 ///
 /// # Examples
 ///

@@ -29,14 +29,13 @@ static DEFAULT: LazyLock<Propagators> = LazyLock::new(|| {
     ])
 });
 
-/// Holds the propagators of a service, in order and each once, and acts as one.
+/// The propagators of a service, in order and each once, and acts as one.
 ///
 /// Injection runs them all; extraction runs them in order, each on the context the one before returned, so of two
-/// formats that carry a span the later one wins. The default is trace context plus baggage (PROP-18), because that is
+/// formats that carry a span the later one wins. The default is trace context plus baggage, because that is
 /// what the OpenTelemetry specification asks for. A clone costs one reference count.
 ///
-/// Without any propagator ([`Propagators::none`]) nothing is written, and extraction returns the given context
-/// (PROP-17).
+/// Without any propagator ([`Propagators::none`]) nothing is written, and extraction returns the given context.
 ///
 /// # Examples
 ///
@@ -91,7 +90,7 @@ impl Propagators {
         Self::from_formats(Vec::new())
     }
 
-    /// Reads a comma-separated list of names, as code that configures a service has it (ENV-01, ENV-16).
+    /// Reads a comma-separated list of names, as code that configures a service has it.
     ///
     /// Names are trimmed, compared without regard to case, and taken once. `none` gives no propagator, whatever stands
     /// beside it; an empty list gives the default.
@@ -115,7 +114,7 @@ impl Propagators {
         }
     }
 
-    /// Reads the variable `OTEL_PROPAGATORS`; call it once, at setup (ENV-01, ENV-17).
+    /// Reads the variable `OTEL_PROPAGATORS`; call it once, at setup.
     ///
     /// See [`from_env_value`](Self::from_env_value) for what the value may be.
     ///
@@ -140,9 +139,9 @@ impl Propagators {
     }
 
     /// Reads a value of `OTEL_PROPAGATORS`: a list as in [`from_names`](Self::from_names), but an unknown name is
-    /// skipped with a warning (ENV-01, ENV-15).
+    /// skipped with a warning.
     ///
-    /// A value that is absent, empty (ENV-14) or without any known name gives the default.
+    /// A value that is absent, empty or without any known name gives the default.
     ///
     /// # Examples
     ///
@@ -385,7 +384,7 @@ fn unknown_names(names: &str) -> impl Iterator<Item = &str> {
     split(names).filter(|name| !KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name)))
 }
 
-/// Tells which name in a list of propagators is not known.
+/// Which name in a list of propagators is not known.
 ///
 /// # Examples
 ///
@@ -406,14 +405,6 @@ pub struct UnknownPropagator {
 
 impl UnknownPropagator {
     /// Returns the name that is not known.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::propagation::Propagators;
-    ///
-    /// assert!(Propagators::from_names("zipkin").is_err_and(|error| error.name() == "zipkin"));
-    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

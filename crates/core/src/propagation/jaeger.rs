@@ -23,11 +23,11 @@ const DEBUG_FLAG: TraceFlags = TraceFlags::new(0x04);
 
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [UBER_TRACE_ID.into()]);
 
-/// Carries the span context in `uber-trace-id` and baggage in `uberctx-{key}`, for services that still speak Jaeger's
+/// A propagator of the span context in `uber-trace-id` and baggage in `uberctx-{key}`, for services that still speak Jaeger's
 /// own format.
 ///
-/// The format is deprecated and off unless `jaeger` is named in `OTEL_PROPAGATORS` (PROP-B-06). Short ids are padded
-/// on the left, `%3A` stands for `:` too, the parent id is ignored on reading and written as `0` (PROP-B-07). Baggage
+/// The format is deprecated and off unless `jaeger` is named in `OTEL_PROPAGATORS`. Short ids are padded
+/// on the left, `%3A` stands for `:` too, the parent id is ignored on reading and written as `0`. Baggage
 /// values are percent-encoded as in a `baggage` header and under the same limits; what is read is added to the baggage
 /// of the given context.
 ///

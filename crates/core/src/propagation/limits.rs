@@ -1,4 +1,4 @@
-//! The limits of baggage and the count of what they drop (BAGG-07 to BAGG-09).
+//! The limits of baggage and the count of what they drop.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,11 +13,11 @@ pub(super) const MAX_BYTES: usize = 8192;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many baggage members this process dropped because a limit was exceeded (BAGG-08, BAGG-09).
+/// Returns how many baggage members this process dropped because a limit was exceeded.
 ///
 /// The limits are 64 members and 8192 bytes of text, for reading and for writing. A text over 8192 bytes is ignored as
 /// a whole when it is read; its members are not looked at and not counted. The first drop is logged as a warning,
-/// later ones on level debug, always without content (BAGG-14).
+/// later ones on level debug, always without content.
 ///
 /// # Examples
 ///

@@ -15,8 +15,8 @@
 //! or used in its place. [`Headers`](crate::Headers) are read and written by them directly.
 //!
 //! Whatever stands in the headers of a message, reading it neither fails nor panics: what cannot be understood is
-//! treated as absent (PROP-08). CloudEvents' `ce_traceparent` is not read, it describes the start of the journey and
-//! not the last hop (PROP-23). Personal or secret data does not belong in baggage: every service behind this one sees
+//! treated as absent. CloudEvents' `ce_traceparent` is not read, it describes the start of the journey and
+//! not the last hop. Personal or secret data does not belong in baggage: every service behind this one sees
 //! it.
 //!
 //! # Examples

@@ -77,7 +77,7 @@ pub trait NativeCarrier {
     }
 }
 
-/// Reads propagation headers from the headers of a client.
+/// What reads propagation headers from the headers of a client.
 ///
 /// Names are compared without regard to ASCII case, an exact match wins. A value that is null, empty or not UTF-8 is treated as
 /// absent. Of a repeated name [`get`](Extractor::get) gives the value that [counts](NativeCarrier::REPEATED), and
@@ -145,7 +145,7 @@ impl<N: NativeCarrier> fmt::Debug for NativeExtractor<'_, N> {
     }
 }
 
-/// Writes propagation headers into the headers of a client.
+/// What writes propagation headers into the headers of a client.
 ///
 /// A name is written as the propagator gives it and replaces all headers of that name in any spelling. An empty value removes the
 /// header and writes none. A header that no broker carries is dropped and counted in [`refused_headers`](super::refused_headers).

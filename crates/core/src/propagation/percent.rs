@@ -1,4 +1,4 @@
-//! Percent-encoding of baggage values (BAGG-01 to BAGG-03).
+//! Percent-encoding of baggage values.
 
 use std::borrow::Cow;
 

@@ -15,19 +15,18 @@ const BLANK: [u8; 55] = *b"00-00000000000000000000000000000000-0000000000000000-
 
 static FIELDS: LazyLock<[String; 2]> = LazyLock::new(|| [TRACEPARENT.into(), TRACESTATE.into()]);
 
-/// Carries the span context in the headers `traceparent` and `tracestate` (W3C Trace Context, level 2).
+/// A propagator of the span context in the headers `traceparent` and `tracestate` (W3C Trace Context, level 2).
 ///
 /// It replaces the propagator of the SDK, which accepts malformed ids, reads only the first `tracestate` header and
-/// passes line breaks in it on (PROP-09, PROP-12, PROP-14). What it does:
+/// passes line breaks in it on. What it does:
 ///
-/// - A `traceparent` that breaks the grammar is treated as absent: the given context comes back unchanged (PROP-08,
-///   PROP-09).
-/// - A version above 00 is read as 00 and written back as 00 (PROP-10).
-/// - `tracestate` is read only beside a valid `traceparent`, and a bad one is dropped alone (PROP-11); several headers
-///   are joined in order (PROP-12); limits cut whole members (PROP-13). An empty one is not written (PROP-06).
+/// - A `traceparent` that breaks the grammar is treated as absent: the given context comes back unchanged.
+/// - A version above 00 is read as 00 and written back as 00.
+/// - `tracestate` is read only beside a valid `traceparent`, and a bad one is dropped alone; several headers
+///   are joined in order; limits cut whole members. An empty one is not written.
 ///
 /// Of the trace flags only the sampled bit is read and written: the SDK does not know the random bit of level 2
-/// (0x02), so a trace that passes through loses it (PROP-15).
+/// (0x02), so a trace that passes through loses it.
 ///
 /// # Examples
 ///

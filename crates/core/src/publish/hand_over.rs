@@ -6,7 +6,7 @@ use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::message::{Envelope, Receipt};
 use crate::middleware::SendSpan;
 
-/// Is one call of the transport, inside its send span where there is one. Written out instead of `async fn`, so that a publish
+/// One call of the transport, inside its send span where there is one. Written out instead of `async fn`, so that a publish
 /// needs no allocation beyond what the transport itself needs.
 pub(super) struct HandOver<'a> {
     calling: BoxFuture<'a, Result<Receipt, PublishError>>,

@@ -12,7 +12,7 @@ use crate::message::{Delivery, Destination, Envelope, Receipt};
 use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, TelemetryMiddleware, outgoing, target};
 use crate::telemetry::{Instrumentation, Producer, Scope, publish_context};
 
-/// Publishes messages on one broker: in a handler as an argument, elsewhere as taken from the broker.
+/// A publisher on one broker: in a handler as an argument, elsewhere as taken from the broker.
 ///
 /// What it publishes continues the current trace and carries the current baggage. Cloning is cheap.
 ///
@@ -113,16 +113,6 @@ impl Publisher {
     }
 
     /// Makes no spans and metrics, and touches no headers.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::Publisher;
-    ///
-    /// fn untraced(publisher: Publisher) -> Publisher {
-    ///     publisher.without_telemetry()
-    /// }
-    /// ```
     #[must_use]
     pub fn without_telemetry(&self) -> Self {
         self.with_parts(Arc::clone(&self.inner.transport), self.inner.middleware.clone(), Telemetry::Off)
@@ -184,7 +174,7 @@ impl Publisher {
         Publishing::new(self, encode(destination, body).map(Some))
     }
 
-    /// Publishes several messages to one destination: a create span for each and one send span (SPAN-23). An empty batch does nothing.
+    /// Publishes several messages to one destination: a create span for each and one send span. An empty batch does nothing.
     ///
     /// # Errors
     ///

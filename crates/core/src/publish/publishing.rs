@@ -19,7 +19,7 @@ use crate::message::{Envelope, Receipt};
 /// How long a request waits for its reply by default.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Is a publish that is being prepared; awaiting it publishes.
+/// A publish that is being prepared; awaiting it publishes.
 #[must_use = "nothing is published until this is awaited"]
 pub struct Publishing<'a> {
     publisher: &'a Publisher,
@@ -100,7 +100,7 @@ impl<'a> Publishing<'a> {
         self.map(|envelope| envelope.with_correlation_id(id))
     }
 
-    /// Gives the message a creation context of the caller's instead of one made here (SPAN-25).
+    /// Gives the message a creation context of the caller's instead of one made here.
     ///
     /// # Examples
     ///
@@ -162,7 +162,7 @@ impl Future for Publishing<'_> {
     }
 }
 
-/// Is a request that is being prepared; awaiting it publishes and waits for the reply.
+/// A request that is being prepared; awaiting it publishes and waits for the reply.
 #[must_use = "nothing is requested until this is awaited"]
 pub struct Requesting<'a, T> {
     publisher: &'a Publisher,

@@ -3,7 +3,7 @@ use std::fmt;
 
 use crate::broker::BrokerError;
 
-/// Says in which phase serving failed.
+/// The phase in which serving failed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ServeErrorKind {
@@ -17,7 +17,7 @@ pub enum ServeErrorKind {
     Subscribe,
 }
 
-/// Says why an app could not be served to its regular end.
+/// Why an app could not be served to its regular end.
 ///
 /// # Examples
 ///
@@ -45,28 +45,12 @@ impl ServeError {
     }
 
     /// Returns in which phase serving failed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{ServeError, ServeErrorKind};
-    /// fn ended(error: &ServeError) -> bool { error.kind() == ServeErrorKind::Ended }
-    /// ```
     #[must_use]
     pub const fn kind(&self) -> ServeErrorKind {
         self.kind
     }
 
     /// Returns the broker's error behind it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{ServeError, broker::BrokerErrorKind};
-    /// fn missing(error: &ServeError) -> bool {
-    ///     error.broker_error().is_some_and(|error| error.kind() == BrokerErrorKind::NotFound)
-    /// }
-    /// ```
     #[must_use]
     pub const fn broker_error(&self) -> Option<&BrokerError> {
         self.source.as_ref()

@@ -60,7 +60,7 @@ pub fn serve(broker: impl Broker, app: impl Ready) -> Serve {
     }
 }
 
-/// Is an app that is about to run.
+/// An app that is about to run.
 #[must_use = "nothing runs until this is awaited"]
 pub struct Serve {
     broker: Arc<dyn Broker>,
@@ -140,17 +140,6 @@ impl Serve {
     }
 
     /// Returns what shows the state of the app, also before it starts and after its end.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # use throughline_core::{App, broker::Broker, serve};
-    /// # fn run(broker: impl Broker, app: App) {
-    /// let service = serve(broker, app);
-    /// let health = service.health();
-    /// assert!(health.subscriptions().is_empty(), "nothing has started");
-    /// # }
-    /// ```
     #[must_use]
     pub fn health(&self) -> Health {
         self.health.clone()

@@ -93,17 +93,6 @@ impl Running {
     }
 
     /// Returns what shows the state of the app, also after its end.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # use throughline_core::{App, broker::Broker, serve};
-    /// # async fn run(broker: impl Broker, app: App) -> Result<(), throughline_core::ServeError> {
-    /// let running = serve(broker, app).start().await?;
-    /// assert!(running.health().is_ready());
-    /// # running.shutdown().await
-    /// # }
-    /// ```
     #[must_use]
     pub fn health(&self) -> Health {
         self.health.clone()

@@ -15,7 +15,7 @@ use super::instrumentation::Instrumentation;
 use super::semconv::{BAGGAGE_PREFIX, HEADER_PREFIX, instrumentation_scope};
 use crate::propagation::Propagators;
 
-/// Builds the telemetry of an app, a publisher or a raw client. `T` is what comes out of it:
+/// A builder of the telemetry of an app, a publisher or a raw client. `T` is what comes out of it:
 /// [`Instrumentation`], [`TelemetryMiddleware`](crate::middleware::TelemetryMiddleware) or an adapter's own handle.
 ///
 /// # Examples
@@ -101,7 +101,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets where error events go (default: nowhere, STAT-19).
+    /// Sets where error events go (default: nowhere).
     ///
     /// # Examples
     ///
@@ -165,7 +165,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Switches the create span of each message of a batch publish (SPAN-23, -24; default on).
+    /// Switches the create span of each message of a batch publish (default on).
     ///
     /// # Examples
     ///
@@ -179,7 +179,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Switches a receive span for every message or batch the framework takes from the broker (SPAN-30; default off).
+    /// Switches a receive span for every message or batch the framework takes from the broker (default off).
     ///
     /// # Examples
     ///
@@ -193,7 +193,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets which settlements get a span (SPAN-32; default [`SettleSpans::Exceptional`]).
+    /// Sets which settlements get a span (default [`SettleSpans::Exceptional`]).
     ///
     /// # Examples
     ///
@@ -208,7 +208,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets how the baggage of a batch is merged (BAGG-12; default [`BatchBaggage::Merged`]).
+    /// Sets how the baggage of a batch is merged (default [`BatchBaggage::Merged`]).
     ///
     /// # Examples
     ///
@@ -223,7 +223,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets which incoming baggage entries are taken over (BAGG-15; default all).
+    /// Sets which incoming baggage entries are taken over (default all).
     ///
     /// # Examples
     ///
@@ -238,7 +238,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets which baggage entries leave with published messages (BAGG-15; default all).
+    /// Sets which baggage entries leave with published messages (default all).
     ///
     /// # Examples
     ///
@@ -253,7 +253,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Copies the listed baggage entries to process spans as `throughline.baggage.{key}` (BAGG-13; default none).
+    /// Copies the listed baggage entries to process spans as `throughline.baggage.{key}` (default none).
     ///
     /// # Examples
     ///
@@ -267,7 +267,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Copies the listed message headers to process spans as `throughline.header.{name}` (ATTR-C-24; default none).
+    /// Copies the listed message headers to process spans as `throughline.header.{name}` (default none).
     ///
     /// # Examples
     ///
@@ -281,7 +281,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Records `messaging.message.body.size` on spans of single messages (ATTR-C-16; default off).
+    /// Records `messaging.message.body.size` on spans of single messages (default off).
     ///
     /// # Examples
     ///
@@ -295,7 +295,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Records message ids (ATTR-C-23; default on; switch off where they are personal data).
+    /// Records message ids (default on; switch off where they are personal data).
     ///
     /// # Examples
     ///
@@ -309,7 +309,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Records correlation ids (ATTR-C-23; default on; switch off where they are personal data).
+    /// Records correlation ids (default on; switch off where they are personal data).
     ///
     /// # Examples
     ///
@@ -323,7 +323,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Never records a broker's own attribute of that name, such as a message key (ATTR-C-23).
+    /// Never records a broker's own attribute of that name, such as a message key.
     ///
     /// # Examples
     ///
@@ -337,7 +337,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Puts the text of handler errors into the span status (STAT-03; default off, since the text may hold private data).
+    /// Puts the text of handler errors into the span status (default off, since the text may hold private data).
     ///
     /// # Examples
     ///
@@ -351,7 +351,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets the longest string attribute in characters (ENV-10; default 1024).
+    /// Sets the longest string attribute in characters (default 1024).
     ///
     /// # Examples
     ///
@@ -414,7 +414,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Classifies handler errors: the value of `error.type`, one of few (STAT-06); `None` keeps the type's path.
+    /// Classifies handler errors: the value of `error.type`, one of few; `None` keeps the type's path.
     ///
     /// # Examples
     ///

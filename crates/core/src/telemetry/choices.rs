@@ -1,6 +1,6 @@
 use crate::message::OperationType;
 
-/// Decides what the parent of a single message's process span is (LINK-06 to -09). The link to the producer is there in every mode.
+/// What the parent of a single message's process span is. The link to the producer is there in every mode.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ParentMode {
@@ -9,13 +9,13 @@ pub enum ParentMode {
     Auto,
     /// The span that is current, else none: only the link leads to the producer.
     ///
-    /// With ratio sampling, producer and consumer are then sampled independently, since samplers ignore links (LINK-18).
+    /// With ratio sampling, producer and consumer are then sampled independently, since samplers ignore links.
     LinkOnly,
     /// The message's own context always; a current span is linked.
     Parent,
 }
 
-/// Says how far the propagation headers of incoming messages are trusted (PROP-22).
+/// How far the propagation headers of incoming messages are trusted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Trust {
@@ -28,7 +28,7 @@ pub enum Trust {
     Link,
 }
 
-/// Says which settlements get a span of their own (SPAN-32). Every settlement is in the metrics in each mode.
+/// Which settlements get a span of their own. Every settlement is in the metrics in each mode.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum SettleSpans {
@@ -41,7 +41,7 @@ pub enum SettleSpans {
     Never,
 }
 
-/// Says how the baggage of a batch's messages becomes that of its handler (BAGG-12).
+/// How the baggage of a batch's messages becomes that of its handler.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum BatchBaggage {
@@ -54,7 +54,7 @@ pub enum BatchBaggage {
     None,
 }
 
-/// Says which baggage entries pass (BAGG-15).
+/// Which baggage entries pass.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum BaggagePolicy {
@@ -90,7 +90,7 @@ impl BaggagePolicy {
     }
 }
 
-/// Tells hooks and filters which operation a span is about to stand for.
+/// The operation a span is about to stand for, as hooks and filters see it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct OperationInfo<'a> {

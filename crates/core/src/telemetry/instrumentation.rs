@@ -9,7 +9,8 @@ use super::engine::Engine;
 use super::produce::Producer;
 use crate::message::{Source, System};
 
-/// Is the telemetry engine: the one implementation of spans, metrics, events and propagation behind the framework and the raw-client functions.
+/// The telemetry engine: the one implementation of spans, metrics, events and propagation behind the framework and the raw-client
+/// functions.
 ///
 /// It is a handle; cloning is cheap. Providers are arguments, the global ones a default that is read when the engine is built.
 ///
@@ -75,13 +76,6 @@ impl Instrumentation {
     }
 
     /// Returns the propagator in use.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::from_globals();
-    /// assert!(engine.propagator().fields().any(|name| name == "traceparent"));
-    /// ```
     #[must_use]
     pub fn propagator(&self) -> &(dyn TextMapPropagator + Send + Sync) {
         self.engine.propagator.as_dyn()

@@ -9,7 +9,8 @@ static TEXTS: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
 
 /// Returns a text that lives as long as the process, or `None` when there are too many of them.
 ///
-/// The name of a span is a `Cow<'static, str>`: an owned one would be copied for every span. What is kept is never given back, so it is bounded.
+/// The name of a span is a `Cow<'static, str>`: an owned one would be copied for every span. What is kept is never given back, so it is
+/// bounded.
 pub(super) fn interned(text: &str) -> Option<&'static str> {
     // A poisoned lock only means that another thread panicked between two complete changes.
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use opentelemetry::Context;
 
-/// Where the message that is being handled asks for its answer. The requester chose the name, so it is never one to tell operations apart by.
+/// Where the message that is being handled asks for its answer. The requester chose the name, so it is never one to tell operations
+/// apart by.
 #[derive(Debug)]
 struct ReplyAddress(Arc<str>);
 

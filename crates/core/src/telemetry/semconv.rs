@@ -1,63 +1,63 @@
-//! The names of attributes, metrics and events (GEN-03): one constant each, from messaging conventions 1.44.0.
+//! The names of attributes, metrics and events: one constant each, from messaging conventions 1.44.0.
 
 use opentelemetry::InstrumentationScope;
 
-/// The schema the names belong to (GEN-02).
+/// The schema the names belong to.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
-/// The instrumentation scope of everything the framework emits (GEN-01).
+/// The instrumentation scope of everything the framework emits.
 pub const SCOPE_NAME: &str = "throughline";
 
-/// ATTR-C-01.
-pub const MESSAGING_SYSTEM: &str = "messaging.system";
-/// ATTR-C-02.
-pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";
-/// ATTR-C-03.
-pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
-/// ATTR-C-04.
-pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
-/// ATTR-C-05.
-pub const MESSAGING_DESTINATION_TEMPLATE: &str = "messaging.destination.template";
-/// ATTR-C-06.
-pub const MESSAGING_DESTINATION_PARTITION_ID: &str = "messaging.destination.partition.id";
-/// ATTR-C-20.
-pub const MESSAGING_DESTINATION_TEMPORARY: &str = "messaging.destination.temporary";
-/// ATTR-C-20.
-pub const MESSAGING_DESTINATION_ANONYMOUS: &str = "messaging.destination.anonymous";
-/// ATTR-J-02.
-pub const MESSAGING_DESTINATION_SUBSCRIPTION_NAME: &str = "messaging.destination.subscription.name";
-/// ATTR-K-03, ATTR-N-05.
-pub const MESSAGING_CONSUMER_GROUP_NAME: &str = "messaging.consumer.group.name";
-/// ATTR-C-07.
-pub const MESSAGING_BATCH_MESSAGE_COUNT: &str = "messaging.batch.message_count";
-/// ATTR-C-08.
-pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
-/// ATTR-C-09.
-pub const MESSAGING_MESSAGE_CONVERSATION_ID: &str = "messaging.message.conversation_id";
-/// ATTR-C-10.
-pub const MESSAGING_CLIENT_ID: &str = "messaging.client.id";
-/// ATTR-C-16.
-pub const MESSAGING_MESSAGE_BODY_SIZE: &str = "messaging.message.body.size";
-/// ATTR-C-16.
-pub const MESSAGING_MESSAGE_ENVELOPE_SIZE: &str = "messaging.message.envelope.size";
-/// ATTR-C-11.
-pub const SERVER_ADDRESS: &str = "server.address";
-/// ATTR-C-12.
-pub const SERVER_PORT: &str = "server.port";
-/// ATTR-C-15.
-pub const ERROR_TYPE: &str = "error.type";
-/// STAT-16.
-pub const EXCEPTION_TYPE: &str = "exception.type";
-/// STAT-16.
-pub const EXCEPTION_MESSAGE: &str = "exception.message";
+/// The attribute `messaging.system`.
+pub const MESSAGING_SYSTEM: &str = "messaging.system"; // ATTR-C-01
+/// The attribute `messaging.operation.name`.
+pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name"; // ATTR-C-02
+/// The attribute `messaging.operation.type`.
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type"; // ATTR-C-03
+/// The attribute `messaging.destination.name`.
+pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name"; // ATTR-C-04
+/// The attribute `messaging.destination.template`.
+pub const MESSAGING_DESTINATION_TEMPLATE: &str = "messaging.destination.template"; // ATTR-C-05
+/// The attribute `messaging.destination.partition.id`.
+pub const MESSAGING_DESTINATION_PARTITION_ID: &str = "messaging.destination.partition.id"; // ATTR-C-06
+/// The attribute `messaging.destination.temporary`.
+pub const MESSAGING_DESTINATION_TEMPORARY: &str = "messaging.destination.temporary"; // ATTR-C-20
+/// The attribute `messaging.destination.anonymous`.
+pub const MESSAGING_DESTINATION_ANONYMOUS: &str = "messaging.destination.anonymous"; // ATTR-C-20
+/// The attribute `messaging.destination.subscription.name`.
+pub const MESSAGING_DESTINATION_SUBSCRIPTION_NAME: &str = "messaging.destination.subscription.name"; // ATTR-J-02
+/// The attribute `messaging.consumer.group.name`.
+pub const MESSAGING_CONSUMER_GROUP_NAME: &str = "messaging.consumer.group.name"; // ATTR-K-03, ATTR-N-05
+/// The attribute `messaging.batch.message_count`.
+pub const MESSAGING_BATCH_MESSAGE_COUNT: &str = "messaging.batch.message_count"; // ATTR-C-07
+/// The attribute `messaging.message.id`.
+pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id"; // ATTR-C-08
+/// The attribute `messaging.message.conversation_id`.
+pub const MESSAGING_MESSAGE_CONVERSATION_ID: &str = "messaging.message.conversation_id"; // ATTR-C-09
+/// The attribute `messaging.client.id`.
+pub const MESSAGING_CLIENT_ID: &str = "messaging.client.id"; // ATTR-C-10
+/// The attribute `messaging.message.body.size`.
+pub const MESSAGING_MESSAGE_BODY_SIZE: &str = "messaging.message.body.size"; // ATTR-C-16
+/// The attribute `messaging.message.envelope.size`.
+pub const MESSAGING_MESSAGE_ENVELOPE_SIZE: &str = "messaging.message.envelope.size"; // ATTR-C-16
+/// The attribute `server.address`.
+pub const SERVER_ADDRESS: &str = "server.address"; // ATTR-C-11
+/// The attribute `server.port`.
+pub const SERVER_PORT: &str = "server.port"; // ATTR-C-12
+/// The attribute `error.type`.
+pub const ERROR_TYPE: &str = "error.type"; // ATTR-C-15
+/// The attribute `exception.type`.
+pub const EXCEPTION_TYPE: &str = "exception.type"; // STAT-16
+/// The attribute `exception.message`.
+pub const EXCEPTION_MESSAGE: &str = "exception.message"; // STAT-16
 
-/// METR-01.
-pub const CLIENT_OPERATION_DURATION: &str = "messaging.client.operation.duration";
-/// METR-02.
-pub const PROCESS_DURATION: &str = "messaging.process.duration";
-/// METR-03.
-pub const CLIENT_SENT_MESSAGES: &str = "messaging.client.sent.messages";
-/// METR-04.
-pub const CLIENT_CONSUMED_MESSAGES: &str = "messaging.client.consumed.messages";
+/// The metric `messaging.client.operation.duration`.
+pub const CLIENT_OPERATION_DURATION: &str = "messaging.client.operation.duration"; // METR-01
+/// The metric `messaging.process.duration`.
+pub const PROCESS_DURATION: &str = "messaging.process.duration"; // METR-02
+/// The metric `messaging.client.sent.messages`.
+pub const CLIENT_SENT_MESSAGES: &str = "messaging.client.sent.messages"; // METR-03
+/// The metric `messaging.client.consumed.messages`.
+pub const CLIENT_CONSUMED_MESSAGES: &str = "messaging.client.consumed.messages"; // METR-04
 
 /// The project's own: seconds between the broker taking a message and its handler starting.
 pub const QUEUE_DURATION: &str = "throughline.queue.duration";

@@ -8,7 +8,7 @@ use throughline_core::broker::{Received, Settle};
 use super::partition::Partition;
 use crate::delivery::{CopiedRecord, Copies, Reading};
 
-/// Is messages on their way from the thread that polls to who receives them, in their order.
+/// Messages on their way from the thread that polls to who receives them, in their order.
 pub(super) struct Burst {
     items: VecDeque<Item>,
     copies: Copies,

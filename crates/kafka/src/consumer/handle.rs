@@ -27,7 +27,7 @@ const THREAD: &str = "throughline-kafka";
 /// as long as its own rebalance.
 const ASSIGNMENT_WAIT: Duration = Duration::from_secs(30);
 
-/// Is the consumer of one subscription: the thread that polls, and the way its messages come.
+/// The consumer of one subscription: the thread that polls, and the way its messages come.
 pub(crate) struct ConsumerHandle {
     shared: Arc<Shared>,
     orders: Arc<Orders>,

@@ -11,7 +11,7 @@ use throughline_core::{BrokerError, Settlement};
 use super::awaited::AwaitedCommits;
 use crate::error;
 
-/// Is a partition this member owns: which of its messages are handed out, and up to where all of them are settled.
+/// A partition this member owns: which of its messages are handed out, and up to where all of them are settled.
 ///
 /// An offset is committed only when its message and all before it are settled. A partition that is assigned again is another value, so
 /// that nothing of the earlier time can count for the later one.
@@ -355,7 +355,7 @@ impl Settle for Partition {
         !self.commits_each_message
     }
 
-    /// Is asked right before a handler begins. That is noted in the same step: a rebalance waits for those that began, and lets no
+    /// Asked right before a handler begins. That is noted in the same step: a rebalance waits for those that began, and lets no
     /// other one begin.
     fn is_withdrawn(&self, message: &Received) -> bool {
         let mut state = self.lock();

@@ -38,7 +38,7 @@ const SEEK_WAIT: Duration = Duration::from_secs(10);
 
 type Ready = oneshot::Sender<Result<(), BrokerError>>;
 
-/// Is the thread of one subscription. It polls all the time, so that a slow handler does not lose its membership, and hands messages
+/// The thread of one subscription. It polls all the time, so that a slow handler does not lose its membership, and hands messages
 /// out as long as not too many of their partition are held.
 pub(super) struct Poller {
     shared: Arc<Shared>,

@@ -5,7 +5,7 @@ use throughline_core::broker::Received;
 
 use super::partition::Partition;
 
-/// Is the messages that wait for their next attempt, each for itself.
+/// The messages that wait for their next attempt, each for itself.
 #[derive(Default)]
 pub(crate) struct WaitingRoom(Mutex<Room>);
 

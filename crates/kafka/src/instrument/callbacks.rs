@@ -14,7 +14,7 @@ use tracing::error;
 
 use super::report::Reported;
 
-/// Is the context of a [`BaseProducer`] or [`ThreadedProducer`] whose records have spans: around the user's own context, which
+/// The context of a [`BaseProducer`] or [`ThreadedProducer`] whose records have spans: around the user's own context, which
 /// gets every callback as before. A callback that panics is logged as an error, and the producer goes on.
 ///
 /// # Examples
@@ -66,14 +66,6 @@ impl<C> ProducerTelemetry<C> {
     }
 
     /// Returns the user's own context.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use rdkafka::producer::DefaultProducerContext;
-    /// use throughline_kafka::ProducerTelemetry;
-    /// let DefaultProducerContext = ProducerTelemetry::new(DefaultProducerContext).context();
-    /// ```
     #[must_use]
     pub const fn context(&self) -> &C {
         &self.context
@@ -133,7 +125,7 @@ fn guarded(callback: &str, run: impl FnOnce()) {
     }
 }
 
-/// Is the delivery opaque of a record that has a span, and holds the user's own. Dropped without a delivery report, the span is
+/// The delivery opaque of a record that has a span, and holds the user's own. Dropped without a delivery report, the span is
 /// a cancelled one.
 pub struct PendingDelivery<D> {
     sending: Sending,
@@ -159,7 +151,7 @@ impl<D> fmt::Debug for PendingDelivery<D> {
     }
 }
 
-/// Is a producer of the client that tells a context what became of a record: [`BaseProducer`] and [`ThreadedProducer`], with a
+/// A producer of the client that tells a context what became of a record: [`BaseProducer`] and [`ThreadedProducer`], with a
 /// [`ProducerTelemetry`] around the user's context.
 pub trait CallbackProducer: sealed::Sealed {
     /// The user's own delivery opaque.
@@ -208,7 +200,7 @@ mod sealed {
 
     use super::ProducerTelemetry;
 
-    /// Keeps the trait to the client's own producers.
+    /// What keeps the trait to the client's own producers.
     pub trait Sealed {}
 
     impl<C: ProducerContext<Part>, Part: Partitioner> Sealed for BaseProducer<ProducerTelemetry<C>, Part> {}

@@ -22,7 +22,7 @@ use self::message::RawClient;
 pub use self::report::DeliveryFuture;
 use crate::semconv;
 
-/// Is the telemetry of a service that keeps its own client: the calls of `rdkafka`, with spans, baggage and metrics around
+/// The telemetry of a service that keeps its own client: the calls of `rdkafka`, with spans, baggage and metrics around
 /// them.
 ///
 /// Each call has the client's name, argument order and return type, and takes the producer or consumer first. What is sent
@@ -100,7 +100,7 @@ impl Instrumentation {
     /// Reads what a client is configured with: `bootstrap.servers`, `client.id` and `group.id`, as
     /// [`with_server`](Self::with_server), [`with_client_id`](Self::with_client_id) and [`group`](Self::group) set them.
     ///
-    /// Of several different servers none is named, since it is not known which one is used (ATTR-C-17).
+    /// Of several different servers none is named, since it is not known which one is used.
     ///
     /// # Examples
     ///
@@ -121,7 +121,7 @@ impl Instrumentation {
         })
     }
 
-    /// Sets `server.address` and `server.port`: the address as it was given to the client (ATTR-C-17).
+    /// Sets `server.address` and `server.port`: the address as it was given to the client.
     ///
     /// # Examples
     ///
@@ -134,7 +134,7 @@ impl Instrumentation {
         self.changed(|client, _| client.server = Some((host.into(), port)))
     }
 
-    /// Sets `messaging.client.id`: the `client.id` of the client, if it has one (ATTR-K-08).
+    /// Sets `messaging.client.id`: the `client.id` of the client, if it has one.
     ///
     /// # Examples
     ///
@@ -147,7 +147,7 @@ impl Instrumentation {
         self.changed(|client, _| client.client_id = Some(id.into()))
     }
 
-    /// Sets `messaging.kafka.cluster.id` (ATTR-K-07).
+    /// Sets `messaging.kafka.cluster.id`.
     ///
     /// # Examples
     ///
@@ -160,7 +160,7 @@ impl Instrumentation {
         self.changed(|_, settings| settings.cluster_id = Some(id.into()))
     }
 
-    /// Asks a client for `messaging.kafka.cluster.id` (ATTR-K-07). Where it does not know it in time, there is none.
+    /// Asks a client for `messaging.kafka.cluster.id`. Where it does not know it in time, there is none.
     ///
     /// This blocks until the client has heard from a broker, for as long as the timeout at most: call it once, when the
     /// service starts, and in an async program from `spawn_blocking`.
@@ -180,7 +180,7 @@ impl Instrumentation {
         self.changed(|_, settings| settings.cluster_id = found.map(Into::into))
     }
 
-    /// Sets `messaging.consumer.group.name`: the `group.id` of the consumer (ATTR-K-03).
+    /// Sets `messaging.consumer.group.name`: the `group.id` of the consumer.
     ///
     /// # Examples
     ///
@@ -207,7 +207,7 @@ impl Instrumentation {
         self.changed(|_, settings| settings.topics = topics.into_iter().map(Into::into).collect())
     }
 
-    /// Leaves out `messaging.kafka.message.key`, for keys that are private (ATTR-C-23).
+    /// Leaves out `messaging.kafka.message.key`, for keys that are private.
     ///
     /// # Examples
     ///
@@ -220,7 +220,7 @@ impl Instrumentation {
         self.changed(|_, settings| settings.hides_keys = true)
     }
 
-    /// Sets what the parent of a process span is, for this consumer alone (LINK-10).
+    /// Sets what the parent of a process span is, for this consumer alone.
     ///
     /// # Examples
     ///
@@ -234,7 +234,7 @@ impl Instrumentation {
         self.changed(|client, _| client.parent = Some(mode))
     }
 
-    /// Sets how far incoming headers are trusted, for this consumer alone (PROP-22).
+    /// Sets how far incoming headers are trusted, for this consumer alone.
     ///
     /// # Examples
     ///
@@ -249,10 +249,9 @@ impl Instrumentation {
     }
 
     /// Returns a handle that sends with another creation context: with `Given` each record carries that one instead of a
-    /// new one (SPAN-25), and with `Kept` the headers stay as they are, for a message that is passed on as it came
-    /// (SPAN-37).
+    /// new one, and with `Kept` the headers stay as they are, for a message that is passed on as it came.
     ///
-    /// Without it, propagation headers that were copied from a received message are replaced (PROP-05).
+    /// Without it, propagation headers that were copied from a received message are replaced.
     ///
     /// # Examples
     ///

@@ -23,7 +23,7 @@ const FULL: Duration = Duration::from_millis(100);
 
 /// Sending.
 impl Instrumentation {
-    /// Sends a record and waits for its delivery report, as the client does. The span ends with the report (SPAN-35), and
+    /// Sends a record and waits for its delivery report, as the client does. The span ends with the report, and
     /// has partition and offset from it.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Instrumentation {
     /// client has no such call; each record is sent as by [`FutureProducer::send`], in their order.
     ///
     /// There is a create span for each record and one send span for each topic, which ends with the last report of that
-    /// topic (SPAN-23). A record that fails is counted as failed, the others as sent (METR-13).
+    /// topic. A record that fails is counted as failed, the others as sent.
     ///
     /// # Cancel safety
     ///

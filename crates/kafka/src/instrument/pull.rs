@@ -44,7 +44,7 @@ impl Instrumentation {
     }
 
     /// Takes the next message that comes in time, as the client does, with a receive span around the call, also when there
-    /// is none (SPAN-31).
+    /// is none.
     ///
     /// # Errors
     ///

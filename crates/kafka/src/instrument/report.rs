@@ -11,7 +11,7 @@ use throughline_core::telemetry::Sending;
 use crate::error;
 use crate::semconv::{offset_attribute, partition_attribute};
 
-/// Is the delivery report of a record that is to come, as the client's own type of this name: await it.
+/// The delivery report of a record that is to come, as the client's own type of this name: await it.
 ///
 /// Its span ends with the report. Where it is dropped instead, the span ends there without an error: the client sends the
 /// record, and nobody asked what became of it.

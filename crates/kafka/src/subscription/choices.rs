@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-/// Says where a group begins that is new to a topic, or a subscription without a group.
+/// Where a group begins that is new to a topic, or a subscription without a group.
 ///
 /// # Examples
 ///
@@ -23,7 +23,7 @@ pub enum StartPosition {
     Time(SystemTime),
 }
 
-/// Says how a group divides its partitions among its members (`partition.assignment.strategy`).
+/// How a group divides its partitions among its members (`partition.assignment.strategy`).
 ///
 /// # Examples
 ///
@@ -61,7 +61,7 @@ impl Assignment {
     }
 }
 
-/// Says which messages of transactions are read (`isolation.level`).
+/// Which messages of transactions are read (`isolation.level`).
 ///
 /// # Examples
 ///

@@ -8,7 +8,7 @@ use crate::destination::Route;
 use crate::names::is_topic;
 use crate::outage::Repeats;
 
-/// Is the topics to which a message may ask for its answer.
+/// The topics to which a message may ask for its answer.
 #[derive(Default)]
 pub(crate) struct ReplyTopics {
     patterns: Vec<Arc<str>>,

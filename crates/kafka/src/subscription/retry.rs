@@ -24,7 +24,7 @@ pub(crate) struct RetryTopics {
     delays: Vec<Duration>,
 }
 
-/// Is how long a message from a retry topic waits.
+/// How long a message from a retry topic waits.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Wait {
     /// How long it is kept back here. Never longer than the topic's own delay, so that it holds up no other message.
@@ -33,7 +33,7 @@ pub(crate) struct Wait {
     pub(crate) rest: Duration,
 }
 
-/// Is in a delivery that is not for the handler yet, but goes on waiting in its topic.
+/// In a delivery that is not for the handler yet, but goes on waiting in its topic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WaitsOn(pub(crate) Duration);
 

@@ -20,7 +20,7 @@ const DEFAULT_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a rebalance waits for the handlers of lost partitions where the user sets nothing.
 const DEFAULT_REBALANCE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Says what to consume from Kafka: topics, all topics of a pattern, or single partitions.
+/// What to consume from Kafka: topics, all topics of a pattern, or single partitions.
 ///
 /// With a [`group`](Self::group) the members share the partitions, and the group's place is kept by the broker: an offset is committed
 /// when its message and all before it are settled. Without one the subscription gets every message that is published from its start
@@ -428,14 +428,16 @@ impl Topic {
     ///
     /// `id` is the `transactional.id`. It must be another one in each process of the group, and in each subscription: who starts with
     /// an id takes it from whoever has it, whose subscription then ends with an error of kind
-    /// [`Ended`](throughline_core::broker::BrokerErrorKind::Ended). It should be the same one after a restart of the process, such as the ordinal of
+    /// [`Ended`](throughline_core::broker::BrokerErrorKind::Ended). It should be the same one after a restart of the process, such as
+    /// the ordinal of
     /// a stateful set: the start then ends at once what a killed process left open. Otherwise that keeps readers, and the members
     /// that got its partitions, waiting until `transaction.timeout.ms` is over.
     ///
     /// # How it works
     ///
     /// There is one transaction at a time, of one message or one [`batch`](Self::batch), whatever is said of order and concurrency.
-    /// Each takes some ten milliseconds, however many messages it has: batches are what makes it fast. A message that is to be tried again comes
+    /// Each takes some ten milliseconds, however many messages it has: batches are what makes it fast. A message that is to be tried
+    /// again comes
     /// again in this process, after its delay and before others. A batch of which one message fails is taken back as a whole, and its
     /// messages come one by one, each in a batch of its own.
     ///

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long to wait before a call is made again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Is the client that makes the transactions of one subscription. All calls but [`begin`](Self::begin) block.
+/// The client that makes the transactions of one subscription. All calls but [`begin`](Self::begin) block.
 pub(super) struct Client {
     pub(super) id: Arc<str>,
     pub(super) producer: Arc<Producer>,

@@ -5,14 +5,14 @@ use throughline_core::BrokerError;
 
 use super::settings::refused;
 
-/// Is the transactional ids that subscriptions of one connection have at present. The broker takes an id from its first owner when a
+/// The transactional ids that subscriptions of one connection have at present. The broker takes an id from its first owner when a
 /// second one comes, and the first would end in the middle of its work.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TransactionalIds {
     taken: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
-/// Is an id that is taken, until this is dropped.
+/// An id that is taken, until this is dropped.
 #[derive(Debug)]
 pub(super) struct TakenId {
     ids: TransactionalIds,

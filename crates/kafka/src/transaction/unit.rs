@@ -11,7 +11,7 @@ use crate::delivery::NativeRecord;
 /// A wait that no process lives to see.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// Is a message that waits to be handed out, or is kept until its transaction is committed. Dropped, it is given up.
+/// A message that waits to be handed out, or is kept until its transaction is committed. Dropped, it is given up.
 pub(super) struct Held {
     received: Received,
     /// Whether it has a transaction of its own, since one of those before failed.
@@ -59,7 +59,7 @@ impl Held {
     }
 }
 
-/// Is what became of a message of a unit.
+/// What became of a message of a unit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
     Open,
@@ -71,7 +71,7 @@ enum Verdict {
     Uncommitted(Duration),
 }
 
-/// Is how far the transaction of a unit is.
+/// How far the transaction of a unit is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stage {
     Running,
@@ -80,7 +80,7 @@ pub(super) enum Stage {
     TakenBack,
 }
 
-/// Is the messages of one transaction.
+/// The messages of one transaction.
 pub(super) struct Unit {
     handle: Arc<dyn Settle>,
     members: Vec<(Held, Verdict)>,
@@ -90,7 +90,7 @@ pub(super) struct Unit {
     until: Option<Instant>,
 }
 
-/// Is what is to be done after a message was settled.
+/// What is to be done after a message was settled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Task {
     /// Commit offsets and what was published.

@@ -18,7 +18,7 @@ use crate::{error, thread};
 /// How long the messages of a transaction that could not be committed wait before they are handled again.
 const RECOMMIT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Is the transactions of one subscription, one after the other, each with its unit: a message, or those of a batch.
+/// The transactions of one subscription, one after the other, each with its unit: a message, or those of a batch.
 pub(super) struct Units {
     pub(super) client: Client,
     shared: Arc<Shared>,
@@ -41,7 +41,7 @@ struct State {
     failed: Option<KafkaError>,
 }
 
-/// Is what the next message is waiting for.
+/// What the next message is waiting for.
 pub(super) enum Step {
     Ready(Received),
     /// Nothing is here.

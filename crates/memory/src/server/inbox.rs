@@ -39,7 +39,7 @@ pub(crate) fn is_inbox(name: &str) -> bool {
     name.strip_prefix(INBOX).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Is a request about to be answered.
+/// A request about to be answered.
 pub(crate) struct Claimed {
     sender: oneshot::Sender<Delivery>,
 }
@@ -51,7 +51,7 @@ impl Claimed {
     }
 }
 
-/// Is a destination that exists until its reply has come or it is dropped.
+/// A destination that exists until its reply has come or it is dropped.
 pub(crate) struct Inbox<'a> {
     name: Arc<str>,
     reply: oneshot::Receiver<Delivery>,

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::lock::lock;
 
-/// Is a message a subscription settled, as [`Memory::settled`](crate::Memory::settled) shows it.
+/// A message a subscription settled, as [`Memory::settled`](crate::Memory::settled) shows it.
 ///
 /// # Examples
 ///

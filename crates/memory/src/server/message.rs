@@ -3,7 +3,7 @@ use std::time::SystemTime;
 
 use throughline_core::{Delivery, Destination, Envelope};
 
-/// Is a message on its way to those who take it.
+/// A message on its way to those who take it.
 pub(crate) enum Message {
     /// As it was published, and when. It becomes a delivery when it is taken: what that allocates is then freed again soon, which an
     /// allocator does fastest.

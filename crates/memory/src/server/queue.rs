@@ -41,7 +41,7 @@ struct State {
     closed: bool,
 }
 
-/// Is one message in a queue.
+/// One message in a queue.
 pub(crate) struct Held {
     pub(crate) message: Message,
     /// Where in the order of the queue it belongs.
@@ -68,7 +68,7 @@ pub(crate) enum Turn {
     GaveWay,
 }
 
-/// Is what a queue has for a member that asks.
+/// What a queue has for a member that asks.
 pub(crate) enum Taken {
     /// The subscription is ended.
     Ended,

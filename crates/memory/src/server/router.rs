@@ -46,12 +46,12 @@ impl Hasher for NameHasher {
     }
 }
 
-/// Is where messages sent to one name go.
+/// Where messages sent to one name go.
 struct Route {
     targets: Vec<Target>,
 }
 
-/// Is one subscription without a group, or one group.
+/// One subscription without a group, or one group.
 struct Target {
     queue: Arc<Queue>,
     /// There are others only when subscriptions of one group have different patterns that match the same name.

@@ -14,7 +14,7 @@ use throughline_core::telemetry::Receiving;
 use super::message::Subscribed;
 use crate::error;
 
-/// Is what a pull yields: the client's own messages, one after the other, as its `Batch`.
+/// What a pull yields: the client's own messages, one after the other, as its `Batch`.
 ///
 /// # Examples
 ///
@@ -96,7 +96,7 @@ impl fmt::Debug for Fetched {
     }
 }
 
-/// Is what a subscription of the client yields: a message, or that of a stream or an error.
+/// What a subscription of the client yields: a message, or that of a stream or an error.
 pub trait Pulled: sealed::Sealed {
     #[doc(hidden)]
     fn message(&self) -> Result<&Message, &(dyn Error + 'static)>;
@@ -115,7 +115,7 @@ impl<E: Error + 'static> Pulled for Result<StreamMessage, E> {
 }
 
 mod sealed {
-    /// Keeps the trait to what the client yields.
+    /// What keeps the trait to what the client yields.
     pub trait Sealed {}
 
     impl Sealed for async_nats::Message {}

@@ -15,7 +15,7 @@ use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream};
 use crate::forwarded;
 use crate::status::{Statuses, is_status};
 
-/// Is a message as the client hands it over: of core NATS, or of a stream. References to them are too.
+/// A message as the client hands it over: of core NATS, or of a stream. References to them are too.
 ///
 /// # Examples
 ///
@@ -137,7 +137,7 @@ impl Native for RawPosition {
 }
 
 mod sealed {
-    /// Keeps the trait to the client's own messages.
+    /// What keeps the trait to the client's own messages.
     pub trait Sealed {}
 
     impl Sealed for async_nats::Message {}

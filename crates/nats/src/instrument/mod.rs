@@ -28,7 +28,7 @@ pub use self::subscription::SubscriptionTelemetry;
 use crate::protocol::{CONTROL_LINE, Line};
 use crate::semconv::{self, Systems, WILDCARDS};
 
-/// Is the telemetry of a service that keeps its own client: the calls of `async-nats`, with spans, baggage and metrics
+/// The telemetry of a service that keeps its own client: the calls of `async-nats`, with spans, baggage and metrics
 /// around them.
 ///
 /// Each call has the client's name, argument order and return type, and takes the client (or the JetStream context)
@@ -117,8 +117,7 @@ impl Instrumentation {
         Builder::for_target()
     }
 
-    /// Sets `server.address` and `server.port`: the address as it was given to the client, which does not tell it
-    /// (ATTR-C-17).
+    /// Sets `server.address` and `server.port`: the address as it was given to the client, which does not tell it.
     ///
     /// # Examples
     ///
@@ -155,7 +154,7 @@ impl Instrumentation {
         })
     }
 
-    /// Sets `messaging.client.id`: the name in the client's options, which the client does not tell (ATTR-N-07).
+    /// Sets `messaging.client.id`: the name in the client's options, which the client does not tell.
     ///
     /// # Examples
     ///
@@ -169,7 +168,7 @@ impl Instrumentation {
     }
 
     /// Shows every subject that matches the pattern by the pattern when it is published to: `publish orders.{id}`
-    /// instead of a span name for each order. Do so for every subject that is computed (ATTR-N-03). The first pattern
+    /// instead of a span name for each order. Do so for every subject that is computed. The first pattern
     /// that matches counts.
     ///
     /// # Examples
@@ -201,7 +200,7 @@ impl Instrumentation {
     }
 
     /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the
-    /// conventions do not have these names yet (ATTR-J-08).
+    /// conventions do not have these names yet.
     ///
     /// # Examples
     ///
@@ -214,7 +213,7 @@ impl Instrumentation {
         self.changed(|_, settings| settings.records_position = true)
     }
 
-    /// Sets what the parent of a process span is, where a subscription does not say it itself (LINK-10).
+    /// Sets what the parent of a process span is, where a subscription does not say it itself.
     ///
     /// # Examples
     ///
@@ -228,7 +227,7 @@ impl Instrumentation {
         self.changed(|client, _| client.parent = Some(mode))
     }
 
-    /// Sets how far incoming headers are trusted, where a subscription does not say it itself (PROP-22).
+    /// Sets how far incoming headers are trusted, where a subscription does not say it itself.
     ///
     /// # Examples
     ///
@@ -243,12 +242,12 @@ impl Instrumentation {
     }
 
     /// Returns a handle whose messages have their creation context from elsewhere: a given one is written instead of a
-    /// new one (SPAN-25), and with `Kept` the propagation headers stay as they are, for a message that is passed on as it came
-    /// (SPAN-37). Headers by which somebody else told the server what to do with it (`Nats-Rollup`, `Nats-Expected-*`, `Nats-TTL`
+    /// new one, and with `Kept` the propagation headers stay as they are, for a message that is passed on as it came. Headers by which
+    /// somebody else told the server what to do with it (`Nats-Rollup`, `Nats-Expected-*`, `Nats-TTL`
     /// and whatever else begins with `Nats-`) are left out of such a message. Its id gets an addition, so that a stream that has the
     /// original stores it all the same; the telemetry of its consumers has the id without.
     ///
-    /// Without it, propagation headers that were copied from a received message are replaced (PROP-05).
+    /// Without it, propagation headers that were copied from a received message are replaced.
     ///
     /// # Examples
     ///

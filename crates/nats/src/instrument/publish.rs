@@ -18,7 +18,7 @@ use crate::delivery::MESSAGE_ID;
 use crate::protocol::Line;
 use crate::{error, forwarded};
 
-/// Is what the client publishes with: `async_nats::Client` to core NATS, `async_nats::jetstream::Context` to a stream.
+/// What the client publishes with: `async_nats::Client` to core NATS, `async_nats::jetstream::Context` to a stream.
 pub trait ClientPublisher: sealed::Sealed + Sync {
     /// What the client returns when it has taken the message: nothing, or the stream's answer to come.
     type Published: Send;
@@ -104,7 +104,7 @@ impl Instrumentation {
     /// Publishes a message, with a client to core NATS or with a JetStream context to a stream.
     ///
     /// To core NATS the span ends when the client has taken the message. To a stream it ends when the server has stored
-    /// it, which is when the [`PublishAckFuture`] is done (SPAN-35).
+    /// it, which is when the [`PublishAckFuture`] is done.
     ///
     /// # Errors
     ///
@@ -132,8 +132,7 @@ impl Instrumentation {
         self.publish_with_headers(client, subject, HeaderMap::new(), payload).await
     }
 
-    /// Publishes a message with headers, as [`publish`](Self::publish). Propagation headers among them are replaced
-    /// (PROP-05).
+    /// Publishes a message with headers, as [`publish`](Self::publish). Propagation headers among them are replaced.
     ///
     /// # Errors
     ///
@@ -230,7 +229,7 @@ impl Instrumentation {
         finish_core(sending, result, &subject)
     }
 
-    /// Sends a request and waits for the reply. The span lasts until it is there (SPAN-36).
+    /// Sends a request and waits for the reply. The span lasts until it is there.
     ///
     /// # Errors
     ///
@@ -389,7 +388,7 @@ impl AsRef<Client> for Found<'_> {
 }
 
 mod sealed {
-    /// Keeps the trait to the client's own types.
+    /// What keeps the trait to the client's own types.
     pub trait Sealed {}
 
     impl Sealed for async_nats::Client {}

@@ -14,7 +14,7 @@ impl SubscriptionTelemetry {
     ///
     /// A settle span is a child of the current span: settle inside the processed future, or under the context of
     /// [`start`](throughline_core::raw::Door::start), and it is part of the message's trace. By default only other settlements and failures
-    /// have one (SPAN-32).
+    /// have one.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl SubscriptionTelemetry {
     }
 
     /// Settles a message of a stream, as the client does: `ack`, `nak` or `term`. Progress is no settlement and has no
-    /// span (SPAN-34).
+    /// span.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl SubscriptionTelemetry {
     }
 
     /// Acknowledges a message of a stream and waits until the server has confirmed it, as the client does. The
-    /// operation is `ack` and ends with the server's answer (ATTR-J-06).
+    /// operation is `ack` and ends with the server's answer.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use throughline_core::telemetry::Sending;
 
 use crate::error;
 
-/// Is the answer of a stream to a published message that is to come, as the client's own type of this name: await it.
+/// The answer of a stream to a published message that is to come, as the client's own type of this name: await it.
 ///
 /// Its span ends with the answer. Where it is dropped instead, the span ends there without an error: the client has
 /// sent the message, and nobody asked whether it was stored.

@@ -9,7 +9,7 @@ use super::fetched::{Fetched, Pulled};
 use super::message::Subscribed;
 use crate::error;
 
-/// Is the telemetry of one subscription of a raw client: receive, process and settle. A clone is cheap.
+/// The telemetry of one subscription of a raw client: receive, process and settle. A clone is cheap.
 ///
 /// [`Instrumentation::subscription`](super::Instrumentation::subscription) and
 /// [`Instrumentation::consumer`](super::Instrumentation::consumer) make one. [`process`](Door::process) and what goes with it are those of
@@ -41,7 +41,7 @@ impl SubscriptionTelemetry {
         Self::new(subscribed)
     }
 
-    /// Sets what the parent of a process span is, for this subscription alone (LINK-10).
+    /// Sets what the parent of a process span is, for this subscription alone.
     ///
     /// # Examples
     ///
@@ -57,7 +57,7 @@ impl SubscriptionTelemetry {
         self.changed(|consumer| consumer.with_parent_mode(mode))
     }
 
-    /// Sets how far incoming headers are trusted, for this subscription alone (PROP-22).
+    /// Sets how far incoming headers are trusted, for this subscription alone.
     ///
     /// # Examples
     ///

@@ -34,7 +34,7 @@ pub(super) struct Caution {
     until: Option<Instant>,
 }
 
-/// Is one start of a server.
+/// One start of a server.
 #[derive(Debug, Eq, PartialEq)]
 struct Server {
     id: String,

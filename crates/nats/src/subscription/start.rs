@@ -4,7 +4,7 @@ use async_nats::datetime;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use throughline_core::BrokerError;
 
-/// Says with which message of its stream a new consumer starts. One that exists goes on where it was.
+/// What says with which message of its stream a new consumer starts. One that exists goes on where it was.
 ///
 /// # Examples
 ///

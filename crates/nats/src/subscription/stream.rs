@@ -18,7 +18,7 @@ const LARGEST_PREFETCH: usize = 65_536;
 /// What the server calls no limit.
 const UNLIMITED: i64 = -1;
 
-/// Says what to consume from a stream of JetStream: through a durable consumer, at least once.
+/// What to consume from a stream of JetStream: through a durable consumer, at least once.
 ///
 /// The consumer is created when it is missing and reused when it is there; a reused one that contradicts what is asked
 /// for here is an error that names the field. The stream must exist unless [`subjects`](Self::subjects) or

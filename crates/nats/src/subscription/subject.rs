@@ -5,10 +5,10 @@ use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
 
 use crate::semconv::{SYSTEM, WILDCARDS};
 
-/// Says what to consume from core NATS: one subject, or those a pattern stands for.
+/// What to consume from core NATS: one subject, or those a pattern stands for.
 ///
 /// A subject consists of tokens with dots between them. `*` stands for one token, `>` for one or more at the end, and
-/// `{name}` for one token that telemetry shows by that name (ATTR-N-02).
+/// `{name}` for one token that telemetry shows by that name.
 ///
 /// Core NATS delivers at most once: what nobody is subscribed to and what a handler fails on is not delivered again. A
 /// service that shuts down handles what it has taken, within the drain timeout; one that is killed loses it. For at

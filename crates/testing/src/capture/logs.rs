@@ -50,19 +50,6 @@ pub struct CapturedLog {
 
 impl CapturedLog {
     /// Returns the severity as the number of the data model, 1 (`TRACE`) to 24 (`FATAL4`).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::logs::{LogRecord, Logger, LoggerProvider, Severity};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let logger = capture.logger_provider().logger("shop");
-    /// let mut record = logger.create_log_record();
-    /// record.set_severity_number(Severity::Warn);
-    /// logger.emit(record);
-    /// assert_eq!(capture.logs()[0].severity_number(), Some(13));
-    /// ```
     pub fn severity_number(&self) -> Option<i32> {
         self.severity.map(|severity| severity as i32)
     }

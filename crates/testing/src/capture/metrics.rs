@@ -105,17 +105,6 @@ pub struct Bucket {
 
 impl MetricPoint {
     /// Returns the boundaries of a histogram, without the infinite last one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::metrics::MeterProvider;
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let meter = capture.meter_provider().meter("shop");
-    /// meter.f64_histogram("duration").with_boundaries(vec![0.005, 10.0]).build().record(1.0, &[]);
-    /// assert_eq!(capture.metrics()[0].bounds(), [0.005, 10.0]);
-    /// ```
     pub fn bounds(&self) -> Vec<f64> {
         self.buckets.iter().map(|bucket| bucket.upper).filter(|upper| upper.is_finite()).collect()
     }

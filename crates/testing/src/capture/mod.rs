@@ -32,7 +32,7 @@ use crate::tree::TraceTree;
 /// The collecting period of the metric reader: never, because reading the metrics collects them.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Captures the telemetry of one test, without touching a global.
+/// The telemetry of one test, captured without touching a global.
 ///
 /// Give its providers to what is tested, then read what came out. Each capture is independent, so tests can run
 /// at the same time.
@@ -156,49 +156,16 @@ impl Capture {
     }
 
     /// Returns the tracer provider whose finished spans are captured.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// capture.tracer_provider().tracer("shop").in_span("checkout", |_| ());
-    /// assert_eq!(capture.spans()[0].name, "checkout");
-    /// ```
     pub fn tracer_provider(&self) -> SdkTracerProvider {
         self.tracer_provider.clone()
     }
 
     /// Returns the meter provider whose measurements are captured.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::metrics::MeterProvider;
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// capture.meter_provider().meter("shop").u64_counter("orders").build().add(2, &[]);
-    /// assert_eq!(capture.metrics()[0].sum, 2.0);
-    /// ```
     pub fn meter_provider(&self) -> SdkMeterProvider {
         self.meter_provider.clone()
     }
 
     /// Returns the logger provider whose records are captured.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let logger = capture.logger_provider().logger("shop");
-    /// let mut record = logger.create_log_record();
-    /// record.set_event_name("exception");
-    /// logger.emit(record);
-    /// assert_eq!(capture.logs()[0].event_name.as_deref(), Some("exception"));
-    /// ```
     pub fn logger_provider(&self) -> SdkLoggerProvider {
         self.logger_provider.clone()
     }
@@ -206,32 +173,11 @@ impl Capture {
     /// Returns the finished spans, in the order in which they ended.
     ///
     /// Look spans up by name ([`TraceTree::find`]), not by index: tasks end in any order.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let capture = throughline_testing::Capture::new();
-    /// assert!(capture.spans().is_empty());
-    /// ```
     pub fn spans(&self) -> Vec<SpanData> {
         self.spans.finished()
     }
 
     /// Builds the tree of the finished spans.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let tracer = capture.tracer_provider().tracer("shop");
-    /// tracer.in_span("checkout", |_| tracer.in_span("publish orders.placed", |_| ()));
-    /// capture.tree().assert_tree("
-    ///     checkout
-    ///     └─ publish orders.placed
-    /// ");
-    /// ```
     pub fn tree(&self) -> TraceTree {
         TraceTree::new(self.spans())
     }
@@ -239,33 +185,12 @@ impl Capture {
     /// Returns every time series measured so far, sorted by name and attributes.
     ///
     /// Values add up until [`reset`](Self::reset).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::metrics::MeterProvider;
-    /// use opentelemetry::KeyValue;
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let sent = capture.meter_provider().meter("shop").u64_counter("sent").with_unit("{message}").build();
-    /// sent.add(3, &[KeyValue::new("destination", "orders")]);
-    ///
-    /// let points = capture.metrics();
-    /// assert_eq!((points[0].name.as_str(), points[0].unit.as_str()), ("sent", "{message}"));
-    /// assert_eq!(points[0].attributes["destination"], "orders".into());
-    /// ```
     pub fn metrics(&self) -> Vec<MetricPoint> {
         self.collect_metrics();
         self.metrics.points()
     }
 
     /// Returns the log records and events, in the order in which they were emitted.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_testing::Capture::new().logs().is_empty());
-    /// ```
     pub fn logs(&self) -> Vec<CapturedLog> {
         self.logs.records()
     }
@@ -273,20 +198,6 @@ impl Capture {
     /// Returns what the sampler was shown, one entry per started span, in the order of their start.
     ///
     /// Attributes that are set after the start are invisible to a sampler; this shows which ones were there in time.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    /// use opentelemetry::KeyValue;
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let tracer = capture.tracer_provider().tracer("shop");
-    /// let builder = tracer.span_builder("publish orders").with_attributes([KeyValue::new("early", true)]);
-    /// builder.start(&tracer);
-    ///
-    /// assert_eq!(capture.sampled()[0].attribute("early"), Some(&true.into()));
-    /// ```
     pub fn sampled(&self) -> Vec<SamplerCall> {
         self.sampler.recorded()
     }

@@ -1,4 +1,4 @@
-/// Says what a broker can do, so that the suite asks nothing of it that it cannot and everything that it can.
+/// What a broker can do, so that the suite asks nothing of it that it cannot and everything that it can.
 ///
 /// Every field is to be decided by the author of an adapter; a new field is a decision every adapter has to make.
 ///

@@ -7,7 +7,7 @@ use throughline_core::message::{OperationType, Operations};
 
 use super::Capabilities;
 
-/// Connects the suite to one broker. An adapter's test crate implements it and runs the suite with
+/// What connects the suite to one broker. An adapter's test crate implements it and runs the suite with
 /// [`conformance_behaviour!`](crate::conformance_behaviour) and [`conformance_golden!`](crate::conformance_golden).
 ///
 /// Its functions panic where something is wrong with the broker or the connection: a test that cannot run is a failure.
@@ -78,7 +78,7 @@ pub trait Harness: Send + Sync + Sized + 'static {
     fn names(&self) -> Names;
 
     /// Returns the attributes of every receive, process and settle span of a subscription beyond those of [`Names`]: group,
-    /// subscription. Metrics carry them too (METR-07). The default has none.
+    /// subscription. Metrics carry them too. The default has none.
     fn consumer_attributes(&self, spec: &Spec) -> Vec<KeyValue> {
         let _ = spec;
         Vec::new()
@@ -86,8 +86,8 @@ pub trait Harness: Send + Sync + Sized + 'static {
 
     /// Returns the attributes that an operation on a single message has beyond those of the rows, whatever their values are: its place
     /// in a log. A send has them once the broker has confirmed it. Of a batch that is received or processed, those of the destination
-    /// are on the span as long as it is one destination, for the suite's destinations have one partition; the others are on the links
-    /// (LINK-15). The default has none.
+    /// are on the span as long as it is one destination, for the suite's destinations have one partition; the others are on the links.
+    /// The default has none.
     fn message_attributes(&self, operation: OperationType) -> &'static [&'static str] {
         let _ = operation;
         &[]
@@ -125,7 +125,7 @@ pub trait Harness: Send + Sync + Sized + 'static {
     async fn stop(self) {}
 }
 
-/// Says what a test wants to consume; [`Harness::subscription`] turns it into the adapter's own type.
+/// What a test wants to consume; [`Harness::subscription`] turns it into the adapter's own type.
 ///
 /// # Examples
 ///
@@ -192,7 +192,7 @@ impl Spec {
     }
 }
 
-/// Says what the telemetry of a broker calls things, as the checklist has it and not as the adapter does.
+/// What the telemetry of a broker calls things, as the checklist has it and not as the adapter does.
 ///
 /// # Examples
 ///
@@ -213,7 +213,7 @@ pub struct Names {
     pub server: Option<(String, u16)>,
     /// `messaging.client.id`, on all spans but those of creating.
     pub client_id: Option<String>,
-    /// What else all spans of a connection carry but those of creating: an id of the cluster. Metrics do not (METR-10).
+    /// What else all spans of a connection carry but those of creating: an id of the cluster. Metrics do not.
     pub connection: Vec<KeyValue>,
     /// What inboxes of requests are called in telemetry.
     pub inbox: &'static str,
@@ -246,7 +246,7 @@ impl Names {
     }
 }
 
-/// Is a pattern and a destination that it takes.
+/// A pattern and a destination that it takes.
 ///
 /// # Examples
 ///
@@ -263,7 +263,7 @@ pub struct Wildcard {
     pub name: String,
 }
 
-/// Is a message that the broker refuses.
+/// A message that the broker refuses.
 ///
 /// # Examples
 ///

@@ -1,4 +1,5 @@
-//! Names that others choose tell no operations apart: subjects behind patterns, and addresses that a requester made up (SPAN-17 to -20, METR-09).
+//! Names that others choose tell no operations apart: subjects behind patterns, and addresses that a requester made up (SPAN-17 to -20,
+//! METR-09).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -16,7 +16,8 @@ use crate::broker::PublishError;
 use crate::message::{Delivery, Envelope, Outcome, Receipt, Source};
 use crate::telemetry::{Builder, Consumer, Instrumentation, ScopeState, run_in};
 
-/// Makes the spans, metrics and events of every delivery and publish, and carries trace context and baggage through the headers.
+/// A middleware that makes the spans, metrics and events of every delivery and publish, and carries trace context and baggage through
+/// the headers.
 ///
 /// It is in place by default, outermost for deliveries and next to the broker for publishes, on the global providers.
 /// [`App::telemetry`](crate::App::telemetry) replaces it, [`App::without_telemetry`](crate::App::without_telemetry) removes it; after

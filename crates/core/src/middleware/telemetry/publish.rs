@@ -5,7 +5,7 @@ use crate::guard::{Foreign, Guard};
 use crate::message::{Destination, Envelope, Receipt, Target};
 use crate::telemetry::{Outgoing, Producer, Sending};
 
-/// Is a publish under way, with its send span: the one place where the framework makes one. Dropped before its end, it is recorded as
+/// A publish under way, with its send span: the one place where the framework makes one. Dropped before its end, it is recorded as
 /// cancelled.
 pub(crate) struct SendSpan {
     sending: Sending,

@@ -15,7 +15,7 @@ use crate::message::{Settlement, Source};
 use crate::telemetry::choices::{ParentMode, Trust};
 use crate::telemetry::engine::{Clock, Engine};
 
-/// Is the telemetry of one subscription: receive, process and settle.
+/// The telemetry of one subscription: receive, process and settle.
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ impl Consumer {
         Self(Recorder::new(engine, source))
     }
 
-    /// Sets the parent mode of this subscription alone (LINK-10).
+    /// Sets the parent mode of this subscription alone.
     ///
     /// # Examples
     ///
@@ -59,7 +59,7 @@ impl Consumer {
         self
     }
 
-    /// Sets how far the headers are trusted for this subscription alone (PROP-22).
+    /// Sets how far the headers are trusted for this subscription alone.
     ///
     /// # Examples
     ///
@@ -104,7 +104,7 @@ impl Consumer {
         Processing::new(Context::current(), Vec::new(), Arc::clone(self.0.engine()), None)
     }
 
-    /// Starts processing a batch: one span with a link to each message, none of them its parent (LINK-05), and their baggage merged.
+    /// Starts processing a batch: one span with a link to each message, none of them its parent, and their baggage merged.
     ///
     /// # Examples
     ///
@@ -122,29 +122,16 @@ impl Consumer {
         self.0.process_batch(messages)
     }
 
-    /// Starts a pull by the application under the current context; finish it when the messages are there (SPAN-30, -31).
+    /// Starts a pull by the application under the current context; finish it when the messages are there.
     ///
-    /// From then on this consumer and its clones count messages when they are received, not when they are processed (METR-14).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// let receiving = consumer.receive();
-    /// // … pull …
-    /// receiving.finish_batch(&[]);
-    /// ```
+    /// From then on this consumer and its clones count messages when they are received, not when they are processed.
     #[must_use]
     pub fn receive(&self) -> Receiving {
         self.0.count_at_receive();
         Receiving { recorder: self.0.clone(), clock: Clock::start(), ambient: Context::current() }
     }
 
-    /// Starts a settlement; finish it when the broker has been told. `parent` is the context of the process span (LINK-12).
+    /// Starts a settlement; finish it when the broker has been told. `parent` is the context of the process span.
     ///
     /// # Examples
     ///

@@ -10,7 +10,7 @@ use crate::telemetry::attributes::add_once;
 use crate::telemetry::engine::Settings;
 use crate::telemetry::semconv::{MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID};
 
-/// Is what the engine needs to know of one received message, borrowed from wherever it lives.
+/// What the engine needs to know of one received message, borrowed from wherever it lives.
 ///
 /// The framework makes one of each delivery; the raw-client functions of an adapter make one of the client's own message.
 ///

@@ -18,7 +18,7 @@ use crate::telemetry::prepared::Prepared;
 use crate::telemetry::reply_address::has_reply_address;
 use crate::telemetry::run_in::run_in;
 
-/// Is the processing of a message or a batch that is under way. Dropped without an end, it is recorded as cancelled (STAT-09).
+/// The processing of a message or a batch that is under way. Dropped without an end, it is recorded as cancelled.
 ///
 /// # Examples
 ///
@@ -75,20 +75,6 @@ impl Processing {
     }
 
     /// Returns the scope in which the handler is to run.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// let processing = consumer.process(&Incoming::new("orders", &headers));
-    /// assert!(processing.scope().messages().is_empty());
-    /// processing.succeed();
-    /// ```
     #[must_use]
     pub fn scope(&self) -> &Scope {
         self.make_scope().open()
@@ -126,7 +112,7 @@ impl Processing {
         self.scope.get().map_or(&self.context, Scope::context)
     }
 
-    /// Ends the processing as successful: the status stays unset (STAT-01).
+    /// Ends the processing as successful: the status stays unset.
     ///
     /// # Examples
     ///
@@ -143,7 +129,7 @@ impl Processing {
         self.finish(None, Vec::new());
     }
 
-    /// Ends the processing as failed (STAT-02).
+    /// Ends the processing as failed.
     ///
     /// # Examples
     ///
@@ -168,7 +154,7 @@ impl Processing {
         operation.finish(late, report.as_ref())
     }
 
-    /// Runs a future in the scope and ends the processing with it. A panic is recorded and goes on (STAT-08).
+    /// Runs a future in the scope and ends the processing with it. A panic is recorded and goes on.
     ///
     /// # Examples
     ///

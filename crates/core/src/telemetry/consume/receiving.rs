@@ -7,7 +7,7 @@ use super::recorder::Recorder;
 use crate::broker::BrokerError;
 use crate::telemetry::engine::{Clock, ErrorReport};
 
-/// Is a pull by the application that is under way.
+/// A pull by the application that is under way.
 #[derive(Debug)]
 pub struct Receiving {
     pub(super) recorder: Recorder,
@@ -55,7 +55,7 @@ impl Receiving {
         self.recorder.received(std::slice::from_ref(message), false, self.clock, &self.ambient, None);
     }
 
-    /// Ends a pull of one message that yielded none in its time (SPAN-31); it counts no messages (ATTR-C-07).
+    /// Ends a pull of one message that yielded none in its time; it counts no messages.
     ///
     /// # Examples
     ///
@@ -71,7 +71,7 @@ impl Receiving {
         self.recorder.received(&[], false, self.clock, &self.ambient, None);
     }
 
-    /// Ends a pull that may yield several messages, also when it yielded none (SPAN-31).
+    /// Ends a pull that may yield several messages, also when it yielded none.
     ///
     /// # Examples
     ///

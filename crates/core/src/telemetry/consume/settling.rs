@@ -6,7 +6,7 @@ use crate::broker::BrokerError;
 use crate::message::Settlement;
 use crate::telemetry::engine::Clock;
 
-/// Is a settlement that is under way.
+/// A settlement that is under way.
 #[derive(Debug)]
 pub struct Settling {
     pub(super) recorder: Recorder,
@@ -37,9 +37,9 @@ impl Settling {
     }
 
     /// Ends the settlement of all messages up to some place, which is how a log is settled: the broker is told the place and not the
-    /// messages (SPAN-33).
+    /// messages.
     ///
-    /// `destination` is that of the place, `None` where one call settles several of them (ATTR-K-11); `attributes` describe it.
+    /// `destination` is that of the place, `None` where one call settles several of them; `attributes` describe it.
     ///
     /// # Examples
     ///

@@ -11,10 +11,10 @@ use crate::message::{Delivery, Headers};
 use crate::propagation::baggage;
 use crate::telemetry::changes::{ChangeList, with_baggage};
 
-/// Gives access to the baggage of the message that is being handled.
+/// Access to the baggage of the message that is being handled.
 ///
 /// What is set, removed or cleared here is what every later publish of the handler carries, also from a task it spawned.
-/// In a batch the baggage of all messages is merged, the last value winning (BAGG-12).
+/// In a batch the baggage of all messages is merged, the last value winning.
 ///
 /// # Examples
 ///
@@ -110,7 +110,7 @@ pub trait CurrentBaggage {
     }
 
     /// Sets an entry and tells whether it was taken: a key must be an HTTP token, and key and value fit the 8192 bytes of all
-    /// baggage (BAGG-01, -07).
+    /// baggage.
     ///
     /// # Examples
     ///
@@ -212,7 +212,7 @@ pub trait CurrentBaggage {
     }
 }
 
-/// Is baggage: that of the message being handled, as an argument of a handler, or started outside any handler.
+/// Baggage: that of the message being handled, as an argument of a handler, or started outside any handler.
 ///
 /// # Examples
 ///

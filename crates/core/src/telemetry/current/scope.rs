@@ -13,7 +13,7 @@ use crate::telemetry::choices::BaggagePolicy;
 use crate::telemetry::engine::{Engine, ErrorReport};
 use crate::telemetry::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 
-/// Is what surrounds the handling of a message: the context with its span, and the baggage as the handler has changed it.
+/// What surrounds the handling of a message: the context with its span, and the baggage as the handler has changed it.
 ///
 /// [`CurrentSpan`](super::CurrentSpan) and [`CurrentBaggage`](super::CurrentBaggage) read and change it. Clones share one state,
 /// so what a spawned task changes is seen by the handler and by what it publishes later.
@@ -60,7 +60,8 @@ impl Scope {
         Self { inner: Arc::new(Inner { context, with_changes: OnceLock::new(), engine, members }) }
     }
 
-    /// A scope of what is current, for a message whose process span records nothing. Where changes to baggage are current, they are its own.
+    /// A scope of what is current, for a message whose process span records nothing. Where changes to baggage are current, they are its
+    /// own.
     pub(super) fn of_current(engine: Arc<Engine>) -> Self {
         let current = Context::current();
         let scope = Self::new(current.clone(), Some(engine), Vec::new());
@@ -89,14 +90,6 @@ impl Scope {
     }
 
     /// Returns the OpenTelemetry context: the span, the baggage as it arrived, and the changes made to it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::Scope;
-    /// let context = Scope::detached().context().clone();
-    /// # let _ = context;
-    /// ```
     #[must_use]
     pub fn context(&self) -> &Context {
         self.inner.with_changes.get().unwrap_or(&self.inner.context)

@@ -8,7 +8,7 @@ use opentelemetry::{Context, Key, KeyValue, Value};
 use super::scope::Scope;
 use crate::message::Delivery;
 
-/// Gives access to the span of the message that is being handled.
+/// Access to the span of the message that is being handled.
 ///
 /// Implemented by the extractor [`ProcessSpan`], by [`Delivery`], by each message of a batch and by the scope of a raw client.
 ///
@@ -80,7 +80,7 @@ pub trait CurrentSpan {
         f(self.scope().context().span())
     }
 
-    /// Sets an attribute of the process span; it is written when the span ends, the last value of a key winning (GEN-06).
+    /// Sets an attribute of the process span; it is written when the span ends, the last value of a key winning.
     ///
     /// # Examples
     ///
@@ -120,7 +120,7 @@ pub trait CurrentSpan {
 
     /// Records an error that the handler itself deals with; the span's status stays as it is.
     ///
-    /// It becomes a log event of the span where a logger provider was given (STAT-13, -19), else a span event `exception`.
+    /// It becomes a log event of the span where a logger provider was given, else a span event `exception`.
     /// An error the handler returns is recorded without this.
     ///
     /// # Examples
@@ -162,7 +162,7 @@ pub trait CurrentSpan {
     }
 }
 
-/// Is the span of the message or batch that is being handled, as an argument of a handler.
+/// The span of the message or batch that is being handled, as an argument of a handler.
 ///
 /// # Examples
 ///

@@ -181,7 +181,8 @@ impl Engine {
         self.is_real(started.context.span().span_context(), parent).then_some(started)
     }
 
-    /// Starts a span and ends it at once, as [`start_span`](Self::start_span). Returns its context and how long it took, where that is measured.
+    /// Starts a span and ends it at once, as [`start_span`](Self::start_span). Returns its context and how long it took, where that is
+    /// measured.
     pub(crate) fn make_span(
         &self,
         start: Start<'_>,

@@ -11,7 +11,8 @@ use super::settings::Settings;
 use super::span::{EngineSpan, Keys};
 use crate::guard::Foreign;
 
-/// Starts spans, whatever the tracer's type. A trait of our own so that the span is boxed once and not twice, as the global tracer would (TRAP-16).
+/// Starts spans, whatever the tracer's type. A trait of our own so that the span is boxed once and not twice, as the global tracer would
+/// (TRAP-16).
 pub(crate) trait StartSpan: Send + Sync {
     /// Starts a span and puts it into the parent's context (TRAP-07). If it records, `late` sets further attributes on it. `None` when
     /// what starts it panicked.
@@ -27,7 +28,8 @@ pub(crate) trait StartSpan: Send + Sync {
         end: &mut dyn FnMut() -> Option<SystemTime>,
     ) -> Option<SpanContext>;
 
-    /// Tells whether this is the API's own tracer that makes no spans; `None` where its type does not say so and [`is_noop`](Self::is_noop) would.
+    /// Tells whether this is the API's own tracer that makes no spans; `None` where its type does not say so and
+    /// [`is_noop`](Self::is_noop) would.
     fn is_known_noop(&self) -> Option<bool>;
 
     /// Finds out whether this is the API's own tracer that makes no spans: it alone hands a parent back, whatever the parent says. The

@@ -3,7 +3,7 @@ use opentelemetry::KeyValue;
 use crate::message::CreationContext;
 use crate::propagation::Carrier;
 
-/// Is what the engine needs to know of one message on its way out, borrowed from wherever it lives.
+/// What the engine needs to know of one message on its way out, borrowed from wherever it lives.
 #[non_exhaustive]
 pub struct Outgoing<'a> {
     /// The headers.

@@ -17,7 +17,7 @@ use crate::telemetry::semconv::{
     MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID,
 };
 
-/// Is the telemetry of what is published on one connection: create and send.
+/// The telemetry of what is published on one connection: create and send.
 ///
 /// # Examples
 ///
@@ -85,7 +85,7 @@ impl Producer {
         make()
     }
 
-    /// Starts sending one message under the current context: starts its send span and writes the context into its headers (SPAN-22).
+    /// Starts sending one message under the current context: starts its send span and writes the context into its headers.
     ///
     /// # Examples
     ///
@@ -102,7 +102,7 @@ impl Producer {
         self.send_under(&Context::current(), target, message)
     }
 
-    /// Starts a request: as [`send`](Self::send), but it lasts until the reply is there (SPAN-36).
+    /// Starts a request: as [`send`](Self::send), but it lasts until the reply is there.
     ///
     /// # Examples
     ///
@@ -146,7 +146,7 @@ impl Producer {
         Sending::new(Some(Operation::new(&prepared, span, clock)), 1)
     }
 
-    /// Starts sending a batch under the current context: a create span for each message and one send span (SPAN-23, -24, -26).
+    /// Starts sending a batch under the current context: a create span for each message and one send span.
     ///
     /// # Examples
     ///

@@ -8,7 +8,7 @@ use crate::message::Receipt;
 use crate::telemetry::engine::ErrorReport;
 use crate::telemetry::operation::Operation;
 
-/// Is a publish that is under way; its span ends with the broker's confirmation (SPAN-35). Dropped without an end, it is recorded as cancelled.
+/// A publish that is under way; its span ends with the broker's confirmation. Dropped without an end, it is recorded as cancelled.
 #[must_use = "dropped at once, the publish is recorded as cancelled"]
 pub struct Sending {
     /// Without an SDK there is nothing to record.
@@ -29,21 +29,6 @@ impl Sending {
     }
 
     /// Returns the context that holds the send span, under which the client's call is made.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::Headers;
-    /// # use throughline_core::message::{Operations, System, Target};
-    /// # use throughline_core::telemetry::{Instrumentation, Outgoing};
-    /// # let producer = Instrumentation::from_globals().producer(Arc::new(System::new("nats", Operations::DEFAULT)));
-    /// # let mut headers = Headers::new();
-    /// let sending = producer.send(&Target::new("orders"), Outgoing::new(&mut headers));
-    /// let context = sending.context();
-    /// sending.finish(Vec::new(), None);
-    /// # let _ = context;
-    /// ```
     #[must_use]
     pub fn context(&self) -> Context {
         self.own_context().cloned().unwrap_or_else(Context::current)
@@ -54,7 +39,7 @@ impl Sending {
         self.operation.as_ref()?.context()
     }
 
-    /// Ends the publish of one message; `late` are attributes that came with the broker's answer (ATTR-C-21).
+    /// Ends the publish of one message; `late` are attributes that came with the broker's answer.
     ///
     /// # Examples
     ///
@@ -75,7 +60,7 @@ impl Sending {
         operation.finish(late, report.as_ref());
     }
 
-    /// Ends the publish of a batch; messages that failed are counted with their `error.type`, the others without (METR-13).
+    /// Ends the publish of a batch; messages that failed are counted with their `error.type`, the others without.
     ///
     /// # Examples
     ///

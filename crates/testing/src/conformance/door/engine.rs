@@ -14,7 +14,7 @@ use crate::conformance::bench::{Reader, acknowledge, chain, delivered};
 use crate::conformance::wait::PATIENCE;
 use crate::conformance::{Harness, Spec};
 
-/// Is the engine itself, called by hand around an adapter's own transport and subscriber: what raw-client functions are made of, and
+/// The engine itself, called by hand around an adapter's own transport and subscriber: what raw-client functions are made of, and
 /// the reference for them.
 ///
 /// # Examples

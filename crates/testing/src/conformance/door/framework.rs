@@ -20,7 +20,7 @@ use crate::conformance::{Harness, Spec};
 /// How long a handler may take that never ends.
 const LIMIT: Duration = Duration::from_millis(50);
 
-/// Is the framework: messages are published by a [`Publisher`] and taken by an app that [`serve`](throughline_core::serve()) runs.
+/// The framework: messages are published by a [`Publisher`] and taken by an app that [`serve`](throughline_core::serve()) runs.
 ///
 /// # Examples
 ///

@@ -16,7 +16,7 @@ use crate::conformance::wait::Seen;
 /// How long a processing that never ends may go on.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// Is the error of the handlers in the golden table; its type is the expected `error.type` (STAT-06).
+/// The error of the handlers in the golden table; its type is the expected `error.type`.
 ///
 /// # Examples
 ///
@@ -34,7 +34,7 @@ impl fmt::Display for GoldenError {
 
 impl std::error::Error for GoldenError {}
 
-/// Says what a handler does with its message or batch.
+/// What a handler does with its message or batch.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Work {
@@ -64,7 +64,7 @@ pub enum Work {
     Succeed,
 }
 
-/// Is what a door does with the messages it takes.
+/// What a door does with the messages it takes.
 ///
 /// A raw door takes `messages` messages, runs [`Job::run`] inside the process span (one span for all of them when it is a batch), and
 /// settles with telemetry where [`Job::settlement`] says so, else plainly.

@@ -15,7 +15,7 @@ pub use self::framework::FrameworkDoor;
 pub use self::job::{GoldenError, Job, Work};
 use super::{Harness, Spec};
 
-/// Is a way into the telemetry engine that the golden table is held against. An adapter's test crate implements it for its raw-client
+/// A way into the telemetry engine that the golden table is held against. An adapter's test crate implements it for its raw-client
 /// functions; [`FrameworkDoor`] and [`EngineDoor`] are there for every broker.
 ///
 /// # Examples
@@ -51,7 +51,7 @@ pub trait Door<H: Harness>: Send + Sync + Sized + 'static {
     async fn take(&self, harness: &H, spec: &Spec, job: Job) -> Box<dyn Intake>;
 }
 
-/// Is the other half of [`Door::take`], called when the messages are published.
+/// The other half of [`Door::take`], called when the messages are published.
 ///
 /// # Examples
 ///
@@ -67,7 +67,7 @@ pub trait Intake: Send {
     async fn finish(self: Box<Self>);
 }
 
-/// Says whose functions a door has.
+/// What says whose functions a door has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DoorKind {
     /// `serve` and its handlers: settles, retries and forwards by itself.
@@ -76,7 +76,7 @@ pub enum DoorKind {
     Raw,
 }
 
-/// Is something that not every door has a function for.
+/// Something that not every door has a function for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Ability {
@@ -104,7 +104,7 @@ pub enum Ability {
     Supply,
 }
 
-/// Is a message on its way out, in the words every door understands.
+/// A message on its way out, in the words every door understands.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! Compares the measurements of a row with those its spans call for (METR-01 to -11).
+//! Compares the measurements of a row with those its spans call for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -71,12 +71,12 @@ pub const M01: Row = Row::new("GOLD-M-01", Act::Through)
     ])
     .settled(&[Verb::Ack]);
 
-/// A single publish (SPAN-22).
+/// A single publish.
 pub const K01: Row = Row::new("GOLD-K-01", Act::Send { supplied: &[false], batch: false })
     .spans(&[Span::send(At::Orders, Producer).attributes(&[NAME])])
     .carried(&[Ref::Of("send")]);
 
-/// A batch publish with create spans (SPAN-23, LINK-03, LINK-11).
+/// A batch publish with create spans.
 pub const K02: Row = Row::new("GOLD-K-02", Act::Send { supplied: &[false, false], batch: true })
     .spans(&[
         Span::create("first").attributes(&[NAME]),
@@ -88,18 +88,18 @@ pub const K02: Row = Row::new("GOLD-K-02", Act::Send { supplied: &[false, false]
     ])
     .carried(&[Ref::Of("first"), Ref::Of("second")]);
 
-/// The same without create spans (SPAN-24).
+/// The same without create spans.
 pub const K03: Row = Row::new("GOLD-K-03", Act::Send { supplied: &[false, false], batch: true })
     .without_create_spans()
     .spans(&[Span::send(At::Orders, Producer).attributes(&[NAME, (COUNT, Val::Int(2))]).messages(2)])
     .carried(&[Ref::Of("send"), Ref::Of("send")]);
 
-/// A message with ids, taken by a group (SPAN-27, LINK-01, LINK-02, LINK-06).
+/// A message with ids, taken by a group.
 pub const K04: Row = Row::new("GOLD-K-04", Act::Process(Process { ids: true, group: true, ..ONE }))
     .spans(&[PROCESS_ONE.attributes(&[NAME, (ID, Val::Id(1)), CONVERSATION])])
     .settled(&[Verb::Ack]);
 
-/// A batch: what differs is on the links, what is equal on the span (LINK-05, LINK-15).
+/// A batch: what differs is on the links, what is equal on the span.
 pub const K05: Row = Row::new("GOLD-K-05", Act::Process(Process { contexts: &[true, true], ids: true, ..BATCH }))
     .spans(&[Span::process(At::Orders)
         .links(&[(P1, &[(ID, Val::Id(1))]), (P2, &[(ID, Val::Id(2))])])
@@ -107,16 +107,16 @@ pub const K05: Row = Row::new("GOLD-K-05", Act::Process(Process { contexts: &[tr
         .messages(2)])
     .settled(&[Verb::Ack, Verb::Ack]);
 
-/// A settlement in the handler's process span, with settle spans always on (LINK-12, SPAN-32).
+/// A settlement in the handler's process span, with settle spans always on.
 pub const K06: Row = Row::new("GOLD-K-06", Act::Process(Process { group: true, work: Does::Ack, ..ONE }))
     .settle_spans(SettleSpans::Always)
     .spans(&[PROCESS_ONE.attributes(&[NAME]), Span::settle(Verb::Ack).attributes(&[NAME])]);
 
-/// A publish that the broker refuses (SPAN-35, STAT-02).
+/// A publish that the broker refuses.
 pub const K09: Row =
     Row::new("GOLD-K-09", Act::Refused).spans(&[Span::send(At::Nowhere, Producer).fails(Fault::Refused)]);
 
-/// A batch whose second message has no context (LINK-16).
+/// A batch whose second message has no context.
 pub const K10: Row = Row::new("GOLD-K-10", Act::Process(Process { contexts: &[true, false], ..BATCH }))
     .spans(&[Span::process(At::Orders).links(&[(P1, &[])]).attributes(&[NAME, (COUNT, Val::Int(2))]).messages(2)])
     .settled(&[Verb::Ack, Verb::Ack]);
@@ -124,12 +124,12 @@ pub const K10: Row = Row::new("GOLD-K-10", Act::Process(Process { contexts: &[tr
 /// A publish to a plain destination without ids.
 pub const N01: Row = Row::new("GOLD-N-01", K01.act).spans(K01.spans).carried(K01.carried);
 
-/// A pattern is the name of the span, the concrete destination an attribute (SPAN-14, SPAN-20, METR-09).
+/// A pattern is the name of the span, the concrete destination an attribute.
 pub const N02: Row = Row::new("GOLD-N-02", Act::Process(Process { wildcard: true, group: true, ..ONE }))
     .spans(&[PROCESS_PATTERN])
     .settled(&[Verb::Ack]);
 
-/// A reply to an inbox (ATTR-N-04, SPAN-19).
+/// A reply to an inbox.
 pub const N03: Row = Row::new("GOLD-N-03", Act::Answer)
     .spans(&[
         PROCESS_ONE.attributes(&[NAME]),
@@ -151,7 +151,7 @@ pub const J01: Row = Row::new("GOLD-J-01", Act::Process(Process { wildcard: true
     .spans(&[PROCESS_PATTERN])
     .settled(&[Verb::Ack]);
 
-/// The application pulls two messages (SPAN-04, LINK-13).
+/// The application pulls two messages.
 pub const J02: Row =
     Row::new("GOLD-J-02", Act::Pull { messages: 2, batch: true, wildcard: true }).spans(&[Span::receive(At::Wildcard)
         .links(&[(P1, &[]), (P2, &[])])
@@ -163,7 +163,7 @@ pub const J03_ACK: Row = Row::new("GOLD-J-03 ack", Act::Process(Process { work: 
     .settle_spans(SettleSpans::Always)
     .spans(&[PROCESS_ONE.attributes(&[NAME]), Span::settle(Verb::Ack).attributes(&[NAME])]);
 
-/// A message given back, and acknowledged when it comes again: it counts again (METR-15), and the plain ack has no span (SPAN-32).
+/// A message given back, and acknowledged when it comes again: it counts again, and the plain ack has no span.
 pub const J03_NAK: Row = Row::new("GOLD-J-03 nak", Act::Process(Process { work: Does::Retry, ..ONE }))
     .spans(&[
         PROCESS_ONE.attributes(&[NAME]),
@@ -172,47 +172,47 @@ pub const J03_NAK: Row = Row::new("GOLD-J-03 nak", Act::Process(Process { work: 
     ])
     .settled(&[Verb::Ack]);
 
-/// A message refused by the handler's decision: no error (STAT-10).
+/// A message refused by the handler's decision: no error.
 pub const J03_TERM: Row = Row::new("GOLD-J-03 term", Act::Process(Process { work: Does::Reject, ..ONE })).spans(&[
     PROCESS_ONE.attributes(&[NAME, REASON]).only(Framework),
     PROCESS_ONE.attributes(&[NAME]).only(Raw),
     Span::settle(Verb::Reject).attributes(&[NAME]),
 ]);
 
-/// Under a span that is current already, mode auto (LINK-07).
+/// Under a span that is current already, mode auto.
 pub const X01: Row = Row::new("GOLD-X-01", Act::Process(Process { ambient: true, ..ONE }))
     .spans(&[PROCESS_ONE.parent(Ref::Ambient).attributes(&[NAME])])
     .settled(&[Verb::Ack]);
 
-/// The same in mode parent (LINK-09).
+/// The same in mode parent.
 pub const X02: Row = Row::new("GOLD-X-02", Act::Process(Process { ambient: true, mode: ParentMode::Parent, ..ONE }))
     .spans(&[PROCESS_ONE.links(&[(P1, &[]), (Ref::Ambient, &[])]).attributes(&[NAME])])
     .settled(&[Verb::Ack]);
 
-/// Mode link only (LINK-08).
+/// Mode link only.
 pub const X03: Row = Row::new("GOLD-X-03", Act::Process(Process { mode: ParentMode::LinkOnly, ..ONE }))
     .spans(&[PROCESS_ONE.parent(Ref::None).attributes(&[NAME])])
     .settled(&[Verb::Ack]);
 
-/// A failing handler (STAT-02, STAT-06, STAT-13 to -18).
+/// A failing handler.
 pub const X04: Row = Row::new("GOLD-X-04", Act::Process(Process { work: Does::Fail, ..ONE }))
     .settle_spans(SettleSpans::Never)
     .spans(&[PROCESS_ONE.attributes(&[NAME]).fails(Fault::Own)])
     .settled(&[Verb::Reject]);
 
-/// A panicking handler (STAT-08).
+/// A panicking handler.
 pub const X05: Row = Row::new("GOLD-X-05", Act::Process(Process { work: Does::Panic, ..ONE }))
     .settle_spans(SettleSpans::Never)
     .spans(&[PROCESS_ONE.attributes(&[NAME]).fails(Fault::Type("panic"))])
     .settled(&[Verb::Reject]);
 
-/// A handler that outlasts its limit (STAT-09).
+/// A handler that outlasts its limit.
 pub const X06: Row = Row::new("GOLD-X-06", Act::Process(Process { work: Does::Hang, ..ONE }))
     .settle_spans(SettleSpans::Never)
     .spans(&[PROCESS_ONE.attributes(&[NAME]).fails(Fault::Type("timeout"))])
     .settled(&[Verb::Reject]);
 
-/// Two failures that a retry makes good: nothing of them on the process span (STAT-04). The attempts are the framework's own spans.
+/// Two failures that a retry makes good: nothing of them on the process span. The attempts are the framework's own spans.
 pub const X07: Row = Row::new("GOLD-X-07", Act::Process(Process { work: Does::FailTwice, ..ONE }))
     .spans(&[
         PROCESS_ONE.attributes(&[NAME]),
@@ -221,12 +221,12 @@ pub const X07: Row = Row::new("GOLD-X-07", Act::Process(Process { work: Does::Fa
     ])
     .settled(&[Verb::Ack]);
 
-/// A creation context supplied by the caller (SPAN-03, SPAN-25).
+/// A creation context supplied by the caller.
 pub const X08: Row = Row::new("GOLD-X-08", Act::Send { supplied: &[true], batch: false })
     .spans(&[Span::send(At::Orders, Client).links(&[(P1, &[])]).attributes(&[NAME])])
     .carried(&[P1]);
 
-/// A message forwarded to a dead letter keeps its context (SPAN-37).
+/// A message forwarded to a dead letter keeps its context.
 pub const X09: Row = Row::new("GOLD-X-09", Act::Process(Process { work: Does::Bury, ..ONE }))
     .spans(&[
         PROCESS_ONE.attributes(&[NAME, REASON]).only(Framework),
@@ -236,7 +236,7 @@ pub const X09: Row = Row::new("GOLD-X-09", Act::Process(Process { work: Does::Bu
     .carried(&[P1])
     .settled(&[Verb::Ack]);
 
-/// The application pulls one message (ATTR-C-07).
+/// The application pulls one message.
 pub const X10: Row = Row::new("GOLD-X-10", Act::Pull { messages: 1, batch: false, wildcard: false })
     .spans(&[Span::receive(At::Orders).links(&[(P1, &[])]).attributes(&[NAME])]);
 
@@ -296,7 +296,7 @@ pub const METR_13: Row = Row::new("METR-13", Act::PartlyRefused).spans(&[
         .sent(1),
 ]);
 
-/// A batch from several destinations: none of them is on the span, each is on its link (SPAN-20, ATTR-C-04, LINK-15).
+/// A batch from several destinations: none of them is on the span, each is on its link.
 pub const ATTR_C_04: Row =
     Row::new("ATTR-C-04", Act::Process(Process { contexts: &[true, true], wildcard: true, spread: true, ..BATCH }))
         .spans(&[Span::process(At::Wildcard)
@@ -316,11 +316,11 @@ pub const SPAN_31: Row = Row::new("SPAN-31", Act::Pull { messages: 0, batch: tru
 pub const STAT_09: Row = Row::new("STAT-09", Act::Process(Process { work: Does::Abandon, ..ONE }))
     .spans(&[PROCESS_ONE.attributes(&[NAME]).fails(Fault::Type("cancelled"))]);
 
-/// A pull of one message that fails: it counts no messages (ATTR-C-07).
+/// A pull of one message that fails: it counts no messages.
 pub const STAT_14_RECEIVE: Row = Row::new("STAT-14 receive", Act::PullFails)
     .spans(&[Span::receive(At::Orders).attributes(&[NAME]).fails(Fault::Type("timeout")).messages(0)]);
 
-/// A settlement that fails: it has a span also where a plain ack has none (SPAN-32).
+/// A settlement that fails: it has a span also where a plain ack has none.
 pub const STAT_14_SETTLE: Row =
     Row::new("STAT-14 settle", Act::Process(Process { work: Does::Ack, fault: true, ..ONE })).spans(&[
         PROCESS_ONE.attributes(&[NAME]),

@@ -67,7 +67,7 @@ pub(super) enum Val {
 /// Why an operation failed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    /// The handler's own error: its type, and no description (STAT-03, STAT-06).
+    /// The handler's own error: its type, and no description.
     Own,
     /// The harness knows.
     Refused,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::set::HeaderSet;
 
-/// Is one entry of baggage, decoded, with the text of its properties.
+/// One entry of baggage, decoded, with the text of its properties.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Entry {
     pub(super) key: String,
@@ -12,7 +12,7 @@ pub(super) struct Entry {
     pub(super) properties: Vec<String>,
 }
 
-/// Is what can be found in a set of headers.
+/// What can be found in a set of headers.
 pub(super) struct Sent {
     entries: Vec<Entry>,
     members: HashSet<String>,

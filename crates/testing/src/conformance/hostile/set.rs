@@ -3,7 +3,7 @@ use std::fmt;
 /// Stands in hostile names, keys and values: where nothing of a stranger may appear, none of these may.
 pub const MARKER: &str = "zqmarkzq";
 
-/// Is what a stranger wrote into the headers of one message, and what must become of it.
+/// What a stranger wrote into the headers of one message, and what must become of it.
 ///
 /// # Examples
 ///

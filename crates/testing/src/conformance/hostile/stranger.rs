@@ -5,7 +5,7 @@ use throughline_core::{Destination, Envelope, Publisher};
 use super::set::HeaderSet;
 use crate::conformance::Harness;
 
-/// Writes hostile messages to a broker, as a program of somebody else would. An adapter's test crate implements it where the
+/// What writes hostile messages to a broker, as a program of somebody else would. An adapter's test crate implements it where the
 /// adapter's client refuses to write what others may write; [`PlainStranger`] is enough where it refuses nothing.
 ///
 /// # Examples
@@ -26,7 +26,7 @@ pub trait Stranger: Send + Sync {
     /// the client accepted it.
     async fn send(&self, destination: &str, set: &HeaderSet, body: Bytes) -> Given;
 
-    /// The prefixes of header names that are never copied to another message, in lower case (PROP-N-04).
+    /// The prefixes of header names that are never copied to another message, in lower case.
     fn reserved(&self) -> &'static [&'static str] {
         &[]
     }
@@ -37,7 +37,7 @@ pub trait Stranger: Send + Sync {
     }
 }
 
-/// Says how to get a [`Stranger`] for a broker under test.
+/// How to get a [`Stranger`] for a broker under test.
 ///
 /// # Examples
 ///
@@ -48,7 +48,7 @@ pub trait Strangers: Harness {
     async fn stranger(&self) -> Box<dyn Stranger>;
 }
 
-/// Says how the broker was given a set.
+/// How the broker was given a set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Given {
     /// As it is: what arrives is what was sent.
@@ -61,7 +61,7 @@ pub enum Given {
     Refused,
 }
 
-/// Writes with the adapter's own publisher, without telemetry.
+/// A stranger that writes with the adapter's own publisher, without telemetry.
 ///
 /// # Examples
 ///

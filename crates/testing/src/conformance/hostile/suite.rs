@@ -15,7 +15,7 @@ const CHUNK: usize = 200;
 /// Tries all sets on one service: a handler publishes onwards what it was given, and everything that goes out is looked at.
 ///
 /// Nothing may panic, hang, get lost or be handled twice; what goes out is well-formed, within the limits, and holds no entry
-/// that did not come in; and nothing of it is logged (BAGG-14) or becomes an attribute (BAGG-13).
+/// that did not come in; and nothing of it is logged or becomes an attribute.
 pub async fn run<H: Strangers>(sets: &[HeaderSet], trial: Trial) -> Tally {
     let mut bench = Bench::<H>::start().await;
     // Whatever a stranger decides about sampling, every span is to be seen.

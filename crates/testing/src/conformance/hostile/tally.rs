@@ -5,7 +5,7 @@ use super::outgoing::PassedOn;
 use super::set::HostileClass;
 use super::stranger::Given;
 
-/// Counts for each class what happened.
+/// The counts of what happened, for each class.
 #[derive(Debug, Default)]
 pub struct Tally {
     rows: BTreeMap<HostileClass, Row>,
@@ -47,7 +47,7 @@ impl Tally {
         self.drops_logged += log.matches("baggage members dropped over a limit").count();
     }
 
-    /// How often it was logged that entries were dropped (BAGG-08).
+    /// How often it was logged that entries were dropped.
     pub fn drops_logged(&self) -> usize {
         self.drops_logged
     }

@@ -2,7 +2,7 @@ use opentelemetry::propagation::TextMapCompositePropagator;
 use throughline_core::propagation::Propagators;
 use throughline_core::telemetry::{BaggagePolicy, Builder, Instrumentation, Trust};
 
-/// Is how a service treats strangers while the sets are tried on it.
+/// How a service treats strangers while the sets are tried on it.
 #[derive(Clone, Debug)]
 pub struct Trial {
     pub(super) trust: Trust,
