@@ -1,6 +1,6 @@
-//! A complete small adapter, and the conformance suite on it.
+//! A complete small adapter, and the conformance suite on it. The guide "Writing an adapter" walks through its files.
 //!
-//! `client` stands for the client of somebody else. Of the other files, `harness` and `raw` are tests; the rest is the adapter.
+//! `client` stands for the client of somebody else. Of the other files, `harness`, `raw` and `guide` are tests; the rest is the adapter.
 
 mod broker;
 pub mod carrier;
@@ -9,6 +9,7 @@ mod connection;
 mod delivery;
 mod error;
 mod extract;
+mod guide;
 mod harness;
 mod instrument;
 mod publisher;
