@@ -26,7 +26,7 @@ fn carried(delivery: &Delivery) -> Option<&str> {
 async fn incoming_baggage_is_visible_everywhere() {
     async fn look(baggage: Baggage, delivery: Delivery, State(seen): State<Seen<BTreeMap<String, String>>>) {
         assert_eq!((baggage.get("tenant").as_deref(), baggage.get("nobody")), (Some("acme"), None));
-        assert_eq!(delivery.get("tenant").as_deref(), Some("acme"));
+        assert_eq!(delivery.baggage().get("tenant").as_deref(), Some("acme"));
         assert_eq!(Context::current().baggage().get("tenant").map(|value| value.as_str()), Some("acme"));
         assert_eq!((baggage.get_all_batch(), baggage.conflicts()), (vec![baggage.get_all()], vec![]));
         seen.push(baggage.get_all());

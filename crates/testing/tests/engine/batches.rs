@@ -144,7 +144,7 @@ async fn the_delivery_of_one_message_of_a_batch_has_its_context_and_baggage() {
         for message in &batch {
             assert_eq!(message.span_context(), message.delivery().span_context());
             let context = message.delivery().span_context();
-            seen.push((context.span_id().to_string(), message.delivery().get("tenant")));
+            seen.push((context.span_id().to_string(), message.delivery().baggage().get("tenant")));
         }
     }
     let seen = Seen::new();

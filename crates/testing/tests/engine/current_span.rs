@@ -40,7 +40,7 @@ async fn a_call_to_another_service_continues_the_trace_with_the_changed_baggage(
 #[tokio::test]
 async fn a_call_made_in_an_inner_span_is_a_child_of_that_span() {
     async fn call(delivery: Delivery, State((tracer, seen)): State<(opentelemetry_sdk::trace::SdkTracer, Seen<Call>)>) {
-        delivery.set("warehouse", "north");
+        delivery.baggage().set("warehouse", "north");
         let inner = Context::current().with_span(tracer.start_with_context("GET /stock", &Context::current()));
         let request = async {
             let mut request = HashMap::new();

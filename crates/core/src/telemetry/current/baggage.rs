@@ -7,7 +7,7 @@ use opentelemetry::baggage::Baggage as OtelBaggage;
 use opentelemetry::context::FutureExt;
 
 use super::scope::Scope;
-use crate::message::{Delivery, Headers};
+use crate::message::Headers;
 use crate::propagation::baggage;
 use crate::telemetry::changes::{ChangeList, with_baggage};
 
@@ -188,28 +188,6 @@ pub trait CurrentBaggage {
         }
         headers
     }
-
-    /// Creates baggage from message headers, to be used outside the handler that received them. Malformed entries are left out.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::extract::Baggage;
-    /// use throughline_core::{CurrentBaggage, Headers};
-    ///
-    /// let headers = Headers::from_iter([("baggage", "tenant=acme")]);
-    /// let baggage = Baggage::from_headers(&headers);
-    /// assert_eq!(baggage.get("tenant").as_deref(), Some("acme"));
-    /// ```
-    #[must_use]
-    fn from_headers(headers: &Headers) -> Baggage
-    where
-        Self: Sized,
-    {
-        let values: Vec<&str> =
-            headers.get_all("baggage").filter_map(|value| std::str::from_utf8(value).ok()).collect();
-        Baggage(Scope::new(with_baggage(&Context::new(), &baggage::parse_all(&values)), None, Vec::new()))
-    }
 }
 
 /// Baggage: that of the message being handled, as an argument of a handler, or started outside any handler.
@@ -239,6 +217,47 @@ impl Baggage {
     #[must_use]
     pub fn new() -> Self {
         Self(Scope::detached())
+    }
+
+    /// Creates baggage from message headers, to be used outside the handler that received them. Malformed entries are left out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::extract::Baggage;
+    /// use throughline_core::{CurrentBaggage, Headers};
+    ///
+    /// let headers = Headers::from_iter([("baggage", "tenant=acme")]);
+    /// let baggage = Baggage::from_headers(&headers);
+    /// assert_eq!(baggage.get("tenant").as_deref(), Some("acme"));
+    /// ```
+    #[must_use]
+    pub fn from_headers(headers: &Headers) -> Self {
+        let values: Vec<&str> =
+            headers.get_all("baggage").filter_map(|value| std::str::from_utf8(value).ok()).collect();
+        Self(Scope::new(with_baggage(&Context::new(), &baggage::parse_all(&values)), None, Vec::new()))
+    }
+
+    /// Returns the baggage that is current: in a handler that of its message, where a change is a change of the message's baggage;
+    /// elsewhere a copy of what is in the OpenTelemetry context. An entry that is added joins those that are there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::CurrentBaggage;
+    /// use throughline_core::extract::Baggage;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let both = Baggage::new().with("tenant", "acme").scope(async {
+    ///     Baggage::current().with("region", "eu").get_all()
+    /// });
+    /// assert_eq!(both.await.len(), 2);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn current() -> Self {
+        Self(Scope::of_current(None))
     }
 
     /// Sets an entry; one that cannot be carried is left out, see [`CurrentBaggage::set`].
@@ -296,12 +315,6 @@ impl CurrentBaggage for Baggage {
 impl CurrentBaggage for Scope {
     fn baggage_scope(&self) -> Cow<'_, Scope> {
         Cow::Borrowed(self)
-    }
-}
-
-impl CurrentBaggage for Delivery {
-    fn baggage_scope(&self) -> Cow<'_, Scope> {
-        Cow::Owned(self.open_scope())
     }
 }
 

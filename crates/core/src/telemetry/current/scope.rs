@@ -62,9 +62,9 @@ impl Scope {
 
     /// A scope of what is current, for a message whose process span records nothing. Where changes to baggage are current, they are its
     /// own.
-    pub(super) fn of_current(engine: Arc<Engine>) -> Self {
+    pub(super) fn of_current(engine: Option<Arc<Engine>>) -> Self {
         let current = Context::current();
-        let scope = Self::new(current.clone(), Some(engine), Vec::new());
+        let scope = Self::new(current.clone(), engine, Vec::new());
         if current.get::<Changes>().is_some() {
             scope.inner.with_changes.get_or_init(|| current);
         }

@@ -133,7 +133,7 @@ pub async fn the_baggage_of_a_batch_is_merged_and_its_conflicts_are_named<H: Har
     assert_eq!((each, conflicts), (own.to_vec(), vec!["tenant".to_owned()]), "BAGG-12");
     let carried = next.next().await;
     assert_eq!(body_of(&carried), "next");
-    let carried = <throughline_core::extract::Baggage as CurrentBaggage>::from_headers(carried.headers());
+    let carried = throughline_core::extract::Baggage::from_headers(carried.headers());
     assert_eq!(carried.get_all(), all.into(), "BAGG-12");
     stopped(running).await;
     next.close().await;

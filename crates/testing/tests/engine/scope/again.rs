@@ -8,7 +8,7 @@ use super::states::{AS_IT_CAME, CHANGED, Own, State};
 
 async fn change(delivery: &Delivery, baggage: &Baggage, span: &ProcessSpan) {
     span.set_attribute("order.first", true);
-    delivery.set("warehouse", "north");
+    delivery.baggage().set("warehouse", "north");
     CurrentBaggage::remove(baggage, "user");
 }
 
@@ -25,7 +25,7 @@ async fn a_delivery_that_comes_again_starts_anew() {
             own.publish("first").await?;
             return Ok(Settlement::retry());
         }
-        assert_eq!((delivery.get("warehouse"), baggage.get("warehouse")), (None, None));
+        assert_eq!((delivery.baggage().get("warehouse"), baggage.get("warehouse")), (None, None));
         own.publish("again").await?;
         Ok(Settlement::Ack)
     }
@@ -62,7 +62,7 @@ async fn two_subscriptions_to_a_message_do_not_see_each_other() {
         while own.kept.take().is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!((delivery.get("warehouse"), baggage.get("warehouse")), (None, None));
+        assert_eq!((delivery.baggage().get("warehouse"), baggage.get("warehouse")), (None, None));
         own.publish("seen").await
     }
     for state in State::ALL {

@@ -50,7 +50,7 @@ async fn each_message_keeps_its_changes_to_itself() {
             let (own, publisher) = (own.0.clone(), publisher.clone());
             let work = async |body: String| {
                 own.publish("state").await?;
-                delivery.set("late", body);
+                delivery.baggage().set("late", body);
                 own.publish("state").await?;
                 publisher.publish("extracted", "42").await?;
                 Ok::<_, PublishError>("one".to_owned())
@@ -86,7 +86,7 @@ async fn a_message_that_is_asked_only_in_its_own_work_carries_the_changes() {
         for message in batch {
             let delivery = message.delivery().clone();
             let work = async |body: String| {
-                delivery.set("seen", body);
+                delivery.baggage().set("seen", body);
                 own.0.publish("state").await
             };
             message.run(work).await;

@@ -21,8 +21,8 @@ impl<S: Sync> FromDelivery<S> for Kept {
 }
 
 fn change(delivery: &Delivery) {
-    delivery.set("warehouse", "north");
-    CurrentBaggage::remove(delivery, "user");
+    delivery.baggage().set("warehouse", "north");
+    delivery.baggage().remove("user");
     delivery.set_attribute("order.items", 1);
     delivery.set_attribute("order.items", 3);
 }
@@ -100,10 +100,10 @@ async fn copies_and_baggage_see_each_others_changes() {
         let task = async move {
             change(&one);
             assert_eq!(
-                (two.get("warehouse").as_deref(), baggage.get("warehouse").as_deref()),
+                (two.baggage().get("warehouse").as_deref(), baggage.get("warehouse").as_deref()),
                 (Some("north"), Some("north"))
             );
-            assert_eq!((two.get("user"), baggage.get("user")), (None, None));
+            assert_eq!((two.baggage().get("user"), baggage.get("user")), (None, None));
         };
         spawn(task).await.unwrap();
         let publish = async move { own.publish("state").await };
@@ -122,8 +122,8 @@ async fn a_copy_of_an_earlier_message_changes_nothing_about_a_later_one() {
     async fn handle(Kept(delivery): Kept, AppState(own): AppState<Own>) -> Result<(), PublishError> {
         if let Some(earlier) = own.kept.take().pop() {
             change(&earlier);
-            assert_eq!(earlier.get("warehouse").as_deref(), Some("north"));
-            assert_eq!(delivery.get("warehouse"), None);
+            assert_eq!(earlier.baggage().get("warehouse").as_deref(), Some("north"));
+            assert_eq!(delivery.baggage().get("warehouse"), None);
             return own.publish("state").await;
         }
         own.kept.push(delivery);

@@ -22,8 +22,8 @@ struct Change(Own);
 impl Middleware for Change {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         self.0.publish("unchanged").await.expect("published");
-        delivery.set("warehouse", "north");
-        CurrentBaggage::remove(&delivery, "user");
+        delivery.baggage().set("warehouse", "north");
+        delivery.baggage().remove("user");
         self.0.publish("before").await.expect("published");
         let outcome = next.run(delivery).await;
         self.0.publish("after").await.expect("published");
@@ -38,9 +38,9 @@ struct Shelf;
 #[async_trait::async_trait]
 impl Middleware for Shelf {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
-        let warehouse = delivery.get("warehouse");
+        let warehouse = delivery.baggage().get("warehouse");
         assert_eq!(warehouse.as_deref(), Some("north"));
-        delivery.set("shelf", "a1");
+        delivery.baggage().set("shelf", "a1");
         next.run(delivery).await
     }
 }
