@@ -83,7 +83,7 @@ impl<H: Harness> Bench<H> {
 
     /// Returns a publisher on a connection of its own, with captured telemetry.
     pub(crate) async fn publisher(&self) -> Publisher {
-        Publisher::new(&self.connect().await).telemetry(&self.engine())
+        Publisher::new(&self.connect().await).telemetry(self.engine())
     }
 
     /// Returns a publisher that leaves headers as they are.

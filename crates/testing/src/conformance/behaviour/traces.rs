@@ -63,7 +63,7 @@ pub async fn a_request_gets_its_reply_in_one_trace<H: Harness>() {
 pub async fn a_trace_goes_on_from_one_broker_to_another<H: Harness>() {
     let (one, two) = (Bench::<H>::start().await, Bench::<H>::start().await);
     let mut last = two.read("last").await;
-    let other = Publisher::new(&two.connect().await).telemetry(&one.engine());
+    let other = Publisher::new(&two.connect().await).telemetry(one.engine());
     let target = two.name("orders");
     let forward = handler!([target] |order: String, other: State<Publisher>| {
         other.0.publish(target, format!("{order}>1")).await.map(drop)
