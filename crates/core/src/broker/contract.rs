@@ -369,7 +369,8 @@ pub trait Settle: Send + Sync + 'static {
 
     /// Tells, after [`settle`](Self::settle), whether that only noted what became of the message, and the broker hears of it later
     /// and of many at once. Such a settlement is no operation of its own in telemetry; the adapter reports the later one with
-    /// [`Observe::settled`], or the settlement of another message was it. The default is that the broker is told at once.
+    /// [`Observe::settled`](super::Observe::settled), or the settlement of another message was it. The default is that the broker is
+    /// told at once.
     fn is_deferred(&self, message: &Received) -> bool {
         let _ = message;
         false

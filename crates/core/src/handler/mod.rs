@@ -1,4 +1,5 @@
-//! From a plain `async fn` to something that handles deliveries: [`Handler`], what it may return, and the [`Route`] that adds
+//! From a plain `async fn` to something that handles deliveries: [`Handler`](crate::Handler), what it may return, and the
+//! [`Route`](crate::Route) that adds
 //! replies, middleware and limits to it.
 
 mod arguments;

@@ -249,10 +249,8 @@ impl Baggage {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// let both = Baggage::new().with("tenant", "acme").scope(async {
-    ///     Baggage::current().with("region", "eu").get_all()
-    /// });
-    /// assert_eq!(both.await.len(), 2);
+    /// let both = async { Baggage::current().with("region", "eu").get_all() };
+    /// assert_eq!(Baggage::new().with("tenant", "acme").scope(both).await.len(), 2);
     /// # }
     /// ```
     #[must_use]
