@@ -36,7 +36,7 @@ impl Publish for Picky {
 
 fn picky() -> (Capture, Publisher) {
     let capture = Capture::new();
-    let publisher = Publisher::from_transport(Arc::new(Picky)).telemetry(&capture.instrumentation().build());
+    let publisher = Publisher::from_transport(Arc::new(Picky)).telemetry(capture.instrumentation().build());
     (capture, publisher)
 }
 

@@ -329,7 +329,7 @@ async fn attributes_of_a_publish_are_hidden_and_cut_wherever_they_come_from() {
     let published = async |settings: fn(Builder<Instrumentation>) -> Builder<Instrumentation>| {
         let capture = Capture::new();
         let publisher = Publisher::from_transport(Arc::new(Keyed));
-        publisher.telemetry(&settings(capture.instrumentation()).build()).publish("orders", "1").await.unwrap();
+        publisher.telemetry(settings(capture.instrumentation()).build()).publish("orders", "1").await.unwrap();
         let span = capture.tree().find("publish orders").clone();
         ["keyed.routing_key", "keyed.message.key", "keyed.offset"]
             .map(|key| attribute(&span, key).map(|value| value.as_str().into_owned()))

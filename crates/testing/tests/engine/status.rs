@@ -257,7 +257,7 @@ async fn a_failed_message_of_a_batch_fails_the_span_once() {
 #[tokio::test]
 async fn a_failed_publish_is_a_warning_of_its_send_span() {
     let capture = Capture::new();
-    let publisher = Memory::new().publisher().telemetry(&capture.instrumentation().build());
+    let publisher = Memory::new().publisher().telemetry(capture.instrumentation().build());
     let error = publisher.request::<String>("prices.get", "bread").await.unwrap_err();
     let tree = capture.tree();
     let span = tree.find("request prices.get");

@@ -421,7 +421,7 @@ impl Publish for Careless {
 #[tokio::test]
 async fn an_adapter_that_panics_when_it_is_asked_for_telemetry_publishes_all_the_same() {
     let capture = Capture::new();
-    let publisher = Publisher::from_transport(Arc::new(Careless)).telemetry(&capture.instrumentation().build());
+    let publisher = Publisher::from_transport(Arc::new(Careless)).telemetry(capture.instrumentation().build());
     publisher.publish("orders", "1").await.unwrap();
     publisher.publish_batch("orders", ["1", "2"]).await.unwrap();
     assert!(publisher.request::<String>("orders", "1").await.is_err(), "unsupported");
