@@ -92,7 +92,7 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
         .subscribe(Topic::new(dead.clone()).group(group.clone()), bury);
     let kafka = Kafka::connect(bootstrap.as_str()).await.expect("a connection");
     let running = serve(kafka.clone(), app).start().await.expect("the app starts");
-    let publisher = Publisher::new(&kafka).telemetry(&capture.instrumentation().build());
+    let publisher = Publisher::new(&kafka).telemetry(capture.instrumentation().build());
     publisher.publish(topic.clone(), "bad").await.expect("published");
     publisher.publish(topic.clone(), "good").await.expect("published");
 

@@ -112,7 +112,7 @@ async fn a_message_that_is_too_large_with_its_headers_is_refused_and_the_connect
     let (nats, id) = (connect().await, unique());
     // With telemetry: what it writes into the headers counts too.
     let capture = Capture::new();
-    let publisher = nats.publisher().telemetry(&capture.instrumentation().build());
+    let publisher = nats.publisher().telemetry(capture.instrumentation().build());
     let limit = nats.client().max_payload();
     for body in [limit + 1, limit, limit - 20] {
         let body = Bytes::from(vec![b'x'; body]);

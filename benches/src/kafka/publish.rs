@@ -114,7 +114,7 @@ impl Publish {
         let kafka = Kafka::connect_with(clients::config(url)).await?;
         let provider = (program == Program::Traced).then(provider);
         let publisher = match &provider {
-            Some(provider) => kafka.publisher().telemetry(&engine(provider)),
+            Some(provider) => kafka.publisher().telemetry(engine(provider)),
             None => kafka.publisher().without_telemetry(),
         };
         publisher.publish(self.topic, body()).await?;

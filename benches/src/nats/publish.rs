@@ -79,7 +79,7 @@ impl Publish {
         let nats = if self.stored { nats.publish_to_streams() } else { nats };
         let provider = (program == Program::Traced).then(provider);
         let publisher = match &provider {
-            Some(provider) => nats.publisher().telemetry(&engine(provider)),
+            Some(provider) => nats.publisher().telemetry(engine(provider)),
             None => nats.publisher().without_telemetry(),
         };
         let publisher = &publisher;

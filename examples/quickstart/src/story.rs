@@ -73,7 +73,7 @@ pub async fn play<B: Broker>(
     let stock = cast.stock.traced(services::stock(from.placed, warehouses));
     let billing = cast.billing.traced(services::billing(from.reserved));
 
-    let publisher = Publisher::new(&cast.shop.broker).telemetry(&cast.shop.engine());
+    let publisher = Publisher::new(&cast.shop.broker).telemetry(cast.shop.engine());
     let shop = serve(cast.shop.broker, shop).start().await?;
     let stock = serve(cast.stock.broker, stock).start().await?;
     let billing = serve(cast.billing.broker, billing).start().await?;
