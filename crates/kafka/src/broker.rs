@@ -118,15 +118,6 @@ impl Kafka {
 
     /// Leaves `messaging.kafka.message.key` away from telemetry, where keys may be personal data. Messages
     /// keep their keys.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), throughline_core::BrokerError> {
-    /// let kafka = throughline_kafka::Kafka::connect("localhost:9092").await?.without_message_keys();
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn without_message_keys(mut self) -> Self {
         Arc::make_mut(&mut self.connection).records_keys = false;

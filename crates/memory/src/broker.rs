@@ -76,17 +76,6 @@ impl Memory {
     }
 
     /// Replaces what telemetry says about the system, for tests that imitate another one. Other clones are not changed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::Broker;
-    /// use throughline_core::message::{Operations, System};
-    /// use throughline_memory::Memory;
-    ///
-    /// let nats = Memory::new().with_system(System::new("nats", Operations::DEFAULT));
-    /// assert_eq!(nats.transport().system().name(), "nats");
-    /// ```
     #[must_use]
     pub fn with_system(mut self, system: System) -> Self {
         self.system = Arc::new(system);

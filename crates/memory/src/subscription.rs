@@ -48,14 +48,6 @@ impl Channel {
     }
 
     /// Joins a group: each message reaches one subscription of the group.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::Subscription;
-    /// use throughline_memory::Channel;
-    /// assert_eq!(Subscription::from(Channel::new("orders").group("stock")).group(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn group(mut self, name: impl Into<Arc<str>>) -> Self {
         self.group = Some(name.into());

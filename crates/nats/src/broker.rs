@@ -232,14 +232,6 @@ impl Nats {
     }
 
     /// Sets `messaging.client.id`; the default is the name in the options, else the number the server assigned.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # fn example(client: async_nats::Client) {
-    /// let nats = throughline_nats::Nats::from_client(client).with_client_id("stock");
-    /// # }
-    /// ```
     #[must_use]
     pub fn with_client_id(self, id: impl Into<String>) -> Self {
         self.changed(|connection| connection.describe(Some(&id.into())))
@@ -263,15 +255,6 @@ impl Nats {
 
     /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A
     /// subject that is longer is an error before it is sent, since the server would close the connection.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), throughline_core::BrokerError> {
-    /// let nats = throughline_nats::Nats::connect("localhost:4222").await?.with_max_control_line(16 * 1024);
-    /// # Ok(())
-    /// # }
-    /// ```
     #[must_use]
     pub fn with_max_control_line(self, bytes: usize) -> Self {
         self.changed(|connection| connection.line = Line::new(bytes))

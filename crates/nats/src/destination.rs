@@ -70,13 +70,6 @@ impl StreamSubject {
     }
 
     /// Lets the server refuse the message when another stream takes the subject.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_nats::StreamSubject;
-    /// let destination = StreamSubject::new("orders.placed").expected_stream("ORDERS");
-    /// ```
     #[must_use]
     pub fn expected_stream(mut self, stream: impl Into<Arc<str>>) -> Self {
         self.expected.stream = Some(stream.into());
@@ -84,13 +77,6 @@ impl StreamSubject {
     }
 
     /// Lets the server refuse the message when the last one of the stream has another sequence.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_nats::StreamSubject;
-    /// let destination = StreamSubject::new("orders.placed").expected_last_sequence(41);
-    /// ```
     #[must_use]
     pub const fn expected_last_sequence(mut self, sequence: u64) -> Self {
         self.expected.last_sequence = Some(sequence);
@@ -99,13 +85,6 @@ impl StreamSubject {
 
     /// Lets the server refuse the message when the last one of its subject has another sequence; 0 says that there is
     /// none.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_nats::StreamSubject;
-    /// let created_once = StreamSubject::new("accounts.42").expected_last_subject_sequence(0);
-    /// ```
     #[must_use]
     pub const fn expected_last_subject_sequence(mut self, sequence: u64) -> Self {
         self.expected.last_subject_sequence = Some(sequence);
@@ -113,13 +92,6 @@ impl StreamSubject {
     }
 
     /// Lets the server refuse the message when the last one of the stream has another id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_nats::StreamSubject;
-    /// let destination = StreamSubject::new("orders.placed").expected_last_message_id("m41");
-    /// ```
     #[must_use]
     pub fn expected_last_message_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.expected.last_message_id = Some(id.into());

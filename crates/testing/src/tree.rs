@@ -103,37 +103,11 @@ impl TraceTree {
     }
 
     /// Returns the captured parent of a span.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let tracer = capture.tracer_provider().tracer("shop");
-    /// tracer.in_span("checkout", |_| tracer.in_span("publish", |_| ()));
-    ///
-    /// let tree = capture.tree();
-    /// assert_eq!(tree.parent(tree.find("publish")).unwrap().name, "checkout");
-    /// ```
     pub fn parent(&self, span: &SpanData) -> Option<&SpanData> {
         self.spans.iter().find(|parent| is_parent(&parent.span_context, span))
     }
 
     /// Returns the children of a span, in the order of their start.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let tracer = capture.tracer_provider().tracer("shop");
-    /// tracer.in_span("checkout", |_| tracer.in_span("publish", |_| ()));
-    ///
-    /// let tree = capture.tree();
-    /// assert_eq!(tree.children(tree.find("checkout"))[0].name, "publish");
-    /// ```
     pub fn children(&self, span: &SpanData) -> Vec<&SpanData> {
         self.spans.iter().filter(|child| is_parent(&span.span_context, child)).collect()
     }
@@ -165,18 +139,6 @@ impl TraceTree {
     }
 
     /// Returns all spans called `name`, in the order of their start.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let tracer = capture.tracer_provider().tracer("shop");
-    /// tracer.in_span("attempt", |_| ());
-    /// tracer.in_span("attempt", |_| ());
-    /// assert_eq!(capture.tree().find_all("attempt").len(), 2);
-    /// ```
     pub fn find_all(&self, name: &str) -> Vec<&SpanData> {
         self.spans.iter().filter(|span| span.name == name).collect()
     }

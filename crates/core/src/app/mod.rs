@@ -86,13 +86,6 @@ impl<S: Send + Sync + 'static> App<S> {
     }
 
     /// Adds middleware around every subscription and every publish of the app, inside what is there already.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{App, middleware::Timeout};
-    /// let app: App = App::new().middleware(Timeout::secs(10));
-    /// ```
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.router = self.router.middleware(middleware);
@@ -100,13 +93,6 @@ impl<S: Send + Sync + 'static> App<S> {
     }
 
     /// Replaces the telemetry.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{App, middleware::TelemetryMiddleware, propagation::Propagators};
-    /// let app: App = App::new().telemetry(TelemetryMiddleware::builder().propagator(Propagators::default()).build());
-    /// ```
     #[must_use]
     pub fn telemetry(mut self, telemetry: impl Into<TelemetryMiddleware>) -> Self {
         self.telemetry = Some(TelemetryChoice::Given(telemetry.into()));
@@ -114,12 +100,6 @@ impl<S: Send + Sync + 'static> App<S> {
     }
 
     /// Removes the telemetry: no spans, no metrics, and headers are neither read nor written.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let app: throughline_core::App = throughline_core::App::new().without_telemetry();
-    /// ```
     #[must_use]
     pub fn without_telemetry(mut self) -> Self {
         self.telemetry = None;

@@ -80,13 +80,6 @@ impl<S: Send + Sync + 'static> Router<S> {
     }
 
     /// Adds middleware around every subscription of this router, wherever it is written, inside what is there already.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Router, middleware::Timeout};
-    /// let router: Router = Router::new().middleware(Timeout::secs(10));
-    /// ```
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middleware.push(Arc::new(middleware));

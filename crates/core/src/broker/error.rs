@@ -71,16 +71,6 @@ impl BrokerError {
     }
 
     /// Keeps the client's own error as the source.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::error::Error;
-    /// use throughline_core::broker::BrokerErrorKind;
-    /// use throughline_core::BrokerError;
-    /// let error = BrokerError::new(BrokerErrorKind::Other, "_OTHER", "settling failed").with_source(std::fmt::Error);
-    /// assert!(error.source().is_some());
-    /// ```
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner.source = Some(source.into());
@@ -233,15 +223,6 @@ impl PublishError {
     }
 
     /// Keeps the client's own error as the source.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::error::Error;
-    /// use throughline_core::{PublishError, broker::PublishErrorKind};
-    /// let error = PublishError::new(PublishErrorKind::Other, "_OTHER", "publish failed").with_source(std::fmt::Error);
-    /// assert!(error.source().is_some());
-    /// ```
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner.source = Some(source.into());

@@ -79,14 +79,6 @@ impl Subscription {
     }
 
     /// Adds a further pattern, for a subscription that is bound to several.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// let both = Subscription::new("nats", Pattern::exact("a")).with_pattern(Pattern::exact("b"));
-    /// assert_eq!(both.patterns().len(), 2);
-    /// ```
     #[must_use]
     pub fn with_pattern(mut self, pattern: Pattern) -> Self {
         self.patterns.push(pattern);
@@ -94,13 +86,6 @@ impl Subscription {
     }
 
     /// Sets the group: of the subscriptions of one group each message reaches one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_group("g").group(), Some("g"));
-    /// ```
     #[must_use]
     pub fn with_group(mut self, group: impl Into<Arc<str>>) -> Self {
         self.group = Some(group.into());
@@ -108,13 +93,6 @@ impl Subscription {
     }
 
     /// Sets the name under which the broker keeps the subscription's position, such as a durable consumer.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_name("dur").name(), Some("dur"));
-    /// ```
     #[must_use]
     pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
@@ -122,15 +100,6 @@ impl Subscription {
     }
 
     /// Hands messages over in batches.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
-    /// let policy = BatchPolicy::new(100, Duration::from_millis(50));
-    /// assert!(Subscription::new("nats", Pattern::exact("a")).with_batch(policy).batch().is_some());
-    /// ```
     #[must_use]
     pub const fn with_batch(mut self, policy: BatchPolicy) -> Self {
         self.batch = Some(policy);
@@ -138,13 +107,6 @@ impl Subscription {
     }
 
     /// Sets how often the broker delivers a message at most; zero counts as one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert_eq!(Subscription::new("nats", Pattern::exact("a")).with_delivery_limit(3).delivery_limit(), Some(3));
-    /// ```
     #[must_use]
     pub const fn with_delivery_limit(mut self, most: u32) -> Self {
         self.delivery_limit = Some(if most == 0 { 1 } else { most });
@@ -236,13 +198,6 @@ impl Subscription {
     }
 
     /// Returns the adapter's own typed subscription, if it is a `T`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::{Pattern, Subscription};
-    /// assert!(Subscription::new("nats", Pattern::exact("a")).native::<u8>().is_none());
-    /// ```
     #[must_use]
     pub fn native<T: Any>(&self) -> Option<&T> {
         self.native.as_deref()?.downcast_ref()

@@ -67,12 +67,6 @@ impl Body {
     }
 
     /// Sets the media type.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::codec::Body::new("x").with_content_type("text/plain").content_type.is_some());
-    /// ```
     #[must_use]
     pub const fn with_content_type(mut self, content_type: &'static str) -> Self {
         self.content_type = Some(content_type);
@@ -80,12 +74,6 @@ impl Body {
     }
 
     /// Sets the key.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::codec::Body::new("x").with_key("42").key.is_some());
-    /// ```
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         self.key = Some(key.into());

@@ -75,14 +75,6 @@ impl<S> Route<S> {
     }
 
     /// Adds middleware, inside what is there already.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_core::{Handler, Route, middleware::Timeout};
-    /// async fn reserve(order: String) {}
-    /// let route: Route<()> = reserve.concurrency(4).middleware(Timeout::secs(10));
-    /// ```
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.options.middleware.push(Arc::new(middleware));

@@ -167,14 +167,6 @@ impl Delivery {
     }
 
     /// Sets the headers.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Delivery, Headers};
-    /// let delivery = Delivery::new("orders", "x").with_headers(Headers::from_iter([("tenant", "acme")]));
-    /// assert_eq!(delivery.headers().get("tenant"), Some("acme"));
-    /// ```
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.message_mut().headers = OnceLock::from(headers);
@@ -182,12 +174,6 @@ impl Delivery {
     }
 
     /// Sets the key.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").with_key("42").key().is_some());
-    /// ```
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         self.properties_mut().key = Some(key.into());
@@ -195,12 +181,6 @@ impl Delivery {
     }
 
     /// Sets the message id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Delivery::new("orders", "x").with_id("m1").id(), Some("m1"));
-    /// ```
     #[must_use]
     pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.properties_mut().id = Some(id.into());
@@ -208,12 +188,6 @@ impl Delivery {
     }
 
     /// Sets the correlation id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Delivery::new("orders", "x").with_correlation_id("c").correlation_id(), Some("c"));
-    /// ```
     #[must_use]
     pub fn with_correlation_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.properties_mut().correlation_id = Some(id.into());
@@ -221,13 +195,6 @@ impl Delivery {
     }
 
     /// Sets where the sender expects an answer.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let delivery = throughline_core::Delivery::new("prices.get", "x").with_reply_to("_INBOX.1");
-    /// assert_eq!(delivery.reply_to().unwrap().name(), "_INBOX.1");
-    /// ```
     #[must_use]
     pub fn with_reply_to(mut self, destination: impl Into<Destination>) -> Self {
         self.properties_mut().reply_to = Some(destination.into().temporary());
@@ -235,12 +202,6 @@ impl Delivery {
     }
 
     /// Sets which delivery of the message this is, counted from 1.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Delivery::new("orders", "x").with_attempt(2).attempt(), 2);
-    /// ```
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt.max(1);
@@ -262,13 +223,6 @@ impl Delivery {
     }
 
     /// Sets when the broker took the message, for the queue-time metric.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::SystemTime;
-    /// assert!(throughline_core::Delivery::new("orders", "x").with_sent_at(SystemTime::now()).sent_at().is_some());
-    /// ```
     #[must_use]
     pub fn with_sent_at(mut self, time: SystemTime) -> Self {
         self.message_mut().sent_at = Some(time);
@@ -368,12 +322,6 @@ impl Delivery {
     }
 
     /// Returns a value stored by middleware.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Delivery::new("orders", "x").extension::<u8>().is_none());
-    /// ```
     #[must_use]
     pub fn extension<T: Any>(&self) -> Option<&T> {
         self.extensions.get()
@@ -489,14 +437,6 @@ impl Delivery {
     }
 
     /// Returns what the adapter attached, if it is a `T`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// struct Offset;
-    /// impl throughline_core::message::Native for Offset {}
-    /// assert!(throughline_core::Delivery::new("orders", "x").native::<Offset>().is_none());
-    /// ```
     #[must_use]
     pub fn native<T: Native>(&self) -> Option<&T> {
         let native: &dyn Any = self.message.native.as_deref()?;

@@ -166,14 +166,6 @@ impl System {
     }
 
     /// Sets `messaging.client.id`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::message::{Operations, System};
-    /// let system = System::new("nats", Operations::DEFAULT).with_client_id("stock");
-    /// assert_eq!(system.client_id(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn with_client_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.client_id = Some(id.into());
@@ -198,15 +190,6 @@ impl System {
     }
 
     /// Replaces the verbs, for what does the same in other words.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::message::{Operations, System};
-    /// let operations = Operations::DEFAULT.with_retry("abort");
-    /// let system = System::new("kafka", Operations::DEFAULT).with_operations(operations);
-    /// assert_eq!(system.operations().retry, Some("abort"));
-    /// ```
     #[must_use]
     pub const fn with_operations(mut self, operations: Operations) -> Self {
         self.operations = operations;
@@ -214,15 +197,6 @@ impl System {
     }
 
     /// Adds an attribute that every span of this connection carries, such as a cluster id; create spans leave it out.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::KeyValue;
-    /// use throughline_core::message::{Operations, System};
-    /// let system = System::new("example", Operations::DEFAULT).with_attribute(KeyValue::new("example.cluster.id", "x"));
-    /// assert_eq!(system.attributes().len(), 1);
-    /// ```
     #[must_use]
     pub fn with_attribute(mut self, attribute: KeyValue) -> Self {
         self.attributes.push(attribute);
@@ -319,15 +293,6 @@ impl Source {
     }
 
     /// Sets what was subscribed to.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
-    /// assert_eq!(Source::new(system).with_destination("orders").destination.as_deref(), Some("orders"));
-    /// ```
     #[must_use]
     pub fn with_destination(mut self, destination: impl Into<Arc<str>>) -> Self {
         self.destination = Some(destination.into());
@@ -335,15 +300,6 @@ impl Source {
     }
 
     /// Sets the low-cardinality pattern.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
-    /// assert_eq!(Source::new(system).with_template("orders.*").template.as_deref(), Some("orders.*"));
-    /// ```
     #[must_use]
     pub fn with_template(mut self, template: impl Into<Arc<str>>) -> Self {
         self.template = Some(template.into());
@@ -380,15 +336,6 @@ impl Source {
     }
 
     /// Sets the consumer group.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
-    /// assert_eq!(Source::new(system).with_group("stock").group.as_deref(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn with_group(mut self, group: impl Into<Arc<str>>) -> Self {
         self.group = Some(group.into());
@@ -396,15 +343,6 @@ impl Source {
     }
 
     /// Sets the name of the subscription.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # let system = Arc::new(System::new("nats", Operations::DEFAULT));
-    /// assert_eq!(Source::new(system).with_subscription("dur").subscription.as_deref(), Some("dur"));
-    /// ```
     #[must_use]
     pub fn with_subscription(mut self, name: impl Into<Arc<str>>) -> Self {
         self.subscription = Some(name.into());

@@ -174,13 +174,6 @@ impl Envelope {
     }
 
     /// Sets the key: what decides about the partition and the order, for brokers that have one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let envelope = throughline_core::Envelope::new("orders", "x").with_key("42");
-    /// assert_eq!(envelope.key().unwrap().as_ref(), b"42");
-    /// ```
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
         let key = key.into();
@@ -189,12 +182,6 @@ impl Envelope {
     }
 
     /// Sets the message id (`messaging.message.id`); brokers that know one use it to drop duplicates.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Envelope::new("orders", "x").with_id("m1").id(), Some("m1"));
-    /// ```
     #[must_use]
     pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.properties_mut().id = Some(id.into());
@@ -202,12 +189,6 @@ impl Envelope {
     }
 
     /// Sets the correlation id (`messaging.message.conversation_id`).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert_eq!(throughline_core::Envelope::new("orders", "x").with_correlation_id("c1").correlation_id(), Some("c1"));
-    /// ```
     #[must_use]
     pub fn with_correlation_id(mut self, id: impl Into<Arc<str>>) -> Self {
         let id = id.into();
@@ -230,13 +211,6 @@ impl Envelope {
     }
 
     /// Sets where an answer is expected.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let envelope = throughline_core::Envelope::new("prices.get", "{}").with_reply_to("prices.answers");
-    /// assert_eq!(envelope.reply_to().unwrap().name(), "prices.answers");
-    /// ```
     #[must_use]
     pub fn with_reply_to(mut self, destination: impl Into<Destination>) -> Self {
         self.properties_mut().reply_to = Some(destination.into());
@@ -262,14 +236,6 @@ impl Envelope {
     }
 
     /// Gives the message a creation context of the caller's; no create span is made for it, and its send span links to it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::SpanContext;
-    /// let envelope = throughline_core::Envelope::new("orders", "x").with_creation_context(SpanContext::empty_context());
-    /// # let _ = envelope;
-    /// ```
     #[must_use]
     pub fn with_creation_context(mut self, context: SpanContext) -> Self {
         self.rare_mut().creation = CreationContext::Given(context);
@@ -445,12 +411,6 @@ impl Envelope {
     }
 
     /// Returns the message's own properties in the terms of one broker, if they are a `T`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Envelope::new("orders", "x").native::<u8>().is_none());
-    /// ```
     #[must_use]
     pub fn native<T: Any>(&self) -> Option<&T> {
         self.rare.as_ref()?.native.as_deref()?.downcast_ref()

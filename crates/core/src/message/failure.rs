@@ -58,13 +58,6 @@ impl Failure {
     }
 
     /// Marks the failure as one that no further attempt can mend, such as a body that cannot be decoded.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::Failure;
-    /// assert!(!Failure::new("decode_error", "not JSON").permanent().is_retryable());
-    /// ```
     #[must_use]
     pub const fn permanent(mut self) -> Self {
         self.retryable = false;

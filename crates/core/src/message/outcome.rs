@@ -92,14 +92,6 @@ impl Outcome {
     }
 
     /// Adds a reply.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Envelope, Outcome};
-    /// let outcome = Outcome::ack().with_reply(Envelope::new("a", "1")).with_reply(Envelope::new("b", "2"));
-    /// assert_eq!(outcome.replies().len(), 2);
-    /// ```
     #[must_use]
     pub fn with_reply(mut self, envelope: Envelope) -> Self {
         self.more_mut().replies.push(envelope);
@@ -107,14 +99,6 @@ impl Outcome {
     }
 
     /// Replaces the settlement.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Outcome, Settlement};
-    /// let outcome = Outcome::ack().with_settlement(Settlement::retry());
-    /// assert_eq!(outcome.settlement(), &Settlement::retry());
-    /// ```
     #[must_use]
     pub fn with_settlement(mut self, settlement: Settlement) -> Self {
         self.settlement = settlement;

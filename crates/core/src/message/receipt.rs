@@ -106,14 +106,6 @@ impl Receipt {
     }
 
     /// Adds an attribute that became known with the answer, such as a partition or an offset; the send span gets it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::KeyValue;
-    /// let receipt = throughline_core::Receipt::new().with_attribute(KeyValue::new("example.offset", 12));
-    /// assert_eq!(receipt.attributes().len(), 1);
-    /// ```
     #[must_use]
     pub fn with_attribute(mut self, attribute: KeyValue) -> Self {
         self.more.get_or_insert_default().attributes.push(attribute);
@@ -160,12 +152,6 @@ impl Receipt {
     }
 
     /// Returns the client's own answer, if it is a `T`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// assert!(throughline_core::Receipt::new().native::<u64>().is_none());
-    /// ```
     #[must_use]
     pub fn native<T: Any>(&self) -> Option<&T> {
         self.answer.as_ref()?.native().downcast_ref()

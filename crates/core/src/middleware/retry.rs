@@ -46,15 +46,6 @@ impl Backoff {
     }
 
     /// Sets the longest delay.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use throughline_core::middleware::Backoff;
-    /// let backoff = Backoff::exponential(Duration::from_secs(1)).limit(Duration::from_secs(2));
-    /// assert!(backoff.delay(20) <= Duration::from_secs(2));
-    /// ```
     #[must_use]
     pub const fn limit(mut self, most: Duration) -> Self {
         self.most = most;
@@ -62,30 +53,12 @@ impl Backoff {
     }
 
     /// Returns the delay after the given failed attempt, counted from 1.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use throughline_core::middleware::Backoff;
-    /// assert!(Backoff::exponential(Duration::from_millis(100)).delay(1) <= Duration::from_millis(100));
-    /// ```
     #[must_use]
     pub fn delay(&self, attempt: u32) -> Duration {
         self.longest_delay(attempt).mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
     /// Returns the longest delay after the given failed attempt, counted from 1: the one without jitter.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use throughline_core::middleware::Backoff;
-    /// let backoff = Backoff::exponential(Duration::from_secs(1)).limit(Duration::from_secs(3));
-    /// assert_eq!(backoff.longest_delay(2), Duration::from_secs(2));
-    /// assert_eq!(backoff.longest_delay(3), Duration::from_secs(3));
-    /// ```
     #[must_use]
     pub fn longest_delay(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(30);
@@ -151,14 +124,6 @@ impl Retry {
     }
 
     /// Sets the most attempts, the first included; zero counts as one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::middleware::{Backoff, Retry};
-    /// let once = Retry::new(Backoff::default()).attempts(1);
-    /// # let _ = once;
-    /// ```
     #[must_use]
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = if attempts == 0 { 1 } else { attempts };

@@ -162,15 +162,6 @@ impl Propagators {
     }
 
     /// Adds a propagator at the end, after those that are there.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::propagation::{JaegerPropagator, Propagators};
-    ///
-    /// let propagators = Propagators::default().with(JaegerPropagator::new());
-    /// assert!(propagators.names().eq(["tracecontext", "baggage", "custom"]));
-    /// ```
     #[must_use]
     pub fn with(self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
         let mut formats = self.inner.formats.clone();
@@ -180,14 +171,6 @@ impl Propagators {
 
     /// Iterates over the names of the propagators in their order; one added by [`with`](Self::with) is called
     /// `custom`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::propagation::Propagators;
-    ///
-    /// assert!(Propagators::default().names().eq(["tracecontext", "baggage"]));
-    /// ```
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.inner.formats.iter().map(Format::name)
     }

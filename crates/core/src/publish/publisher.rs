@@ -95,16 +95,6 @@ impl Publisher {
     }
 
     /// Uses this telemetry instead of the global providers.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{Publisher, telemetry::Instrumentation};
-    ///
-    /// fn traced(publisher: Publisher, engine: &Instrumentation) -> Publisher {
-    ///     publisher.telemetry(engine)
-    /// }
-    /// ```
     #[must_use]
     pub fn telemetry(&self, telemetry: impl Into<TelemetryMiddleware>) -> Self {
         let transport = Arc::clone(&self.inner.transport);

@@ -45,15 +45,6 @@ impl<'a> Publishing<'a> {
     }
 
     /// Sets the key; of a batch, on each message.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
-    /// publisher.publish("orders.placed", "{}").key("42").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn key(self, key: impl Into<Bytes>) -> Self {
         self.map(|envelope| envelope.with_key(key))
     }
@@ -73,44 +64,16 @@ impl<'a> Publishing<'a> {
     }
 
     /// Sets the message id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
-    /// publisher.publish("orders.placed", "{}").id("order-42").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn id(self, id: impl Into<Arc<str>>) -> Self {
         self.map(|envelope| envelope.with_id(id))
     }
 
     /// Sets the correlation id; of a batch, on each message.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
-    /// publisher.publish("orders.placed", "{}").correlation_id("cart-7").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn correlation_id(self, id: impl Into<Arc<str>>) -> Self {
         self.map(|envelope| envelope.with_correlation_id(id))
     }
 
     /// Gives the message a creation context of the caller's instead of one made here.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use opentelemetry::trace::SpanContext;
-    /// # async fn example(publisher: throughline_core::Publisher, made_earlier: SpanContext) -> Result<(), throughline_core::PublishError> {
-    /// publisher.publish("orders.placed", "{}").creation_context(made_earlier).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn creation_context(self, context: SpanContext) -> Self {
         self.map(|envelope| envelope.with_creation_context(context))
     }
@@ -177,16 +140,6 @@ impl<'a, T> Requesting<'a, T> {
     }
 
     /// Sets how long to wait for the reply (default 10 s).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # async fn example(publisher: throughline_core::Publisher) -> Result<(), throughline_core::PublishError> {
-    /// let price: String = publisher.request("prices.get", "{}").timeout(Duration::from_secs(2)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

@@ -64,13 +64,6 @@ pub enum HealthState {
 impl Health {
     /// Tells whether the app has started, takes messages with all of its subscriptions, and is not about to end. A degraded one takes
     /// messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::serve::Health;
-    /// fn status(health: &Health) -> u16 { if health.is_ready() { 200 } else { 503 } }
-    /// ```
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let inner = self.lock();

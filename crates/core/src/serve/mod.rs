@@ -73,15 +73,6 @@ pub struct Serve {
 
 impl Serve {
     /// Shuts down when the future ends: stops taking messages, lets running handlers finish, settles, flushes what was published.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # use throughline_core::{App, broker::Broker, serve};
-    /// # async fn run(broker: impl Broker, app: App, stop: tokio::sync::oneshot::Receiver<()>) -> Result<(), throughline_core::ServeError> {
-    /// serve(broker, app).with_graceful_shutdown(async { let _ = stop.await; }).await
-    /// # }
-    /// ```
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.graceful = Box::pin(signal);
         self
@@ -89,32 +80,12 @@ impl Serve {
 
     /// Ends at once when the future completes during a shutdown: handlers are dropped, nothing more is committed or flushed, and the
     /// broker delivers again what was not settled.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # use throughline_core::{App, broker::Broker, serve};
-    /// # async fn first() {}
-    /// # async fn second() {}
-    /// # async fn run(broker: impl Broker, app: App) -> Result<(), throughline_core::ServeError> {
-    /// serve(broker, app).with_graceful_shutdown(first()).with_forced_shutdown(second()).await
-    /// # }
-    /// ```
     pub fn with_forced_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.forced = Box::pin(signal);
         self
     }
 
     /// Shuts down at Ctrl-C or SIGTERM, also while the app still starts; a second one ends at once.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # use throughline_core::{App, broker::Broker, serve};
-    /// # async fn run(broker: impl Broker, app: App) -> Result<(), throughline_core::ServeError> {
-    /// serve(broker, app).with_signals().await
-    /// # }
-    /// ```
     pub fn with_signals(self) -> Self {
         self.with_graceful_shutdown(signals::termination()).with_forced_shutdown(signals::termination())
     }

@@ -87,14 +87,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Sets where metrics go (default: the global meter provider).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::Instrumentation;
-    /// let engine = Instrumentation::builder().meter_provider(&*opentelemetry::global::meter_provider()).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn meter_provider(mut self, provider: &(impl MeterProvider + ?Sized)) -> Self {
         self.metrics = Some(Metrics::new(&provider.meter_with_scope(instrumentation_scope())));
@@ -121,14 +113,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Sets the propagator (default: [`Propagators::from_env`]).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::{propagation::Propagators, telemetry::Instrumentation};
-    /// let engine = Instrumentation::builder().propagator(Propagators::none()).build();
-    /// assert_eq!(engine.propagator().fields().count(), 0);
-    /// ```
     #[must_use]
     pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
         self.propagator = Some(Propagator::new(propagator));
@@ -166,13 +150,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Switches the create span of each message of a batch publish (default on).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().create_spans(false).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn create_spans(mut self, on: bool) -> Self {
         self.settings.create_spans = on;
@@ -180,13 +157,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Switches a receive span for every message or batch the framework takes from the broker (default off).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().receive_spans(true).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn receive_spans(mut self, on: bool) -> Self {
         self.settings.receive_spans = on;
@@ -194,14 +164,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Sets which settlements get a span (default [`SettleSpans::Exceptional`]).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::{Instrumentation, SettleSpans};
-    /// let engine = Instrumentation::builder().settle_spans(SettleSpans::Never).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn settle_spans(mut self, which: SettleSpans) -> Self {
         self.settings.settle_spans = which;
@@ -209,14 +171,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Sets how the baggage of a batch is merged (default [`BatchBaggage::Merged`]).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::{BatchBaggage, Instrumentation};
-    /// let engine = Instrumentation::builder().batch_baggage(BatchBaggage::Agreeing).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn batch_baggage(mut self, how: BatchBaggage) -> Self {
         self.settings.batch_baggage = how;
@@ -224,14 +178,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Sets which incoming baggage entries are taken over (default all).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::{BaggagePolicy, Instrumentation};
-    /// let engine = Instrumentation::builder().inbound_baggage(BaggagePolicy::only(["tenant"])).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn inbound_baggage(mut self, policy: BaggagePolicy) -> Self {
         self.settings.inbound_baggage = policy;
@@ -239,14 +185,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Sets which baggage entries leave with published messages (default all).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::{BaggagePolicy, Instrumentation};
-    /// let engine = Instrumentation::builder().outbound_baggage(BaggagePolicy::Off).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn outbound_baggage(mut self, policy: BaggagePolicy) -> Self {
         self.settings.outbound_baggage = policy;
@@ -282,13 +220,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Records `messaging.message.body.size` on spans of single messages (default off).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().body_sizes(true).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn body_sizes(mut self, on: bool) -> Self {
         self.settings.body_sizes = on;
@@ -296,13 +227,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Records message ids (default on; switch off where they are personal data).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().message_ids(false).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn message_ids(mut self, on: bool) -> Self {
         self.settings.message_ids = on;
@@ -310,13 +234,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Records correlation ids (default on; switch off where they are personal data).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().conversation_ids(false).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn conversation_ids(mut self, on: bool) -> Self {
         self.settings.conversation_ids = on;
@@ -324,13 +241,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Never records a broker's own attribute of that name, such as a message key.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().hide_attribute("messaging.message.id").build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn hide_attribute(mut self, name: &'static str) -> Self {
         self.settings.hidden_attributes.push(name);
@@ -338,13 +248,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Puts the text of handler errors into the span status (default off, since the text may hold private data).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().error_descriptions(true).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn error_descriptions(mut self, on: bool) -> Self {
         self.settings.error_descriptions = on;
@@ -352,13 +255,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Sets the longest string attribute in characters (default 1024).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let engine = throughline_core::telemetry::Instrumentation::builder().max_value_length(256).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn max_value_length(mut self, characters: usize) -> Self {
         self.settings.max_value_length = characters;
@@ -366,14 +262,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Makes spans only for operations the filter accepts; context and baggage go on for the others too, and metrics are recorded.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::Instrumentation;
-    /// let engine = Instrumentation::builder().filter(|operation| operation.destination != "heartbeats").build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn filter(mut self, filter: impl Fn(&OperationInfo<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.settings.filter = Some(Arc::new(filter));
@@ -399,15 +287,6 @@ impl<T: From<Instrumentation>> Builder<T> {
     }
 
     /// Adds attributes to spans before they start, so that samplers see them.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::KeyValue;
-    /// use throughline_core::telemetry::Instrumentation;
-    /// let engine = Instrumentation::builder().attributes(|_, attributes| attributes.push(KeyValue::new("team", "stock"))).build();
-    /// # let _ = engine;
-    /// ```
     #[must_use]
     pub fn attributes(mut self, add: impl Fn(&OperationInfo<'_>, &mut Vec<KeyValue>) + Send + Sync + 'static) -> Self {
         self.settings.attributes = Some(Arc::new(add));

@@ -36,35 +36,12 @@ impl Instrumentation {
     }
 
     /// Prepares the telemetry of one subscription: what is the same for all its messages is built once.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use throughline_core::message::{Operations, Source, System};
-    /// use throughline_core::telemetry::Instrumentation;
-    ///
-    /// let system = Arc::new(System::new("nats", Operations::DEFAULT));
-    /// let consumer = Instrumentation::from_globals().consumer(Arc::new(Source::new(system).with_destination("orders")));
-    /// # let _ = consumer;
-    /// ```
     #[must_use]
     pub fn consumer(&self, source: Arc<Source>) -> Consumer {
         Consumer::new(Arc::clone(&self.engine), source)
     }
 
     /// Prepares the telemetry of what is published on one connection.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use throughline_core::message::{Operations, System};
-    /// use throughline_core::telemetry::Instrumentation;
-    ///
-    /// let producer = Instrumentation::from_globals().producer(Arc::new(System::new("nats", Operations::DEFAULT)));
-    /// # let _ = producer;
-    /// ```
     #[must_use]
     pub fn producer(&self, system: Arc<System>) -> Producer {
         Producer::new(Arc::clone(&self.engine), system)

@@ -98,36 +98,18 @@ pub enum ColorChoice {
 
 impl Console {
     /// Sets the name of the service, in place of `OTEL_SERVICE_NAME`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let console = throughline_export::console().service_name("shop");
-    /// ```
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.service_name = Some(name.into());
         self
     }
 
     /// Sets whether to use colours. The default is [`ColorChoice::Auto`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let console = throughline_export::console().color(throughline_export::ColorChoice::Always);
-    /// ```
     pub fn color(mut self, color: ColorChoice) -> Self {
         self.color = color;
         self
     }
 
     /// Sets the number of columns, at least 40. The default is `COLUMNS`, else 100.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let console = throughline_export::console().width(80);
-    /// ```
     pub fn width(mut self, columns: usize) -> Self {
         self.width = Some(columns);
         self
@@ -151,12 +133,6 @@ impl Console {
     }
 
     /// Sets where to draw. The default is the standard output.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let console = throughline_export::console().writer(std::io::stderr());
-    /// ```
     pub fn writer(mut self, writer: impl Write + Send + 'static) -> Self {
         self.writer = Some(Box::new(writer));
         self

@@ -135,26 +135,12 @@ impl Instrumentation {
     }
 
     /// Sets `messaging.client.id`: the `client.id` of the client, if it has one.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let otel = throughline_kafka::Instrumentation::from_globals().with_client_id("stock-1");
-    /// # let _ = otel;
-    /// ```
     #[must_use]
     pub fn with_client_id(self, id: impl Into<Arc<str>>) -> Self {
         self.changed(|client, _| client.client_id = Some(id.into()))
     }
 
     /// Sets `messaging.kafka.cluster.id`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let otel = throughline_kafka::Instrumentation::from_globals().with_cluster_id("4L6g3nShT-eMCtK--X86sw");
-    /// # let _ = otel;
-    /// ```
     #[must_use]
     pub fn with_cluster_id(self, id: impl Into<Arc<str>>) -> Self {
         self.changed(|_, settings| settings.cluster_id = Some(id.into()))
@@ -181,13 +167,6 @@ impl Instrumentation {
     }
 
     /// Sets `messaging.consumer.group.name`: the `group.id` of the consumer.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let otel = throughline_kafka::Instrumentation::from_globals().group("stock");
-    /// # let _ = otel;
-    /// ```
     #[must_use]
     pub fn group(self, group: impl Into<Arc<str>>) -> Self {
         self.changed(|_, settings| settings.group = Some(group.into()))
@@ -208,41 +187,18 @@ impl Instrumentation {
     }
 
     /// Leaves out `messaging.kafka.message.key`, for keys that are private.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let otel = throughline_kafka::Instrumentation::from_globals().without_message_keys();
-    /// # let _ = otel;
-    /// ```
     #[must_use]
     pub fn without_message_keys(self) -> Self {
         self.changed(|_, settings| settings.hides_keys = true)
     }
 
     /// Sets what the parent of a process span is, for this consumer alone.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::ParentMode;
-    /// let otel = throughline_kafka::Instrumentation::from_globals().with_parent_mode(ParentMode::LinkOnly);
-    /// # let _ = otel;
-    /// ```
     #[must_use]
     pub fn with_parent_mode(self, mode: ParentMode) -> Self {
         self.changed(|client, _| client.parent = Some(mode))
     }
 
     /// Sets how far incoming headers are trusted, for this consumer alone.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::Trust;
-    /// let public = throughline_kafka::Instrumentation::from_globals().with_trust(Trust::Ignore);
-    /// # let _ = public;
-    /// ```
     #[must_use]
     pub fn with_trust(self, trust: Trust) -> Self {
         self.changed(|client, _| client.trust = Some(trust))

@@ -139,14 +139,6 @@ impl Topic {
     }
 
     /// Adds a further topic to the same subscription.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::Subscription;
-    /// use throughline_kafka::Topic;
-    /// assert_eq!(Subscription::from(Topic::new("orders").and("payments")).patterns().len(), 2);
-    /// ```
     #[must_use]
     pub fn and(mut self, name: impl Into<Arc<str>>) -> Self {
         self.names.push(name.into());
@@ -172,14 +164,6 @@ impl Topic {
     }
 
     /// Joins a consumer group (`group.id`): each partition is read by one member, and the group's offsets are kept by the broker.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::Subscription;
-    /// use throughline_kafka::Topic;
-    /// assert_eq!(Subscription::from(Topic::new("orders").group("stock")).group(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn group(mut self, name: impl Into<Arc<str>>) -> Self {
         self.group = Some(name.into());
@@ -239,14 +223,6 @@ impl Topic {
     }
 
     /// Sets whether messages of transactions that are open or were aborted are read (`isolation.level`). They are not, by default.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_kafka::{Isolation, Topic};
-    /// let topic = Topic::new("orders").group("audit").isolation(Isolation::ReadUncommitted);
-    /// # let _ = topic;
-    /// ```
     #[must_use]
     pub const fn isolation(mut self, level: Isolation) -> Self {
         self.isolation = level;
@@ -338,15 +314,6 @@ impl Topic {
     }
 
     /// Sets how often offsets are committed in the background. They are also committed before a partition is lost and at the end.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use throughline_kafka::Topic;
-    /// let topic = Topic::new("orders").group("stock").commit_interval(Duration::from_secs(5));
-    /// # let _ = topic;
-    /// ```
     #[must_use]
     pub const fn commit_interval(mut self, interval: Duration) -> Self {
         self.commit = Commit::Every(interval);

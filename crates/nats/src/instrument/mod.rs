@@ -155,13 +155,6 @@ impl Instrumentation {
     }
 
     /// Sets `messaging.client.id`: the name in the client's options, which the client does not tell.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let otel = throughline_nats::Instrumentation::from_globals().with_client_id("stock");
-    /// # let _ = otel;
-    /// ```
     #[must_use]
     pub fn with_client_id(self, id: impl Into<Arc<str>>) -> Self {
         self.changed(|client, _| client.client_id = Some(id.into()))
@@ -187,13 +180,6 @@ impl Instrumentation {
 
     /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A
     /// subject that is longer is an error before it is sent, since the server would close the connection.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_nats::Instrumentation;
-    /// let otel = Instrumentation::from_globals().with_max_control_line(16 * 1024);
-    /// ```
     #[must_use]
     pub fn with_max_control_line(self, bytes: usize) -> Self {
         self.changed(|_, settings| settings.max_control_line = Some(bytes))
@@ -214,28 +200,12 @@ impl Instrumentation {
     }
 
     /// Sets what the parent of a process span is, where a subscription does not say it itself.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::ParentMode;
-    /// let otel = throughline_nats::Instrumentation::from_globals().with_parent_mode(ParentMode::LinkOnly);
-    /// # let _ = otel;
-    /// ```
     #[must_use]
     pub fn with_parent_mode(self, mode: ParentMode) -> Self {
         self.changed(|client, _| client.parent = Some(mode))
     }
 
     /// Sets how far incoming headers are trusted, where a subscription does not say it itself.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::Trust;
-    /// let public = throughline_nats::Instrumentation::from_globals().with_trust(Trust::Ignore);
-    /// # let _ = public;
-    /// ```
     #[must_use]
     pub fn with_trust(self, trust: Trust) -> Self {
         self.changed(|client, _| client.trust = Some(trust))

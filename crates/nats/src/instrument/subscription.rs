@@ -42,31 +42,12 @@ impl SubscriptionTelemetry {
     }
 
     /// Sets what the parent of a process span is, for this subscription alone.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::ParentMode;
-    /// use throughline_nats::{Instrumentation, Subject};
-    /// let orders = Instrumentation::from_globals().subscription(Subject::new("orders"));
-    /// let orders = orders.with_parent_mode(ParentMode::LinkOnly);
-    /// # let _ = orders;
-    /// ```
     #[must_use]
     pub fn with_parent_mode(self, mode: ParentMode) -> Self {
         self.changed(|consumer| consumer.with_parent_mode(mode))
     }
 
     /// Sets how far incoming headers are trusted, for this subscription alone.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::telemetry::Trust;
-    /// use throughline_nats::{Instrumentation, Subject};
-    /// let public = Instrumentation::from_globals().subscription(Subject::new("public.>")).with_trust(Trust::Ignore);
-    /// # let _ = public;
-    /// ```
     #[must_use]
     pub fn with_trust(self, trust: Trust) -> Self {
         self.changed(|consumer| consumer.with_trust(trust))

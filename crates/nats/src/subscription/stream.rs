@@ -84,14 +84,6 @@ impl Stream {
 
     /// Sets the name under which the server keeps what was delivered and acknowledged. Services that share it share the
     /// messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::Subscription;
-    /// use throughline_nats::Stream;
-    /// assert_eq!(Subscription::from(Stream::new("ORDERS").durable("stock")).name(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn durable(mut self, name: impl Into<Arc<str>>) -> Self {
         self.durable = Some(name.into());
@@ -135,17 +127,6 @@ impl Stream {
 
     /// Creates the stream with the client's own configuration when it is missing. The name is that given to
     /// [`new`](Self::new).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use async_nats::jetstream::stream::{Config, StorageType};
-    /// use throughline_nats::Stream;
-    ///
-    /// let subjects = vec!["orders.>".to_owned()];
-    /// let config = Config { subjects, storage: StorageType::Memory, ..Config::default() };
-    /// let stream = Stream::new("ORDERS").declare(config).durable("stock");
-    /// ```
     #[must_use]
     pub fn declare(mut self, config: Config) -> Self {
         let name = self.name.to_string();
@@ -282,15 +263,6 @@ impl Stream {
     }
 
     /// Joins the deliver group of a push consumer, so that several services share it. Implies [`push`](Self::push).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::Subscription;
-    /// use throughline_nats::Stream;
-    /// let stream = Stream::new("ORDERS").durable("stock").deliver_group("stock");
-    /// assert_eq!(Subscription::from(stream).group(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn deliver_group(mut self, name: impl Into<Arc<str>>) -> Self {
         self.push = true;

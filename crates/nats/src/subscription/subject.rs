@@ -53,14 +53,6 @@ impl Subject {
     }
 
     /// Joins a queue group: each message reaches one subscription of the group.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use throughline_core::broker::Subscription;
-    /// use throughline_nats::Subject;
-    /// assert_eq!(Subscription::from(Subject::new("orders").queue_group("stock")).group(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn queue_group(mut self, name: impl Into<Arc<str>>) -> Self {
         self.queue_group = Some(name.into());

@@ -55,19 +55,6 @@ impl CapturedLog {
     }
 
     /// Returns the value of an attribute.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let logger = capture.logger_provider().logger("shop");
-    /// let mut record = logger.create_log_record();
-    /// record.add_attribute("attempt", 2);
-    /// logger.emit(record);
-    /// assert_eq!(capture.logs()[0].attribute("attempt"), Some(&2.into()));
-    /// ```
     pub fn attribute(&self, key: &str) -> Option<&AnyValue> {
         self.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }

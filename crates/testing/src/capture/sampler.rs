@@ -44,19 +44,6 @@ pub struct SamplerCall {
 
 impl SamplerCall {
     /// Returns the value of an attribute that was given at creation.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use opentelemetry::trace::{Span, Tracer, TracerProvider};
-    /// use opentelemetry::KeyValue;
-    ///
-    /// let capture = throughline_testing::Capture::new();
-    /// let mut span = capture.tracer_provider().tracer("shop").start("checkout");
-    /// span.set_attribute(KeyValue::new("late", true));
-    ///
-    /// assert_eq!(capture.sampled()[0].attribute("late"), None);
-    /// ```
     pub fn attribute(&self, key: &str) -> Option<&Value> {
         self.attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|attribute| &attribute.value)
     }

@@ -161,13 +161,6 @@ impl Spec {
     }
 
     /// Sets the group.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let spec = throughline_testing::conformance::Spec::new("t1.orders", "t1-1").with_group("stock");
-    /// assert_eq!(spec.group.as_deref(), Some("stock"));
-    /// ```
     #[must_use]
     pub fn with_group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
@@ -175,16 +168,6 @@ impl Spec {
     }
 
     /// Lets it hand over batches.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use throughline_core::broker::BatchPolicy;
-    /// let policy = BatchPolicy::new(10, Duration::from_millis(50));
-    /// let spec = throughline_testing::conformance::Spec::new("t1.orders", "t1-1").with_batch(policy);
-    /// assert_eq!(spec.batch, Some(policy));
-    /// ```
     #[must_use]
     pub const fn with_batch(mut self, policy: BatchPolicy) -> Self {
         self.batch = Some(policy);

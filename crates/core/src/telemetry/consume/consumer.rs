@@ -42,17 +42,6 @@ impl Consumer {
     }
 
     /// Sets the parent mode of this subscription alone.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// use throughline_core::telemetry::{Instrumentation, ParentMode};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// let consumer = Instrumentation::from_globals().consumer(source).with_parent_mode(ParentMode::LinkOnly);
-    /// # let _ = consumer;
-    /// ```
     #[must_use]
     pub fn with_parent_mode(mut self, mode: ParentMode) -> Self {
         self.0.parent = mode;
@@ -60,17 +49,6 @@ impl Consumer {
     }
 
     /// Sets how far the headers are trusted for this subscription alone.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// use throughline_core::telemetry::{Instrumentation, Trust};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// let consumer = Instrumentation::from_globals().consumer(source).with_trust(Trust::Ignore);
-    /// # let _ = consumer;
-    /// ```
     #[must_use]
     pub fn with_trust(mut self, trust: Trust) -> Self {
         self.0.trust = trust;
@@ -83,18 +61,6 @@ impl Consumer {
     }
 
     /// Starts processing a single message: its span, with the message's context as parent and link, and its baggage current.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// consumer.process(&Incoming::new("orders", &headers)).succeed();
-    /// ```
     pub fn process(&self, message: &Incoming<'_>) -> Processing {
         self.0.process(message)
     }
@@ -105,19 +71,6 @@ impl Consumer {
     }
 
     /// Starts processing a batch: one span with a link to each message, none of them its parent, and their baggage merged.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// let message = Incoming::new("orders", &headers);
-    /// consumer.process_batch(&[message, message]).succeed();
-    /// ```
     pub fn process_batch(&self, messages: &[Incoming<'_>]) -> Processing {
         self.0.process_batch(messages)
     }

@@ -113,36 +113,11 @@ impl Processing {
     }
 
     /// Ends the processing as successful: the status stays unset.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// consumer.process(&Incoming::new("orders", &headers)).succeed();
-    /// ```
     pub fn succeed(self) {
         self.finish(None, Vec::new());
     }
 
     /// Ends the processing as failed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// use throughline_core::Failure;
-    /// consumer.process(&Incoming::new("orders", &headers)).fail(&Failure::new("out_of_stock", "no item left"));
-    /// ```
     pub fn fail(self, failure: &Failure) {
         self.finish(Some(failure), Vec::new());
     }

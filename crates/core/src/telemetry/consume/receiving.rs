@@ -39,68 +39,21 @@ impl Receiving {
     }
 
     /// Ends a pull that yields one message at most.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// consumer.receive().finish(&Incoming::new("orders", &headers));
-    /// ```
     pub fn finish(self, message: &Incoming<'_>) {
         self.recorder.received(std::slice::from_ref(message), false, self.clock, &self.ambient, None);
     }
 
     /// Ends a pull of one message that yielded none in its time; it counts no messages.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// consumer.receive().finish_empty();
-    /// ```
     pub fn finish_empty(self) {
         self.recorder.received(&[], false, self.clock, &self.ambient, None);
     }
 
     /// Ends a pull that may yield several messages, also when it yielded none.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// consumer.receive().finish_batch(&[]);
-    /// ```
     pub fn finish_batch(self, messages: &[Incoming<'_>]) {
         self.recorder.received(messages, true, self.clock, &self.ambient, None);
     }
 
     /// Ends a pull of one message that failed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::sync::Arc;
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::Instrumentation;
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// use throughline_core::broker::BrokerErrorKind;
-    /// use throughline_core::BrokerError;
-    /// consumer.receive().fail(&BrokerError::new(BrokerErrorKind::Timeout, "timeout", "no answer within 5 s"));
-    /// ```
     pub fn fail(self, error: &BrokerError) {
         self.failed(&[], false, error);
     }
