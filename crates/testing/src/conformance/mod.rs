@@ -18,7 +18,7 @@
 //! #     async fn start(_id: &str) -> Self { Self(Memory::new()) }
 //! #     async fn connect(&self) -> Memory { self.0.clone() }
 //! #     fn subscription(&self, spec: &Spec) -> Subscription { Channel::new(spec.destination.as_str()).into() }
-//! #     fn names(&self) -> Names { Names::new("in_memory", Operations { ack: Some("ack"), ..Operations::DEFAULT }) }
+//! #     fn names(&self) -> Names { Names::new("in_memory", Operations::DEFAULT.with_ack("ack")) }
 //! # }
 //! # }
 //! # use harness::InMemory;
