@@ -130,13 +130,17 @@ pub(crate) fn read<'a>(count: usize, native: impl Iterator<Item = (&'a [u8], Opt
     headers
 }
 
-/// Copies portable headers into the client's; `None` where there are none. Kafka carries any name and any value.
-pub(crate) fn to_native(headers: &Headers) -> Option<OwnedHeaders> {
+/// Copies portable headers into the client's; `None` where there are none. Kafka carries any name and any value; an empty one is null where
+/// `is_null` says so.
+pub(crate) fn to_native(headers: &Headers, is_null: impl Fn(&str) -> bool) -> Option<OwnedHeaders> {
     if headers.is_empty() {
         return None;
     }
     let room = OwnedHeaders::new_with_capacity(headers.len());
-    Some(headers.iter().fold(room, |native, (key, value)| native.insert(Header { key, value: Some(value.as_ref()) })))
+    Some(headers.iter().fold(room, |native, (key, value)| {
+        let value = (!value.is_empty() || !is_null(key)).then_some(value.as_ref());
+        native.insert(Header { key, value })
+    }))
 }
 
 /// Copies a record's headers into portable ones; a delivery has them in one buffer with key and value.
@@ -249,13 +253,13 @@ mod tests {
     fn a_record_without_headers_has_none() {
         assert!(to_headers(&record(None)).is_empty());
         assert!(to_headers(&record(Some(OwnedHeaders::new()))).is_empty());
-        assert!(to_native(&Headers::new()).is_none());
+        assert!(to_native(&Headers::new(), |_| false).is_none());
     }
 
     #[test]
     fn what_is_received_can_be_sent_on() {
         let headers = native(&[("", "no name"), ("größe", "x"), ("Tag", ""), ("Tag", "\r\n"), ("traceparent", "a")]);
-        let sent = to_native(&to_headers(&record(Some(headers.clone())))).unwrap();
+        let sent = to_native(&to_headers(&record(Some(headers.clone()))), |_| false).unwrap();
         assert_eq!(pairs(&sent), pairs(&headers));
     }
 
@@ -296,7 +300,7 @@ mod tests {
             let _ = HeaderExtractor::new(native.as_borrowed()).keys();
             let portable = to_headers(&record(Some(native.clone())));
             prop_assert!(portable.len() <= entries.len());
-            let _ = to_native(&portable);
+            let _ = to_native(&portable, |_| false);
             HeaderInjector::new(&mut native).set(&key, text);
             Carrier::remove(&mut HeaderInjector::new(&mut native), &key);
             prop_assert_eq!(get(&native, &key), None);
@@ -320,7 +324,7 @@ mod tests {
             for (name, value) in &entries {
                 headers.append(name.clone(), value.clone());
             }
-            let back = to_headers(&record(to_native(&headers)));
+            let back = to_headers(&record(to_native(&headers, |_| false)));
             prop_assert!(back.iter().eq(headers.iter()));
         }
     }

@@ -34,6 +34,11 @@ impl CopiedHeaders {
         self.0.is_empty()
     }
 
+    /// Tells whether there is a header of exactly that name without a value.
+    pub(crate) fn has_null(&self, name: &str) -> bool {
+        self.iter().any(|(own, value)| own == name.as_bytes() && value.is_none())
+    }
+
     fn iter(&self) -> Iter<'_> {
         Iter(&self.0)
     }

@@ -9,7 +9,8 @@ use throughline_core::propagation::Carrier;
 use throughline_core::{Destination, Envelope, PublishError};
 
 use crate::carrier::{HeaderInjector, to_native};
-use crate::destination::Route;
+use crate::delivery::NativeRecord;
+use crate::destination::Purpose;
 use crate::error;
 use crate::names::is_topic;
 use crate::producer::{Record, Report};
@@ -49,7 +50,10 @@ pub(crate) fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result
 
 /// Writes the headers and, in place of headers of those names, what Kafka has no other place for (ATTR-K-09).
 fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
-    let mut native = to_native(envelope.headers());
+    // What was null in the record that is passed on stays so.
+    let passed_on = envelope.origin::<NativeRecord>();
+    let is_null = |name: &str| passed_on.is_some_and(|record| record.headers.has_null(name));
+    let mut native = to_native(envelope.headers(), is_null);
     let own = [
         (MESSAGE_ID, envelope.id()),
         (CORRELATION_ID, envelope.correlation_id()),
@@ -63,7 +67,7 @@ fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
             headers.put(name, value.as_bytes());
         }
     }
-    if let Some(wait) = Route::of(envelope.destination()).retry {
+    if let Some(wait) = Purpose::of(envelope.destination()).retry {
         let mut headers = HeaderInjector::new(native.get_or_insert_default());
         // That of an earlier time is over.
         headers.remove(RETRY_WAIT);
@@ -79,12 +83,32 @@ mod tests {
     use proptest::prelude::*;
     use rdkafka::message::Headers as _;
 
+    use throughline_core::Delivery;
+
     use super::*;
+    use crate::copied_headers::CopiedHeaders;
+    use crate::raw_headers::RawHeader;
 
     fn written(envelope: &Envelope) -> Vec<(String, Vec<u8>)> {
         let native = headers(envelope);
         let all = native.iter().flat_map(|native| native.iter());
         all.map(|one| (one.key.to_owned(), one.value.unwrap_or_default().to_vec())).collect()
+    }
+
+    #[test]
+    fn a_null_header_stays_null_when_its_message_is_passed_on() {
+        let mut record = NativeRecord::at("orders", 0, 7);
+        let mut copied = Vec::new();
+        for (name, value) in [(c"null", None), (c"empty", Some(&b""[..])), (c"tenant", Some(b"acme"))] {
+            CopiedHeaders::write(&mut copied, &RawHeader { name, value });
+        }
+        record.headers = CopiedHeaders::new(copied.into());
+        let delivery = Delivery::new("orders", "x").with_native(Arc::new(record));
+        let native = headers(&Envelope::forward(&delivery, "dead")).unwrap();
+        let values: Vec<_> = native.iter().map(|one| (one.key, one.value)).collect();
+        assert_eq!(values, [("null", None), ("empty", Some(&b""[..])), ("tenant", Some(b"acme"))]);
+        let own = headers(&Envelope::new("orders", "x").with_header("null", "")).unwrap();
+        assert_eq!(own.get(0).value, Some(&b""[..]), "what the application sets is what it set");
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {

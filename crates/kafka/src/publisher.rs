@@ -11,7 +11,7 @@ use throughline_core::{Destination, Envelope, PublishError, Receipt};
 
 use crate::alone::Alone;
 use crate::connection::Connection;
-use crate::destination::Route;
+use crate::destination::Purpose;
 use crate::error;
 use crate::names::is_topic;
 use crate::outgoing::{record, report_of};
@@ -118,7 +118,7 @@ impl Publish for KafkaPublisher {
     ///
     /// A message that the client takes at once is in its queue before there is a future.
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
-        if Route::of(envelope.destination()).is_asked {
+        if Purpose::of(envelope.destination()).is_asked {
             return Box::pin(self.publish_asked(envelope));
         }
         match self.start_now(&envelope) {

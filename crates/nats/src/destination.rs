@@ -35,7 +35,7 @@ impl CoreSubject {
 
 impl From<CoreSubject> for Destination {
     fn from(subject: CoreSubject) -> Self {
-        Self::new(subject.name).with_native(Route::Core)
+        Self::new(subject.name).with_native(Through::Core)
     }
 }
 
@@ -101,13 +101,13 @@ impl StreamSubject {
 
 impl From<StreamSubject> for Destination {
     fn from(subject: StreamSubject) -> Self {
-        Self::new(subject.name).with_native(Route::Stream(subject.expected))
+        Self::new(subject.name).with_native(Through::Stream(subject.expected))
     }
 }
 
 /// What a typed destination says beyond its subject.
 #[derive(Clone, Debug)]
-pub(crate) enum Route {
+pub(crate) enum Through {
     Core,
     Stream(Expected),
 }

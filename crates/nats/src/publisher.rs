@@ -7,7 +7,7 @@ use throughline_core::message::{System, Target};
 use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 
 use crate::delivery::{LastSubject, from_core};
-use crate::destination::Route;
+use crate::destination::Through;
 use crate::pipeline::Pipeline;
 use crate::sender::{Sender, headers_of, no_reply_to};
 use crate::status::{is_status, text_of};
@@ -32,8 +32,8 @@ impl Publish for NatsPublisher {
     /// Checks as a publish does. A plain destination may be that of a stream too, which the message that is published decides.
     fn check(&self, destination: &Destination) -> Result<(), PublishError> {
         let is_inbox = || semconv::inbox_template(destination.name(), &self.sender.connection.inbox_prefix).is_some();
-        let is_of_stream = match destination.native::<Route>() {
-            Some(route) => matches!(route, Route::Stream(_)),
+        let is_of_stream = match destination.native::<Through>() {
+            Some(through) => matches!(through, Through::Stream(_)),
             None => self.sender.to_streams && !is_inbox(),
         };
         if is_of_stream {
@@ -55,7 +55,7 @@ impl Publish for NatsPublisher {
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {
         let subject = self.sender.requested(envelope.destination())?;
-        if let Some(Route::Stream(_)) = envelope.destination().native::<Route>() {
+        if let Some(Through::Stream(_)) = envelope.destination().native::<Through>() {
             return Err(no_reply_to(&subject));
         }
         let headers = headers_of(&envelope)?;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::carrier::{put, to_native};
 use crate::connection::Connection;
 use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID};
-use crate::destination::{Expected, Route};
+use crate::destination::{Expected, Through};
 use crate::link::Link;
 use crate::{NativeMessage, error, forwarded, semconv};
 
@@ -52,18 +52,18 @@ pub(crate) struct Sender {
 impl Sender {
     /// Says which way a message goes. A request's reply goes to an inbox, which no stream has. What is forwarded from a stream goes
     /// to a stream: the message is settled when the other one is stored.
-    fn route(&self, envelope: &Envelope) -> Route {
+    fn through(&self, envelope: &Envelope) -> Through {
         let destination = envelope.destination();
-        if let Some(route) = destination.native::<Route>() {
-            return route.clone();
+        if let Some(through) = destination.native::<Through>() {
+            return through.clone();
         }
-        if self.is_core(envelope) { Route::Core } else { Route::Stream(Expected::default()) }
+        if self.is_core(envelope) { Through::Core } else { Through::Stream(Expected::default()) }
     }
 
     fn is_core(&self, envelope: &Envelope) -> bool {
         let destination = envelope.destination();
-        if let Some(route) = destination.native::<Route>() {
-            return matches!(route, Route::Core);
+        if let Some(through) = destination.native::<Through>() {
+            return matches!(through, Through::Core);
         }
         let is_from_stream = || envelope.origin::<NativeMessage>().and_then(NativeMessage::position).is_some();
         let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
@@ -95,13 +95,13 @@ impl Sender {
 
     /// Sends one message: one to core NATS is done with when the client has it, one to a stream when that has answered.
     pub(crate) async fn start(&self, envelope: Envelope) -> Result<Sent, PublishError> {
-        match self.route(&envelope) {
-            Route::Core => {
+        match self.through(&envelope) {
+            Through::Core => {
                 let subject = self.subject_of(&envelope)?;
                 self.send_core(&envelope, &subject).await?;
                 Ok(Sent::Taken(subject))
             }
-            Route::Stream(expected) => {
+            Through::Stream(expected) => {
                 let subject = self.requested(envelope.destination())?;
                 if envelope.reply_to().is_some() {
                     return Err(no_reply_to(&subject));

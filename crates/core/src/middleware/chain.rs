@@ -123,7 +123,7 @@ impl<'a> Next<'a> {
             // Only makes a future; what can panic runs inside it.
             None => self.endpoint.call(delivery),
         };
-        Running { handling, attempts }
+        Step { handling, attempts }
     }
 
     /// Publishes a message on the broker the delivery came from, through the middleware of the app.
@@ -207,12 +207,12 @@ impl Next<'_> {
 }
 
 /// A middleware or the handler that runs: a panic of it becomes a failure, and a failure is decided on.
-struct Running<'a> {
+struct Step<'a> {
     handling: BoxFuture<'a, Outcome>,
     attempts: Attempts,
 }
 
-impl Future for Running<'_> {
+impl Future for Step<'_> {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {

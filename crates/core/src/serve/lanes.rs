@@ -120,7 +120,7 @@ impl Lane {
     }
 
     async fn run(&self, dispatcher: &Dispatcher, permits: Option<&Semaphore>, phase: &watch::Receiver<Phase>) {
-        let _running = Running(self);
+        let _reset = LaneReset(self);
         while let Some(received) = self.pop() {
             let _permit = match permits {
                 // Never closed.
@@ -143,9 +143,9 @@ fn is_last(message: &Received) -> bool {
 }
 
 /// Lets the next message start another task where this one panicked.
-struct Running<'a>(&'a Lane);
+struct LaneReset<'a>(&'a Lane);
 
-impl Drop for Running<'_> {
+impl Drop for LaneReset<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.lock().is_running = false;

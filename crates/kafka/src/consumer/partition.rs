@@ -343,12 +343,16 @@ impl Settle for Partition {
         }
     }
 
-    async fn settle_batch(&self, messages: &[&Received], _settlement: &Settlement) -> BatchSettled {
-        let offsets = messages.iter().map(|message| offset_of(message));
-        BatchSettled::Together(match self.note_all_settled(offsets) {
-            Ok(Some(position)) if self.commits_each_message => self.commit_now(position).await,
-            noted => noted.map(drop),
-        })
+    async fn settle_batch(&self, messages: &[&Received], settlement: &Settlement) -> BatchSettled {
+        if !self.commits_each_message {
+            let offsets = messages.iter().map(|message| offset_of(message));
+            return BatchSettled::Together(self.note_all_settled(offsets).map(drop));
+        }
+        let mut results = Vec::with_capacity(messages.len());
+        for message in messages {
+            results.push(self.settle(message, settlement).await);
+        }
+        BatchSettled::OneByOne(results)
     }
 
     fn is_deferred(&self, _message: &Received) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use throughline_core::Destination;
 use tracing::warn;
 
-use crate::destination::Route;
+use crate::destination::Purpose;
 use crate::names::is_topic;
 use crate::outage::Repeats;
 
@@ -23,8 +23,8 @@ impl ReplyTopics {
     /// Returns the destination that a message from a topic asks for, where that is allowed.
     pub(crate) fn destination(&self, asked: &str, topic: &str) -> Option<Destination> {
         if is_topic(asked) && self.patterns.iter().any(|pattern| matches(pattern, asked)) {
-            let route = Route { is_asked: true, ..Route::default() };
-            return Some(Destination::new(asked.to_owned()).with_native(route));
+            let purpose = Purpose { is_asked: true, ..Purpose::default() };
+            return Some(Destination::new(asked.to_owned()).with_native(purpose));
         }
         if let Some(left_out) = self.refused.admit(()) {
             warn!(

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use throughline_core::broker::{RETRY_ATTEMPT, RetryPlace, RetryRoute};
 use throughline_core::{BrokerError, Delivery, Destination};
 
-use crate::destination::Route;
+use crate::destination::Purpose;
 
 /// How long a message waits at most in one topic, and in all.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -111,8 +111,8 @@ impl RetryRoute for RetryByTopic {
 
 /// Returns a retry topic as a destination, with how long a message waits there where that is not the topic's own delay.
 pub(crate) fn waiting_in(topic: String, wait: Option<Duration>) -> Destination {
-    let route = Route { retry: Some(wait.unwrap_or_default()), ..Route::default() };
-    Destination::new(topic).with_native(route)
+    let purpose = Purpose { retry: Some(wait.unwrap_or_default()), ..Purpose::default() };
+    Destination::new(topic).with_native(purpose)
 }
 
 /// Cuts what was asked for to what there may be.

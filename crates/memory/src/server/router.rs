@@ -16,7 +16,7 @@ const REMEMBERED: usize = 1024;
 pub(super) struct Router {
     queues: Vec<Arc<Queue>>,
     /// Found once for each name, until a subscription comes or goes.
-    routes: HashMap<Arc<str>, Route, BuildHasherDefault<NameHasher>>,
+    routes: HashMap<Arc<str>, Receivers, BuildHasherDefault<NameHasher>>,
 }
 
 /// Hashes a name eight bytes at a time. Names come from the program itself, so nobody can choose them to collide.
@@ -47,7 +47,7 @@ impl Hasher for NameHasher {
 }
 
 /// Where messages sent to one name go.
-struct Route {
+struct Receivers {
     targets: Vec<Target>,
 }
 
@@ -110,7 +110,7 @@ impl Router {
         receivers
     }
 
-    fn find_route(&self, destination: &Destination) -> Route {
+    fn find_route(&self, destination: &Destination) -> Receivers {
         let mut targets: Vec<Target> = Vec::new();
         for queue in self.queues.iter().filter(|queue| queue.wants(destination)) {
             match targets.iter_mut().find(|target| target.is_of_group(queue)) {
@@ -118,11 +118,11 @@ impl Router {
                 None => targets.push(Target::new(Arc::clone(queue))),
             }
         }
-        Route { targets }
+        Receivers { targets }
     }
 }
 
-impl Route {
+impl Receivers {
     #[inline]
     fn deliver(&self, message: Message, ledger: &Ledger) -> usize {
         let Some((last, others)) = self.targets.split_last() else { return 0 };
