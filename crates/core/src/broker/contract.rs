@@ -339,6 +339,17 @@ pub enum BatchSettled {
     Together(Result<(), BrokerError>),
 }
 
+impl BatchSettled {
+    /// Settles the messages one after the other, for an adapter that has one operation for some of its batches only.
+    pub async fn one_by_one<S: Settle + ?Sized>(settle: &S, messages: &[&Received], settlement: &Settlement) -> Self {
+        let mut results = Vec::with_capacity(messages.len());
+        for message in messages {
+            results.push(settle.settle(message, settlement).await);
+        }
+        Self::OneByOne(results)
+    }
+}
+
 /// What settles the messages of a subscription. For each of them either [`settle`](Self::settle) or [`abandon`](Self::abandon) is called,
 /// once.
 #[async_trait]
@@ -360,11 +371,7 @@ pub trait Settle: Send + Sync + 'static {
     /// the acknowledgement of all messages up to a place or one commit, it is one in telemetry too
     /// ([`Together`](BatchSettled::Together)). The default tells it of one after the other.
     async fn settle_batch(&self, messages: &[&Received], settlement: &Settlement) -> BatchSettled {
-        let mut results = Vec::with_capacity(messages.len());
-        for message in messages {
-            results.push(self.settle(message, settlement).await);
-        }
-        BatchSettled::OneByOne(results)
+        BatchSettled::one_by_one(self, messages, settlement).await
     }
 
     /// Tells, after [`settle`](Self::settle), whether that only noted what became of the message, and the broker hears of it later

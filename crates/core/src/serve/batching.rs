@@ -43,7 +43,8 @@ impl Batcher {
     }
 
     /// Waits for the next unit of work, and meanwhile tells the broker that what is collected is still wanted: a batch may be collected
-    /// for longer than the broker waits for a settlement (SPAN-34). Cancel safe: what is collected stays here.
+    /// for longer than the broker waits for a settlement. Cancel safe: what is collected stays here.
+    // SPAN-34.
     pub(super) async fn next(&mut self, subscriber: &mut dyn Subscriber) -> Result<Work, BrokerError> {
         loop {
             let now = Instant::now();

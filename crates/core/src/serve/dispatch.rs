@@ -45,7 +45,8 @@ impl Dispatcher {
         self.concurrency
     }
 
-    /// Starts the receive span, where the user wants one (SPAN-30).
+    /// Starts the receive span, where the user wants one.
+    // SPAN-30.
     pub(super) fn receiving(&self) -> Option<Receiving> {
         self.stages.receiving()
     }

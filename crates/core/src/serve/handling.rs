@@ -124,7 +124,8 @@ impl Stages {
         self.runtime.source.group.as_deref().unwrap_or_default()
     }
 
-    /// Starts the receive span, where the user wants one (SPAN-30).
+    /// Starts the receive span, where the user wants one.
+    // SPAN-30.
     pub(super) fn receiving(&self) -> Option<Receiving> {
         self.consumer.as_ref().filter(|_| self.receive_spans).map(Consumer::receive)
     }

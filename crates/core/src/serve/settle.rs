@@ -47,39 +47,46 @@ pub(super) type Endings<'a> = SmallVec<[Ending<'a>; 1]>;
 
 /// Settles messages in their order, and all of the same settlement at once, where the broker can be told so.
 pub(super) async fn settle_all(mut endings: Endings<'_>, settler: Option<&Settler>, group: &str) {
-    while !endings.is_empty() {
-        let mut alike = take_alike(&mut endings);
-        if AssertUnwindSafe(settle_alike(&mut alike, settler, group)).catch_unwind().await.is_err() {
-            let destination = alike.first().map(|one| one.message.delivery.destination());
-            error!(destination, group, messages = alike.len(), "settling panicked; the broker was not told");
+    // The rule, and then nothing is allocated.
+    if are_alike(&endings) {
+        return settle_caught(&mut endings, settler, group).await;
+    }
+    let mut rest = endings.into_iter();
+    while let Some(first) = rest.next() {
+        let mut alike = Endings::new();
+        // There are few such settlements, so that a batch is not gone through for each of its messages.
+        if first.is_of_many() {
+            let (own, others): (Endings<'_>, Endings<'_>) = rest.partition(|other| other.is_like(&first));
+            (alike, rest) = (own, others.into_iter());
         }
+        alike.insert(0, first);
+        settle_caught(&mut alike, settler, group).await;
     }
 }
 
-/// Takes out the first message and those the broker can be told of with it: most often all, and then nothing is allocated.
-fn take_alike<'a>(endings: &mut Endings<'a>) -> Endings<'a> {
-    let is_alike = |first: &Ending<'_>, other: &Ending<'_>| first.is_of_many() && other.is_like(first);
-    let all = std::mem::take(endings);
-    if all.split_first().is_none_or(|(first, others)| others.iter().all(|other| is_alike(first, other))) {
-        return all;
+fn are_alike(endings: &[Ending<'_>]) -> bool {
+    let Some((first, others)) = endings.split_first() else { return true };
+    others.is_empty() || first.is_of_many() && others.iter().all(|other| other.is_like(first))
+}
+
+async fn settle_caught(alike: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
+    if AssertUnwindSafe(settle_alike(alike, settler, group)).catch_unwind().await.is_err() {
+        let destination = alike.first().map(|one| one.message.delivery.destination());
+        error!(destination, group, messages = alike.len(), "settling panicked; the broker was not told");
     }
-    let mut all = all.into_iter();
-    let Some(first) = all.next() else { return Endings::new() };
-    let (mut alike, others): (Endings<'_>, _) = all.partition(|other| is_alike(&first, other));
-    alike.insert(0, first);
-    *endings = others;
-    alike
 }
 
 async fn settle_alike(endings: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
     match endings {
+        [] => {}
         [one] => settle_one(one, settler, group).await,
         // Boxed, so that single messages do not carry the room for it.
         several => Box::pin(settle_several(several, settler, group)).await,
     }
 }
 
-/// The span covers the broker's own call alone (SPAN-32).
+/// The span covers the broker's own call alone.
+// SPAN-32.
 async fn settle_one(ending: &mut Ending<'_>, settler: Option<&Settler>, group: &str) {
     let Some(settle) = ending.take_settle(settler) else { return };
     let result = settle.settle(ending.message, ending.settlement).await;
@@ -146,7 +153,8 @@ fn label(outcome: &Outcome, settlement: &Settlement) -> &'static str {
     }
 }
 
-/// Runs a future and meanwhile tells the broker that the messages are still being worked on (SPAN-34).
+/// Runs a future and meanwhile tells the broker that the messages are still being worked on.
+// SPAN-34.
 pub(super) async fn with_heartbeats<F: Future>(received: &[Received], work: F) -> F::Output {
     let Some(interval) = received.iter().filter_map(Received::heartbeat).min() else { return work.await };
     match select(std::pin::pin!(work), std::pin::pin!(beat(received, interval))).await {

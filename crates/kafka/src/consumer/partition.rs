@@ -344,15 +344,11 @@ impl Settle for Partition {
     }
 
     async fn settle_batch(&self, messages: &[&Received], settlement: &Settlement) -> BatchSettled {
-        if !self.commits_each_message {
-            let offsets = messages.iter().map(|message| offset_of(message));
-            return BatchSettled::Together(self.note_all_settled(offsets).map(drop));
+        if self.commits_each_message {
+            return BatchSettled::one_by_one(self, messages, settlement).await;
         }
-        let mut results = Vec::with_capacity(messages.len());
-        for message in messages {
-            results.push(self.settle(message, settlement).await);
-        }
-        BatchSettled::OneByOne(results)
+        let offsets = messages.iter().map(|message| offset_of(message));
+        BatchSettled::Together(self.note_all_settled(offsets).map(drop))
     }
 
     fn is_deferred(&self, _message: &Received) -> bool {
