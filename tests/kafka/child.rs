@@ -87,7 +87,7 @@ impl Subscriber for Printed {
     fn exit(&self, _: &Id) {}
 }
 
-/// Is the process of a service.
+/// The process of a service.
 pub(crate) struct Service {
     child: Child,
     input: ChildStdin,

@@ -126,7 +126,7 @@ async fn work() {
 /// whether each message is committed.
 const MEMBER: &str = "THROUGHLINE_TEST_MEMBER";
 
-/// Is a member in a process of its own.
+/// A member in a process of its own.
 struct Process {
     child: Child,
     lines: JoinHandle<()>,

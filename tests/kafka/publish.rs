@@ -19,7 +19,7 @@ use crate::topics::{self, unique};
 /// Larger than the client and the server take, which is 1 MB.
 const OVERSIZE: usize = 1_100_000;
 
-/// Is a record as a client that is not ours sees it.
+/// A record as a client that is not ours sees it.
 #[derive(Debug, Eq, PartialEq)]
 struct Record {
     partition: i32,

@@ -121,7 +121,7 @@ mod tests {
         with(&[(name, value)], |environment| environment.signals())
     }
 
-    /// ENV-02, ENV-14.
+    // ENV-02, ENV-14.
     #[test]
     fn only_true_disables_and_odd_values_warn() {
         for (value, disabled, warnings) in
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// ENV-03, ENV-14, ENV-15.
+    // ENV-03, ENV-14, ENV-15.
     #[test]
     fn an_exporter_may_be_console_or_none() {
         for (value, traces, warnings) in [
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// ENV-15.
+    // ENV-15.
     #[test]
     fn a_width_that_is_no_number_is_ignored_with_a_warning() {
         for (value, columns, warnings) in [("80", Some(80), 0), ("", None, 0), ("wide", None, 1), ("0", None, 1)] {

@@ -8,7 +8,8 @@ use opentelemetry_sdk::trace::{SdkTracerProvider, TracerProviderBuilder};
 
 use crate::environment::process_variable;
 
-/// The most links of one span, so that a batch shows all its messages; the SDK keeps 128 by itself (LINK-17).
+/// The most links of one span, so that a batch shows all its messages; the SDK keeps 128 by itself.
+// LINK-17.
 const MAX_LINKS: u32 = 1024;
 
 /// The providers of one service.
@@ -79,7 +80,8 @@ impl Parts {
     }
 }
 
-/// The attributes of a service: those of the environment (ENV-04), under the name the code gives (ENV-16).
+/// The attributes of a service: those of the environment, under the name the code gives.
+// ENV-04, ENV-16.
 pub(crate) fn resource(name: Option<String>) -> Resource {
     let builder = Resource::builder();
     match name {

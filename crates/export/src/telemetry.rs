@@ -163,7 +163,8 @@ impl Telemetry {
         self.blocking(Inner::shutdown).await
     }
 
-    /// Runs `work` where it may block (TRAP-09).
+    /// Runs `work` where it may block.
+    // TRAP-09.
     async fn blocking<T: Send + 'static>(&self, work: fn(&Inner) -> Result<T, ExportError>) -> Result<T, ExportError> {
         let Ok(runtime) = Handle::try_current() else {
             return work(&self.inner);

@@ -111,10 +111,11 @@ pub(crate) fn last<'a>(headers: &'a BorrowedHeaders, key: &str) -> Option<&'a st
     HeaderExtractor::new(headers).find(key)
 }
 
-/// Makes portable headers of names and values, in their order (PROP-K-03).
+/// Makes portable headers of names and values, in their order.
 ///
-/// A null value becomes an empty one, which is absent for propagation too (PROP-K-02): portable headers have no null. A
-/// header whose name is not UTF-8 is left out, since portable names are text; the message itself is whole (PROP-K-05).
+/// A null value becomes an empty one, which is absent for propagation too: portable headers have no null. A
+/// header whose name is not UTF-8 is left out, since portable names are text; the message itself is whole.
+// PROP-K-03, PROP-K-02, PROP-K-05.
 pub(crate) fn read<'a>(count: usize, native: impl Iterator<Item = (&'a [u8], Option<Bytes>)>) -> Headers {
     let mut headers = Headers::with_capacity(count);
     let mut left_out = 0_usize;
@@ -264,7 +265,7 @@ mod tests {
     }
 
     proptest! {
-        /// VERF-12.
+        // VERF-12.
         #[test]
         fn any_headers_are_read_and_written_by_the_rules(
             entries in prop::collection::vec(
@@ -278,7 +279,7 @@ mod tests {
             conformance::assert_carrier_on::<ClientHeaders>(&entries, &name, &value);
         }
 
-        /// VERF-12.
+        // VERF-12.
         #[test]
         fn no_header_makes_the_carriers_panic(
             entries in prop::collection::vec(
@@ -306,7 +307,7 @@ mod tests {
             prop_assert_eq!(get(&native, &key), None);
         }
 
-        /// VERF-12.
+        // VERF-12.
         #[test]
         fn what_is_written_is_read_back(name in "[!-9;-~]{1,20}", value in "[ -~]{1,40}") {
             let mut native = OwnedHeaders::new();

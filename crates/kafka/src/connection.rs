@@ -25,7 +25,8 @@ pub(crate) struct Connection {
     /// What the user gave for all clients, checked; how much they log is set.
     pub(crate) config: ClientConfig,
     pub(crate) system: Arc<System>,
-    /// Whether keys may be attributes (ATTR-C-23).
+    /// Whether keys may be attributes.
+    // ATTR-C-23.
     pub(crate) records_keys: bool,
     pub(crate) producer: Arc<Producer>,
     /// What was refused with others goes there; `None` in transactions, which are of one producer.

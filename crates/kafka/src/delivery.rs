@@ -41,7 +41,8 @@ pub struct NativeRecord {
     pub(crate) key: Option<Bytes>,
     pub(crate) headers: CopiedHeaders,
     pub(crate) is_tombstone: bool,
-    /// Whether the key may be an attribute (ATTR-C-23).
+    /// Whether the key may be an attribute.
+    // ATTR-C-23.
     pub(crate) records_key: bool,
 }
 
@@ -120,7 +121,8 @@ impl Native for NativeRecord {
     }
 }
 
-/// Adds what a span of a received record shows of it (ATTR-K-02, -04 to -06): not the key and the tombstone when it is settled.
+/// Adds what a span of a received record shows of it: not the key and the tombstone when it is settled.
+// ATTR-K-02, -04 to -06.
 pub(crate) fn push_attributes(
     operation: OperationType,
     partition: i32,
@@ -149,7 +151,8 @@ pub(crate) fn time_of(timestamp: NativeTimestamp) -> Option<SystemTime> {
 /// What one subscription takes from a record.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
-    /// Whether keys may be attributes (ATTR-C-23).
+    /// Whether keys may be attributes.
+    // ATTR-C-23.
     pub(crate) records_keys: bool,
     pub(crate) replies: Arc<ReplyTopics>,
 }
@@ -418,7 +421,7 @@ mod tests {
     }
 
     proptest! {
-        /// VERF-12: whatever a record holds, the delivery holds the same, and each part its own.
+        // VERF-12: whatever a record holds, the delivery holds the same, and each part its own.
         #[test]
         fn every_part_is_copied(
             key in prop::option::of(prop::collection::vec(any::<u8>(), 0..8)),

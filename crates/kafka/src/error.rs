@@ -17,7 +17,8 @@ pub(crate) const PANIC: &str = "panic";
 const CANCELED: &str = "canceled";
 
 /// Returns the value of `error.type`: of a broker's error the name in the Kafka protocol, of the client's own one of a
-/// fixed list (ATTR-K-12).
+/// fixed list.
+// ATTR-K-12.
 pub(crate) fn error_type(code: RDKafkaErrorCode) -> &'static str {
     let known = names::PROTOCOL.iter().chain(names::CLIENT);
     known.copied().find(|(known, _)| *known == code).map_or(OTHER, |(_, name)| name)

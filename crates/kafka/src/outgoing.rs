@@ -48,7 +48,8 @@ pub(crate) fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result
     Ok(record)
 }
 
-/// Writes the headers and, in place of headers of those names, what Kafka has no other place for (ATTR-K-09).
+/// Writes the headers and, in place of headers of those names, what Kafka has no other place for.
+// ATTR-K-09.
 fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
     // What was null in the record that is passed on stays so.
     let passed_on = envelope.origin::<NativeRecord>();

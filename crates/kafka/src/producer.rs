@@ -227,7 +227,8 @@ impl Report {
     }
 }
 
-/// Says what telemetry did not know before (ATTR-K-02, ATTR-K-05).
+/// Says what telemetry did not know before.
+// ATTR-K-02, ATTR-K-05.
 impl Answer for Report {
     fn native(&self) -> &dyn Any {
         match self.result.get() {

@@ -4,22 +4,24 @@ use opentelemetry::{KeyValue, StringValue};
 use throughline_core::message::{Operations, Source, System};
 use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_PARTITION_ID;
 
-/// `messaging.system` (ATTR-S-02).
+/// `messaging.system`.
+// ATTR-S-02.
 pub(crate) const SYSTEM: &str = "kafka";
 
-/// ATTR-K-05.
+// ATTR-K-05.
 pub(crate) const KAFKA_OFFSET: &str = "messaging.kafka.offset";
 
-/// ATTR-K-04.
+// ATTR-K-04.
 pub(crate) const KAFKA_MESSAGE_KEY: &str = "messaging.kafka.message.key";
 
-/// ATTR-K-06.
+// ATTR-K-06.
 pub(crate) const KAFKA_MESSAGE_TOMBSTONE: &str = "messaging.kafka.message.tombstone";
 
-/// ATTR-K-07.
+// ATTR-K-07.
 pub(crate) const KAFKA_CLUSTER_ID: &str = "messaging.kafka.cluster.id";
 
-/// The header that names a message; Kafka has none of its own (ATTR-K-09).
+/// The header that names a message; Kafka has none of its own.
+// ATTR-K-09.
 pub(crate) const MESSAGE_ID: &str = "message-id";
 
 /// The header of the correlation id; Kafka has none of its own.
@@ -34,7 +36,8 @@ const DEFAULT_PORT: u16 = 9092;
 /// For how many partitions the text is kept.
 const KEPT: i32 = 256;
 
-/// SPAN-07. What is settled is the position, whatever became of the message; a retry settles nothing.
+/// What is settled is the position, whatever became of the message; a retry settles nothing.
+// SPAN-07.
 const OPERATIONS: Operations =
     Operations::DEFAULT.with_send("send").with_receive("poll").with_ack("commit").with_reject("commit");
 
@@ -53,7 +56,8 @@ pub(crate) fn transactional(system: &System) -> Arc<System> {
 }
 
 /// Describes what is read from. Topics are few and have names of their own, so a pattern is not their template: each message is shown
-/// under its topic (ATTR-K-01, ATTR-K-03).
+/// under its topic.
+// ATTR-K-01, ATTR-K-03.
 pub(crate) fn source(system: Arc<System>, only_topic: Option<&Arc<str>>, group: Option<&Arc<str>>) -> Source {
     let mut source = Source::new(system);
     if let Some(topic) = only_topic {
@@ -65,7 +69,8 @@ pub(crate) fn source(system: Arc<System>, only_topic: Option<&Arc<str>>, group: 
     source
 }
 
-/// Returns the host and port the user configured, unless they configured different ones (ATTR-C-17, ATTR-C-18).
+/// Returns the host and port the user configured, unless they configured different ones.
+// ATTR-C-17, ATTR-C-18.
 pub(crate) fn server(bootstrap_servers: &str) -> Option<(String, u16)> {
     let mut servers = bootstrap_servers.split(',').map(str::trim).filter(|server| !server.is_empty()).map(address);
     let first = servers.next()??;
@@ -83,7 +88,8 @@ fn address(server: &str) -> Option<(String, u16)> {
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
-/// ATTR-K-02: the partition as decimal text.
+/// The partition as decimal text.
+// ATTR-K-02.
 pub(crate) fn partition_attribute(partition: i32) -> KeyValue {
     static TEXTS: LazyLock<Vec<&'static str>> =
         LazyLock::new(|| (0..KEPT).map(|partition| &*partition.to_string().leak()).collect());
@@ -92,7 +98,7 @@ pub(crate) fn partition_attribute(partition: i32) -> KeyValue {
     KeyValue::new(MESSAGING_DESTINATION_PARTITION_ID, text)
 }
 
-/// ATTR-K-05.
+// ATTR-K-05.
 pub(crate) fn offset_attribute(offset: i64) -> KeyValue {
     KeyValue::new(KAFKA_OFFSET, offset)
 }
@@ -100,7 +106,8 @@ pub(crate) fn offset_attribute(offset: i64) -> KeyValue {
 /// A key of more bytes is no attribute: who sends a message would choose how large its spans are.
 const LONGEST_KEY: usize = 1_024;
 
-/// ATTR-K-04: a key that is text.
+/// A key that is text.
+// ATTR-K-04.
 pub(crate) fn key_attribute(key: &[u8]) -> Option<KeyValue> {
     if key.len() > LONGEST_KEY {
         return None;
@@ -108,7 +115,8 @@ pub(crate) fn key_attribute(key: &[u8]) -> Option<KeyValue> {
     std::str::from_utf8(key).ok().map(|key| KeyValue::new(KAFKA_MESSAGE_KEY, key.to_owned()))
 }
 
-/// ATTR-K-06: set only where it is true.
+/// Set only where it is true.
+// ATTR-K-06.
 pub(crate) fn tombstone_attribute() -> KeyValue {
     KeyValue::new(KAFKA_MESSAGE_TOMBSTONE, true)
 }

@@ -3,21 +3,25 @@ use std::sync::Arc;
 use throughline_core::broker::Subscription;
 use throughline_core::message::{Operations, Source, System};
 
-/// `messaging.system` (ATTR-S-04).
+/// `messaging.system`.
+// ATTR-S-04.
 pub(crate) const SYSTEM: &str = "in_memory";
 
 /// The template of the destinations that replies to a request go to; their names start with it and a dot.
 pub(crate) const INBOX: &str = "_INBOX";
 
-/// SPAN-11. There is one verb for "not done": `nack` asks for the message again or gives it up.
+/// There is one verb for "not done": `nack` asks for the message again or gives it up.
+// SPAN-11.
 const OPERATIONS: Operations = Operations::DEFAULT.with_ack("ack").with_retry("nack").with_reject("nack");
 
-/// Describes the connection: no server and no client, there are none (ATTR-M-02).
+/// Describes the connection: no server and no client, there are none.
+// ATTR-M-02.
 pub(crate) fn system() -> System {
     System::new(SYSTEM, OPERATIONS)
 }
 
-/// Describes what a subscription reads from: no group (ATTR-M-02). A wildcard is the template (ATTR-M-01).
+/// Describes what a subscription reads from: no group. A wildcard is the template.
+// ATTR-M-02, ATTR-M-01.
 pub(crate) fn source(system: &Arc<System>, subscription: &Subscription) -> Source {
     Source::new(Arc::clone(system)).with_patterns(subscription.patterns().iter().cloned())
 }

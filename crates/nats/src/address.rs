@@ -55,8 +55,9 @@ pub(crate) fn shown(addresses: &[ServerAddr]) -> String {
     addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the connection name in the options (ATTR-N-07). The client shows it nowhere but in the `Debug` form of its
+/// Returns the connection name in the options. The client shows it nowhere but in the `Debug` form of its
 /// options.
+// ATTR-N-07.
 pub(crate) fn configured_name(options: &ConnectOptions) -> Option<String> {
     let shown = format!("{options:?}");
     let (_, rest) = shown.split_once("\"name\": Some(\"")?;

@@ -57,7 +57,7 @@ impl NativeCarrier for ClientHeaders {
     type Read = HeaderMap;
     type Written = HeaderMap;
 
-    /// PROP-N-02.
+    // PROP-N-02.
     const REPEATED: Repeated = Repeated::First;
 
     fn as_read(written: &HeaderMap) -> &HeaderMap {
@@ -70,7 +70,7 @@ impl NativeCarrier for ClientHeaders {
         })
     }
 
-    /// PROP-N-03.
+    // PROP-N-03.
     fn append(headers: &mut HeaderMap, name: &str, value: &str) {
         if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), HeaderValue::from_str(value)) {
             headers.append(name, value);
@@ -119,9 +119,10 @@ pub(crate) fn server_header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> O
 /// Copies the client's headers into portable ones. Values of one name keep their order; the client keeps none between
 /// names.
 ///
-/// Of a propagation header that holds one context only the first value is taken (PROP-N-02): a portable reader takes
+/// Of a propagation header that holds one context only the first value is taken: a portable reader takes
 /// the last. A header without a name, which the client reads but no message can be sent with, is none: forwarding the
 /// message would fail forever.
+// PROP-N-02.
 pub(crate) fn to_headers(native: &HeaderMap) -> Headers {
     let mut headers = Headers::with_capacity(native.len());
     for (name, values) in native.iter().filter(|(name, _)| !text(name).is_empty()) {
@@ -136,8 +137,9 @@ pub(crate) fn to_headers(native: &HeaderMap) -> Headers {
 
 /// Copies portable headers into the client's.
 ///
-/// Server headers are left out: they belong to the message they came with (PROP-N-04). Of what NATS cannot carry, a
+/// Server headers are left out: they belong to the message they came with. Of what NATS cannot carry, a
 /// propagation header is dropped and counted, any other is an error.
+// PROP-N-04.
 pub(crate) fn to_native(headers: &Headers) -> Result<HeaderMap, PublishError> {
     let mut native = HeaderMap::new();
     for (name, value) in headers.iter().filter(|(name, _)| !is_server_header(name)) {
@@ -272,7 +274,7 @@ mod tests {
     }
 
     proptest! {
-        /// VERF-12.
+        // VERF-12.
         #[test]
         fn any_headers_are_read_and_written_by_the_rules(
             entries in prop::collection::vec(

@@ -12,10 +12,12 @@ use crate::forwarded;
 use crate::protocol::is_of_server;
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
 
-/// The header that names a message, which streams also use to recognise a message they already have (ATTR-N-06).
+/// The header that names a message, which streams also use to recognise a message they already have.
+// ATTR-N-06.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
-/// The header of the correlation id; NATS has none of its own (ATTR-N-08).
+/// The header of the correlation id; NATS has none of its own.
+// ATTR-N-08.
 pub(crate) const CORRELATION_ID: &str = "correlation-id";
 
 /// The header of the content type; NATS has none of its own.
@@ -102,7 +104,8 @@ impl NativeMessage {
 }
 
 impl Native for NativeMessage {
-    /// Adds nothing unless switched on (ATTR-J-08).
+    /// Adds nothing unless switched on.
+    // ATTR-J-08.
     fn attributes(&self, _operation: OperationType, attributes: &mut Vec<KeyValue>) {
         if let Some(position) = self.position.as_ref().filter(|_| self.recorded) {
             position.push(attributes);
@@ -191,7 +194,8 @@ impl StreamPosition {
         }
     }
 
-    /// Adds the opt-in attributes (ATTR-J-08).
+    /// Adds the opt-in attributes.
+    // ATTR-J-08.
     pub(crate) fn push(&self, attributes: &mut Vec<KeyValue>) {
         attributes.push(KeyValue::new(NATS_STREAM, Arc::clone(&self.stream)));
         attributes.push(KeyValue::new(NATS_SEQUENCE, i64::try_from(self.stream_sequence).unwrap_or(i64::MAX)));

@@ -31,7 +31,8 @@ impl Link {
         self.number
     }
 
-    /// Tells whether the client's connection task has ended, of which its state says nothing (PROP-N-07).
+    /// Tells whether the client's connection task has ended, of which its state says nothing.
+    // PROP-N-07.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self.client.flush().now_or_never(), Some(Err(_)))
     }
@@ -80,7 +81,8 @@ pub(crate) enum Phase {
     InUse(u64),
 }
 
-/// Holds the link in use, which is replaced when its connection task is lost (PROP-N-07).
+/// Holds the link in use, which is replaced when its connection task is lost.
+// PROP-N-07.
 pub(crate) struct Links {
     current: ArcSwap<Link>,
     phase: watch::Sender<Phase>,

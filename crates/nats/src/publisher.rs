@@ -43,8 +43,9 @@ impl Publish for NatsPublisher {
         }
     }
 
-    /// To core NATS, returns when the client has taken the message, as the client's own call does (SPAN-35): what is
+    /// To core NATS, returns when the client has taken the message, as the client's own call does: what is
     /// written is not confirmed by anybody either, and waiting for it costs a hundred times as much.
+    // SPAN-35.
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         if self.sender.is_taken_at_once(&envelope) { done() } else { Box::pin(self.sender.confirm(envelope)) }
     }

@@ -5,13 +5,16 @@ use throughline_core::Destination;
 use throughline_core::broker::{Pattern, Subscription, Wildcards};
 use throughline_core::message::{Operations, Source, System, Target};
 
-/// `messaging.system` of core NATS and JetStream (ATTR-S-03).
+/// `messaging.system` of core NATS and JetStream.
+// ATTR-S-03.
 pub(crate) const SYSTEM: &str = "nats";
 
-/// Opt-in: the stream a message came from (ATTR-J-08).
+/// Opt-in: the stream a message came from.
+// ATTR-J-08.
 pub(crate) const NATS_STREAM: &str = "messaging.nats.stream";
 
-/// Opt-in: the place of a message in its stream (ATTR-J-08).
+/// Opt-in: the place of a message in its stream.
+// ATTR-J-08.
 pub(crate) const NATS_SEQUENCE: &str = "messaging.nats.sequence";
 
 /// The project's own: messages of core NATS that were dropped before a handler took them.
@@ -23,10 +26,11 @@ pub(crate) const WILDCARDS: Wildcards = Wildcards::new('.', "*", ">");
 /// The inbox prefix of a client that sets none.
 pub(crate) const DEFAULT_INBOX: &str = "_INBOX";
 
-/// SPAN-09; core NATS does not settle (ATTR-N-09).
+/// The verbs of core NATS, which does not settle.
+// SPAN-09, ATTR-N-09.
 const CORE: Operations = Operations::DEFAULT;
 
-/// SPAN-10, ATTR-J-06.
+// SPAN-10, ATTR-J-06.
 const JETSTREAM: Operations =
     Operations::DEFAULT.with_receive("fetch").with_ack("ack").with_retry("nak").with_reject("term");
 
@@ -44,7 +48,8 @@ impl Systems {
     }
 }
 
-/// Returns the host and port the user configured, unless they configured different ones (ATTR-C-17, ATTR-C-18).
+/// Returns the host and port the user configured, unless they configured different ones.
+// ATTR-C-17, ATTR-C-18.
 pub(crate) fn server(configured: &[ServerAddr]) -> Option<(&str, u16)> {
     let (first, others) = configured.split_first()?;
     let server = (first.host(), first.port());
@@ -52,7 +57,8 @@ pub(crate) fn server(configured: &[ServerAddr]) -> Option<(&str, u16)> {
     same.then_some(server)
 }
 
-/// Describes what a core subscription reads from (ATTR-N-02, ATTR-N-05), an inbox by its prefix (ATTR-N-04).
+/// Describes what a core subscription reads from, an inbox by its prefix.
+// ATTR-N-02, ATTR-N-05, ATTR-N-04.
 pub(crate) fn core_source(system: &Arc<System>, subscription: &Subscription, inbox_prefix: &str) -> Source {
     let source = match inbox_template(subscription.destination(), inbox_prefix) {
         Some(prefix) => inbox_source(system, prefix),
@@ -64,13 +70,15 @@ pub(crate) fn core_source(system: &Arc<System>, subscription: &Subscription, inb
     }
 }
 
-/// Describes an inbox that is read from: by its prefix (ATTR-N-04).
+/// Describes an inbox that is read from: by its prefix.
+// ATTR-N-04.
 pub(crate) fn inbox_source(system: &Arc<System>, prefix: &str) -> Source {
     Source::new(Arc::clone(system)).with_template(prefix).temporary()
 }
 
-/// Describes what a consumer of a stream reads from: its subjects and name, and the group of a push consumer
-/// (ATTR-J-02, ATTR-J-03). Of several subjects none is that of a span without a message (ATTR-J-04).
+/// Describes what a consumer of a stream reads from: its subjects and name, and the group of a push consumer. Of several subjects none
+/// is that of a span without a message.
+// ATTR-J-02, ATTR-J-03, ATTR-J-04.
 pub(crate) fn stream_source(system: &Arc<System>, filters: &[Pattern], consumer: &str, group: Option<&str>) -> Source {
     let source = Source::new(Arc::clone(system)).with_patterns(filters.iter().cloned());
     let source = if consumer.is_empty() { source } else { source.with_subscription(consumer) };
@@ -80,8 +88,8 @@ pub(crate) fn stream_source(system: &Arc<System>, filters: &[Pattern], consumer:
     }
 }
 
-/// Describes where a message goes: an inbox by its prefix, anything else by its name and the template the user gave
-/// (ATTR-N-01 to -04).
+/// Describes where a message goes: an inbox by its prefix, anything else by its name and the template the user gave.
+// ATTR-N-01 to -04.
 pub(crate) fn target<'a>(destination: &'a Destination, inbox_prefix: &str) -> Target<'a> {
     let target = subject_target(destination.name(), destination.template(), inbox_prefix);
     if destination.is_temporary() { target.temporary() } else { target }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::orders::{InvoiceCreated, NotReserved, OrderPlaced, StockReserved};
 
-/// Is the state of the service `stock`.
+/// The state of the service `stock`.
 #[derive(Clone, Debug)]
 pub struct Warehouses {
     tracer: SdkTracer,
@@ -71,7 +71,7 @@ pub async fn invoice(batch: Batch<Json<StockReserved>>, span: ProcessSpan, bagga
     }
 }
 
-/// Is the state of the service `shop`: where the story is told how an order ended.
+/// The state of the service `shop`: where the story is told how an order ended.
 #[derive(Clone, Debug)]
 pub struct Desk {
     /// Receives the end of each order.

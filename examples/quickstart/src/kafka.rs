@@ -20,7 +20,7 @@ const SERVICES: [&str; 4] = ["stock", "billing", "shop", "shop-dead"];
 /// How long the server may take for one answer, and for a topic to have a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Is what one run has on the server: the topics it created, and groups that no other run has.
+/// What one run has on the server: the topics it created, and groups that no other run has.
 pub struct Run {
     admin: Arc<AdminClient<DefaultClientContext>>,
     name: String,

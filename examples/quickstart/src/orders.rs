@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Is what the shop publishes to `orders.placed`.
+/// What the shop publishes to `orders.placed`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct OrderPlaced {
     /// The number of the order.
@@ -16,7 +16,7 @@ pub struct OrderPlaced {
     pub count: u32,
 }
 
-/// Is what stock publishes to `stock.reserved`.
+/// What stock publishes to `stock.reserved`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct StockReserved {
     /// The number of the order.
@@ -25,7 +25,7 @@ pub struct StockReserved {
     pub cents: u32,
 }
 
-/// Is what billing publishes to `invoices.created`.
+/// What billing publishes to `invoices.created`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct InvoiceCreated {
     /// The number of the order.

@@ -8,7 +8,7 @@ use throughline::{App, Handler};
 
 use crate::handlers::{Desk, Warehouses, explain, invoice, notify, reserve};
 
-/// Is what the services subscribe to: all that differs between the brokers.
+/// What the services subscribe to: all that differs between the brokers.
 #[derive(Clone, Debug)]
 pub struct Subscriptions {
     /// `orders.placed`, by stock.

@@ -21,7 +21,7 @@ use crate::services::{self, Subscriptions};
 /// How long the orders may take, all together.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Is what a service has of its own: its connection, and the providers that know its name.
+/// What a service has of its own: its connection, and the providers that know its name.
 #[derive(Clone, Debug)]
 pub struct Service<B> {
     /// The connection.
@@ -32,7 +32,7 @@ pub struct Service<B> {
     pub meters: SdkMeterProvider,
 }
 
-/// Is the three services of the story.
+/// The three services of the story.
 #[derive(Clone, Debug)]
 pub struct Cast<B> {
     /// Places the orders and hears how they ended.

@@ -64,7 +64,8 @@ impl Failure {
         self
     }
 
-    /// Marks the failure as the framework's own: its message may stand in the span's status (STAT-03).
+    /// Marks the failure as the framework's own: its message may stand in the span's status.
+    // STAT-03.
     pub(crate) const fn by_framework(mut self) -> Self {
         self.framework = true;
         self

@@ -4,7 +4,8 @@ use super::{Backoff, DEFAULT_ATTEMPTS};
 use crate::guard::discard;
 use crate::message::{Delivery, Failure, Outcome, Settlement};
 
-/// Turns a caught panic into a failure (STAT-08).
+/// Turns a caught panic into a failure.
+// STAT-08.
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Outcome {
     Outcome::failed(panic_failure(panic))
 }

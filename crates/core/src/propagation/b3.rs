@@ -156,7 +156,8 @@ fn with_flags(span_context: &SpanContext, flags: TraceFlags) -> SpanContext {
     )
 }
 
-/// Passes the headers of one form on and swallows the others (PROP-B-02).
+/// Passes the headers of one form on and swallows the others.
+// PROP-B-02.
 struct Only<'a> {
     form: Form,
     injector: &'a mut dyn Injector,

@@ -213,7 +213,8 @@ pub(crate) fn copy(baggage: &Baggage) -> Baggage {
     copy
 }
 
-/// Returns key, value and properties of the entries that travel, in the order of the keys (BAGG-08).
+/// Returns key, value and properties of the entries that travel, in the order of the keys.
+// BAGG-08.
 pub(super) fn sent_entries(baggage: &Baggage) -> Vec<(&str, &str, &str)> {
     let entries = baggage.iter().map(|(key, (value, metadata))| (key.as_str(), value.as_str(), metadata.as_str()));
     let mut entries: Vec<_> = entries.filter(|(key, value, _)| is_sent(key, value)).collect();
@@ -234,7 +235,8 @@ struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    /// Reads a member, or returns `None` when it breaks the grammar (BAGG-01) or is not for us.
+    /// Reads a member, or returns `None` when it breaks the grammar or is not for us.
+    // BAGG-01.
     fn parse(text: &'a str) -> Option<Self> {
         let (pair, properties) = text.split_once(';').unwrap_or((text, ""));
         let (key, value) = pair.split_once('=')?;
@@ -243,7 +245,8 @@ impl<'a> Member<'a> {
     }
 }
 
-/// One property of a member: a key, or a key and a value. Its text is never decoded (BAGG-06).
+/// One property of a member: a key, or a key and a value. Its text is never decoded.
+// BAGG-06.
 struct Property<'a> {
     key: &'a str,
     value: Option<&'a str>,

@@ -65,9 +65,10 @@ impl Carrier for Headers {
 
 /// Writes propagation headers.
 ///
-/// A name is written as the propagator gives it (PROP-02) and replaces all headers of that name in any spelling
-/// (PROP-04). An empty value removes the header and writes none (PROP-06). A header that [`is_writable`] refuses is
-/// dropped and counted in [`refused_headers`] (PROP-07).
+/// A name is written as the propagator gives it and replaces all headers of that name in any spelling. An empty value removes the header
+/// and writes none. A header that [`is_writable`] refuses is
+/// dropped and counted in [`refused_headers`].
+// PROP-02, PROP-04, PROP-06, PROP-07.
 impl Injector for Headers {
     fn set(&mut self, key: &str, value: String) {
         Self::remove(self, key);
@@ -84,9 +85,10 @@ impl Injector for Headers {
 
 /// Reads propagation headers.
 ///
-/// Names are compared without regard to ASCII case, an exact match wins (PROP-03). A value that is empty or not UTF-8
-/// is treated as absent (PROP-K-02). Of a repeated name the last value is given (PROP-K-03), and
-/// [`Extractor::get_all`] gives all of them in their order, for the headers that are joined (PROP-12).
+/// Names are compared without regard to ASCII case, an exact match wins. A value that is empty or not UTF-8
+/// is treated as absent. Of a repeated name the last value is given, and
+/// [`Extractor::get_all`] gives all of them in their order, for the headers that are joined.
+// PROP-03, PROP-K-02, PROP-K-03, PROP-12.
 impl Extractor for Headers {
     fn get(&self, key: &str) -> Option<&str> {
         lookup::value(raw(self), key, Repeated::Last)
@@ -141,7 +143,8 @@ pub(crate) fn remove(propagator: &dyn TextMapPropagator, carrier: &mut dyn Carri
     }
 }
 
-/// The names of these headers hold the baggage keys, so `fields()` cannot list them (PROP-B-07).
+/// The names of these headers hold the baggage keys, so `fields()` cannot list them.
+// PROP-B-07.
 fn remove_jaeger_baggage(carrier: &mut dyn Carrier) {
     let names = carrier.as_extractor().keys();
     let names: Vec<String> =

@@ -217,7 +217,8 @@ impl Propagators {
         carrier::remove(self, carrier);
     }
 
-    /// Writes the context in place of what propagation headers of these formats are there (PROP-04, PROP-05).
+    /// Writes the context in place of what propagation headers of these formats are there.
+    // PROP-04, PROP-05.
     pub(crate) fn replace(&self, cx: &Context, carrier: &mut dyn Carrier) {
         self.replace_with(cx.span().span_context(), cx, carrier);
     }

@@ -144,7 +144,8 @@ fn format(span_context: &SpanContext) -> String {
     format!("{}:{}:0:{flags:x}", span_context.trace_id(), span_context.span_id())
 }
 
-/// Reads the `uberctx-*` headers; over 8192 bytes of them count as none (BAGG-09).
+/// Reads the `uberctx-*` headers; over 8192 bytes of them count as none.
+// BAGG-09.
 fn read_baggage(extractor: &dyn Extractor) -> Vec<(&str, Cow<'_, str>)> {
     let mut entries = Vec::new();
     let mut bytes = 0;
@@ -163,7 +164,8 @@ fn read_baggage(extractor: &dyn Extractor) -> Vec<(&str, Cow<'_, str>)> {
     if limits::may_read(bytes) { entries } else { Vec::new() }
 }
 
-/// Returns what follows the prefix in a header name, whose case may have changed on the way (PROP-03).
+/// Returns what follows the prefix in a header name, whose case may have changed on the way.
+// PROP-03.
 pub(super) fn baggage_key(name: &str) -> Option<&str> {
     let (prefix, key) = name.split_at_checked(BAGGAGE_PREFIX.len())?;
     prefix.eq_ignore_ascii_case(BAGGAGE_PREFIX).then_some(key)
@@ -179,7 +181,8 @@ fn merge(known: &Baggage, entries: &[(&str, Cow<'_, str>)]) -> Baggage {
     merged
 }
 
-/// Writes one header an entry, in the order of the keys, under the limits of baggage (BAGG-08).
+/// Writes one header an entry, in the order of the keys, under the limits of baggage.
+// BAGG-08.
 fn write_baggage(baggage: &Baggage, injector: &mut dyn Injector) {
     let (mut written, mut bytes, mut dropped) = (0, 0, 0);
     for (key, value, _) in baggage::sent_entries(baggage) {

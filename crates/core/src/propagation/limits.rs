@@ -47,7 +47,8 @@ pub(super) fn count_dropped(members: usize) {
     }
 }
 
-/// Tells whether baggage text of `bytes` may be read, and logs when it may not (BAGG-09).
+/// Tells whether baggage text of `bytes` may be read, and logs when it may not.
+// BAGG-09.
 pub(super) fn may_read(bytes: usize) -> bool {
     if bytes > MAX_BYTES {
         debug!(bytes, limit = MAX_BYTES, "incoming baggage ignored, it is over the limit");
@@ -57,7 +58,8 @@ pub(super) fn may_read(bytes: usize) -> bool {
 
 /// Puts an entry into `baggage` and tells whether it is there afterwards.
 ///
-/// `Baggage::insert` returns `None` both for "inserted" and for "refused", so the length decides (BAGG-17).
+/// `Baggage::insert` returns `None` both for "inserted" and for "refused", so the length decides.
+// BAGG-17.
 pub(super) fn insert(baggage: &mut Baggage, key: &str, value: String, properties: String) -> bool {
     let before = baggage.len();
     let replaced = baggage.insert_with_metadata(key.to_owned(), value, properties);

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 
 const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
 
-/// Tells whether a byte may stand in a baggage value (BAGG-01).
+/// Tells whether a byte may stand in a baggage value.
+// BAGG-01.
 pub(super) const fn is_octet(byte: u8) -> bool {
     matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e)
 }
 
-/// Appends `value`, encoding every byte that may not stand in a baggage value, and `%` itself (BAGG-02).
+/// Appends `value`, encoding every byte that may not stand in a baggage value, and `%` itself.
+// BAGG-02.
 pub(super) fn encode_into(text: &mut String, value: &str) {
     for byte in value.bytes() {
         if is_octet(byte) && byte != b'%' {
@@ -22,7 +24,8 @@ pub(super) fn encode_into(text: &mut String, value: &str) {
     }
 }
 
-/// Decodes `%XX`; bytes that are not UTF-8 become U+FFFD, a `%` without two digits stays (BAGG-03).
+/// Decodes `%XX`; bytes that are not UTF-8 become U+FFFD, a `%` without two digits stays.
+// BAGG-03.
 pub(super) fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
@@ -58,7 +61,7 @@ mod tests {
         text
     }
 
-    /// BAGG-02: all but the value octets is encoded, and `%` too.
+    // BAGG-02: all but the value octets is encoded, and `%` too.
     #[test]
     fn encodes_what_may_not_stand_in_a_value() {
         for (value, text) in [
@@ -75,7 +78,7 @@ mod tests {
         }
     }
 
-    /// BAGG-03: bad UTF-8 becomes U+FFFD, `+` stays, an incomplete escape stays.
+    // BAGG-03: bad UTF-8 becomes U+FFFD, `+` stays, an incomplete escape stays.
     #[test]
     fn decodes_without_throwing_anything_away() {
         for (text, value) in [

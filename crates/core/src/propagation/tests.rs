@@ -1,4 +1,4 @@
-//! Interoperation with what other programs write (VERF-13) and properties of all formats (VERF-12).
+// Interoperation with what other programs write (VERF-13) and properties of all formats (VERF-12).
 
 mod identity;
 mod w3c;
@@ -36,7 +36,7 @@ fn state() -> TraceState {
     TraceState::from_key_value([("rojo", "00f067aa0ba902b7"), ("congo", "t61rcWkgMzE")]).unwrap()
 }
 
-/// VERF-13: the Java agent on Kafka, RabbitMQ and NATS alike; the values are what its API 1.50 wrote.
+// VERF-13: the Java agent on Kafka, RabbitMQ and NATS alike; the values are what its API 1.50 wrote.
 #[test]
 fn reads_what_the_java_agent_writes() {
     let cx = read(
@@ -57,7 +57,7 @@ fn reads_what_the_java_agent_writes() {
     assert_eq!(cx.baggage().get_with_metadata("expr").unwrap().1.as_str(), "source%3Djava%3Binternal");
 }
 
-/// VERF-13: the Java API's B3 headers, mixed case.
+// VERF-13: the Java API's B3 headers, mixed case.
 #[test]
 fn reads_what_java_writes_as_b3() {
     let multi = [
@@ -73,7 +73,7 @@ fn reads_what_java_writes_as_b3() {
     }
 }
 
-/// VERF-13: the Java API's Jaeger headers, whose baggage is not encoded at all.
+// VERF-13: the Java API's Jaeger headers, whose baggage is not encoded at all.
 #[test]
 fn reads_what_java_writes_as_jaeger() {
     let cx = read(
@@ -91,8 +91,8 @@ fn reads_what_java_writes_as_jaeger() {
     assert_eq!(value(&cx, "tenant"), Some("Müller & Söhne"));
 }
 
-/// VERF-13, BAGG-03: a batch of FastStream; the values are what OpenTelemetry for Python wrote. Its `+` for a space
-/// stays, the marker goes.
+// VERF-13, BAGG-03: a batch of FastStream; the values are what OpenTelemetry for Python wrote. Its `+` for a space
+// stays, the marker goes.
 #[test]
 fn reads_what_faststream_writes() {
     let cx = read(
@@ -113,7 +113,7 @@ fn reads_what_faststream_writes() {
     assert!(written.iter().all(|(_, value)| !value.contains("with_batch")), "{written:?}");
 }
 
-/// VERF-13: OpenTelemetry for Python as B3 and Jaeger.
+// VERF-13: OpenTelemetry for Python as B3 and Jaeger.
 #[test]
 fn reads_what_python_writes_in_other_formats() {
     let cx = read(
@@ -137,7 +137,7 @@ fn reads_what_python_writes_in_other_formats() {
     assert_eq!((cx.baggage().len(), value(&cx, "tenant")), (1, Some("Müller & Söhne")));
 }
 
-/// VERF-13, PROP-03: a Go service with an HTTP-style carrier changes the case of names.
+// VERF-13, PROP-03: a Go service with an HTTP-style carrier changes the case of names.
 #[test]
 fn reads_what_go_writes_through_http_headers() {
     let cx = read(
@@ -281,7 +281,7 @@ fn long() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// VERF-12, PROP-08: arbitrary headers never panic, and give a valid context or none.
+    // VERF-12, PROP-08: arbitrary headers never panic, and give a valid context or none.
     #[test]
     fn arbitrary_headers_give_a_valid_context_or_none(entries in vec((names(), values()), 0..8)) {
         let headers: Headers = entries.into_iter().collect();
@@ -293,7 +293,7 @@ proptest! {
         check_written(&cx);
     }
 
-    /// VERF-12: the pure reader takes any text, and what it read is written and read again as it is.
+    // VERF-12: the pure reader takes any text, and what it read is written and read again as it is.
     #[test]
     fn arbitrary_baggage_text_reads_the_same_again(text in texts()) {
         let first = baggage::parse(&text);
@@ -303,7 +303,7 @@ proptest! {
         prop_assert_eq!(entries(&first), entries(&second));
     }
 
-    /// VERF-12, BAGG-02, BAGG-06, BAGG-07: write then read is the identity for baggage within the limits.
+    // VERF-12, BAGG-02, BAGG-06, BAGG-07: write then read is the identity for baggage within the limits.
     #[test]
     fn baggage_within_limits_arrives_unchanged(given in small_baggage()) {
         let expected = entries(&given);
@@ -315,7 +315,7 @@ proptest! {
         prop_assert_eq!(entries(read.baggage()), expected);
     }
 
-    /// VERF-12, PROP-13: a span context with a trace state within the limits arrives unchanged.
+    // VERF-12, PROP-13: a span context with a trace state within the limits arrives unchanged.
     #[test]
     fn a_span_context_arrives_unchanged(
         ids in (1..=u128::MAX, 1..=u64::MAX, any::<bool>()),
@@ -338,7 +338,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// VERF-12, BAGG-08: whatever is in the context, what is written matches the grammar and the limits.
+    // VERF-12, BAGG-08: whatever is in the context, what is written matches the grammar and the limits.
     #[test]
     fn what_is_written_matches_the_grammar(
         members in vec(("[a-z]{1,3}", prop_oneof![contents(), long()], contents()), 0..70),

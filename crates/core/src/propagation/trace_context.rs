@@ -117,7 +117,8 @@ impl TextMapPropagator for TraceContextPropagator {
     }
 }
 
-/// Reads a `traceparent` value (PROP-09, PROP-10, PROP-15).
+/// Reads a `traceparent` value.
+// PROP-09, PROP-10, PROP-15.
 fn parse(value: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     let text = if value.len() == BLANK.len() { value } else { value.trim_matches([' ', '\t']) }.as_bytes();
     let ([version], rest) = hex::take::<1>(text)?;

@@ -2,24 +2,28 @@
 
 use opentelemetry::trace::TraceState;
 
-/// The number of members a list may have (PROP-13).
+/// The number of members a list may have.
+// PROP-13.
 const MAX_MEMBERS: usize = 32;
 
-/// A member longer than this goes first when a list must be cut (PROP-13).
+/// A member longer than this goes first when a list must be cut.
+// PROP-13.
 const LONG_MEMBER: usize = 128;
 
 /// The longest text written.
 ///
-/// At least 512 characters have to be propagated (PROP-13). A member has up to 513 characters and a comma, so under
+/// At least 512 characters have to be propagated. A member has up to 513 characters and a comma, so under
 /// this limit cutting whole members always leaves 512 or more.
+// PROP-13.
 const MAX_LENGTH: usize = 512 + 513;
 
 type Member<'a> = (&'a str, &'a str);
 
-/// Reads all `tracestate` headers as one list in their order (PROP-12).
+/// Reads all `tracestate` headers as one list in their order.
 ///
-/// A list with a malformed member or a byte outside 0x20–0x7E is invalid and reads as empty (PROP-14). Of a repeated
-/// key the first member is kept. More than 32 members are cut to 32 (PROP-13).
+/// A list with a malformed member or a byte outside 0x20–0x7E is invalid and reads as empty. Of a repeated
+/// key the first member is kept. More than 32 members are cut to 32.
+// PROP-12, PROP-14, PROP-13.
 pub(super) fn parse(headers: &[&str]) -> TraceState {
     let mut members = Vec::new();
     for text in headers.iter().flat_map(|header| header.split(',')) {
@@ -41,9 +45,10 @@ pub(super) fn parse(headers: &[&str]) -> TraceState {
     store(members)
 }
 
-/// Writes the list, or returns `None` when nothing of it is to be written (PROP-06, PROP-13).
+/// Writes the list, or returns `None` when nothing of it is to be written.
 ///
 /// Members that break the grammar, which other propagators let in, are left out.
+// PROP-06, PROP-13.
 pub(super) fn format(state: &TraceState) -> Option<String> {
     let mut members: Vec<_> = state.into_iter().filter(is_valid).collect();
     while members.len() > MAX_MEMBERS || length(&members) > MAX_LENGTH {

@@ -24,7 +24,8 @@ pub(crate) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The part that is low in cardinality: the template, else a name that is neither temporary nor generated (SPAN-14, -15, METR-09).
+    /// The part that is low in cardinality: the template, else a name that is neither temporary nor generated.
+    // SPAN-14, -15, METR-09.
     pub(crate) fn low_cardinality(&self) -> Option<&'a str> {
         let is_one_of_few = !self.temporary && !self.anonymous && !self.is_any;
         self.template.or(self.name.filter(|name| is_one_of_few && !name.is_empty()))
@@ -43,7 +44,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// On metrics: the template, else the name where it is low in cardinality (METR-06, -09).
+    /// On metrics: the template, else the name where it is low in cardinality.
+    // METR-06, -09.
     fn push_metric(&self, attributes: &mut Vec<KeyValue>) {
         if let Some(template) = self.template {
             attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, constant(template)));
@@ -53,7 +55,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Builds a span's name: the operation, then the destination's low-cardinality part (SPAN-13 to -18).
+/// Builds a span's name: the operation, then the destination's low-cardinality part.
+// SPAN-13 to -18.
 pub(crate) fn span_name(operation: &'static str, place: &Place<'_>) -> Cow<'static, str> {
     let Some(destination) = place.low_cardinality() else { return operation.into() };
     let name = format!("{operation} {destination}");
@@ -94,14 +97,16 @@ pub(crate) fn source_attributes(source: &Source, operation: OperationType, verb:
     attributes
 }
 
-/// The attributes of a subscription's metrics (METR-06, -07, -10).
+/// The attributes of a subscription's metrics.
+// METR-06, -07, -10.
 pub(crate) fn consumer_metric_attributes(source: &Source, verb: &'static str, place: &Place<'_>) -> Vec<KeyValue> {
     let mut attributes = producer_metric_attributes(&source.system, verb, place);
     push_consumer(source, &mut attributes);
     attributes
 }
 
-/// The attributes of a publisher's metrics (METR-06, -10).
+/// The attributes of a publisher's metrics.
+// METR-06, -10.
 pub(crate) fn producer_metric_attributes(system: &System, verb: &'static str, place: &Place<'_>) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(8);
     attributes.push(KeyValue::new(MESSAGING_SYSTEM, constant(system.name())));
@@ -129,7 +134,8 @@ fn push_consumer(source: &Source, attributes: &mut Vec<KeyValue>) {
     }
 }
 
-/// Leaves one attribute of each key (GEN-06): that in `own` where the key is in there, else the last one.
+/// Leaves one attribute of each key: that in `own` where the key is in there, else the last one.
+// GEN-06.
 pub(crate) fn once_each(attributes: &mut Vec<KeyValue>, own: &[KeyValue]) {
     let is_doubled = |(index, attribute): (usize, &KeyValue)| {
         attributes.iter().skip(index + 1).any(|later| later.key == attribute.key)
@@ -160,8 +166,9 @@ pub(crate) fn add_once(attributes: &mut Vec<KeyValue>, own: usize, attribute: Ke
 }
 
 /// Splits the attributes of a batch's messages: those that describe the destination or the conversation and are equal for all, and
-/// for each message the others (LINK-15). What identifies one message stays with it, also in a batch of one (ATTR-C-08). Partitions of
-/// several destinations are several partitions, also where their numbers are equal (ATTR-K-10).
+/// for each message the others. What identifies one message stays with it, also in a batch of one. Partitions of
+/// several destinations are several partitions, also where their numbers are equal.
+// LINK-15, ATTR-C-08, ATTR-K-10.
 pub(crate) fn split_shared(per_message: &mut [Vec<KeyValue>], is_one_place: bool) -> Vec<KeyValue> {
     let Some((first, others)) = per_message.split_first() else { return Vec::new() };
     let common: Vec<KeyValue> = first

@@ -96,7 +96,8 @@ pub(crate) fn admitted(baggage: &Baggage, policy: &BaggagePolicy) -> Baggage {
     result
 }
 
-/// Replaces the baggage of a context (TRAP-15).
+/// Replaces the baggage of a context.
+// TRAP-15.
 pub(crate) fn with_baggage(context: &Context, baggage: &Baggage) -> Context {
     let entries = baggage.iter();
     context.with_baggage(
@@ -104,7 +105,8 @@ pub(crate) fn with_baggage(context: &Context, baggage: &Baggage) -> Context {
     )
 }
 
-/// Attributes made of the listed baggage entries (BAGG-13).
+/// Attributes made of the listed baggage entries.
+// BAGG-13.
 pub(crate) fn baggage_attributes(baggage: &Baggage, listed: &[(String, Key)], set: &mut dyn FnMut(KeyValue)) {
     for (key, attribute) in listed {
         if let Some(value) = baggage.get(key) {

@@ -8,7 +8,8 @@ use super::engine::{Clock, Engine, ErrorReport, Started};
 use super::prepared::Prepared;
 use crate::guard::Foreign;
 
-/// An operation that is under way: it ends its span and records its duration once, also when it is dropped (TRAP-03, -04).
+/// An operation that is under way: it ends its span and records its duration once, also when it is dropped.
+// TRAP-03, -04.
 pub(crate) struct Operation {
     pub(crate) prepared: Arc<Prepared>,
     span: Option<Started>,

@@ -76,11 +76,13 @@ pub const HEADER_PREFIX: &str = "throughline.header.";
 /// The project's own: a listed baggage entry, followed by its key.
 pub const BAGGAGE_PREFIX: &str = "throughline.baggage.";
 
-/// METR-05, in seconds.
+/// The boundaries of the histograms of durations, in seconds.
+// METR-05.
 pub const DURATION_BOUNDARIES: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
-/// The one scope of everything the framework emits (GEN-01, GEN-02).
+/// The one scope of everything the framework emits.
+// GEN-01, GEN-02.
 pub(crate) fn instrumentation_scope() -> InstrumentationScope {
     InstrumentationScope::builder(SCOPE_NAME)
         .with_version(env!("CARGO_PKG_VERSION"))

@@ -48,7 +48,8 @@ impl Reports {
         let _ = self.observer.set(observer);
     }
 
-    /// Records a commit of several messages (SPAN-33, ATTR-K-11).
+    /// Records a commit of several messages.
+    // SPAN-33, ATTR-K-11.
     pub(super) fn commit(
         &self,
         started: Instant,

@@ -6,7 +6,8 @@ pub(crate) const OTHER: &str = "_OTHER";
 /// `error.type` of what did not happen in time.
 pub(crate) const TIMEOUT: &str = "timeout";
 
-/// The broker's errors, by the names of the Kafka protocol (ATTR-K-12). The client's own names for them differ.
+/// The broker's errors, by the names of the Kafka protocol. The client's own names for them differ.
+// ATTR-K-12.
 pub(super) const PROTOCOL: &[(RDKafkaErrorCode, &str)] = &[
     (Unknown, "UNKNOWN_SERVER_ERROR"),
     (NoError, "NONE"),
@@ -117,7 +118,8 @@ pub(super) const PROTOCOL: &[(RDKafkaErrorCode, &str)] = &[
     (RebootstrapRequired, "REBOOTSTRAP_REQUIRED"),
 ];
 
-/// The client's own errors: the fixed list of ATTR-K-12. Those that are not here are `_OTHER`.
+/// The client's own errors, a fixed list. Those that are not here are `_OTHER`.
+// ATTR-K-12.
 pub(super) const CLIENT: &[(RDKafkaErrorCode, &str)] = &[
     // The client says these of a topic or partition that is not in the metadata of the broker, which has no other name for it.
     (UnknownTopic, "UNKNOWN_TOPIC_OR_PARTITION"),

@@ -15,12 +15,12 @@ use crate::error;
 use crate::semconv::{offset_attribute, partition_attribute};
 
 /// Settling. A settle span is a child of the current span: commit inside the processed future, or under the context of
-/// [`start`](throughline_core::raw::Door::start), and it is part of the message's trace. By default only commits that fail have one
-/// (SPAN-32).
+/// [`start`](throughline_core::raw::Door::start), and it is part of the message's trace. By default only commits that fail have one.
 ///
 /// With [`CommitMode::Async`] the operation ends when the call returns, which says nothing about the broker; what becomes of
 /// the commit is told to the `commit_callback` of the user's context. Storing an offset settles nothing, and the automatic
 /// commit of the client is not seen.
+// SPAN-32.
 impl Instrumentation {
     /// Commits offsets, as the client does.
     ///

@@ -287,7 +287,7 @@ impl<'a> Parts<'a> {
         Self { topic, partition: partition.filter(|partition| *partition >= 0), key, payload }
     }
 
-    /// ATTR-K-02, -04, -06.
+    // ATTR-K-02, -04, -06.
     fn attributes(&self, records_keys: bool) -> Vec<KeyValue> {
         let partition = self.partition.map(partition_attribute);
         let key = self.key.filter(|_| records_keys).and_then(key_attribute);

@@ -9,7 +9,8 @@ use super::Instrumentation;
 use crate::error;
 
 /// Receiving, for services that pull: where a loop does nothing but take and process messages, the process spans are
-/// enough. Messages are counted when they are received from then on, and not again when they are processed (METR-14).
+/// enough. Messages are counted when they are received from then on, and not again when they are processed.
+// METR-14.
 impl Instrumentation {
     /// Waits for the next message, as the client does, with a receive span around the wait.
     ///

@@ -71,7 +71,8 @@ impl fmt::Debug for DeliveryFuture {
 /// What ends the span of a record when its delivery report is there.
 pub(super) struct Reported {
     topic: Arc<str>,
-    /// Whether the span has its partition already (GEN-06).
+    /// Whether the span has its partition already.
+    // GEN-06.
     is_placed: bool,
 }
 
@@ -87,7 +88,8 @@ impl Reported {
         }
     }
 
-    /// ATTR-K-02, -05. Where the broker is to confirm nothing, there is no offset.
+    /// Where the broker is to confirm nothing, there is no offset.
+    // ATTR-K-02, -05.
     pub(super) fn succeed(&self, sending: Sending, partition: i32, offset: i64) {
         let partition = (!self.is_placed && partition >= 0).then(|| partition_attribute(partition));
         let offset = (offset >= 0).then(|| offset_attribute(offset));

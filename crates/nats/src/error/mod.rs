@@ -96,7 +96,8 @@ pub(crate) fn invalid_group(subject: &str) -> BrokerError {
     BrokerError::configuration(format!("the queue group of `{subject}` is empty or has white space: correct its name"))
 }
 
-/// Says that the client's connection task is gone, of which the client itself says nothing (PROP-N-07).
+/// Says that the client's connection task is gone, of which the client itself says nothing.
+// PROP-N-07.
 pub(crate) fn connection_ended(subject: &str) -> BrokerError {
     BrokerError::new(
         BrokerErrorKind::Ended,

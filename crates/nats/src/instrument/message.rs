@@ -124,7 +124,7 @@ pub struct RawPosition {
 }
 
 impl Native for RawPosition {
-    /// ATTR-J-02, ATTR-J-08.
+    // ATTR-J-02, ATTR-J-08.
     fn attributes(&self, _operation: OperationType, attributes: &mut Vec<KeyValue>) {
         if self.names_consumer {
             let name = Arc::clone(&self.position.consumer);

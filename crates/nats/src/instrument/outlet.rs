@@ -99,7 +99,8 @@ impl RawClient {
     }
 }
 
-/// Returns the number the server assigned to a client, once it is connected (ATTR-N-07).
+/// Returns the number the server assigned to a client, once it is connected.
+// ATTR-N-07.
 pub(super) fn number(client: &Client) -> Option<Arc<str>> {
     Some(client.try_server_info()?.client_id.to_string().into())
 }

@@ -201,7 +201,7 @@ async fn golden_n_02_process_through_a_wildcard() {
     assert_eq!(capture.spans()[0].parent_span_id.to_string(), "00f067aa0ba902b7", "LINK-06");
 }
 
-/// SPAN-17, SPAN-20: what was subscribed to is not known, so the subject may be one of many.
+// SPAN-17, SPAN-20: what was subscribed to is not known, so the subject may be one of many.
 #[tokio::test]
 async fn without_a_subscription_only_a_template_counts() {
     let capture = Capture::new();
@@ -220,7 +220,7 @@ async fn without_a_subscription_only_a_template_counts() {
     assert_eq!(only(&capture).0, "process");
 }
 
-/// SPAN-20, ATTR-J-04: of several filters the one that matched, of none the operation alone.
+// SPAN-20, ATTR-J-04: of several filters the one that matched, of none the operation alone.
 #[tokio::test]
 async fn a_message_of_a_consumer_with_several_filters_is_shown_by_the_one_it_matched() {
     let several = || Stream::new("ORDERS").durable("dur").filter("orders.>").filter("bills.*").filter("audit");
@@ -242,7 +242,7 @@ async fn a_message_of_a_consumer_with_several_filters_is_shown_by_the_one_it_mat
     }
 }
 
-/// SPAN-19, METR-09: an inbox prefix that nobody knows of.
+// SPAN-19, METR-09: an inbox prefix that nobody knows of.
 #[tokio::test]
 async fn an_answer_to_the_message_being_handled_has_no_name_of_its_own() {
     let capture = Capture::new();
@@ -436,7 +436,7 @@ async fn parent_and_trust_hold_for_each_subscription() {
     assert_eq!((span.parent_span_id, span.links.len()), (SpanId::INVALID, 0), "PROP-22");
 }
 
-/// METR-04: nothing was delivered.
+// METR-04: nothing was delivered.
 #[tokio::test]
 async fn a_status_of_the_server_is_processed_without_a_span() {
     let capture = Capture::new();

@@ -102,7 +102,7 @@ fn a_log_carries_the_context_of_its_span() {
     assert_eq!(log.attributes, [("a".to_owned(), 2.into()), ("b".to_owned(), 1.into())]);
 }
 
-/// VERF-03.
+// VERF-03.
 #[test]
 fn the_sampler_shows_links_and_parent() {
     let capture = Capture::with_sampler(Sampler::AlwaysOff);

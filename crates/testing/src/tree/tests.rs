@@ -133,7 +133,7 @@ fn an_ambiguous_name_is_refused() {
     capture.tree().find("a");
 }
 
-/// GEN-06.
+// GEN-06.
 #[test]
 #[should_panic(expected = "attribute k is there twice")]
 fn a_doubled_attribute_is_refused() {

@@ -6,7 +6,8 @@ use opentelemetry::{Context, KeyValue};
 use crate::message::{Delivery, Fate, Outcome, Settlement};
 use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Scope, ScopeState, Trust, run_in, semconv};
 
-/// What a settlement is recorded with, so that it becomes a child of the process span (LINK-12).
+/// What a settlement is recorded with, so that it becomes a child of the process span.
+// LINK-12.
 #[derive(Clone, Debug)]
 pub(crate) struct Settler {
     pub(crate) consumer: Consumer,

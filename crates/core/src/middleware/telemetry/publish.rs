@@ -51,7 +51,8 @@ impl SendSpan {
     }
 }
 
-/// The errors of a batch's messages; an error without parts stands for all of them (METR-13).
+/// The errors of a batch's messages; an error without parts stands for all of them.
+// METR-13.
 fn failures(error: &PublishError, total: usize) -> Vec<&PublishError> {
     if error.failed().is_empty() { vec![error; total] } else { error.failed().iter().map(|(_, error)| error).collect() }
 }

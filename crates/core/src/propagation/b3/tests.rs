@@ -15,7 +15,7 @@ fn with_flag(flag: &str) -> String {
     format!("{TRACE_ID}-{SPAN_ID}{flag}")
 }
 
-/// PROP-B-02: `b3` writes the single header and nothing else.
+// PROP-B-02: `b3` writes the single header and nothing else.
 #[test]
 fn single_writes_one_header() {
     for (flags, text) in [(0, "-0"), (1, "-1")] {
@@ -24,7 +24,7 @@ fn single_writes_one_header() {
     }
 }
 
-/// PROP-B-02, PROP-B-05: `b3multi` writes the several headers, in lower case, and nothing else.
+// PROP-B-02, PROP-B-05: `b3multi` writes the several headers, in lower case, and nothing else.
 #[test]
 fn multi_writes_the_several_headers() {
     for (flags, text) in [(0, "0"), (1, "1")] {
@@ -34,7 +34,7 @@ fn multi_writes_the_several_headers() {
     }
 }
 
-/// PROP-B-04: without a valid span nothing is written.
+// PROP-B-04: without a valid span nothing is written.
 #[test]
 fn writes_nothing_without_a_valid_span() {
     for propagator in both() {
@@ -44,7 +44,7 @@ fn writes_nothing_without_a_valid_span() {
     }
 }
 
-/// PROP-B-01: both forms are read, whichever is written; debug implies sampled.
+// PROP-B-01: both forms are read, whichever is written; debug implies sampled.
 #[test]
 fn reads_the_single_header() {
     for (text, sampled) in [("-1", true), ("-0", false), ("-d", true), ("", false), ("-1-00f067aa0ba902b7", true)] {
@@ -58,7 +58,7 @@ fn reads_the_single_header() {
     }
 }
 
-/// PROP-B-01, PROP-B-05: the several headers are read in any case, `true` is `1`.
+// PROP-B-01, PROP-B-05: the several headers are read in any case, `true` is `1`.
 #[test]
 fn reads_the_several_headers() {
     for (name, value, sampled) in [
@@ -77,7 +77,7 @@ fn reads_the_several_headers() {
     }
 }
 
-/// PROP-B-01: the single header goes first, and the others are read when it is malformed.
+// PROP-B-01: the single header goes first, and the others are read when it is malformed.
 #[test]
 fn prefers_the_single_header() {
     let other = "00000000000000000000000000000001";
@@ -91,14 +91,14 @@ fn prefers_the_single_header() {
     }
 }
 
-/// PROP-B-01: an id of 64 bits is padded.
+// PROP-B-01: an id of 64 bits is padded.
 #[test]
 fn pads_a_short_trace_id() {
     let cx = read(&B3Propagator::single(), [("b3", "8448eb211c80319c-b7ad6b7169203331-1")]);
     assert_eq!(cx.span().span_context().trace_id().to_string(), "00000000000000008448eb211c80319c");
 }
 
-/// PROP-08: what is malformed is absent and leaves the given context.
+// PROP-08: what is malformed is absent and leaves the given context.
 #[test]
 fn treats_malformed_values_as_absent() {
     let given = with_span(0, TraceState::NONE);
@@ -126,7 +126,7 @@ fn treats_malformed_values_as_absent() {
     }
 }
 
-/// PROP-20: a context that is passed on is the one that came, debug and a missing decision included.
+// PROP-20: a context that is passed on is the one that came, debug and a missing decision included.
 #[test]
 fn passes_on_what_was_read() {
     for text in ["", "-0", "-1", "-d"] {
@@ -135,7 +135,7 @@ fn passes_on_what_was_read() {
     }
 }
 
-/// PROP-15: the flags B3 keeps in the context do not reach a `traceparent`, and a decision replaces "not decided".
+// PROP-15: the flags B3 keeps in the context do not reach a `traceparent`, and a decision replaces "not decided".
 #[test]
 fn does_not_mix_flags_with_other_formats() {
     let cx = read(&B3Propagator::single(), [("b3", &with_flag("-d"))]);

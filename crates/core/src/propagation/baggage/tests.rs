@@ -20,7 +20,7 @@ fn of(key: &'static str, value: &str, properties: &str) -> Baggage {
     Baggage::from([KeyValueMetadata::new(key, value.to_owned(), properties)])
 }
 
-/// BAGG-01, BAGG-03, BAGG-04: members, space around each part, the first `=` separates, values are decoded.
+// BAGG-01, BAGG-03, BAGG-04: members, space around each part, the first `=` separates, values are decoded.
 #[test]
 fn reads_members() {
     for (header, expected) in [
@@ -44,7 +44,7 @@ fn reads_members() {
     }
 }
 
-/// BAGG-01: a malformed member is skipped, the others stay.
+// BAGG-01: a malformed member is skipped, the others stay.
 #[test]
 fn skips_malformed_members() {
     for member in [
@@ -73,14 +73,14 @@ fn skips_malformed_members() {
     }
 }
 
-/// BAGG-05: keys are case-sensitive, taken as they are, and the last one wins.
+// BAGG-05: keys are case-sensitive, taken as they are, and the last one wins.
 #[test]
 fn keeps_the_last_of_a_repeated_key() {
     let expected = [("K", "2", ""), ("k", "3", "p"), ("k%20", "4", "")];
     assert_eq!(entries(&parse("k=1;q,K=2,k=3;p,k%20=4")), expected);
 }
 
-/// BAGG-06: properties are kept as text; those that break the grammar are dropped before they are stored.
+// BAGG-06: properties are kept as text; those that break the grammar are dropped before they are stored.
 #[test]
 fn keeps_properties_opaque() {
     for (header, properties) in [
@@ -102,7 +102,7 @@ fn keeps_properties_opaque() {
     }
 }
 
-/// BAGG-06, BAGG-16: a property set in code cannot become a member or a line break.
+// BAGG-06, BAGG-16: a property set in code cannot become a member or a line break.
 #[test]
 fn writes_no_property_that_breaks_the_grammar() {
     for (properties, text) in [
@@ -117,7 +117,7 @@ fn writes_no_property_that_breaks_the_grammar() {
     }
 }
 
-/// BAGG-02, BAGG-16: what is no value octet is encoded, and so is `%`; the value arrives as it was.
+// BAGG-02, BAGG-16: what is no value octet is encoded, and so is `%`; the value arrives as it was.
 #[test]
 fn writes_values_that_arrive_unchanged() {
     for (value, text) in [
@@ -136,7 +136,7 @@ fn writes_values_that_arrive_unchanged() {
     }
 }
 
-/// BAGG-08: the order is that of the keys; nothing gives no header.
+// BAGG-08: the order is that of the keys; nothing gives no header.
 #[test]
 fn writes_members_in_the_order_of_keys() {
     let baggage = parse("b=2,a=1,C=3,aa=4");
@@ -144,7 +144,7 @@ fn writes_members_in_the_order_of_keys() {
     assert_eq!(format(&Baggage::new()), None);
 }
 
-/// BAGG-07: 64 members and 8192 bytes are written whole.
+// BAGG-07: 64 members and 8192 bytes are written whole.
 #[test]
 fn writes_all_up_to_the_limits() {
     let baggage: Baggage = (0..64).map(|n| KeyValue::new(format!("k{n:02}"), "x".repeat(123))).collect();
@@ -158,7 +158,7 @@ fn writes_all_up_to_the_limits() {
     assert_eq!(entries(&parse(&text)), [("k", value.as_str(), "")]);
 }
 
-/// BAGG-08, BAGG-16: over the limit whole members are dropped and counted; the ones that still fit are written.
+// BAGG-08, BAGG-16: over the limit whole members are dropped and counted; the ones that still fit are written.
 #[test]
 fn drops_whole_members_over_the_limit() {
     let before = dropped_members();
@@ -175,7 +175,7 @@ fn drops_whole_members_over_the_limit() {
     assert_eq!(format(&of("k", &" ".repeat(2_800), "")), None);
 }
 
-/// BAGG-09: over 8192 bytes in all headers together the baggage is ignored.
+// BAGG-09: over 8192 bytes in all headers together the baggage is ignored.
 #[test]
 fn ignores_baggage_over_8192_bytes() {
     let half = |key: char| format!("{key}={}", "x".repeat(4_094));
@@ -186,7 +186,7 @@ fn ignores_baggage_over_8192_bytes() {
     assert_eq!(parse(&format!("k={}", "x".repeat(8_191))).len(), 0);
 }
 
-/// BAGG-09: of more than 64 members the first 64 are kept.
+// BAGG-09: of more than 64 members the first 64 are kept.
 #[test]
 fn keeps_the_first_64_members() {
     let list = |range: std::ops::Range<usize>| range.map(|n| format!("k{n:02}=v")).collect::<Vec<_>>().join(",");
@@ -198,7 +198,7 @@ fn keeps_the_first_64_members() {
     assert_eq!(keys, (0..64).map(|n| format!("k{n:02}")).collect::<Vec<_>>());
 }
 
-/// BAGG-17: the API's own limits refuse nothing that ours allow, also when keys are replaced.
+// BAGG-17: the API's own limits refuse nothing that ours allow, also when keys are replaced.
 #[test]
 fn stores_all_that_the_limits_allow() {
     let full = format!("k=1,k={},l={}", "x".repeat(4_000), "y".repeat(4_000));
@@ -212,7 +212,7 @@ fn stores_all_that_the_limits_allow() {
     assert_eq!(baggage.get("l").unwrap().as_str().len(), 4_000);
 }
 
-/// BAGG-10, TRAP-15: what says nothing leaves the baggage of the context as it was; what says something replaces it.
+// BAGG-10, TRAP-15: what says nothing leaves the baggage of the context as it was; what says something replaces it.
 #[test]
 fn leaves_existing_baggage_when_the_header_says_nothing() {
     let given = Context::new().with_baggage([KeyValue::new("kept", "1")]);
@@ -227,14 +227,14 @@ fn leaves_existing_baggage_when_the_header_says_nothing() {
     assert_eq!(entries(cx.baggage()), [("new", "2", "")]);
 }
 
-/// PROP-12, BAGG-05: several headers are one list.
+// PROP-12, BAGG-05: several headers are one list.
 #[test]
 fn joins_several_headers() {
     let cx = read(&PROPAGATOR, [("baggage", "a=1,b=2"), ("baggage", "b=3"), ("baggage", "c=4")]);
     assert_eq!(entries(cx.baggage()), [("a", "1", ""), ("b", "3", ""), ("c", "4", "")]);
 }
 
-/// PROP-02, BAGG-10: written in lower case, and only when there is something to write.
+// PROP-02, BAGG-10: written in lower case, and only when there is something to write.
 #[test]
 fn injects_only_what_is_there() {
     assert_eq!(write(&PROPAGATOR, &Context::new()), []);
@@ -255,7 +255,7 @@ fn passes_over_the_marker_of_faststream() {
     assert!(headers.is_empty());
 }
 
-/// BAGG-08, BAGG-14: drops are logged, content never is.
+// BAGG-08, BAGG-14: drops are logged, content never is.
 #[test]
 fn logs_no_content() {
     let text = logged(|| {

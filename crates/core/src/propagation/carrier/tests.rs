@@ -10,7 +10,7 @@ fn names(headers: &Headers) -> Vec<&str> {
     headers.iter().map(|(name, _)| name).collect()
 }
 
-/// PROP-02, PROP-04, PROP-K-01: the name is written as given, the value as plain text, and all spellings are replaced.
+// PROP-02, PROP-04, PROP-K-01: the name is written as given, the value as plain text, and all spellings are replaced.
 #[test]
 fn set_replaces_every_spelling() {
     let mut headers = headers([("TRACEPARENT", "a"), ("other", "x"), ("Traceparent", "b"), ("traceparent", "c")]);
@@ -19,7 +19,7 @@ fn set_replaces_every_spelling() {
     assert_eq!(headers.get_all("traceparent").collect::<Vec<_>>(), [b"new"]);
 }
 
-/// PROP-06: an empty value writes nothing, and takes a stale one away.
+// PROP-06: an empty value writes nothing, and takes a stale one away.
 #[test]
 fn set_drops_an_empty_value() {
     let mut headers = headers([("Tracestate", "stale=1")]);
@@ -27,7 +27,7 @@ fn set_drops_an_empty_value() {
     assert!(headers.is_empty());
 }
 
-/// PROP-07: a header that is not printable ASCII is dropped and counted.
+// PROP-07: a header that is not printable ASCII is dropped and counted.
 #[test]
 fn set_refuses_what_is_not_printable_ascii() {
     let keys = ["", "a b", "a:b", "a\r", "a\0", "é", "a\u{7f}"].map(|key| (key, "v"));
@@ -42,7 +42,7 @@ fn set_refuses_what_is_not_printable_ascii() {
     }
 }
 
-/// PROP-07: all bytes of the range are accepted, and only those.
+// PROP-07: all bytes of the range are accepted, and only those.
 #[test]
 fn is_writable_knows_the_range() {
     for byte in 0..=0x7f_u8 {
@@ -52,7 +52,7 @@ fn is_writable_knows_the_range() {
     }
 }
 
-/// PROP-03: any spelling is read, the exact one wins wherever it stands.
+// PROP-03: any spelling is read, the exact one wins wherever it stands.
 #[test]
 fn get_prefers_the_exact_spelling() {
     for (entries, expected) in [
@@ -70,7 +70,7 @@ fn get_prefers_the_exact_spelling() {
     }
 }
 
-/// PROP-K-02, PROP-K-03, PROP-12: the last usable value wins, and all usable ones are given in order.
+// PROP-K-02, PROP-K-03, PROP-12: the last usable value wins, and all usable ones are given in order.
 #[test]
 fn get_reads_repeated_values() {
     let mut headers = headers([("b3", "first"), ("b3", "last"), ("b3", "")]);
@@ -82,7 +82,7 @@ fn get_reads_repeated_values() {
     assert_eq!(extractor.keys(), ["b3", "b3", "b3", "b3"]);
 }
 
-/// PROP-K-02: empty and non-UTF-8 values are absent.
+// PROP-K-02: empty and non-UTF-8 values are absent.
 #[test]
 fn get_treats_unusable_values_as_absent() {
     let mut headers = headers([("traceparent", "")]);
@@ -93,7 +93,7 @@ fn get_treats_unusable_values_as_absent() {
     assert_eq!(extractor.get_all("baggage"), None);
 }
 
-/// PROP-05: copied headers of the formats do not survive, other headers do.
+// PROP-05: copied headers of the formats do not survive, other headers do.
 #[test]
 fn inject_overwrites_copied_headers() {
     let mut headers = headers([
@@ -107,7 +107,7 @@ fn inject_overwrites_copied_headers() {
     assert_eq!(headers.get("traceparent"), Some(TRACEPARENT));
 }
 
-/// PROP-05: of B3 and Jaeger too, also the headers that are not written this time.
+// PROP-05: of B3 and Jaeger too, also the headers that are not written this time.
 #[test]
 fn inject_removes_headers_of_every_format() {
     let mut copied = headers([("X-B3-Flags", "1"), ("x-b3-parentspanid", "00f067aa0ba902b7"), ("X-B3-TraceId", "1")]);
@@ -120,7 +120,7 @@ fn inject_removes_headers_of_every_format() {
     assert_eq!(names(&copied), ["uberctxt", "uberctx-tenant"]);
 }
 
-/// PROP-01, PROP-12: what one message carries is what the next hop reads.
+// PROP-01, PROP-12: what one message carries is what the next hop reads.
 #[test]
 fn carries_a_context_over_a_hop() {
     let state = TraceState::from_key_value([("a", "1"), ("b", "2")]).unwrap();

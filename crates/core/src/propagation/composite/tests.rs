@@ -13,7 +13,7 @@ fn names(propagators: &Propagators) -> Vec<&'static str> {
 
 const DEFAULT_NAMES: [&str; 2] = ["tracecontext", "baggage"];
 
-/// PROP-18: the default is trace context plus baggage, each once.
+// PROP-18: the default is trace context plus baggage, each once.
 #[test]
 fn default_is_trace_context_and_baggage() {
     assert_eq!(names(&Propagators::default()), DEFAULT_NAMES);
@@ -22,7 +22,7 @@ fn default_is_trace_context_and_baggage() {
     assert_eq!(write(&Propagators::default(), &cx), expected);
 }
 
-/// ENV-01, ENV-14, ENV-15, PROP-B-03: the values of `OTEL_PROPAGATORS`.
+// ENV-01, ENV-14, ENV-15, PROP-B-03: the values of `OTEL_PROPAGATORS`.
 #[test]
 fn reads_the_environment_value() {
     for (value, expected) in [
@@ -47,7 +47,7 @@ fn reads_the_environment_value() {
     }
 }
 
-/// ENV-15: an unknown name is a warning, a known one is not.
+// ENV-15: an unknown name is a warning, a known one is not.
 #[test]
 fn warns_of_unknown_names() {
     let text = logged(|| drop(Propagators::from_env_value(Some("b3,xray"))));
@@ -55,7 +55,7 @@ fn warns_of_unknown_names() {
     assert_eq!(logged(|| drop(Propagators::from_env_value(Some("b3,none")))), "");
 }
 
-/// ENV-01: the variable itself is read; a child process has it, so that no test sets it for the others.
+// ENV-01: the variable itself is read; a child process has it, so that no test sets it for the others.
 #[test]
 fn from_env_reads_the_variable() {
     let module = module_path!().split_once("::").map_or("", |(_, module)| module);
@@ -74,7 +74,7 @@ fn from_env_reads_the_variable() {
     }
 }
 
-/// ENV-01: the other half of the test above; alone it does nothing.
+// ENV-01: the other half of the test above; alone it does nothing.
 #[test]
 fn child_compares_the_variable() {
     if let Ok(expected) = env::var("EXPECTED_PROPAGATORS") {
@@ -82,7 +82,7 @@ fn child_compares_the_variable() {
     }
 }
 
-/// ENV-16: names in code are the same list, but an unknown one is an error.
+// ENV-16: names in code are the same list, but an unknown one is an error.
 #[test]
 fn from_names_refuses_an_unknown_name() {
     assert_eq!(names(&Propagators::from_names("b3multi, jaeger").unwrap()), ["b3multi", "jaeger"]);
@@ -93,7 +93,7 @@ fn from_names_refuses_an_unknown_name() {
     }
 }
 
-/// PROP-17, PROP-18: without propagators nothing is written, and the given context comes back, not the thread's.
+// PROP-17, PROP-18: without propagators nothing is written, and the given context comes back, not the thread's.
 #[test]
 fn none_does_nothing() {
     let current = Context::new().with_baggage([KeyValue::new("of", "thread")]).attach();
@@ -107,7 +107,7 @@ fn none_does_nothing() {
     drop(current);
 }
 
-/// PROP-16: extraction starts from the given context and not from the thread's.
+// PROP-16: extraction starts from the given context and not from the thread's.
 #[test]
 fn extraction_ignores_the_current_context() {
     let current = with_span(1, TraceState::NONE).with_baggage([KeyValue::new("k", "v")]).attach();
@@ -116,7 +116,7 @@ fn extraction_ignores_the_current_context() {
     drop(current);
 }
 
-/// PROP-18: every format of a list is written and read, a later one that carries a span wins.
+// PROP-18: every format of a list is written and read, a later one that carries a span wins.
 #[test]
 fn runs_all_formats_in_order() {
     let propagators = Propagators::from_names("tracecontext,baggage,b3,jaeger").unwrap();
@@ -132,7 +132,7 @@ fn runs_all_formats_in_order() {
     assert!(cx.span().span_context().is_valid());
 }
 
-/// PROP-05: the fields name every header of every format, once.
+// PROP-05: the fields name every header of every format, once.
 #[test]
 fn fields_are_complete() {
     let propagators = Propagators::from_names("tracecontext,baggage,b3,b3multi,jaeger").unwrap();
@@ -153,7 +153,7 @@ fn fields_are_complete() {
     assert_eq!(twice.fields().collect::<Vec<_>>(), ["traceparent", "tracestate", "baggage"]);
 }
 
-/// PROP-18: a propagator of the user's own takes part.
+// PROP-18: a propagator of the user's own takes part.
 #[test]
 fn runs_a_propagator_of_the_user() {
     let propagators = Propagators::none().with(B3Propagator::single());

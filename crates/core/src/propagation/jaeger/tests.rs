@@ -14,7 +14,7 @@ fn entries(baggage: &Baggage) -> Vec<(String, String)> {
     entries
 }
 
-/// PROP-B-07: short ids are padded, `%3A` is a colon, the parent id is ignored.
+// PROP-B-07: short ids are padded, `%3A` is a colon, the parent id is ignored.
 #[test]
 fn reads_the_span_context() {
     for value in [
@@ -35,7 +35,7 @@ fn reads_the_span_context() {
     assert_eq!((trace, span), (TraceId::from(0x1f), SpanId::from(2)));
 }
 
-/// PROP-B-07: bit 1 is sampled, bit 2 is debug and counts only with it; both are passed on.
+// PROP-B-07: bit 1 is sampled, bit 2 is debug and counts only with it; both are passed on.
 #[test]
 fn reads_and_writes_the_flags() {
     for (flags, sampled, written) in [("0", false, 0), ("1", true, 1), ("2", false, 0), ("3", true, 3), ("0f", true, 3)]
@@ -48,7 +48,7 @@ fn reads_and_writes_the_flags() {
     }
 }
 
-/// PROP-08: what is malformed is absent and leaves the given context.
+// PROP-08: what is malformed is absent and leaves the given context.
 #[test]
 fn treats_malformed_values_as_absent() {
     let given = with_span(1, TraceState::NONE);
@@ -76,7 +76,7 @@ fn treats_malformed_values_as_absent() {
     }
 }
 
-/// PROP-B-07: nothing of baggage gets into the trace state.
+// PROP-B-07: nothing of baggage gets into the trace state.
 #[test]
 fn keeps_baggage_out_of_the_trace_state() {
     let cx = read(&PROPAGATOR, [("uber-trace-id", "1:2:0:1"), ("uberctx-tenant", "acme")]);
@@ -84,7 +84,7 @@ fn keeps_baggage_out_of_the_trace_state() {
     assert_eq!(entries(cx.baggage()), pairs([("tenant", "acme")]));
 }
 
-/// PROP-B-07, PROP-03: baggage is read from any spelling of the prefix, with a span and without.
+// PROP-B-07, PROP-03: baggage is read from any spelling of the prefix, with a span and without.
 #[test]
 fn reads_baggage() {
     let cx = read(&PROPAGATOR, [("Uberctx-Tenant", "acme"), ("uberctx-share", "50%20%25"), ("uberctx", "x")]);
@@ -92,7 +92,7 @@ fn reads_baggage() {
     assert_eq!(entries(cx.baggage()), pairs([("Tenant", "acme"), ("share", "50 %")]));
 }
 
-/// BAGG-10: headers that say nothing leave the baggage; those that do are added to it.
+// BAGG-10: headers that say nothing leave the baggage; those that do are added to it.
 #[test]
 fn adds_to_existing_baggage() {
     let given = Context::new().with_baggage([KeyValue::new("kept", "1"), KeyValue::new("tenant", "old")]);
@@ -103,7 +103,7 @@ fn adds_to_existing_baggage() {
     assert_eq!(entries(cx.baggage()), pairs([("a", "2"), ("kept", "1"), ("tenant", "new")]));
 }
 
-/// BAGG-02: values arrive as they were, and every header can be written.
+// BAGG-02: values arrive as they were, and every header can be written.
 #[test]
 fn writes_baggage_that_arrives_unchanged() {
     let values = [("a", "50 %"), ("b", "a=b,c;d\\\"\r\n"), ("c", "é🦀"), ("d", "%20")];
@@ -115,7 +115,7 @@ fn writes_baggage_that_arrives_unchanged() {
     assert_eq!(entries(read.baggage()), pairs(values));
 }
 
-/// BAGG-08, BAGG-09: the limits of baggage hold here too.
+// BAGG-08, BAGG-09: the limits of baggage hold here too.
 #[test]
 fn keeps_the_limits() {
     let before = dropped_members();
@@ -133,7 +133,7 @@ fn keeps_the_limits() {
     assert_eq!(cx.baggage().len(), 64);
 }
 
-/// PROP-B-06: beside the baggage propagator, both carry the same.
+// PROP-B-06: beside the baggage propagator, both carry the same.
 #[test]
 fn works_beside_the_baggage_propagator() {
     let headers = headers([("baggage", "a=1;p,b=2"), ("uberctx-b", "3")]);

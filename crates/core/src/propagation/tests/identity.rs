@@ -1,4 +1,4 @@
-//! What is written is read as it was, in every format and on every carrier, and arbitrary input hurts none of them (VERF-12).
+// What is written is read as it was, in every format and on every carrier, and arbitrary input hurts none of them (VERF-12).
 
 use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -41,7 +41,7 @@ fn is_encoded(text: &str) -> bool {
 }
 
 proptest! {
-    /// PROP-B-01, PROP-B-02, PROP-B-07: the formats that know the debug flag carry a span context unchanged.
+    // PROP-B-01, PROP-B-02, PROP-B-07: the formats that know the debug flag carry a span context unchanged.
     #[test]
     fn a_span_context_arrives_unchanged_in_b3_and_jaeger(given in span_contexts()) {
         let cx = Context::new().with_remote_span_context(given.clone());
@@ -56,7 +56,7 @@ proptest! {
         }
     }
 
-    /// PROP-B-07, BAGG-02: Jaeger's headers carry values of any characters.
+    // PROP-B-07, BAGG-02: Jaeger's headers carry values of any characters.
     #[test]
     fn baggage_arrives_unchanged_in_jaeger(given in hash_map("[!#$%&'*+.^_`|~a-zA-Z0-9-]{1,8}", ".{1,20}", 0..20)) {
         // Header names are compared without regard to case, so that keys which differ in nothing else are one.
@@ -70,7 +70,7 @@ proptest! {
         prop_assert_eq!(entries(read.baggage()), expected);
     }
 
-    /// BAGG-02, BAGG-03: encoding is undone by decoding, and its text matches the grammar.
+    // BAGG-02, BAGG-03: encoding is undone by decoding, and its text matches the grammar.
     #[test]
     fn what_is_encoded_is_decoded(value in any::<String>()) {
         let mut text = String::new();
@@ -79,7 +79,7 @@ proptest! {
         prop_assert_eq!(percent::decode(&text), value);
     }
 
-    /// BAGG-03: any text is decoded; what has no escape stays as it is.
+    // BAGG-03: any text is decoded; what has no escape stays as it is.
     #[test]
     fn any_text_is_decoded(text in "(%[0-9a-fA-F]{0,3}|[ -~é]){0,30}") {
         let decoded = percent::decode(&text);
@@ -87,7 +87,7 @@ proptest! {
         prop_assert!(text.contains('%') || decoded == text);
     }
 
-    /// PROP-09: of any bytes those are taken that are digits.
+    // PROP-09: of any bytes those are taken that are digits.
     #[test]
     fn any_bytes_are_no_id_unless_they_are_digits(bytes in vec(any::<u8>(), 0..40)) {
         let digits = bytes.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).count();
@@ -100,7 +100,7 @@ proptest! {
         }
     }
 
-    /// ENV-01, ENV-15, ENV-16: any value of `OTEL_PROPAGATORS` gives propagators, each once.
+    // ENV-01, ENV-15, ENV-16: any value of `OTEL_PROPAGATORS` gives propagators, each once.
     #[test]
     fn any_names_give_propagators(text in prop_oneof![any::<String>(), "((tracecontext|BAGGAGE|b3|b3multi|Jaeger|none|xray| )[, ]{0,2}){0,8}"]) {
         let found: Vec<_> = Propagators::from_env_value(Some(&text)).names().collect();
@@ -113,7 +113,7 @@ proptest! {
         }
     }
 
-    /// PROP-03, PROP-04, PROP-06, PROP-07: after writing under a name, in any headers, what is written is what is read.
+    // PROP-03, PROP-04, PROP-06, PROP-07: after writing under a name, in any headers, what is written is what is read.
     #[test]
     fn what_is_set_is_read(given in headers(), name in names(), value in any::<String>()) {
         let mut given = given;
@@ -123,7 +123,7 @@ proptest! {
         prop_assert!(given.get_all(&name).count() <= 1);
     }
 
-    /// PROP-05: written over arbitrary headers, a context stands there alone, and well-formed.
+    // PROP-05: written over arbitrary headers, a context stands there alone, and well-formed.
     #[test]
     fn injecting_leaves_nothing_of_what_was_there(given in headers()) {
         let mut given = given;

@@ -21,7 +21,7 @@ const fn goes_on(state: &'static str) -> Option<&'static str> {
     Some(state)
 }
 
-/// A new trace starts; a `tracestate` beside it is dropped (PROP-11).
+// A new trace starts; a `tracestate` beside it is dropped (PROP-11).
 const NEW: Option<&str> = None;
 
 /// One published case.
@@ -386,7 +386,7 @@ fn every_published_case_of_trace_context() {
     }
 }
 
-/// Level 2 wants the random flag kept; the SDK knows the sampled one alone (PROP-15).
+// Level 2 wants the random flag kept; the SDK knows the sampled one alone (PROP-15).
 #[test]
 fn of_the_flags_only_the_sampled_one_is_sent_on() {
     for (flags, expected) in [("00", "00"), ("01", "01"), ("02", "00"), ("03", "01"), ("fe", "00"), ("ff", "01")] {

@@ -35,7 +35,7 @@ fn member(key: &str, length: usize) -> (String, String) {
     (key.to_owned(), "v".repeat(length - key.len() - 1))
 }
 
-/// PROP-09: the grammar of W3C, including its published cases.
+// PROP-09: the grammar of W3C, including its published cases.
 #[test]
 fn accepts_a_well_formed_traceparent() {
     let (sampled, unsampled) = (span_context(1, TraceState::NONE, true), span_context(0, TraceState::NONE, true));
@@ -48,7 +48,7 @@ fn accepts_a_well_formed_traceparent() {
     }
 }
 
-/// PROP-08, PROP-09: whatever breaks the grammar is absent, also what the SDK's propagator lets in.
+// PROP-08, PROP-09: whatever breaks the grammar is absent, also what the SDK's propagator lets in.
 #[test]
 fn treats_a_malformed_traceparent_as_absent() {
     let given = with_span(1, TraceState::NONE).with_baggage([KeyValue::new("k", "v")]);
@@ -99,7 +99,7 @@ fn treats_a_malformed_traceparent_as_absent() {
     }
 }
 
-/// PROP-08: no header at all returns the given context.
+// PROP-08: no header at all returns the given context.
 #[test]
 fn returns_the_given_context_without_headers() {
     let given = with_span(1, TraceState::NONE);
@@ -107,7 +107,7 @@ fn returns_the_given_context_without_headers() {
     assert_eq!(cx.span().span_context(), given.span().span_context());
 }
 
-/// PROP-09, PROP-10: a later version may be longer, is read as version 00 and written back as 00.
+// PROP-09, PROP-10: a later version may be longer, is read as version 00 and written back as 00.
 #[test]
 fn reads_a_higher_version_as_version_00() {
     for value in [
@@ -123,7 +123,7 @@ fn reads_a_higher_version_as_version_00() {
     assert!(!parent(broken).is_valid());
 }
 
-/// PROP-15: of the flags only the sampled bit is read and written.
+// PROP-15: of the flags only the sampled bit is read and written.
 #[test]
 fn keeps_only_the_sampled_flag() {
     for flags in 0..=u8::MAX {
@@ -135,7 +135,7 @@ fn keeps_only_the_sampled_flag() {
     }
 }
 
-/// PROP-01, PROP-02, PROP-06: a valid context is written in lower case, and without an empty `tracestate`.
+// PROP-01, PROP-02, PROP-06: a valid context is written in lower case, and without an empty `tracestate`.
 #[test]
 fn writes_a_valid_context() {
     let bare = with_span(1, TraceState::NONE);
@@ -149,7 +149,7 @@ fn writes_a_valid_context() {
     assert_eq!(write(&PROPAGATOR, &Context::new()), []);
 }
 
-/// PROP-06: an injector that is not ours gets no empty `tracestate` either.
+// PROP-06: an injector that is not ours gets no empty `tracestate` either.
 #[test]
 fn sets_no_empty_tracestate_on_any_carrier() {
     let mut carrier = std::collections::HashMap::new();
@@ -157,7 +157,7 @@ fn sets_no_empty_tracestate_on_any_carrier() {
     assert_eq!(carrier.len(), 1);
 }
 
-/// PROP-11: without a valid `traceparent` a `tracestate` says nothing.
+// PROP-11: without a valid `traceparent` a `tracestate` says nothing.
 #[test]
 fn ignores_tracestate_without_traceparent() {
     for entries in [[("tracestate", "a=1"), ("other", "x")], [("tracestate", "a=1"), ("traceparent", "00-1-1-01")]] {
@@ -165,7 +165,7 @@ fn ignores_tracestate_without_traceparent() {
     }
 }
 
-/// PROP-12: several headers are one list, in their order.
+// PROP-12: several headers are one list, in their order.
 #[test]
 fn joins_several_tracestate_headers() {
     assert_eq!(state(&["a=1,b=2", "c=3"]), "a=1,b=2,c=3");
@@ -198,7 +198,7 @@ fn keeps_the_first_of_a_repeated_key() {
     assert_eq!(state(&["foo=1,foo=2", "bar=1,foo=1"]), "foo=1,bar=1");
 }
 
-/// PROP-14 and W3C's published cases: one malformed member makes the whole list invalid.
+// PROP-14 and W3C's published cases: one malformed member makes the whole list invalid.
 #[test]
 fn drops_a_malformed_tracestate_whole() {
     let (long_key, long_value) = (format!("{}=1", "z".repeat(257)), format!("a={}", "v".repeat(257)));
@@ -234,7 +234,7 @@ fn leaves_out_a_key_that_the_api_cannot_hold() {
     assert_eq!(state(&["a=1,foo@bar@baz=2,b=3"]), "a=1,b=3");
 }
 
-/// PROP-13: 32 members are kept; of more, long ones go first and then those on the right.
+// PROP-13: 32 members are kept; of more, long ones go first and then those on the right.
 #[test]
 fn cuts_what_is_read_to_32_members() {
     let list = |count: usize| (0..count).map(|n| format!("k{n:02}=v")).collect::<Vec<_>>().join(",");
@@ -248,7 +248,7 @@ fn cuts_what_is_read_to_32_members() {
     assert_eq!(state(&[&short, &list(32)]), format!("{short},{}", list(31)), "128 are not");
 }
 
-/// PROP-13: 512 characters and more are written whole.
+// PROP-13: 512 characters and more are written whole.
 #[test]
 fn writes_512_characters_whole() {
     let members: Vec<_> = ["a", "b", "c", "d"].map(|key| member(key, 127)).into();
@@ -260,7 +260,7 @@ fn writes_512_characters_whole() {
     assert_eq!(written(&members).unwrap().len(), 1025, "less than 512 would stay if this were cut");
 }
 
-/// PROP-13: when cutting, whole members go, first long ones, then from the right; 512 characters always stay.
+// PROP-13: when cutting, whole members go, first long ones, then from the right; 512 characters always stay.
 #[test]
 fn cuts_what_is_written_by_whole_members() {
     let mut members = vec![member("first", 100), member("long", 200)];
@@ -277,7 +277,7 @@ fn cuts_what_is_written_by_whole_members() {
     assert!(text.split(',').all(|member| member.len() == 100), "{text}");
 }
 
-/// PROP-13: even when all members are of the greatest length, 512 characters stay.
+// PROP-13: even when all members are of the greatest length, 512 characters stay.
 #[test]
 fn leaves_512_characters_of_the_longest_members() {
     let key = |n: usize| format!("{n:0>256}");
@@ -286,7 +286,7 @@ fn leaves_512_characters_of_the_longest_members() {
     assert_eq!(text, format!("{}={}", key(0), "v".repeat(256)));
 }
 
-/// PROP-14: what another propagator let in is not sent on.
+// PROP-14: what another propagator let in is not sent on.
 #[test]
 fn writes_no_member_that_breaks_the_grammar() {
     let members = [("a", "1"), ("b", "x\r\ny"), ("c", "é"), ("d", "")];
@@ -295,7 +295,7 @@ fn writes_no_member_that_breaks_the_grammar() {
     assert_eq!(written(&members[1..]), None);
 }
 
-/// PROP-23: the context of CloudEvents is not the transport's.
+// PROP-23: the context of CloudEvents is not the transport's.
 #[test]
 fn does_not_read_the_cloudevents_extension() {
     let cx = read(&PROPAGATOR, [("ce_traceparent", TRACEPARENT), ("ce-traceparent", TRACEPARENT)]);

@@ -111,7 +111,8 @@ impl Consumer {
         }
     }
 
-    /// Records a settlement that began with `clock`; its span is a child of the process span in `parent` (LINK-12).
+    /// Records a settlement that began with `clock`; its span is a child of the process span in `parent`.
+    // LINK-12.
     pub(crate) fn settled(
         &self,
         messages: &[Incoming<'_>],

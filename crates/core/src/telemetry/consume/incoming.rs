@@ -125,13 +125,15 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// The name of the destination that is shown: the adapter's own where it gives one, else the one the message was sent to (ATTR-R-02).
+    /// The name of the destination that is shown: the adapter's own where it gives one, else the one the message was sent to.
+    // ATTR-R-02.
     pub(super) fn name(&self, settings: &Settings) -> Cow<'a, str> {
         let native = self.native.and_then(|native| settings.guard.run(Foreign::Destination, || native.destination()));
         native.flatten().filter(|name| !name.is_empty()).unwrap_or(Cow::Borrowed(self.destination))
     }
 
-    /// The attributes of one message of a batch: on its link, or on the span where all share them (LINK-15).
+    /// The attributes of one message of a batch: on its link, or on the span where all share them.
+    // LINK-15.
     pub(super) fn attributes(&self, settings: &Settings, operation: OperationType) -> Vec<KeyValue> {
         let mut attributes = Vec::new();
         self.add_identity(settings, &mut |attribute| attributes.push(attribute));
@@ -174,7 +176,8 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Adds the headers the user listed (ATTR-C-24).
+    /// Adds the headers the user listed.
+    // ATTR-C-24.
     pub(super) fn add_headers(&self, settings: &Settings, set: &mut dyn FnMut(KeyValue)) {
         for (name, attribute) in &settings.captured_headers {
             let value = settings.guard.run(Foreign::Extract, || self.headers.get(name)).flatten();

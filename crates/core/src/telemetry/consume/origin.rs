@@ -20,7 +20,8 @@ pub(super) struct Origin {
 pub(super) struct Relation {
     pub(super) parent: Context,
     pub(super) links: Vec<Link>,
-    /// The message's own context, where there is to be no span (PROP-20).
+    /// The message's own context, where there is to be no span.
+    // PROP-20.
     pub(super) without_span: Option<Context>,
 }
 
@@ -50,7 +51,8 @@ pub(super) struct Origins<'a> {
 }
 
 impl Origins<'_> {
-    /// Reads the headers as far as they are trusted (PROP-16, PROP-22, BAGG-15).
+    /// Reads the headers as far as they are trusted.
+    // PROP-16, PROP-22, BAGG-15.
     pub(super) fn read(&self, message: &Incoming<'_>) -> Origin {
         let nothing = Origin { link: None, parent: None, baggage: None };
         if self.trust == Trust::Ignore {
@@ -67,7 +69,8 @@ impl Origins<'_> {
         Origin { parent: span.clone().filter(|_| trusted), link: span, baggage }
     }
 
-    /// Chooses the parent and the links of a single message's span (LINK-01, -02, -06 to -09).
+    /// Chooses the parent and the links of a single message's span.
+    // LINK-01, -02, -06 to -09.
     pub(super) fn relate(&self, ambient: &Context, message: &Incoming<'_>) -> Relation {
         let takes_all = self.trust == Trust::Continue
             && self.parent != ParentMode::LinkOnly
@@ -109,7 +112,8 @@ impl Origins<'_> {
         Relation { parent, links, without_span }
     }
 
-    /// Merges the baggage of a batch (BAGG-12).
+    /// Merges the baggage of a batch.
+    // BAGG-12.
     pub(super) fn merge_baggage(&self, ambient: &Context, origins: &[Origin]) -> Context {
         let how = self.engine.settings.batch_baggage;
         let all: Vec<&OtelBaggage> = origins.iter().filter_map(|origin| origin.baggage.as_ref()).collect();

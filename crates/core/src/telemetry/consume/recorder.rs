@@ -39,7 +39,8 @@ struct Shared {
     engine: Arc<Engine>,
     source: Arc<Source>,
     places: Places,
-    /// Whether messages are counted when they are received, and not again when they are processed (METR-14).
+    /// Whether messages are counted when they are received, and not again when they are processed.
+    // METR-14.
     counts_at_receive: AtomicBool,
 }
 
@@ -59,7 +60,8 @@ impl Recorder {
         &self.shared.source
     }
 
-    /// From now on messages are counted when they are received (METR-14).
+    /// From now on messages are counted when they are received.
+    // METR-14.
     pub(super) fn count_at_receive(&self) {
         self.shared.counts_at_receive.store(true, Ordering::Relaxed);
     }
@@ -157,7 +159,8 @@ impl Recorder {
         Operation::new(prepared, span, clock).finish(Vec::new(), error);
     }
 
-    /// Records a settlement that began with `clock`; its span is a child of the process span in `parent` (LINK-12).
+    /// Records a settlement that began with `clock`; its span is a child of the process span in `parent`.
+    // LINK-12.
     pub(super) fn settled(
         &self,
         messages: &[Incoming<'_>],
@@ -173,7 +176,8 @@ impl Recorder {
         });
     }
 
-    /// Records a settlement of all messages up to some place (SPAN-33, ATTR-K-11).
+    /// Records a settlement of all messages up to some place.
+    // SPAN-33, ATTR-K-11.
     pub(super) fn settled_up_to(
         &self,
         destination: Option<&str>,
@@ -192,7 +196,8 @@ impl Recorder {
         });
     }
 
-    /// Records a settlement, with a span where one is wanted (SPAN-32).
+    /// Records a settlement, with a span where one is wanted.
+    // SPAN-32.
     fn settle_operation(
         &self,
         seen_as: &SeenAs,
@@ -233,7 +238,8 @@ impl Recorder {
         self.shared.places.of_all(messages.iter().map(|message| self.seen_as(message)))
     }
 
-    /// The name that all of the messages have (SPAN-18).
+    /// The name that all of the messages have.
+    // SPAN-18.
     fn shared_name<'a>(&self, messages: &[Incoming<'a>]) -> Option<Cow<'a, str>> {
         let (first, others) = messages.split_first()?;
         let name = first.name(self.settings());
@@ -285,7 +291,8 @@ impl Recorder {
         seen_as.receive().start(particular, &mut late, parent)
     }
 
-    /// The span of a call for one message that got none: it counts no messages (ATTR-C-07).
+    /// The span of a call for one message that got none: it counts no messages.
+    // ATTR-C-07.
     fn empty_span(&self, clock: Clock, parent: &Context) -> Option<Started> {
         let common = self.shared.places.common();
         let (place, attributes, links) = (common.of_no_message(), Vec::new(), Vec::new());
@@ -352,7 +359,8 @@ impl Recorder {
         Processing::new(context, members, Arc::clone(self.engine()), operation)
     }
 
-    /// Counts messages where they stand, of a batch as well (METR-04).
+    /// Counts messages where they stand, of a batch as well.
+    // METR-04.
     fn count_all(&self, messages: &[Incoming<'_>], count: impl Fn(usize, &SeenAs)) {
         let all = self.all_seen_as(messages);
         let are_alike = |message: &Incoming<'_>| std::ptr::eq(self.seen_as(message), all);
@@ -365,7 +373,8 @@ impl Recorder {
         messages.iter().for_each(|message| count(1, self.seen_as(message)));
     }
 
-    /// Counts what arrives (METR-14, -15).
+    /// Counts what arrives.
+    // METR-14, -15.
     fn count_arrivals(&self, messages: usize, seen_as: &SeenAs) {
         if !self.shared.counts_at_receive.load(Ordering::Relaxed) {
             self.engine().metrics.consumed(messages, &seen_as.process().counts);

@@ -7,7 +7,8 @@ use crate::telemetry::attributes::Place;
 use crate::telemetry::engine::{Engine, with_settlement};
 use crate::telemetry::prepared::Prepared;
 
-/// How the messages of a subscription stand in telemetry: all alike, or each as the pattern it matches (SPAN-14, SPAN-20).
+/// How the messages of a subscription stand in telemetry: all alike, or each as the pattern it matches.
+// SPAN-14, SPAN-20.
 pub(super) struct Places {
     /// That of all messages, and of what stands for none.
     common: SeenAs,
@@ -15,7 +16,8 @@ pub(super) struct Places {
     only: Option<Arc<str>>,
     /// That of each pattern, where there are several.
     of_patterns: Vec<(Pattern, SeenAs)>,
-    /// That of a message that nothing of this stands for, and of different ones: the operation alone (SPAN-17, SPAN-18).
+    /// That of a message that nothing of this stands for, and of different ones: the operation alone.
+    // SPAN-17, SPAN-18.
     others: SeenAs,
 }
 

@@ -61,7 +61,8 @@ impl AttemptSpan<'_> {
     }
 }
 
-/// An attempt that is cut off, by a timeout or at shutdown, must not end as if nothing had happened (TRAP-04).
+/// An attempt that is cut off, by a timeout or at shutdown, must not end as if nothing had happened.
+// TRAP-04.
 impl Drop for AttemptSpan<'_> {
     fn drop(&mut self) {
         self.end(Some(&ErrorReport::named("cancelled")));

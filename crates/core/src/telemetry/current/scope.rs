@@ -191,7 +191,8 @@ impl fmt::Debug for Scope {
 }
 
 /// The context under which a message is published: the current one where there is one, with the handler's scope filling what a
-/// spawned task lacks (TRAP-02).
+/// spawned task lacks.
+// TRAP-02.
 pub(crate) fn publish_context(scope: Option<&Scope>) -> Context {
     let current = Context::current();
     let Some(scope) = scope else { return current };

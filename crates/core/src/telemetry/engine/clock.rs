@@ -1,8 +1,9 @@
 use std::time::{Duration, Instant, SystemTime};
 
 /// When an operation began. Where durations are measured it is read from both clocks: the span ends at start time plus elapsed, and the
-/// metric is the same elapsed (METR-11). Where they are not, the SDK takes the times of its spans itself, and reads no clock for a span
+/// metric is the same elapsed. Where they are not, the SDK takes the times of its spans itself, and reads no clock for a span
 /// that is not sampled.
+// METR-11.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
     started: Option<Instant>,

@@ -20,7 +20,8 @@ pub(crate) struct ErrorReport {
 }
 
 impl ErrorReport {
-    /// A failure of the framework or a broker: its text may stand in the status (STAT-03).
+    /// A failure of the framework or a broker: its text may stand in the status.
+    // STAT-03.
     fn of_framework(error_type: &str, error: &dyn fmt::Display, settings: &Settings) -> Self {
         let message = settings.text_of(error);
         Self {
@@ -31,7 +32,8 @@ impl ErrorReport {
         }
     }
 
-    /// Marks a span as failed (STAT-02).
+    /// Marks a span as failed.
+    // STAT-02.
     pub(crate) fn mark(&self, span: &SpanRef<'_>) {
         span.set_attribute(KeyValue::new(ERROR_TYPE, self.error_type.clone()));
         span.set_status(Status::error(self.description.clone().unwrap_or_default()));

@@ -5,7 +5,8 @@ use super::error_report::ErrorReport;
 use crate::message::OperationType;
 use crate::telemetry::semconv::{EXCEPTION_MESSAGE, EXCEPTION_TYPE};
 
-/// Records failed operations as log events, whatever the logger's type (STAT-13 to -19).
+/// Records failed operations as log events, whatever the logger's type.
+// STAT-13 to -19.
 pub(crate) trait RecordException: Send + Sync {
     fn record(&self, operation: OperationType, error: &ErrorReport, span: &SpanContext);
 }
@@ -28,7 +29,7 @@ impl<L: Logger + Send + Sync> RecordException for L {
     }
 }
 
-/// STAT-14.
+// STAT-14.
 const fn event_name(operation: OperationType) -> &'static str {
     match operation {
         OperationType::Create => "messaging.create.exception",
@@ -39,7 +40,7 @@ const fn event_name(operation: OperationType) -> &'static str {
     }
 }
 
-/// STAT-15.
+// STAT-15.
 const fn severity(operation: OperationType) -> (Severity, &'static str) {
     match operation {
         OperationType::Process => (Severity::Error, "ERROR"),

@@ -11,7 +11,8 @@ use crate::telemetry::semconv::{
     instrumentation_scope,
 };
 
-/// The instruments, created once for an instrumentation (METR-18).
+/// The instruments, created once for an instrumentation.
+// METR-18.
 pub(crate) struct Metrics {
     /// Whether anything is recorded. Without it neither is a clock read nor an attribute made.
     is_enabled: bool,
@@ -75,7 +76,8 @@ impl Metrics {
         self.is_enabled.then(|| self.meter.clone())
     }
 
-    /// Records the duration of a finished operation; a failed one carries `error.type` (METR-17).
+    /// Records the duration of a finished operation; a failed one carries `error.type`.
+    // METR-17.
     pub(crate) fn duration(
         &self,
         operation: OperationType,
@@ -150,7 +152,8 @@ pub(crate) fn with_settlement(attributes: &[KeyValue], settlement: &'static str)
     attributes
 }
 
-/// Adds `messaging.operation.type`, which only the client duration carries (METR-08).
+/// Adds `messaging.operation.type`, which only the client duration carries.
+// METR-08.
 pub(crate) fn with_operation_type(attributes: &[KeyValue], operation: OperationType) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
     attributes.push(KeyValue::new(MESSAGING_OPERATION_TYPE, operation.as_str()));

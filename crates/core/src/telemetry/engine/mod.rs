@@ -105,7 +105,8 @@ impl Engine {
     }
 
     /// Tells whether a span that was asked for is one. One that is invalid, as of a provider that was shut down, or that is its parent's,
-    /// is none: the message goes on as without an SDK (PROP-20), and the next one is looked at afresh.
+    /// is none: the message goes on as without an SDK, and the next one is looked at afresh.
+    // PROP-20.
     pub(crate) fn is_real(&self, span: &SpanContext, parent: &Context) -> bool {
         let is_real = span.is_valid() && span.span_id() != parent.span().span_context().span_id();
         if self.sdk.load(Ordering::Relaxed) == SDK_UNKNOWN {
@@ -116,7 +117,8 @@ impl Engine {
         is_real
     }
 
-    /// Reads the headers into a copy of `base`; `None` when they hold nothing (PROP-08, PROP-16).
+    /// Reads the headers into a copy of `base`; `None` when they hold nothing.
+    // PROP-08, PROP-16.
     pub(crate) fn extract(&self, base: &Context, headers: &dyn Extractor) -> Option<Context> {
         let extract = || match &self.propagator {
             Propagator::Own(propagators) => propagators.find(base, headers),
@@ -125,13 +127,15 @@ impl Engine {
         self.guard().run(Foreign::Extract, extract).flatten()
     }
 
-    /// Writes the context and the baggage that may leave (BAGG-15) into the headers of another call.
+    /// Writes the context and the baggage that may leave into the headers of another call.
+    // BAGG-15.
     pub(crate) fn inject_call(&self, context: &Context, injector: &mut dyn Injector) {
         let outgoing = outgoing_context(context, &self.settings.outbound_baggage);
         self.guard().run(Foreign::Inject, || self.propagator.as_dyn().inject_context(&outgoing, injector));
     }
 
-    /// Reads the headers by themselves (PROP-08, PROP-16).
+    /// Reads the headers by themselves.
+    // PROP-08, PROP-16.
     pub(crate) fn read(&self, headers: &dyn Extractor) -> Remote {
         let read = || match &self.propagator {
             Propagator::Own(propagators) => propagators.read(headers),
@@ -151,7 +155,8 @@ impl Engine {
         });
     }
 
-    /// Writes the context and the baggage into the headers of a message, in place of whatever was there (PROP-04, -05).
+    /// Writes the context and the baggage into the headers of a message, in place of whatever was there.
+    // PROP-04, -05.
     pub(crate) fn inject(&self, context: &Context, carrier: &mut dyn Carrier) {
         self.guard().run(Foreign::Inject, || {
             if let Propagator::Own(propagators) = &self.propagator

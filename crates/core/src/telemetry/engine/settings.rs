@@ -56,7 +56,8 @@ impl Settings {
         self.guard.run(Foreign::ErrorText, || error.to_string())
     }
 
-    /// Takes out hidden attributes (ATTR-C-23) and cuts strings to the configured length; the SDK never does (ENV-10).
+    /// Takes out hidden attributes and cuts strings to the configured length; the SDK never does.
+    // ATTR-C-23, ENV-10.
     pub(crate) fn limit(&self, attributes: &mut Vec<KeyValue>) {
         if !self.hidden_attributes.is_empty() {
             attributes.retain(|attribute| !self.is_hidden(attribute));

@@ -12,8 +12,9 @@ use crate::telemetry::attributes::once_each;
 /// A span of the engine around that of the tracer. It exports each attribute once, and no panic of a processor or of a foreign tracer
 /// gets out of it, so the lock around it is never poisoned.
 ///
-/// The SDK appends what is set, whether or not the key is there (GEN-06). Hence what is set after the start is collected here and written
+/// The SDK appends what is set, whether or not the key is there. Hence what is set after the start is collected here and written
 /// when the span ends: the last value of a key wins, and a key the span started with keeps its value. The engine sets its own last.
+// GEN-06.
 pub(super) struct EngineSpan<S: Span> {
     /// Taken out when it is dropped, which may panic as well.
     inner: Option<S>,

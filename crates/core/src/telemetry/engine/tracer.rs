@@ -11,11 +11,12 @@ use super::settings::Settings;
 use super::span::{EngineSpan, Keys};
 use crate::guard::Foreign;
 
-/// Starts spans, whatever the tracer's type. A trait of our own so that the span is boxed once and not twice, as the global tracer would
-/// (TRAP-16).
+/// Starts spans, whatever the tracer's type. A trait of our own so that the span is boxed once and not twice, as the global tracer would.
+// TRAP-16.
 pub(crate) trait StartSpan: Send + Sync {
-    /// Starts a span and puts it into the parent's context (TRAP-07). If it records, `late` sets further attributes on it. `None` when
+    /// Starts a span and puts it into the parent's context. If it records, `late` sets further attributes on it. `None` when
     /// what starts it panicked.
+    // TRAP-07.
     fn start(&self, settings: &Arc<Settings>, build: Build, parent: &Context, late: &mut Late<'_>) -> Option<Started>;
 
     /// Starts a span and ends it at once. Only its context is left; `end` gives the time, or the SDK's clock is read.

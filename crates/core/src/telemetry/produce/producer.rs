@@ -209,7 +209,8 @@ impl Producer {
         Sending::new(Some(Operation::new(&prepared, span, clock)), count)
     }
 
-    /// Makes one message of a batch: its create span, ended at once (SPAN-01, LINK-11).
+    /// Makes one message of a batch: its create span, ended at once.
+    // SPAN-01, LINK-11.
     fn create(
         &self,
         prepared: &Prepared,
@@ -235,7 +236,8 @@ impl Producer {
         Some(context).filter(SpanContext::is_valid)
     }
 
-    /// Writes the message's creation context, in place of whatever was there (PROP-04, -05), unless it is kept.
+    /// Writes the message's creation context, in place of whatever was there, unless it is kept.
+    // PROP-04, -05.
     fn write_context(&self, own: &Context, parent: &Context, message: Outgoing<'_>, supplied: Option<SpanContext>) {
         let kept = matches!(message.creation, CreationContext::Kept) && supplied.is_some();
         if kept {
@@ -309,7 +311,8 @@ fn spread(name: &str) -> usize {
     (hash ^ (hash >> 16)) as usize
 }
 
-/// How a target stands in telemetry. An answer to the message that is being handled goes where the requester wants it (SPAN-19, METR-09).
+/// How a target stands in telemetry. An answer to the message that is being handled goes where the requester wants it.
+// SPAN-19, METR-09.
 fn place<'a>(target: &'a Target<'_>, parent: &Context) -> Place<'a> {
     let is_answer = is_reply_address(parent, &target.name);
     Place {

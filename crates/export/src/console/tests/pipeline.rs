@@ -27,7 +27,7 @@ fn works(provider: &SdkTracerProvider) -> bool {
     provider.tracer("test").start_with_context("probe", &Context::new()).span_context().is_valid()
 }
 
-/// ENV-02.
+// ENV-02.
 #[tokio::test]
 async fn a_disabled_sdk_makes_no_spans_and_draws_nothing() {
     let (telemetry, paper) = with_variable("OTEL_SDK_DISABLED", "TRUE");
@@ -39,7 +39,7 @@ async fn a_disabled_sdk_makes_no_spans_and_draws_nothing() {
     assert_eq!(paper.text(), "");
 }
 
-/// ENV-02, ENV-15.
+// ENV-02, ENV-15.
 #[test]
 fn an_odd_value_leaves_telemetry_on_and_is_reported() {
     let (telemetry, _) = with_variable("OTEL_SDK_DISABLED", "yes");
@@ -47,7 +47,7 @@ fn an_odd_value_leaves_telemetry_on_and_is_reported() {
     assert_eq!(telemetry.warnings().len(), 1);
 }
 
-/// ENV-03.
+// ENV-03.
 #[tokio::test]
 async fn traces_can_be_switched_off_alone() {
     let (telemetry, paper) = with_variable("OTEL_TRACES_EXPORTER", "none");
@@ -58,7 +58,7 @@ async fn traces_can_be_switched_off_alone() {
     assert!(paper.text().contains("  shop"), "{}", paper.text());
 }
 
-/// ENV-03.
+// ENV-03.
 #[tokio::test]
 async fn metrics_can_be_switched_off_alone() {
     let (telemetry, paper) = with_variable("OTEL_METRICS_EXPORTER", "none");
@@ -126,7 +126,7 @@ fn a_quiet_trace_is_drawn_by_itself() {
     open.span().end();
 }
 
-/// TRAP-09.
+// TRAP-09.
 #[tokio::test(flavor = "current_thread")]
 async fn a_second_shutdown_succeeds_with_the_same_report() {
     let (telemetry, paper) = telemetry(80);
@@ -188,14 +188,14 @@ async fn a_console_that_cannot_be_written_is_an_error_with_its_cause() {
     assert_eq!(source.map(io::Error::kind), Some(ErrorKind::BrokenPipe));
 }
 
-/// ENV-04, ENV-16.
+// ENV-04, ENV-16.
 #[test]
 fn the_code_names_the_service() {
     let named = crate::providers::resource(Some("shop".to_owned()));
     assert_eq!(named.get(&Key::new("service.name")), Some("shop".into()));
 }
 
-/// LINK-17.
+// LINK-17.
 #[test]
 fn a_batch_of_several_hundred_messages_keeps_all_its_links() {
     let (telemetry, _paper) = telemetry(80);

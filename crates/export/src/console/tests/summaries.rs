@@ -4,7 +4,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::telemetry;
 
-/// METR-05.
+// METR-05.
 const BOUNDARIES: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 fn messaging(operation: &'static str, destination: &'static str) -> Vec<KeyValue> {

@@ -53,7 +53,8 @@ pub async fn what_a_handler_does_to_the_baggage_is_what_it_publishes<H: Harness>
     bench.stop().await;
 }
 
-/// Changes the baggage in a task of its own, and publishes from there (TRAP-02).
+/// Changes the baggage in a task of its own, and publishes from there.
+// TRAP-02.
 async fn spawned(baggage: Baggage, publisher: Publisher, target: String) {
     let task = tokio::spawn(async move {
         baggage.set("task", "yes");

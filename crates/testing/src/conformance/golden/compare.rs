@@ -134,7 +134,8 @@ fn resolved(world: &World, span: &Span, attributes: &[(&str, Val)]) -> Vec<(Stri
     attributes.iter().map(|(key, value)| ((*key).to_owned(), world.value(*value, span))).collect()
 }
 
-/// Compares complete sets: missing, extra, doubled and different attributes are all wrong (VERF-02, GEN-06).
+/// Compares complete sets: missing, extra, doubled and different attributes are all wrong.
+// VERF-02, GEN-06.
 pub(super) fn attribute_set(expected: &[(String, Option<Value>)], found: &[KeyValue]) -> Vec<String> {
     let mut problems = Vec::new();
     for (key, value) in expected {
@@ -151,7 +152,7 @@ pub(super) fn attribute_set(expected: &[(String, Option<Value>)], found: &[KeyVa
     problems
 }
 
-/// STAT-01 to -03.
+// STAT-01 to -03.
 fn status(expected: &Span, span: &SpanData) -> Vec<String> {
     let problem = match (&span.status, expected.error) {
         (Status::Unset, None) => None,
@@ -165,7 +166,7 @@ fn status(expected: &Span, span: &SpanData) -> Vec<String> {
     problem.into_iter().collect()
 }
 
-/// GEN-01, GEN-02.
+// GEN-01, GEN-02.
 fn scope(span: &SpanData) -> Vec<String> {
     let scope = &span.instrumentation_scope;
     let wanted = (Some(env!("CARGO_PKG_VERSION")), Some(SCHEMA_URL));
@@ -173,7 +174,8 @@ fn scope(span: &SpanData) -> Vec<String> {
     (found != wanted).then(|| format!("its scope has {found:?}, not {wanted:?}")).into_iter().collect()
 }
 
-/// Nothing is cut off, and exceptions are no span events (STAT-13).
+/// Nothing is cut off, and exceptions are no span events.
+// STAT-13.
 fn leftovers(span: &SpanData) -> Vec<String> {
     let dropped = span.dropped_attributes_count + span.events.dropped_count + span.links.dropped_count;
     let mut problems: Vec<String> =

@@ -49,7 +49,8 @@ const DEPRECATED: [&str; 22] = [
     "messaging.kafka.message.key_size",
 ];
 
-/// Each failed operation has one event, with the ids of its span; no other has any (STAT-13 to -18).
+/// Each failed operation has one event, with the ids of its span; no other has any.
+// STAT-13 to -18.
 pub(super) fn events(world: &World, matched: &Matched<'_>, logs: &[CapturedLog]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<&CapturedLog> = logs.iter().collect();
@@ -74,7 +75,7 @@ pub(super) fn events(world: &World, matched: &Matched<'_>, logs: &[CapturedLog])
     problems
 }
 
-/// STAT-17, GEN-01, GEN-02.
+// STAT-17, GEN-01, GEN-02.
 fn event_ids(log: &CapturedLog, span: &SpanContext) -> Vec<String> {
     let mut problems = Vec::new();
     if log.trace_id != Some(span.trace_id()) || log.trace_flags != Some(span.trace_flags()) {
@@ -87,7 +88,7 @@ fn event_ids(log: &CapturedLog, span: &SpanContext) -> Vec<String> {
     problems
 }
 
-/// STAT-16.
+// STAT-16.
 fn event_attributes(log: &CapturedLog, error_type: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let keys: Vec<&str> = log.attributes.iter().map(|(key, _)| key.as_str()).collect();
@@ -102,7 +103,8 @@ fn event_attributes(log: &CapturedLog, error_type: &str) -> Vec<String> {
     problems
 }
 
-/// The sampler was shown every `t` attribute and every link (VERF-03, ATTR-C-21, LINK-14).
+/// The sampler was shown every `t` attribute and every link.
+// VERF-03, ATTR-C-21, LINK-14.
 pub(super) fn sampler(world: &World, matched: &Matched<'_>, calls: &[SamplerCall]) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<&SamplerCall> = calls.iter().collect();

@@ -18,7 +18,7 @@ const PROCESS_DURATION: &str = "messaging.process.duration";
 const SENT: &str = "messaging.client.sent.messages";
 const CONSUMED: &str = "messaging.client.consumed.messages";
 
-/// METR-05.
+// METR-05.
 const BOUNDARIES: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 type Series = (&'static str, BTreeMap<String, String>);
@@ -27,7 +27,8 @@ type Series = (&'static str, BTreeMap<String, String>);
 #[derive(Debug, Default)]
 struct Total {
     count: u64,
-    /// The spans' own durations, unless something in it has no span (METR-11).
+    /// The spans' own durations, unless something in it has no span.
+    // METR-11.
     elapsed: Option<Duration>,
     has_unknown: bool,
 }
@@ -116,7 +117,8 @@ fn add(
     }
 }
 
-/// Values in a form that can be sorted and tells types apart, so that `"1"` is not `1` (ATTR-C-25).
+/// Values in a form that can be sorted and tells types apart, so that `"1"` is not `1`.
+// ATTR-C-25.
 fn shown(attributes: impl Iterator<Item = (String, Value)>) -> BTreeMap<String, String> {
     let shown = |value: &Value| match value {
         Value::String(text) => format!("{:?}", text.as_str()),
@@ -150,7 +152,8 @@ fn amount(point: &MetricPoint, total: &Total) -> Vec<String> {
     problems
 }
 
-/// The project's own metrics: nothing is in flight at the end, and nothing in them is of high cardinality (METR-10).
+/// The project's own metrics: nothing is in flight at the end, and nothing in them is of high cardinality.
+// METR-10.
 fn own(point: &MetricPoint) -> Vec<String> {
     let mut problems = Vec::new();
     if point.name == "throughline.process.in_flight" && point.sum != 0.0 {

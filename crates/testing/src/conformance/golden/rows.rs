@@ -251,7 +251,8 @@ pub const SPAN_26: Row = Row::new("SPAN-26", Act::Send { supplied: &[true, false
     ])
     .carried(&[P1, Ref::Of("second")]);
 
-/// The framework's own poll, with receive spans switched on; METR-14.
+/// The framework's own poll, with receive spans switched on.
+// METR-14.
 pub const SPAN_30: Row = Row::new("SPAN-30", Act::Process(ONE))
     .with_receive_spans()
     .spans(&[Span::receive(At::Orders).links(&[(P1, &[])]).attributes(&[NAME]), PROCESS_ONE.attributes(&[NAME])])

@@ -4,7 +4,7 @@ use throughline_core::telemetry::semconv::{SCHEMA_URL, SCOPE_NAME};
 use crate::conformance::bench::Bench;
 use crate::conformance::{Door, Harness, Job, Message, Work};
 
-/// GEN-01 and GEN-02 for metrics; each row checks them for its spans and events.
+// GEN-01 and GEN-02 for metrics; each row checks them for its spans and events.
 pub async fn one_scope<H: Harness, D: Door<H>>() {
     let bench = Bench::<H>::start().await;
     let exporter = InMemoryMetricExporter::default();

@@ -20,7 +20,8 @@ pub(super) struct Span {
     pub(super) error: Option<Fault>,
     /// How many messages it stands for.
     pub(super) messages: u64,
-    /// How many of them were sent although the operation failed (METR-13).
+    /// How many of them were sent although the operation failed.
+    // METR-13.
     pub(super) sent: u64,
     /// Only through this door.
     pub(super) only: Option<DoorKind>,
@@ -72,7 +73,7 @@ impl Span {
         span.parent(Ref::Of("process")).only(DoorKind::Framework)
     }
 
-    /// ATTR-C-07.
+    // ATTR-C-07.
     pub(super) fn is_batch(&self) -> bool {
         self.attributes.iter().any(|(key, _)| *key == "messaging.batch.message_count")
     }

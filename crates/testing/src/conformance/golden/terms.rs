@@ -79,7 +79,8 @@ impl Verb {
         matches!(self, Self::Ack | Self::Process | Self::Receive | Self::Reject | Self::Retry)
     }
 
-    /// `messaging.operation.type` (SPAN-01 to -06).
+    /// `messaging.operation.type`.
+    // SPAN-01 to -06.
     pub(super) const fn operation_type(self) -> &'static str {
         match self {
             Self::Ack | Self::Reject | Self::Retry => "settle",

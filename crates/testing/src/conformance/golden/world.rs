@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// SPAN-13 to -20.
+    // SPAN-13 to -20.
     pub(super) fn span_name(&self, span: &Span) -> String {
         let verb = self.verb(span.verb).unwrap_or("(no verb)");
         match self.low_cardinality(span.verb, span.at) {
@@ -210,7 +210,8 @@ impl World {
         self.keys_of(span.verb)
     }
 
-    /// Whether samplers cannot see an attribute, since it comes with the broker's confirmation (ATTR-C-21).
+    /// Whether samplers cannot see an attribute, since it comes with the broker's confirmation.
+    // ATTR-C-21.
     pub(super) fn is_late(&self, span: &Span, key: &str) -> bool {
         span.verb == Verb::Send && self.keys_of(span.verb).contains(&key)
     }
@@ -249,7 +250,8 @@ impl World {
         }
     }
 
-    /// The attributes of the metrics of a span's operation (METR-06 to -10), without the operation type.
+    /// The attributes of the metrics of a span's operation, without the operation type.
+    // METR-06 to -10.
     pub(super) fn metric_attributes(&self, verb: Verb, at: At) -> Vec<(String, Value)> {
         let mut all = vec![
             ("messaging.system".to_owned(), Value::from(self.names.system)),
@@ -274,7 +276,8 @@ impl World {
 const OPERATIONS: [OperationType; 5] =
     [OperationType::Create, OperationType::Process, OperationType::Receive, OperationType::Send, OperationType::Settle];
 
-/// Whether an attribute of a message stands on the span itself: of a batch only what the messages of one destination share (LINK-15).
+/// Whether an attribute of a message stands on the span itself: of a batch only what the messages of one destination share.
+// LINK-15.
 fn on_span(span: &Span, key: &str) -> bool {
     !span.is_batch() || (key.contains(".destination.") && span.names_destination())
 }

@@ -35,7 +35,8 @@ pub fn is_propagation(name: &str) -> bool {
         || ["x-b3-", "uberctx-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Trace Context level 2, section 3.2, version 00, with the flags this project writes (PROP-15).
+/// Trace Context level 2, section 3.2, version 00, with the flags this project writes.
+// PROP-15.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let [version, trace, span, flags] = parts[..] else { return false };
@@ -88,7 +89,8 @@ fn is_member(text: &str) -> bool {
     entry.is_some_and(|(key, value)| is_token(key) && is_octets(value) && is_escaped(value)) && parts.all(is_property)
 }
 
-/// Every percent sign of a value that was written begins an escape (BAGG-02).
+/// Every percent sign of a value that was written begins an escape.
+// BAGG-02.
 fn is_escaped(value: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     value.split('%').skip(1).all(|after| after.get(..2).is_some_and(is_hex))
@@ -112,7 +114,8 @@ fn is_b3(text: &str) -> bool {
     }
 }
 
-/// Jaeger's format as this project writes it: no parent, flags 0, 1 or 3 (PROP-B-07).
+/// Jaeger's format as this project writes it: no parent, flags 0, 1 or 3.
+// PROP-B-07.
 fn is_uber_trace_id(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
     let [trace, span, parent, flags] = parts[..] else { return false };

@@ -43,7 +43,8 @@ impl<'a> Case<'a> {
         self.check(headers, grammar::is_propagation)
     }
 
-    /// Checks a message with a copy of the stranger's headers: the propagation headers among them are replaced (PROP-05).
+    /// Checks a message with a copy of the stranger's headers: the propagation headers among them are replaced.
+    // PROP-05.
     pub(super) fn check_copy(&self, headers: &Headers) -> Result<PassedOn, String> {
         self.check(headers, |name| self.trial.owns(name))
     }

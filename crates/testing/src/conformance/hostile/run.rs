@@ -125,7 +125,8 @@ impl Run {
         }
     }
 
-    /// BAGG-13, BAGG-14: neither logs nor attributes have anything of the strangers'. Ids are theirs to choose.
+    /// Neither logs nor attributes have anything of the strangers'. Ids are theirs to choose.
+    // BAGG-13, BAGG-14.
     pub(super) fn nothing_leaked<H: Harness>(&self, bench: &Bench<H>, logged: &str) {
         let line = logged.lines().find(|line| line.contains(MARKER));
         assert_eq!(line, None, "BAGG-14: logged");

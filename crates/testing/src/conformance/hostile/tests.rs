@@ -148,14 +148,14 @@ mod sensitivity {
         TextMapCompositePropagator::new(vec![Box::new(trace), Box::new(baggage)])
     }
 
-    /// BAGG-16: the SDK's baggage lets a property become an entry.
+    // BAGG-16: the SDK's baggage lets a property become an entry.
     #[tokio::test]
     #[should_panic(expected = "was not sent")]
     async fn an_entry_that_was_not_sent_fails() {
         tried(traced(HostileClass::BaggageSmuggling).with("baggage", "k=v;p=%2Cevil%3D1"), of_the_sdk).await;
     }
 
-    /// PROP-09: the SDK's trace context follows a trailing dash.
+    // PROP-09: the SDK's trace context follows a trailing dash.
     #[tokio::test]
     #[should_panic(expected = "PROP-08")]
     async fn a_malformed_parent_that_is_followed_fails() {
@@ -163,7 +163,7 @@ mod sensitivity {
         tried(set, of_the_sdk).await;
     }
 
-    /// BAGG-14.
+    // BAGG-14.
     #[tokio::test]
     #[should_panic(expected = "BAGG-14: logged")]
     async fn what_is_logged_fails() {
