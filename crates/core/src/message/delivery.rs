@@ -470,6 +470,18 @@ impl Delivery {
         self.attempt = self.attempt.saturating_add(1);
     }
 
+    /// The same at the next attempt; of a batch, each of its messages.
+    pub(crate) fn next_attempt(mut self) -> Self {
+        self.count_attempt();
+        if !self.is_batch() {
+            return self;
+        }
+        self.map_messages(|mut message| {
+            message.count_attempt();
+            message
+        })
+    }
+
     pub(crate) fn set_runtime(&mut self, runtime: Arc<Runtime>) {
         self.runtime = Some(runtime);
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::InnerTelemetry;
-use super::failure_rule::{Attempts, decide, panic_failure, panicked};
+use super::failure_rule::{Attempts, PolicyInForce, decide, panic_failure, panicked};
+use super::{InnerTelemetry, RetryPolicy};
 use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
@@ -74,6 +74,9 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// What telemetry that is ordinary middleware is told, and hands back.
     fn inner_telemetry(&self) -> &InnerTelemetry;
+
+    /// What judges a failure of the delivery.
+    fn policy(&self) -> &PolicyInForce<'_>;
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -123,7 +126,7 @@ impl<'a> Next<'a> {
             // Only makes a future; what can panic runs inside it.
             None => self.endpoint.call(delivery),
         };
-        Step { handling, attempts }
+        Step { handling, attempts, endpoint: self.endpoint }
     }
 
     /// Publishes a message on the broker the delivery came from, through the middleware of the app.
@@ -186,6 +189,16 @@ impl Next<'_> {
         }
     }
 
+    /// Lets a policy judge the delivery from now on, in place of the subscription's.
+    pub(super) fn judge_by(self, policy: &Arc<RetryPolicy>) {
+        self.endpoint.policy().replace(policy);
+    }
+
+    /// The policy that judges the delivery.
+    pub(super) fn policy(self) -> Arc<RetryPolicy> {
+        self.endpoint.policy().get()
+    }
+
     /// Waits before a forward is tried again; false where it is not to be.
     pub(super) async fn wait(self, delay: Duration) -> bool {
         self.endpoint.wait(delay).await
@@ -210,19 +223,20 @@ impl Next<'_> {
 struct Step<'a> {
     handling: BoxFuture<'a, Outcome>,
     attempts: Attempts,
+    endpoint: &'a dyn Endpoint,
 }
 
 impl Future for Step<'_> {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let Self { handling, attempts } = self.get_mut();
+        let Self { handling, attempts, endpoint } = self.get_mut();
         let outcome = match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
             Err(panic) => panicked(panic),
         };
-        Poll::Ready(decide(outcome, attempts))
+        Poll::Ready(decide(outcome, attempts, || endpoint.policy().get()))
     }
 }
 
