@@ -6,7 +6,7 @@ use opentelemetry::context::FutureExt;
 
 use super::retry_policy::Judgement;
 use super::{Middleware, Next, RetryPolicy};
-use crate::message::{Delivery, Outcome};
+use crate::message::{Delivery, Failure, Outcome};
 
 /// A middleware that tries a failing message again in place: the handler runs again after a delay, the order of messages is kept, and
 /// the process span covers all attempts. From the second on each attempt is a child span `retry`, so that the trace shows them.
@@ -65,8 +65,9 @@ impl Middleware for Retry {
             }
             next.discard().await;
             delivery = delivery.next_attempt();
+            delivery.set_retry_cause(outcome.own_failure().map(Failure::error_type));
             let scope = delivery.open_scope();
-            let span = scope.start_attempt(delivery.attempt());
+            let span = scope.start_attempt(delivery.attempt(), outcome.own_failure());
             let run = next.run(delivery.clone());
             outcome = match span.context() {
                 Some(context) => run.with_context(context).await,

@@ -128,6 +128,17 @@ impl Stages {
         Patience { received, phase: &self.phase, group: self.group() }
     }
 
+    /// Notes in a delivery that is handled again why that is so.
+    // ATTR-C-28.
+    pub(super) fn note_cause(&self, delivery: &mut Delivery, failure: Option<&Failure>) {
+        let engine = self.consumer.as_ref();
+        let error_type = failure.map(|failure| match engine {
+            Some(consumer) => consumer.error_type_of(failure),
+            None => failure.error_type().into(),
+        });
+        delivery.set_retry_cause(error_type.as_deref());
+    }
+
     /// The policy that judged a failure: "attempt 2 of 10".
     #[allow(dead_code, reason = "for the log line of a failed attempt")]
     pub(super) fn policy_of<'a>(&'a self, handled: &'a Handled) -> &'a RetryPolicy {
