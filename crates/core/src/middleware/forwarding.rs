@@ -57,6 +57,7 @@ impl<'a> Forwarding<'a> {
                 break;
             }
         }
+        self.next.inner_telemetry().note_failure(None);
         self.ended
     }
 

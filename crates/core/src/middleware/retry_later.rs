@@ -80,6 +80,7 @@ impl Middleware for RetryLater {
             Plan::GiveUp => None,
         };
         let envelopes = messages.zip(plans).map(envelope).collect();
+        next.inner_telemetry().note_failure(outcome.failure());
         let mut done = Forwarding::new("retry", next, delivery.messages(), envelopes).run().await;
         outcome.map_each(count, |index, own| {
             let Some(message) = delivery.messages().get(index) else { return own };

@@ -204,7 +204,8 @@ impl Handling<'_> {
     async fn process(&self, delivery: Delivery) -> Handled {
         if let Some(consumer) = &self.stages.consumer {
             let run = |delivery| self.handle(delivery);
-            let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_state, run).await;
+            let (state, inner) = (self.stages.scope_state, &self.inner_telemetry);
+            let (outcome, settler) = process_with(consumer, delivery, state, inner, run).await;
             return self.handled(outcome, Some(settler));
         }
         self.without_span(delivery).await
