@@ -102,6 +102,11 @@ impl<'a> Next<'a> {
         self.endpoint.inner_telemetry()
     }
 
+    /// What says by which policy the delivery is judged.
+    pub(super) fn policy_in_force(self) -> &'a PolicyInForce<'a> {
+        self.endpoint.policy()
+    }
+
     /// Passes the delivery on to the next middleware, or to the handler.
     ///
     /// What comes back is decided: a failure says by its settlement whether it is retried, and when, or given up. A panic comes
@@ -187,11 +192,6 @@ impl Next<'_> {
             Ok(Err(error)) => Err(error.into_failure()),
             Err(panic) => Err(panic_failure(panic)),
         }
-    }
-
-    /// Lets a policy judge the delivery from now on, in place of the subscription's.
-    pub(super) fn judge_by(self, policy: &Arc<RetryPolicy>) {
-        self.endpoint.policy().replace(policy);
     }
 
     /// The policy that judges the delivery.

@@ -56,25 +56,41 @@ impl Attempts {
 /// The policy that judges one delivery: that of its subscription, until a `Retry` around the handler puts its own in its place.
 pub(crate) struct PolicyInForce<'a> {
     of_subscription: &'a Arc<RetryPolicy>,
-    of_retry: Mutex<Option<Arc<RetryPolicy>>>,
+    of_retry: Mutex<OfRetry>,
+}
+
+#[derive(Default)]
+struct OfRetry {
+    policy: Option<Arc<RetryPolicy>>,
+    /// How many there have been.
+    count: u32,
 }
 
 impl<'a> PolicyInForce<'a> {
-    pub(crate) const fn new(of_subscription: &'a Arc<RetryPolicy>) -> Self {
-        Self { of_subscription, of_retry: Mutex::new(None) }
+    pub(crate) fn new(of_subscription: &'a Arc<RetryPolicy>) -> Self {
+        Self { of_subscription, of_retry: Mutex::default() }
     }
 
     /// Puts the policy of a `Retry` in force: for what is inside of it, for what is outside, and for what the broker delivers again.
-    pub(crate) fn replace(&self, policy: &Arc<RetryPolicy>) {
-        *self.lock() = Some(Arc::clone(policy));
+    /// Returns its number.
+    pub(crate) fn replace(&self, policy: &Arc<RetryPolicy>) -> u32 {
+        let mut of_retry = self.lock();
+        of_retry.policy = Some(Arc::clone(policy));
+        of_retry.count += 1;
+        of_retry.count
+    }
+
+    /// Tells whether no other `Retry` came after the one with that number, further inside.
+    pub(crate) fn is_latest(&self, number: u32) -> bool {
+        self.lock().count == number
     }
 
     pub(crate) fn get(&self) -> Arc<RetryPolicy> {
-        Arc::clone(self.lock().as_ref().unwrap_or(self.of_subscription))
+        Arc::clone(self.lock().policy.as_ref().unwrap_or(self.of_subscription))
     }
 
     /// A poisoned lock only means that another thread panicked before or after it wrote.
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<RetryPolicy>>> {
+    fn lock(&self) -> MutexGuard<'_, OfRetry> {
         self.of_retry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -230,7 +246,10 @@ mod tests {
         let of_subscription = Arc::new(RetryPolicy::new().attempts(7));
         let in_force = PolicyInForce::new(&of_subscription);
         assert_eq!(in_force.get().most_attempts(), Some(7));
-        in_force.replace(&Arc::new(RetryPolicy::new().attempts(2)));
+        let outer = in_force.replace(&Arc::new(RetryPolicy::new().attempts(5)));
+        assert!(in_force.is_latest(outer));
+        let inner = in_force.replace(&Arc::new(RetryPolicy::new().attempts(2)));
         assert_eq!(in_force.get().most_attempts(), Some(2));
+        assert!(in_force.is_latest(inner) && !in_force.is_latest(outer));
     }
 }

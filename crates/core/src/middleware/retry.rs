@@ -56,10 +56,12 @@ impl Retry {
 #[async_trait]
 impl Middleware for Retry {
     async fn process(&self, mut delivery: Delivery, next: Next<'_>) -> Outcome {
-        next.judge_by(&self.policy);
+        let in_force = next.policy_in_force();
+        let number = in_force.replace(&self.policy);
         let mut outcome = next.run(delivery.clone()).await;
         while let Some(delay) = self.delay_before_next(&outcome, delivery.attempt()) {
-            if !next.wait(delay).await {
+            // One further inside has made all attempts there are.
+            if !in_force.is_latest(number) || !next.wait(delay).await {
                 // The app ends, or another member gets the message: it is handled again elsewhere.
                 break;
             }
