@@ -293,7 +293,7 @@ pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject, ow
     let reply_to = reply.map(Arc::<str>::from);
     let delivery = portable(&message, last).with_native(Arc::new(NativeMessage::new(message)));
     match reply_to {
-        Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)),
+        Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)).with_waiting_requester(),
         None => delivery,
     }
 }
@@ -372,6 +372,8 @@ mod tests {
         assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
         assert_eq!(delivery.headers().get("tenant"), Some("acme"));
         assert_eq!(delivery.reply_to().map(|to| to.name()), Some("_INBOX.a.b"));
+        assert!(delivery.is_request(), "its sender waits");
+        assert!(!from_core(message(None, &headers), &mut LastSubject::new(), "_INBOX").is_request());
     }
 
     #[test]

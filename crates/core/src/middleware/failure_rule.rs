@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::borrow::Cow;
 
 use super::{Backoff, DEFAULT_ATTEMPTS};
 use crate::guard::discard;
@@ -32,11 +33,14 @@ pub(crate) enum Attempts {
 pub(crate) struct Attempt {
     number: u32,
     is_last: bool,
+    /// Whether somebody waits for the answer, and not for long.
+    is_request: bool,
 }
 
 impl Attempt {
     fn of(delivery: &Delivery) -> Self {
-        Self { number: delivery.attempt(), is_last: delivery.is_last_attempt() }
+        let (number, is_last) = (delivery.attempt(), delivery.is_last_attempt());
+        Self { number, is_last, is_request: delivery.is_request() }
     }
 }
 
@@ -50,7 +54,8 @@ impl Attempts {
     }
 }
 
-/// Applies the failure rule: a failed message is tried again with exponential back-off and jitter, ten times in all, and then rejected.
+/// Applies the failure rule: a failed message is tried again with exponential back-off and jitter, ten times in all, and then rejected;
+/// a request once, since its requester waits.
 /// A retry that names no delay gets the back-off's. What is decided already stays. Where the broker delivers a message no more, a retry
 /// of any kind is a rejection: asked for one, the broker would drop the message without a word.
 pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
@@ -60,7 +65,7 @@ pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
     match attempts {
         Attempts::Single(attempt) => decide_one(outcome, *attempt),
         Attempts::Each(attempts) => {
-            let first = Attempt { number: 1, is_last: false };
+            let first = Attempt { number: 1, is_last: false, is_request: false };
             outcome
                 .map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(first)))
         }
@@ -69,7 +74,7 @@ pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
 
 fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
     let Settlement::Retry { after } = outcome.settlement() else { return outcome };
-    let Attempt { number, is_last } = attempt;
+    let Attempt { number, is_last, is_request } = attempt;
     if is_last {
         return outcome.with_settlement(Settlement::reject(format!(
             "delivered {number} times, and the broker delivers it no more"
@@ -78,7 +83,7 @@ fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
     if after.is_some() {
         return outcome;
     }
-    if outcome.failure().is_some() && number >= DEFAULT_ATTEMPTS {
+    if outcome.failure().is_some() && (is_request || number >= DEFAULT_ATTEMPTS) {
         return give_up(outcome, number);
     }
     outcome.with_settlement(Settlement::retry_after(Backoff::default().delay(number)))
@@ -86,7 +91,8 @@ fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
 
 /// Rejects a message whose attempts are used up.
 pub(super) fn give_up(outcome: Outcome, attempts: u32) -> Outcome {
-    outcome.with_settlement(Settlement::reject(format!("failed {attempts} times")))
+    let reason = if attempts == 1 { "failed once".into() } else { Cow::Owned(format!("failed {attempts} times")) };
+    outcome.with_settlement(Settlement::Reject { reason })
 }
 
 #[cfg(test)]
@@ -110,6 +116,16 @@ mod tests {
     #[test]
     fn the_tenth_failure_rejects() {
         assert!(matches!(failed(10).settlement(), Settlement::Reject { .. }));
+    }
+
+    #[test]
+    fn a_request_that_fails_is_given_up_at_once() {
+        let request = Delivery::new("prices", "x").with_reply_to("inbox").with_waiting_requester();
+        let attempts = Attempts::of(&request);
+        let outcome = decide(Outcome::failed(Failure::new("boom", "boom")), &attempts);
+        assert_eq!(outcome.settlement(), &Settlement::reject("failed once"));
+        let later = decide(Outcome::settle(Settlement::retry()), &attempts);
+        assert!(matches!(later.settlement(), Settlement::Retry { after: Some(_) }), "a decision stays");
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub const SETTLEMENT: &str = "throughline.settlement";
 pub const SETTLEMENT_REASON: &str = "throughline.settlement.reason";
 /// The project's own: which attempt at a message a span stands for, counted from 1.
 pub const ATTEMPT: &str = "throughline.attempt";
+/// The project's own: the code of the error reply that a request got.
+pub const REPLY_ERROR_CODE: &str = "throughline.reply.error_code";
 /// The project's own: a captured message header, followed by its name.
 pub const HEADER_PREFIX: &str = "throughline.header.";
 /// The project's own: a listed baggage entry, followed by its key.
