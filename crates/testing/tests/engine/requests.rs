@@ -117,7 +117,7 @@ async fn a_request_is_tried_again_where_the_user_wants_it() {
     assert_eq!(error.kind(), PublishErrorKind::RequestFailed);
 }
 
-/// SPAN-36, SPAN-38, STAT-03: the reply belongs to the trace, and nobody's text is in it.
+/// SPAN-36, SPAN-38, ATTR-C-29: the reply belongs to the trace, and nobody's text is in it.
 #[tokio::test(start_paused = true)]
 async fn an_error_reply_is_in_the_trace_as_any_reply() {
     async fn price(_item: String) -> Result<String, Failure> {
