@@ -142,6 +142,8 @@ async fn the_error_of_a_service_in_another_language_fails_the_request() {
         headers.insert("Nats-Service-Error", "sold out\u{7}");
         headers.insert("Nats-Service-Error-Code", "409");
         client.publish_with_headers(address, headers, "{}".into()).await.expect("it is sent");
+        // A client that is dropped forgets what it has not written.
+        client.flush().await.expect("it is written");
     });
     let capture = Capture::new();
     let nats = Nats::connect_with(server::url(), server::options()).await.expect("a connection");
