@@ -156,7 +156,7 @@ async fn the_error_of_a_service_in_another_language_fails_the_request() {
     let spans = capture.spans();
     let request = spans.iter().find(|span| span.name.starts_with("request ")).expect("a request span");
     assert_eq!(attribute(request, "error.type"), Some(&"request_failed".into()), "SPAN-36");
-    assert_eq!(attribute(request, "throughline.reply.error_code"), Some(&409.into()), "ATTR-C-29");
+    assert_eq!(attribute(request, "throughline.reply.error_code"), Some(&409.into()), "ATTR-C-31");
     nats.shutdown().await.expect("it is closed");
 }
 

@@ -34,6 +34,7 @@ mod parents;
 mod policies;
 mod requests;
 mod retry;
+mod retry_policy;
 mod returns;
 mod routers;
 mod scope;

@@ -10,10 +10,10 @@ use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::broker::{Broker, Publish, PublishErrorKind, Received, Subscriber, Subscription};
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::Source;
-use throughline_core::middleware::{Backoff, DeadLetter, NextPublish, Retry};
+use throughline_core::middleware::{DeadLetter, NextPublish, Retry};
 use throughline_core::{
     App, BrokerError, Delivery, Envelope, Failure, Handler, IntoRoute, Middleware, PublishError, Publisher, Receipt,
-    Settlement, serve,
+    RetryPolicy, Settlement, serve,
 };
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{AppTest, Capture, attribute, start};
@@ -109,15 +109,21 @@ async fn a_request_is_tried_again_where_the_user_wants_it() {
     async fn price(delivery: Delivery) -> Result<String, Failure> {
         if delivery.attempt() < 3 { Err(private()) } else { Ok("1.50".into()) }
     }
-    let retry = |attempts| Retry::new(Backoff::exponential(Duration::from_secs(1))).attempts(attempts);
-    let test = served(price.middleware(retry(3))).await;
-    assert_eq!(ask(&test.publisher(), "bread").await.unwrap(), "1.50");
-    let test = served(price.middleware(retry(2))).await;
-    let error = ask(&test.publisher(), "bread").await.unwrap_err();
-    assert_eq!(error.kind(), PublishErrorKind::RequestFailed);
+    let policy = |attempts| RetryPolicy::new().attempts(attempts);
+    for route in [price.retry(policy(3)), price.middleware(Retry::new(policy(3))), price.retry(RetryPolicy::new())] {
+        let test = served(route).await;
+        assert_eq!(ask(&test.publisher(), "bread").await.unwrap(), "1.50");
+    }
+    for route in [price.retry(policy(2)), price.middleware(Retry::new(policy(2)))] {
+        let test = served(route).await;
+        let error = ask(&test.publisher(), "bread").await.unwrap_err();
+        assert_eq!(error.kind(), PublishErrorKind::RequestFailed);
+    }
+    let app = App::new().retry(policy(3)).subscribe(Channel::new("prices.get"), price);
+    assert_eq!(ask(&start(app).await.publisher(), "bread").await.unwrap(), "1.50");
 }
 
-/// SPAN-36, SPAN-38, ATTR-C-29: the reply belongs to the trace, and nobody's text is in it.
+/// SPAN-36, SPAN-38, ATTR-C-31: the reply belongs to the trace, and nobody's text is in it.
 #[tokio::test(start_paused = true)]
 async fn an_error_reply_is_in_the_trace_as_any_reply() {
     async fn price(_item: String) -> Result<String, Failure> {
@@ -260,7 +266,7 @@ async fn a_dead_letter_that_is_away_does_not_hold_up_the_answer() {
 async fn an_error_reply_that_fails_is_one_line_in_the_log() {
     let log = Log::listen();
     let (down, tries) = Down::at("answers");
-    let test = served(failing.middleware(down).middleware(Retry::exponential(Duration::ZERO).attempts(1))).await;
+    let test = served(failing.middleware(down).retry(RetryPolicy::never())).await;
     let message = Envelope::new("prices.get", "bread").with_reply_to("answers");
     test.publisher().publish_envelope(message).await.unwrap();
     test.settle().await;
