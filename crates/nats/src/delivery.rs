@@ -277,7 +277,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     let digit = |sign: &u8| sign.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
     match digits.len() {
         0 => None,
-        ..=SAFE_DIGITS => digits.iter().try_fold(0_u64, |number, sign| Some(number * 10 + digit(sign)?)),
+        1..=SAFE_DIGITS => digits.iter().try_fold(0_u64, |number, sign| Some(number * 10 + digit(sign)?)),
         _ => digits.iter().try_fold(0_u64, |number, sign| number.checked_mul(10)?.checked_add(digit(sign)?)),
     }
 }
