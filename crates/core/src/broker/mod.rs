@@ -5,6 +5,7 @@
 
 mod contract;
 pub(crate) mod error;
+mod error_reply;
 mod future;
 mod observe;
 mod publish;
@@ -16,6 +17,7 @@ mod subscription;
 pub use self::contract::{BatchSettled, Broker, Received, Settle, Subscriber};
 pub(crate) use self::error::{BrokerError, PublishError};
 pub use self::error::{BrokerErrorKind, PublishErrorKind};
+pub use self::error_reply::{ErrorReply, ErrorReplyHeaders};
 pub use self::future::{BoxFuture, done};
 pub use self::observe::Observe;
 pub use self::publish::Publish;

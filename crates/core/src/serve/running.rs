@@ -79,7 +79,11 @@ impl Running {
             let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone());
             let batch = entry.subscription.batch();
             let of_batch = batch.map_or(1, |policy| policy.max_messages);
-            subscriber.prepare(Reception::new(observer, dispatcher.concurrency().saturating_mul(of_batch)));
+            let at_once = |handlers: usize| handlers.saturating_mul(of_batch);
+            let reception = Reception::new(observer, at_once(dispatcher.concurrency()));
+            // Requests in batches wait for each other as other messages do.
+            let requests = if batch.is_some() { dispatcher.concurrency() } else { dispatcher.room() };
+            subscriber.prepare(reception.with_requests_at_once(at_once(requests)));
             ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
         }
         let mut workers = JoinSet::new();

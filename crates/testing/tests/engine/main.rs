@@ -32,6 +32,7 @@ mod no_sdk;
 mod once;
 mod parents;
 mod policies;
+mod requests;
 mod retry;
 mod retry_policy;
 mod returns;
