@@ -49,18 +49,20 @@ pub struct Processing {
 }
 
 /// A message or a batch that counts as in flight until this is dropped.
-pub(super) struct InFlight(Arc<Prepared>);
+pub(super) struct InFlight(Option<Arc<Prepared>>);
 
 impl InFlight {
     pub(super) fn new(prepared: &Arc<Prepared>) -> Self {
-        prepared.engine.metrics.in_flight(1, &prepared.counts);
-        Self(Arc::clone(prepared))
+        let is_counted = prepared.engine.metrics.in_flight(1, &prepared.counts);
+        Self(is_counted.then(|| Arc::clone(prepared)))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.engine.metrics.in_flight(-1, &self.0.counts);
+        if let Some(prepared) = &self.0 {
+            prepared.engine.metrics.in_flight(-1, &prepared.counts);
+        }
     }
 }
 
