@@ -21,7 +21,7 @@ pub mod semconv;
 
 pub use self::builder::Builder;
 pub use self::choices::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, SettleSpans, Trust};
-pub use self::consume::{Consumer, Incoming, Processing, Receiving, Settling};
+pub use self::consume::{Consumer, Incoming, ProcessOutput, Processing, Receiving, Settling};
 pub use self::current::Scope;
 pub(crate) use self::current::{Baggage, CurrentBaggage, CurrentSpan, ProcessSpan};
 pub(crate) use self::current::{ScopeState, publish_context};

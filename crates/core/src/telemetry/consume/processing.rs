@@ -10,6 +10,7 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
+use super::output::ProcessOutput;
 use crate::message::Failure;
 use crate::telemetry::current::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
 use crate::telemetry::engine::{Clock, Engine, ErrorReport};
@@ -131,7 +132,8 @@ impl Processing {
         operation.finish(late, report.as_ref())
     }
 
-    /// Runs a future in the scope and ends the processing with it. A panic is recorded and goes on.
+    /// Runs a future in the scope and ends the processing with it. An error that it returns makes the processing a failed one, with the
+    /// error's type as `error.type`. A panic is recorded and goes on.
     ///
     /// # Examples
     ///
@@ -144,57 +146,27 @@ impl Processing {
     /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
     /// # let consumer = Instrumentation::from_globals().consumer(source);
     /// # let headers: HashMap<String, String> = HashMap::new();
-    /// assert_eq!(consumer.process(&Incoming::new("orders", &headers)).run(async { "done" }).await, "done");
+    /// let result = consumer.process(&Incoming::new("orders", &headers)).run(async { "x".parse::<u8>() }).await;
+    /// assert!(result.is_err()); // and the span is a failed one
     /// # }
     /// ```
-    pub async fn run<F: Future>(self, future: F) -> F::Output {
-        match self.guarded(future).await {
-            Ok(output) => {
-                self.succeed();
-                output
-            }
-            Err(panic) => self.resume(panic),
-        }
-    }
-
-    /// Runs a future in the scope and ends the processing with it; an error makes it a failed one, with the error's type as `error.type`.
-    ///
-    /// # Errors
-    ///
-    /// Returns what the future returns.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// let result = consumer.process(&Incoming::new("orders", &headers)).try_run(async { "x".parse::<u8>() }).await;
-    /// assert!(result.is_err());
-    /// # }
-    /// ```
-    pub async fn try_run<F, T, E>(self, future: F) -> Result<T, E>
+    pub async fn run<F>(self, future: F) -> F::Output
     where
-        F: Future<Output = Result<T, E>>,
-        E: std::fmt::Display,
+        F: Future<Output: ProcessOutput>,
     {
-        let result = match self.guarded(future).await {
-            Ok(result) => result,
+        let output = match self.guarded(future).await {
+            Ok(output) => output,
             Err(panic) => self.resume(panic),
         };
-        match &result {
-            Ok(_) => self.succeed(),
-            Err(error) => {
-                let text = self.engine.settings.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
-                self.fail(&Failure::new(std::any::type_name::<E>(), text));
-            }
+        let failure = output.error().map(|(error_type, error)| {
+            let text = self.engine.settings.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
+            Failure::new(error_type, text)
+        });
+        match failure {
+            None => self.succeed(),
+            Some(failure) => self.fail(&failure),
         }
-        result
+        output
     }
 
     async fn guarded<F: Future>(&self, future: F) -> Result<F::Output, Panic> {
