@@ -13,6 +13,7 @@ use super::alarm::Alarm;
 use super::batching::Batcher;
 use super::dispatch::{Dispatcher, record_received};
 use super::lanes::Lanes;
+use super::observer::Place;
 use super::phase::{Deadlines, Phase, until_aborting};
 use super::work::Work;
 use crate::broker::{BatchPolicy, BrokerError, BrokerErrorKind, Received, Subscriber};
@@ -24,6 +25,7 @@ pub(super) struct Worker {
     batcher: Batcher,
     phase: watch::Receiver<Phase>,
     alarm: Alarm,
+    place: Place,
     /// How long the end of the app may take.
     limit: Duration,
     running: JoinSet<()>,
@@ -38,10 +40,11 @@ impl Worker {
         batch: Option<BatchPolicy>,
         phase: watch::Receiver<Phase>,
         alarm: Alarm,
+        place: Place,
         limit: Duration,
     ) -> Self {
         let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch));
-        Self { subscriber, dispatcher, batcher, phase, alarm, limit, running: JoinSet::new(), lanes: None }
+        Self { subscriber, dispatcher, batcher, phase, alarm, place, limit, running: JoinSet::new(), lanes: None }
     }
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
@@ -140,6 +143,7 @@ impl Worker {
                     }
                 }
             };
+            self.place.received();
             if let Some(receiving) = receiving {
                 record_received(receiving, &work);
             }

@@ -36,6 +36,7 @@ mod retry;
 mod returns;
 mod routers;
 mod scope;
+mod service;
 mod settings;
 mod settling;
 mod starts;
