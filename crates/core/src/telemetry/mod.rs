@@ -18,6 +18,7 @@ mod produce;
 mod reply_address;
 mod run_in;
 pub mod semconv;
+mod server_span;
 
 pub use self::builder::Builder;
 pub use self::choices::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, SettleSpans, Trust};

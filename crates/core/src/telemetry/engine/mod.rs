@@ -217,6 +217,22 @@ impl Engine {
         self.is_real(started.context.span().span_context(), parent).then_some(started)
     }
 
+    /// Starts the span of a request that is no message, and returns its context; that of the parent where there is to be none.
+    pub(crate) fn server_span(&self, name: Cow<'static, str>, links: Vec<Link>, parent: &Context) -> Context {
+        if !self.has_sdk() {
+            return parent.clone();
+        }
+        let builder = SpanBuilder {
+            span_kind: Some(SpanKind::Server),
+            links: Some(links).filter(|links| !links.is_empty()),
+            ..SpanBuilder::from_name(name)
+        };
+        let build = Build { builder, keys: Keys::default(), deferred: Vec::new() };
+        let started = self.tracer.as_dyn().start(&self.settings, build, parent, &mut |_| {});
+        let started = started.filter(|started| self.is_real(started.context.span().span_context(), parent));
+        started.map_or_else(|| parent.clone(), |started| started.context)
+    }
+
     /// Starts a span and ends it at once, as [`start_span`](Self::start_span). Returns its context and how long it took, where that is
     /// measured.
     pub(crate) fn make_span(
