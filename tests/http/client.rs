@@ -30,6 +30,18 @@ impl Request {
         Ok(Self { stream })
     }
 
+    /// Waits until the server asks for the body: the request must have the header `expect: 100-continue`.
+    #[allow(dead_code, reason = "not each test has a request that is under way")]
+    pub(crate) async fn is_taken(&mut self) -> std::io::Result<()> {
+        let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+        timeout(PATIENCE, self.stream.read_exact(&mut interim)).await??;
+        if interim.starts_with(b"HTTP/1.1 100 ") {
+            Ok(())
+        } else {
+            Err(std::io::Error::other("not asked for the body"))
+        }
+    }
+
     /// Sends the body and returns the status and the body of the answer.
     pub(crate) async fn finish(mut self, body: &str) -> std::io::Result<(u16, String)> {
         self.stream.write_all(body.as_bytes()).await?;

@@ -1,6 +1,5 @@
 //! What probes see while a server is stopped and started: the program of the guide "Health and probes".
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -63,12 +62,7 @@ async fn probes_follow_a_server_that_is_stopped_and_started() {
     let service = serve(nats, app);
     let router = probes(service.health());
     let http = tokio::spawn(async move { axum::serve(listener, router).await });
-    let service = service
-        .alongside("nothing", |stop| async move {
-            stop.requested().await;
-            Ok::<_, Infallible>(())
-        })
-        .with_graceful_shutdown(async { drop(stopped.await) });
+    let service = service.with_graceful_shutdown(async { drop(stopped.await) });
     let serving = tokio::spawn(service.into_future());
 
     let text = until_ready_is(address, 200).await;

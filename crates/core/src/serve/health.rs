@@ -3,8 +3,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
+use super::error::ServeError;
 use super::observer::{Place, Vitals};
 use crate::broker::{Broker, ConnectionState, Subscription};
+use crate::causes::Causes;
 
 /// The state of a service, for the probes of an orchestrator. Clones show the same one.
 ///
@@ -215,11 +217,21 @@ impl Health {
         self.lock().has_started = true;
     }
 
-    /// Notes that the end begins, and why where nobody asked for it.
-    pub(super) fn is_ending(&self, failure: Option<String>) {
-        let mut inner = self.lock();
-        inner.is_ending = true;
-        inner.failure = failure;
+    /// Notes that the end begins.
+    pub(super) fn is_ending(&self) {
+        self.lock().is_ending = true;
+    }
+
+    /// Notes that the service ends because a part of it has failed.
+    pub(super) fn fails(&self, what: &str) {
+        self.lock().failure = Some(what.to_owned());
+    }
+
+    /// Says better why the service has failed, if it has.
+    pub(super) fn explain(&self, error: Option<&ServeError>) {
+        if let (Some(failure), Some(error)) = (&mut self.lock().failure, error) {
+            *failure = Causes(error).to_string();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -78,6 +78,7 @@ impl Running {
         if self.companions.is_empty() && why.kind() != ServeErrorKind::Alongside {
             self.brokers.clear();
         }
+        self.subscriptions.health.fails("the service could not start");
         self.end(Some(why), forced).await.err().unwrap_or_else(was_forced)
     }
 
@@ -137,6 +138,9 @@ impl Running {
         forced: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let failed = self.run_on(pin!(signal)).await;
+        if failed.is_some() {
+            self.subscriptions.health.fails("a part of the service has failed");
+        }
         self.end(failed, forced).await
     }
 
@@ -144,7 +148,8 @@ impl Running {
     async fn end(mut self, failed: Option<ServeError>, forced: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut forced = pin!(forced);
         let deadlines = Deadlines::of(self.subscriptions.limit);
-        self.subscriptions.health.is_ending(failed.as_ref().map(|error| Causes(error).to_string()));
+        self.subscriptions.health.explain(failed.as_ref());
+        self.subscriptions.health.is_ending();
         self.subscriptions.phase.send_replace(Phase::Draining(deadlines));
         self.subscriptions.run(&mut self.workers);
         let mut errors = Errors(failed);
@@ -153,6 +158,7 @@ impl Running {
             () = &mut forced => return Err(was_forced()),
             () = self.drain(deadlines, &mut errors) => {}
         }
+        self.subscriptions.health.explain(errors.0.as_ref());
         let closing = join_all(self.brokers.iter().map(|broker| close(&**broker, deadlines)));
         tokio::select! {
             biased;
@@ -173,10 +179,13 @@ impl Running {
                         return failed;
                     }
                 }
-                Some(cause) = self.causes.recv() => return match cause {
+                Some(cause) = self.causes.recv() => match cause {
                     // Why, its worker says at its end.
-                    Cause::Ended => None,
-                    Cause::Stopped(name, error) => Some(ended_with(&name, error)),
+                    Cause::Ended => {
+                        self.subscriptions.health.fails("a subscription has ended");
+                        return None;
+                    }
+                    Cause::Stopped(name, error) => return Some(ended_with(&name, error)),
                 },
                 Some(end) = self.companions.next_end() => return failure_alongside(end),
                 () = &mut signal => return None,
@@ -193,8 +202,9 @@ impl Running {
             tokio::select! {
                 biased;
                 Some(ended) = self.workers.join_next() => failure(ended).into_iter().for_each(|error| errors.note(error)),
-                Some(end) = self.companions.next_end() => {
-                    failure_alongside(end).into_iter().for_each(|error| errors.note(error));
+                // None for one that was dropped.
+                end = self.companions.next_end() => {
+                    end.and_then(failure_alongside).into_iter().for_each(|error| errors.note(error));
                 }
                 () = sleep_until(deadlines.handlers), if !is_aborting => {
                     self.subscriptions.phase.send_replace(Phase::Aborting(deadlines));

@@ -84,7 +84,7 @@ impl Subscriptions {
         let of_batch = batch.map_or(1, |policy| policy.max_messages);
         subscriber.prepare(Reception::new(observer, dispatcher.concurrency().saturating_mul(of_batch)));
         let worker =
-            Worker::new(subscriber, dispatcher, batch, self.phase.subscribe(), alarm, place.clone(), self.limit);
+            Worker::new(subscriber, dispatcher, batch, self.phase.subscribe(), alarm, self.limit).shown_at(&place);
         Ok(Active { name, place, worker })
     }
 

@@ -25,7 +25,8 @@ pub(super) struct Worker {
     batcher: Batcher,
     phase: watch::Receiver<Phase>,
     alarm: Alarm,
-    place: Place,
+    /// Where the health of the app shows when messages come.
+    place: Option<Place>,
     /// How long the end of the app may take.
     limit: Duration,
     running: JoinSet<()>,
@@ -40,11 +41,15 @@ impl Worker {
         batch: Option<BatchPolicy>,
         phase: watch::Receiver<Phase>,
         alarm: Alarm,
-        place: Place,
         limit: Duration,
     ) -> Self {
         let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch));
-        Self { subscriber, dispatcher, batcher, phase, alarm, place, limit, running: JoinSet::new(), lanes: None }
+        Self { subscriber, dispatcher, batcher, phase, alarm, place: None, limit, running: JoinSet::new(), lanes: None }
+    }
+
+    /// Lets the health of the app show there when messages come.
+    pub(super) fn shown_at(self, place: &Place) -> Self {
+        Self { place: Some(place.clone()), ..self }
     }
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
@@ -143,7 +148,9 @@ impl Worker {
                     }
                 }
             };
-            self.place.received();
+            if let Some(place) = &self.place {
+                place.received();
+            }
             if let Some(receiving) = receiving {
                 record_received(receiving, &work);
             }

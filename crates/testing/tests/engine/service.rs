@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use throughline_core::broker::{Broker, BrokerErrorKind, ConnectionState, Publish, Subscriber, Subscription};
 use throughline_core::serve::{HealthState, StopSignal};
-use throughline_core::{App, BrokerError, Delivery, ServeErrorKind, serve};
+use throughline_core::{App, BrokerError, Delivery, Handler, ServeErrorKind, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
@@ -83,7 +83,7 @@ fn app(journal: &Journal, name: &'static str, begun: &Arc<Notify>, let_go: &Arc<
             journal.note(format!("a handler of {name} ends"));
         }
     };
-    App::new().subscribe(Channel::new("orders"), handle)
+    App::new().subscribe(Channel::new("orders"), handle.concurrency(2))
 }
 
 fn idle() -> App {
@@ -162,7 +162,28 @@ async fn when_one_broker_ends_the_others_drain() {
     assert_eq!(journal.lines().len(), 3);
     assert_eq!(journal.lines()[0], "a handler of one ends");
     assert!(!health.is_live() && !health.is_ready());
-    assert!(health.to_string().contains("failed: "), "{health}");
+    assert!(health.to_string().contains("failed: the subscription to `idle` ended: "), "{health}");
+}
+
+/// A subscription that ends while its own handler hangs makes the service not live at once, not when it is done.
+#[tokio::test]
+async fn a_subscription_that_ends_is_not_live_while_its_handlers_run() {
+    let journal = Journal::default();
+    let (begun, let_go) = (Arc::default(), Arc::<Notify>::default());
+    let one = Named::new("one", &journal);
+    let service = serve(one.clone(), app(&journal, "one", &begun, &let_go));
+    let health = service.health();
+    let memory = one.memory.clone();
+    let running = tokio::spawn(service.start().await.unwrap().run_until(pending()));
+    memory.publisher().publish("orders", "42").await.unwrap();
+    begun.notified().await;
+    memory.stop();
+    until("the failure is seen while a handler runs", || !health.is_live()).await;
+    assert!(journal.lines().is_empty() && !running.is_finished());
+    let_go.notify_one();
+    running.await.unwrap().unwrap_err();
+    assert!(!health.is_live());
+    assert!(health.to_string().contains("failed: the subscription to `orders` ended: "), "{health}");
 }
 
 /// A broker that does not start takes the others along; what runs alongside is told and waited for, and can publish until it ends.
@@ -244,6 +265,7 @@ async fn what_runs_on_alongside_is_dropped_at_the_deadline_of_the_handlers() {
     let error = running.shutdown().await.unwrap_err();
     assert_eq!(error.kind(), ServeErrorKind::Shutdown);
     assert!(started.elapsed() <= LIMIT, "{:?}", started.elapsed());
+    assert!(started.elapsed() < LIMIT * 9 / 10, "nothing waits for what was dropped: {:?}", started.elapsed());
     assert_eq!(journal.lines(), ["http is dropped", "one is closed"]);
 }
 
