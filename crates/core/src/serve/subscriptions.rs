@@ -75,6 +75,7 @@ impl Subscriptions {
         let consumer = engine.map(|engine| engine.consumer(subscriber.source()));
         let observer = Arc::new(Observer { consumer, place: place.clone() });
         let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
+        checks::check_retry(&*subscriber, &entry.subscription, &entry.options)?;
         checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
         let alarm = Alarm::new(&name, self.cause.clone());
         let options = &entry.options;

@@ -1,5 +1,6 @@
-use std::any::type_name;
 use std::fmt;
+
+use crate::message::error_type_of;
 
 /// What a future that processes a message ends with: nothing, or a `Result` whose error makes the processing a failed one.
 ///
@@ -45,9 +46,9 @@ impl ProcessOutput for () {
     }
 }
 
-/// An error's type is the path of `E`.
+/// An error's type is the path of `E`; `_OTHER` for a type that may hold any error.
 impl<T, E: fmt::Display> ProcessOutput for Result<T, E> {
     fn error(&self) -> Option<(&'static str, &dyn fmt::Display)> {
-        self.as_ref().err().map(|error| (type_name::<E>(), error as &dyn fmt::Display))
+        self.as_ref().err().map(|error| (error_type_of::<E>(), error as &dyn fmt::Display))
     }
 }
