@@ -7,6 +7,7 @@ use super::error::ServeError;
 use super::observer::{Place, Vitals};
 use crate::broker::{Broker, ConnectionState, Subscription};
 use crate::causes::Causes;
+use crate::message::System;
 
 /// The state of a service, for the probes of an orchestrator. Clones show the same one.
 ///
@@ -42,8 +43,8 @@ struct Inner {
 
 #[derive(Clone)]
 struct Connection {
-    system: String,
-    server: Option<String>,
+    /// Known from its first subscription.
+    system: Option<Arc<System>>,
     broker: Weak<dyn Broker>,
 }
 
@@ -51,8 +52,8 @@ struct Connection {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionHealth {
-    /// The messaging system, such as `nats`.
-    pub system: String,
+    /// The messaging system, such as `nats`; `None` before its first subscription is active.
+    pub system: Option<String>,
     /// Its server, as `host:port`, where that is known.
     pub server: Option<String>,
     /// Whether the server is reached.
@@ -149,10 +150,15 @@ impl Health {
         let connections = self.lock().connections.clone();
         let state =
             |one: &Connection| one.broker.upgrade().map_or(ConnectionState::Closed, |broker| broker.connection());
-        connections
-            .into_iter()
-            .map(|one| ConnectionHealth { state: state(&one), system: one.system, server: one.server })
-            .collect()
+        let shown = |one: Connection| {
+            let server = one.system.as_ref().and_then(|system| system.server()).map(|(host, port)| match port {
+                Some(port) => format!("{host}:{port}"),
+                None => host.to_owned(),
+            });
+            let system = one.system.as_ref().map(|system| system.name().to_owned());
+            ConnectionHealth { state: state(&one), system, server }
+        };
+        connections.into_iter().map(shown).collect()
     }
 
     /// Returns the state of each subscription; none before the start.
@@ -182,13 +188,14 @@ impl Health {
     }
 
     pub(super) fn connects(&self, broker: &Arc<dyn Broker>) {
-        let system = broker.transport().system();
-        let server = system.server().map(|(host, port)| match port {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        });
-        let connection = Connection { system: system.name().to_owned(), server, broker: Arc::downgrade(broker) };
-        self.lock().connections.push(connection);
+        self.lock().connections.push(Connection { system: None, broker: Arc::downgrade(broker) });
+    }
+
+    /// Says what a connection leads to.
+    pub(super) fn names(&self, connection: usize, system: &Arc<System>) {
+        if let Some(own) = self.lock().connections.get_mut(connection) {
+            own.system.get_or_insert_with(|| Arc::clone(system));
+        }
     }
 
     pub(super) fn starts(&self, subscription: &Subscription) -> Place {
@@ -255,10 +262,8 @@ impl fmt::Display for Health {
 
 impl fmt::Display for ConnectionHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connection {}", self.system)?;
-        if let Some(server) = &self.server {
-            write!(f, " {server}")?;
-        }
+        f.write_str("connection")?;
+        [&self.system, &self.server].into_iter().flatten().try_for_each(|name| write!(f, " {name}"))?;
         match &self.state {
             ConnectionState::Closed => write!(f, ": closed"),
             ConnectionState::Connected => write!(f, ": connected"),

@@ -48,12 +48,12 @@ impl Subscriptions {
 
     /// Starts those of all apps, in their order. Dropped, or when it fails, it leaves those that are active.
     pub(super) async fn start(&mut self, apps: Vec<Served>) -> Result<(), ServeError> {
-        for Served { broker, app } in apps {
+        for (connection, Served { broker, app }) in apps.into_iter().enumerate() {
             let instrumentation = app.instrumentation();
             let entries = app.into_entries();
             self.routes.push(checks::check(&*broker, &entries)?);
             for entry in entries {
-                let active = self.subscribe(&*broker, entry, instrumentation.as_ref()).await?;
+                let active = self.subscribe((connection, &*broker), entry, instrumentation.as_ref()).await?;
                 self.active.push(active);
             }
         }
@@ -62,7 +62,7 @@ impl Subscriptions {
 
     async fn subscribe(
         &mut self,
-        broker: &dyn Broker,
+        (connection, broker): (usize, &dyn Broker),
         entry: Entry<()>,
         engine: Option<&Instrumentation>,
     ) -> Result<Active, ServeError> {
@@ -70,6 +70,7 @@ impl Subscriptions {
         let place = self.health.starts(&entry.subscription);
         let mut subscriber =
             broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
+        self.health.names(connection, &subscriber.source().system);
         // Before the adapter may say otherwise.
         place.set(HealthState::Ready);
         let consumer = engine.map(|engine| engine.consumer(subscriber.source()));
