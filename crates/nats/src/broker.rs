@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{Broker, BrokerErrorKind, ConnectionState, Publish, Routes, Subscriber, Subscription};
 use throughline_core::{BrokerError, Publisher};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -323,6 +323,10 @@ impl Broker for Nats {
 
     fn routes(&self) -> Option<&Routes> {
         Some(&self.connection.routes)
+    }
+
+    fn connection(&self) -> ConnectionState {
+        self.connection.links.connection()
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {

@@ -12,6 +12,7 @@ mod publish;
 mod reception;
 mod retry;
 mod routes;
+mod state;
 mod subscription;
 
 pub use self::contract::{BatchSettled, Broker, Received, Settle, Subscriber};
@@ -25,5 +26,6 @@ pub use self::reception::Reception;
 pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RETRY_ERROR, RetryPlace, RetryRoute};
 pub(crate) use self::routes::RouteOfApp;
 pub use self::routes::Routes;
+pub use self::state::ConnectionState;
 pub use self::subscription::{BatchPolicy, Subscription};
 pub use crate::message::pattern::{Pattern, Wildcards};

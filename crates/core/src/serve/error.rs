@@ -2,11 +2,14 @@ use std::error::Error;
 use std::fmt;
 
 use crate::broker::BrokerError;
+use crate::message::BoxError;
 
 /// The phase in which serving failed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ServeErrorKind {
+    /// What ran [alongside](crate::serve::Serve::alongside) the app failed; the subscriptions were drained.
+    Alongside,
     /// The app cannot work as it is configured; the text says what to change.
     Configuration,
     /// A subscription ended while the app was running; the other subscriptions were drained.
@@ -32,7 +35,7 @@ pub enum ServeErrorKind {
 pub struct ServeError {
     kind: ServeErrorKind,
     message: String,
-    source: Option<BrokerError>,
+    source: Option<BoxError>,
 }
 
 impl ServeError {
@@ -41,7 +44,12 @@ impl ServeError {
     }
 
     pub(super) fn broker(kind: ServeErrorKind, message: String, source: BrokerError) -> Self {
-        Self { kind, message, source: Some(source) }
+        Self { kind, message, source: Some(source.into()) }
+    }
+
+    pub(super) fn alongside(name: &str, source: BoxError) -> Self {
+        let message = format!("`{name}`, which ran alongside the app, failed");
+        Self { kind: ServeErrorKind::Alongside, message, source: Some(source) }
     }
 
     /// Returns in which phase serving failed.
@@ -50,10 +58,10 @@ impl ServeError {
         self.kind
     }
 
-    /// Returns the broker's error behind it.
+    /// Returns the broker's error behind it, where it is one.
     #[must_use]
-    pub const fn broker_error(&self) -> Option<&BrokerError> {
-        self.source.as_ref()
+    pub fn broker_error(&self) -> Option<&BrokerError> {
+        self.source.as_ref()?.downcast_ref()
     }
 }
 
@@ -65,6 +73,6 @@ impl fmt::Display for ServeError {
 
 impl Error for ServeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| source as &(dyn Error + 'static))
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
     }
 }
