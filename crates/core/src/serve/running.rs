@@ -61,8 +61,9 @@ impl Running {
         let (phase, _) = watch::channel(Phase::Running);
         let (cause, causes) = mpsc::unbounded_channel();
         let mut ready = Vec::with_capacity(entries.len());
+        let mut started = Vec::with_capacity(entries.len());
         for entry in entries {
-            let name = entry.subscription.destination().to_owned();
+            let name = entry.subscription.to_string();
             let place = health.starts(&entry.subscription);
             let mut subscriber =
                 broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
@@ -80,7 +81,9 @@ impl Running {
             let of_batch = batch.map_or(1, |policy| policy.max_messages);
             subscriber.prepare(Reception::new(observer, dispatcher.concurrency().saturating_mul(of_batch)));
             ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
+            started.push((entry.subscription, entry.options));
         }
+        checks::ask_for_destinations(&*broker, &started).await?;
         let mut workers = JoinSet::new();
         for (name, place, worker) in ready {
             workers.spawn(async move {
@@ -231,7 +234,7 @@ fn not_subscribed(name: &str, error: BrokerError) -> ServeError {
         BrokerErrorKind::Configuration => ServeErrorKind::Configuration,
         _ => ServeErrorKind::Subscribe,
     };
-    ServeError::broker(kind, format!("cannot subscribe to `{name}`"), error)
+    ServeError::broker(kind, format!("cannot subscribe to {name}"), error)
 }
 
 fn was_forced() -> ServeError {
@@ -247,7 +250,7 @@ fn not_ended(subscriptions: usize, limit: Duration) -> ServeError {
 }
 
 fn ended_with(name: &str, error: BrokerError) -> ServeError {
-    ServeError::broker(ServeErrorKind::Ended, format!("the subscription to `{name}` ended"), error)
+    ServeError::broker(ServeErrorKind::Ended, format!("the subscription to {name} ended"), error)
 }
 
 fn failure(ended: Result<(String, Result<(), BrokerError>), tokio::task::JoinError>) -> Option<ServeError> {

@@ -94,9 +94,9 @@ impl<T> Clone for Seen<T> {
     }
 }
 
-/// The errors that are logged on this thread, until it is dropped.
+/// The warnings and errors that are logged on this thread, until it is dropped.
 pub(crate) struct Log {
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(tracing::Level, String)>>>,
     _guard: tracing::subscriber::DefaultGuard,
     /// With one dispatcher alone, a thread of another test may switch an event off for all.
     _second: tracing::Dispatch,
@@ -112,18 +112,28 @@ impl Log {
     }
 
     pub(crate) fn errors(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
+        self.of(tracing::Level::ERROR)
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.of(tracing::Level::WARN)
+    }
+
+    fn of(&self, level: tracing::Level) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().filter(|(of, _)| *of == level).map(|(_, line)| line.clone()).collect()
     }
 }
 
-struct Listener(Arc<Mutex<Vec<String>>>);
+struct Listener(Arc<Mutex<Vec<(tracing::Level, String)>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Listener {
     fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        if *event.metadata().level() == tracing::Level::ERROR {
+        let level = *event.metadata().level();
+        if level <= tracing::Level::WARN {
             let mut line = Line::default();
             event.record(&mut line);
-            self.0.lock().unwrap().push(line.0);
+            self.0.lock().unwrap().push((level, line.0));
         }
     }
 }
