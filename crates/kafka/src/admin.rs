@@ -47,7 +47,9 @@ pub(crate) async fn check(connection: &Connection, outbound: &[Outbound<'_>]) ->
         })
         .collect();
     let checked = run(connection, move |admin| {
-        Ok(asked.iter().map(|(name, new)| admin.check(name, new.as_deref())).collect::<Vec<_>>())
+        // Of several subscriptions with one place for dead letters it is enough that one declares it.
+        let declared = |name: &str| asked.iter().filter(|(of, _)| of == name).find_map(|(_, new)| new.as_deref());
+        Ok(asked.iter().map(|(name, _)| admin.check(name, declared(name))).collect::<Vec<_>>())
     });
     checked.await.unwrap_or_else(|failed| {
         let unasked = || BrokerError::new(failed.kind(), failed.error_type().to_owned(), failed.to_string());
