@@ -3,6 +3,7 @@
 mod alarm;
 mod batching;
 mod checks;
+mod destinations;
 mod dispatch;
 mod dropped;
 pub(crate) mod error;

@@ -10,13 +10,13 @@ use tokio::time::{sleep_until, timeout_at};
 use tracing::error;
 
 use super::alarm::{Alarm, Cause};
-use super::checks;
 use super::dispatch::Dispatcher;
 use super::error::{ServeError, ServeErrorKind};
 use super::handling::Stages;
 use super::health::{Health, HealthState, Observer, Stops};
 use super::phase::{Deadlines, Phase};
 use super::worker::Worker;
+use super::{checks, destinations};
 use crate::app::App;
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
 
@@ -72,6 +72,7 @@ impl Running {
             let consumer = instrumentation.as_ref().map(|engine| engine.consumer(subscriber.source()));
             let observer = Arc::new(Observer { consumer, place: place.clone() });
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
+            checks::check_retry(&*subscriber, &entry.subscription, &entry.options)?;
             checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
             let alarm = Alarm::new(&name, cause.clone());
             let (options, engine) = (&entry.options, instrumentation.as_ref());
@@ -83,7 +84,7 @@ impl Running {
             ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
             started.push((entry.subscription, entry.options));
         }
-        checks::ask_for_destinations(&*broker, &started).await?;
+        destinations::check(&*broker, &started).await?;
         let mut workers = JoinSet::new();
         for (name, place, worker) in ready {
             workers.spawn(async move {
