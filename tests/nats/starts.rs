@@ -86,7 +86,7 @@ async fn a_server_that_cannot_be_asked_is_a_warning() {
     create(&to_core().await, of(&place, &place)).await;
     let app = App::new().subscribe(Subject::new(unique()), handle.dead_letter(StreamSubject::new(place.clone())));
     start(&nats, app).await.expect("the app starts");
-    assert!(log.has(Level::WARN, "the broker does not say whether a destination exists"));
+    assert!(log.has(Level::WARN, "the broker does not say whether destinations exist"));
     assert!(log.has(Level::WARN, &place));
 }
 

@@ -35,31 +35,35 @@ pub(super) async fn check(broker: &dyn Broker, started: &[(Subscription, RouteOp
     }
     let Ok(results) = timeout(ANSWER_WAIT, broker.check_destinations(&outbound)).await else {
         let error = BrokerError::new(BrokerErrorKind::Timeout, "timeout", format!("no answer within {ANSWER_WAIT:?}"));
-        warn!(
-            destinations = ?outbound.iter().map(|one| one.destination.name()).collect::<Vec<_>>(),
-            error = %Causes(&error),
-            "the broker does not say whether the destinations of replies and dead letters exist: the app starts, and what cannot be \
-             published there is tried again"
-        );
+        warn_of_unknown(&outbound, &error);
         return Ok(());
     };
-    for (one, result) in outbound.iter().zip(results) {
+    let (mut unknown, mut why) = (Vec::new(), None);
+    for (one, result) in outbound.into_iter().zip(results) {
         match result {
             Ok(Existence::Usable) => {}
-            Ok(Existence::Unknown(error)) => warn_of_unknown(one, &error),
-            Err(error) => return Err(missing(one, error)),
+            Ok(Existence::Unknown(error)) => {
+                unknown.push(one);
+                why.get_or_insert(error);
+            }
+            Err(error) => return Err(missing(&one, error)),
         }
+    }
+    if let Some(error) = why {
+        warn_of_unknown(&unknown, &error);
     }
     Ok(())
 }
 
-fn warn_of_unknown(one: &Outbound<'_>, error: &BrokerError) {
+/// One line for all of them: mostly the reason is the same.
+fn warn_of_unknown(outbound: &[Outbound<'_>], error: &BrokerError) {
+    let shown = |one: &Outbound<'_>| {
+        format!("{} (`{}` of {})", one.destination.name(), one.used_for.setting(), one.subscription)
+    };
     warn!(
-        destination = one.destination.name(),
-        setting = one.used_for.setting(),
-        subscription = %one.subscription,
+        destinations = ?outbound.iter().map(shown).collect::<Vec<_>>(),
         error = %Causes(error),
-        "the broker does not say whether a destination exists: the app starts, and what cannot be published there is tried again"
+        "the broker does not say whether destinations exist: the app starts, and what cannot be published there is tried again"
     );
 }
 

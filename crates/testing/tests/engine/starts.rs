@@ -198,9 +198,11 @@ async fn nobody_is_asked_where_nothing_is_published() {
 async fn a_broker_that_does_not_say_is_a_warning() {
     let (strict, log) = (Strict::new(Answer::Refusal), Log::listen());
     let orders = Channel::new("orders").group("stock");
-    strict.start(App::new().subscribe(orders, handle.dead_letter("dead"))).await.unwrap();
+    strict.start(App::new().subscribe(orders, handle.reply_to("replies").dead_letter("dead"))).await.unwrap();
     let [warning] = &log.warnings()[..] else { panic!("one line: {:?}", log.warnings()) };
-    for part in ["destination=\"dead\"", "`orders` (group `stock`)", "no right to look: rule 7", "dead_letter"] {
+    for part in
+        ["replies (`reply_to` of", "dead (`dead_letter` of `orders` (group `stock`))", "no right to look: rule 7"]
+    {
         assert!(warning.contains(part), "{part} in {warning}");
     }
 }
