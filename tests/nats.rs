@@ -39,6 +39,8 @@ mod server;
 mod silence;
 #[path = "nats/slow.rs"]
 mod slow;
+#[path = "nats/starts.rs"]
+mod starts;
 #[path = "nats/statuses.rs"]
 mod statuses;
 #[path = "nats/streams.rs"]

@@ -11,7 +11,7 @@ use crate::consumer::ConsumerHandle;
 use crate::semconv::SYSTEM;
 use crate::subscription::Topic;
 use crate::waits_on::WaitsOnAgain;
-use crate::{semconv, transaction};
+use crate::{admin, semconv, transaction};
 
 /// Starts a subscription.
 pub(crate) async fn subscribe(
@@ -24,6 +24,7 @@ pub(crate) async fn subscribe(
     let mut topic = topic.clone();
     // A router may have put a prefix before the names.
     topic.names = subscription.patterns().iter().map(|pattern| Arc::from(pattern.as_str())).collect();
+    admin::declare(connection, &topic).await?;
     if let Some(id) = topic.exactly_once.clone() {
         let system = semconv::transactional(&connection.system);
         let source = Arc::new(source(system, &topic));

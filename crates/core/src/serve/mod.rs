@@ -4,6 +4,7 @@ mod alarm;
 mod alongside;
 mod batching;
 mod checks;
+mod destinations;
 mod dispatch;
 mod dropped;
 pub(crate) mod error;

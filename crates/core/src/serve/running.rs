@@ -290,7 +290,7 @@ fn ended_early(end: CompanionEnd) -> ServeError {
 }
 
 fn ended_with(name: &str, error: BrokerError) -> ServeError {
-    ServeError::broker(ServeErrorKind::Ended, format!("the subscription to `{name}` ended"), error)
+    ServeError::broker(ServeErrorKind::Ended, format!("the subscription to {name} ended"), error)
 }
 
 fn failure(ended: Result<(String, Result<(), BrokerError>), tokio::task::JoinError>) -> Option<ServeError> {

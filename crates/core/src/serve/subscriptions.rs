@@ -12,7 +12,7 @@ use super::health::{Health, HealthState};
 use super::observer::{Observer, Place, Stops};
 use super::phase::Phase;
 use super::worker::Worker;
-use super::{Served, checks};
+use super::{Served, checks, destinations};
 use crate::app::Entry;
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
 use crate::telemetry::Instrumentation;
@@ -48,14 +48,22 @@ impl Subscriptions {
 
     /// Starts those of all apps, in their order. Dropped, or when it fails, it leaves those that are active.
     pub(super) async fn start(&mut self, apps: Vec<Served>) -> Result<(), ServeError> {
+        let mut started = Vec::with_capacity(apps.len());
         for (connection, Served { broker, app }) in apps.into_iter().enumerate() {
             let instrumentation = app.instrumentation();
             let entries = app.into_entries();
             self.routes.push(checks::check(&*broker, &entries)?);
+            let mut of_app = Vec::with_capacity(entries.len());
             for entry in entries {
+                let about = (entry.subscription.clone(), entry.options.clone());
                 let active = self.subscribe((connection, &*broker), entry, instrumentation.as_ref()).await?;
                 self.active.push(active);
+                of_app.push(about);
             }
+            started.push((broker, of_app));
+        }
+        for (broker, of_app) in &started {
+            destinations::check(&**broker, of_app).await?;
         }
         Ok(())
     }
@@ -66,7 +74,7 @@ impl Subscriptions {
         entry: Entry<()>,
         engine: Option<&Instrumentation>,
     ) -> Result<Active, ServeError> {
-        let name = entry.subscription.destination().to_owned();
+        let name = entry.subscription.to_string();
         let place = self.health.starts(&entry.subscription);
         let mut subscriber =
             broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
@@ -110,5 +118,5 @@ fn not_subscribed(name: &str, error: BrokerError) -> ServeError {
         BrokerErrorKind::Configuration => ServeErrorKind::Configuration,
         _ => ServeErrorKind::Subscribe,
     };
-    ServeError::broker(kind, format!("cannot subscribe to `{name}`"), error)
+    ServeError::broker(kind, format!("cannot subscribe to {name}"), error)
 }
