@@ -103,7 +103,8 @@ impl Subject {
 
 impl From<Subject> for Subscription {
     fn from(subject: Subject) -> Self {
-        let mut subscription = Self::new(SYSTEM, Pattern::new(Arc::clone(&subject.name), WILDCARDS));
+        let pattern = Pattern::new(Arc::clone(&subject.name), WILDCARDS);
+        let mut subscription = Self::new(SYSTEM, pattern).without_redelivery();
         if let Some(group) = &subject.queue_group {
             subscription = subscription.with_group(Arc::clone(group));
         }
