@@ -73,6 +73,11 @@ impl Ledger {
         Self { journal: Some(Journal::default()), ..Self::default() }
     }
 
+    /// Tells whether somebody may ask for more than counts.
+    pub(crate) const fn is_recording(&self) -> bool {
+        self.journal.is_some()
+    }
+
     pub(crate) fn opened(&self, messages: usize) {
         self.open.fetch_add(messages, Ordering::AcqRel);
     }

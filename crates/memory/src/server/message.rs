@@ -1,9 +1,13 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
+use throughline_core::broker::RETRY_ATTEMPT;
 use throughline_core::{Delivery, Destination, Envelope};
 
+use crate::retry::Waits;
+
 /// A message on its way to those who take it.
+#[derive(Clone)]
 pub(crate) enum Message {
     /// As it was published, and when. It becomes a delivery when it is taken: what that allocates is then freed again soon, which an
     /// allocator does fastest.
@@ -38,9 +42,31 @@ impl Message {
     /// Turns it into what arrives; nothing is copied.
     pub(super) fn into_delivery(self) -> Delivery {
         match self {
-            Self::Published(envelope, sent_at) => Delivery::from_envelope(envelope, Some(sent_at), None),
+            Self::Published(envelope, sent_at) => {
+                let waits = envelope.destination().native::<Waits>().copied();
+                let mut delivery = Delivery::from_envelope(envelope, Some(sent_at), None);
+                if let Some(waits) = waits {
+                    delivery.insert_extension(waits);
+                }
+                delivery
+            }
             Self::Delivery(delivery) => delivery,
         }
+    }
+
+    /// Returns how long it is to wait where it was sent, if whoever forwarded it there said so.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        match self {
+            Self::Published(envelope, _) => envelope.destination().native().copied(),
+            Self::Delivery(delivery) => delivery.extension().copied(),
+        }
+    }
+
+    /// Turns it into the further attempt that its headers say it is.
+    pub(super) fn into_further_attempt(self) -> Self {
+        let delivery = self.into_delivery();
+        let attempt = delivery.header(RETRY_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(2);
+        Self::Delivery(delivery.with_attempt(attempt.max(2)))
     }
 }
 

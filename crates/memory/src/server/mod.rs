@@ -1,9 +1,11 @@
 //! What a real adapter has on the other end of its connection: the broker itself.
 
+mod connection;
 mod inbox;
 mod ledger;
 mod lock;
 mod message;
+mod open;
 mod queue;
 mod router;
 
@@ -11,12 +13,14 @@ use std::sync::{Arc, Mutex};
 
 use throughline_core::broker::Subscription;
 
+pub(crate) use self::connection::{Connection, PublishFault};
 use self::inbox::Inboxes;
 pub(crate) use self::inbox::{Inbox, is_inbox};
 pub(crate) use self::ledger::Ledger;
 pub use self::ledger::SettledMessage;
 use self::lock::lock;
 pub(crate) use self::message::Message;
+pub use self::open::{OpenMessage, OpenState};
 pub(crate) use self::queue::{Held, Member, Queue, Taken, Turn};
 use self::router::Router;
 
@@ -45,6 +49,16 @@ impl Server {
     /// Ends all subscriptions.
     pub(crate) fn stop(&self) {
         lock(&self.router).stop();
+    }
+
+    /// Lets all who wait for a message look again at what they wait for.
+    pub(crate) fn wake(&self) {
+        lock(&self.router).wake();
+    }
+
+    /// Returns the messages that are not done, of all subscriptions; none where nothing is remembered.
+    pub(crate) fn open(&self) -> Vec<OpenMessage> {
+        lock(&self.router).open()
     }
 
     /// Delivers a message to all that subscribe to its destination, or to the request that waits there; returns how many

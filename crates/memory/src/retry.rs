@@ -1,0 +1,25 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use throughline_core::Delivery;
+use throughline_core::broker::{RetryPlace, RetryRoute};
+
+/// How long a message waits at the place it is published to. The time goes with the message itself, so that it holds on a clock that a
+/// test has paused, too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits(pub(crate) Duration);
+
+/// The places of another broker, with the time each message waits there.
+pub(crate) struct ImitatedRoute(pub(crate) Arc<dyn RetryRoute>);
+
+impl RetryRoute for ImitatedRoute {
+    fn place(&self, message: &Delivery, after: Option<Duration>) -> Option<RetryPlace> {
+        let mut place = self.0.place(message, after)?;
+        place.destination = place.destination.with_native(Waits(place.wait));
+        Some(place)
+    }
+
+    fn place_at<'a>(&self, destination: &'a str) -> Option<(&'a str, Duration)> {
+        self.0.place_at(destination)
+    }
+}
