@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::publisher::Transport;
 use crate::semconv;
-use crate::server::{Connection, Ledger, Message, OpenMessage, PublishFault, Server, SettledMessage};
+use crate::server::{Connection, Message, OpenMessage, PublishFault, Server, SettledMessage};
 use crate::subscriber::Receiver;
 
 /// A connection to a broker inside the process. A clone is the same connection, so that several services of a test can share it;
@@ -59,7 +59,7 @@ impl Memory {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self::with_ledger(Ledger::default())
+        Self::of_kind(false)
     }
 
     /// Creates a broker that remembers every settlement, for tests; its memory grows with each.
@@ -71,13 +71,13 @@ impl Memory {
     /// ```
     #[must_use]
     pub fn recording() -> Self {
-        Self::with_ledger(Ledger::recording())
+        Self::of_kind(true)
     }
 
-    fn with_ledger(ledger: Ledger) -> Self {
+    fn of_kind(recording: bool) -> Self {
         Self {
-            server: Arc::new(Server::new(ledger)),
-            connection: Arc::default(),
+            server: Arc::new(Server::new(recording)),
+            connection: Arc::new(Connection::new(recording)),
             system: Arc::new(semconv::system()),
             routes: Routes::default(),
         }
@@ -100,7 +100,8 @@ impl Memory {
     /// ```
     #[must_use]
     pub fn connect(&self) -> Self {
-        Self { connection: Arc::default(), routes: Routes::default(), ..self.clone() }
+        let connection = Connection::new(self.server.ledger().is_recording());
+        Self { connection: Arc::new(connection), routes: Routes::default(), ..self.clone() }
     }
 
     /// Replaces what telemetry says about the system, for tests that imitate another one. Other clones are not changed.
@@ -342,7 +343,7 @@ impl Memory {
         self.server.ledger().idle().await;
     }
 
-    /// Returns the messages that are not done, with where they are and why they failed; none unless the broker is a
+    /// Returns the messages of this connection's subscriptions that are not done, with where they are and why they failed; none unless the broker is a
     /// [`recording`](Self::recording) one.
     ///
     /// # Examples
@@ -352,7 +353,7 @@ impl Memory {
     /// ```
     #[must_use]
     pub fn open(&self) -> Vec<OpenMessage> {
-        self.server.open()
+        self.connection.open()
     }
 
     /// Tells whether the connection is lost, see [`disconnect`](Self::disconnect).
@@ -361,10 +362,10 @@ impl Memory {
         self.connection.is_lost()
     }
 
-    /// Returns what was settled so far, in order; nothing unless the broker is a [`recording`](Self::recording) one.
+    /// Returns what was settled so far on this connection, in order; nothing unless the broker is a [`recording`](Self::recording) one.
     #[must_use]
     pub fn settled(&self) -> Vec<SettledMessage> {
-        self.server.ledger().settled().unwrap_or_default()
+        self.connection.settled().unwrap_or_default()
     }
 
     /// Waits until at least `count` messages are settled, and returns all that are.
@@ -393,13 +394,12 @@ impl Memory {
     ///
     /// A dropped call changes nothing.
     pub async fn settled_within(&self, count: usize, deadline: Duration) -> Result<Vec<SettledMessage>, BrokerError> {
-        let ledger = self.server.ledger();
-        if ledger.settled().is_none() {
+        if self.connection.settled().is_none() {
             return Err(BrokerError::configuration(
                 "nothing is recorded: create the broker with `Memory::recording()`",
             ));
         }
-        let in_time = timeout(deadline, ledger.settled_count(count)).await.is_ok();
+        let in_time = timeout(deadline, self.connection.settled_count(count)).await.is_ok();
         let settled = self.settled();
         if in_time {
             return Ok(settled);

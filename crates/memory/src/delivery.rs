@@ -36,7 +36,7 @@ impl Settler {
                 return Err(unknown(other));
             }
         };
-        queue.ledger().record(&message.delivery, settlement);
+        self.connection.record(&message.delivery, settlement);
         match after {
             None => queue.done(message.tag),
             // As brokers with a limit do: without a word.

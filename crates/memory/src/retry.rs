@@ -1,13 +1,26 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_core::Delivery;
 use throughline_core::broker::{RetryPlace, RetryRoute};
+use throughline_core::message::Native;
 
 /// How long a message waits at the place it is published to. The time goes with the message itself, so that it holds on a clock that a
 /// test has paused, too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waits(pub(crate) Duration);
+
+/// In a message that has waited: telemetry shows it under the name it had first.
+pub(crate) struct Waited {
+    pub(crate) origin: Arc<str>,
+}
+
+impl Native for Waited {
+    fn destination(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.origin))
+    }
+}
 
 /// The places of another broker, with the time each message waits there.
 pub(crate) struct ImitatedRoute(pub(crate) Arc<dyn RetryRoute>);

@@ -38,6 +38,7 @@ impl Receiver {
         source: Source,
     ) -> Self {
         let (queue, member) = server.join(subscription);
+        connection.subscribed(&queue);
         let settler = Settler { queue: Arc::clone(&queue), connection: Arc::clone(connection) };
         let retry_route = subscription.retry_route().map(|route| Arc::new(ImitatedRoute(Arc::clone(route))) as Arc<_>);
         Self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline_core::broker::{Broker, Subscriber};
 use throughline_core::codec::{Decode, Encode};
-use throughline_core::serve::Running;
+use throughline_core::serve::{Health, Running};
 use throughline_core::telemetry::{Builder, Instrumentation};
 use throughline_core::{App, Delivery, Destination, Publisher, Settlement, serve};
 use throughline_memory::{Channel, Memory};
@@ -66,7 +66,8 @@ impl Observer {
                 let _ = received.settle(&Settlement::Ack).await;
                 received.delivery.clone()
             }
-            Err(error) => panic!("the in-memory broker stopped: {error}"),
+            // The test has stopped the broker: nothing comes any more.
+            Err(_) => std::future::pending().await,
         }
     }
 }
@@ -363,7 +364,13 @@ impl AppTest {
     }
 
     fn report(&self) -> String {
-        report(&self.broker, &self.running.health())
+        report(&self.broker, &self.health())
+    }
+
+    /// Returns what shows the state of the app, as its probes would ask it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.running.health()
     }
 
     /// Returns what was captured: spans, metrics and logs.

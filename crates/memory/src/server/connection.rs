@@ -1,13 +1,15 @@
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
-use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, Observe, PublishErrorKind};
+use throughline_core::{BrokerError, Delivery, Settlement};
 use tokio::sync::Notify;
 
+use super::journal::{Journal, SettledMessage};
 use super::lock::lock;
+use super::{OpenMessage, Queue};
 
 /// One connection to the server. A test can lose it, and make single calls on it fail.
 #[derive(Default)]
@@ -20,6 +22,9 @@ pub(crate) struct Connection {
     has_faults: AtomicBool,
     faults: Mutex<Faults>,
     observers: Mutex<Vec<Arc<dyn Observe>>>,
+    journal: Option<Journal>,
+    /// Those of its subscriptions.
+    queues: Mutex<Vec<Weak<Queue>>>,
 }
 
 /// The calls that are to fail, by the name of the destination, in the order in which they were asked for.
@@ -41,6 +46,44 @@ pub(crate) enum PublishFault {
 }
 
 impl Connection {
+    pub(crate) fn new(recording: bool) -> Self {
+        Self { journal: recording.then(Journal::default), ..Self::default() }
+    }
+
+    pub(crate) fn record(&self, delivery: &Delivery, settlement: &Settlement) {
+        if let Some(journal) = &self.journal {
+            journal.record(delivery, settlement);
+        }
+    }
+
+    /// Returns the settlements so far; `None` when they are not remembered.
+    pub(crate) fn settled(&self) -> Option<Vec<SettledMessage>> {
+        self.journal.as_ref().map(Journal::settled)
+    }
+
+    /// Waits until `count` settlements are remembered; for ever, when none are.
+    pub(crate) async fn settled_count(&self, count: usize) {
+        match &self.journal {
+            Some(journal) => journal.settled_count(count).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Notes where messages of a subscription are.
+    pub(crate) fn subscribed(&self, queue: &Arc<Queue>) {
+        let mut queues = lock(&self.queues);
+        queues.retain(|known| known.strong_count() > 0);
+        if !queues.iter().any(|known| known.as_ptr() == Arc::as_ptr(queue)) {
+            queues.push(Arc::downgrade(queue));
+        }
+    }
+
+    /// Returns the messages of its subscriptions that are not done; none where nothing is remembered.
+    pub(crate) fn open(&self) -> Vec<OpenMessage> {
+        let queues: Vec<_> = lock(&self.queues).iter().filter_map(Weak::upgrade).collect();
+        queues.iter().flat_map(|queue| queue.open()).collect()
+    }
+
     pub(crate) fn fail_publish(&self, name: Arc<str>, fault: PublishFault) {
         lock(&self.faults).publishes.push((name, fault));
         self.has_faults.store(true, Ordering::Release);

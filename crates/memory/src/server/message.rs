@@ -1,10 +1,11 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use throughline_core::broker::RETRY_ATTEMPT;
 use throughline_core::{Delivery, Destination, Envelope};
 
-use crate::retry::Waits;
+use crate::retry::{Waited, Waits};
 
 /// A message on its way to those who take it.
 #[derive(Clone)]
@@ -62,9 +63,13 @@ impl Message {
         }
     }
 
-    /// Turns it into the further attempt that its headers say it is.
-    pub(super) fn into_further_attempt(self) -> Self {
-        let delivery = self.into_delivery();
+    /// Turns it into the further attempt that its headers say it is, of a message that was sent to `origin` first.
+    pub(super) fn into_further_attempt(self, origin: Arc<str>) -> Self {
+        let mut delivery = self.into_delivery();
+        // What a test attached itself stays: its handler may read that.
+        if delivery.extension::<Waits>().is_some() {
+            delivery = delivery.with_native(Arc::new(Waited { origin }));
+        }
         let attempt = delivery.header(RETRY_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(2);
         Self::Delivery(delivery.with_attempt(attempt.max(2)))
     }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod inbox;
+mod journal;
 mod ledger;
 mod lock;
 mod message;
@@ -16,8 +17,8 @@ use throughline_core::broker::Subscription;
 pub(crate) use self::connection::{Connection, PublishFault};
 use self::inbox::Inboxes;
 pub(crate) use self::inbox::{Inbox, is_inbox};
+pub use self::journal::SettledMessage;
 pub(crate) use self::ledger::Ledger;
-pub use self::ledger::SettledMessage;
 use self::lock::lock;
 pub(crate) use self::message::Message;
 pub use self::open::{OpenMessage, OpenState};
@@ -32,8 +33,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(ledger: Ledger) -> Self {
-        Self { ledger: Arc::new(ledger), router: Mutex::default(), inboxes: Inboxes::default() }
+    /// Creates a server; one that is `recording` remembers what becomes of each message.
+    pub(crate) fn new(recording: bool) -> Self {
+        Self { ledger: Arc::new(Ledger::new(recording)), router: Mutex::default(), inboxes: Inboxes::default() }
     }
 
     /// Adds a subscription; messages delivered from now on reach it.
@@ -54,11 +56,6 @@ impl Server {
     /// Lets all who wait for a message look again at what they wait for.
     pub(crate) fn wake(&self) {
         lock(&self.router).wake();
-    }
-
-    /// Returns the messages that are not done, of all subscriptions; none where nothing is remembered.
-    pub(crate) fn open(&self) -> Vec<OpenMessage> {
-        lock(&self.router).open()
     }
 
     /// Delivers a message to all that subscribe to its destination, or to the request that waits there; returns how many

@@ -75,7 +75,10 @@ impl fmt::Display for OpenMessage {
         }
         f.write_str(": ")?;
         if self.failed > 0 {
-            write!(f, "failed {} times", self.failed)?;
+            match self.failed {
+                1 => f.write_str("failed once")?,
+                more => write!(f, "failed {more} times")?,
+            }
             match &self.last_error {
                 Some(error) => write!(f, ", last error `{error}`, ")?,
                 None => f.write_str(", ")?,

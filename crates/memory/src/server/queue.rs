@@ -110,7 +110,7 @@ impl Queue {
 
     /// Tells whether messages to that destination go here: a pattern takes it, and there is someone to take them.
     pub(super) fn wants(&self, destination: &Destination) -> bool {
-        let is_wanted = self.takes(destination) || self.place_at(destination).is_some();
+        let is_wanted = self.takes(destination) || self.place_at(destination.name()).is_some();
         is_wanted && lock(&self.state).members.live > 0
     }
 
@@ -118,19 +118,15 @@ impl Queue {
         self.patterns.iter().any(|pattern| pattern.takes(destination))
     }
 
-    /// Returns how long a message waits at a destination, where messages of this queue wait there.
-    fn place_at(&self, destination: &Destination) -> Option<Duration> {
-        let (origin, wait) = self.retry_route.as_ref()?.place_at(destination.name())?;
-        self.patterns.iter().any(|pattern| pattern.matches(origin)).then_some(wait)
+    /// Returns the first destination of the messages that wait at a place of this queue, and how long each does.
+    fn place_at<'a>(&self, destination: &'a str) -> Option<(&'a str, Duration)> {
+        let (origin, wait) = self.retry_route.as_ref()?.place_at(destination)?;
+        self.patterns.iter().any(|pattern| pattern.matches(origin)).then_some((origin, wait))
     }
 
     /// Whether a message is not delivered again after this attempt.
     pub(crate) fn is_last(&self, attempt: u32) -> bool {
         self.delivery_limit.is_some_and(|most| attempt >= most)
-    }
-
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.ledger
     }
 
     pub(super) fn join(&self) -> Member {
@@ -171,10 +167,11 @@ impl Queue {
     #[inline]
     pub(super) fn push(&self, message: Message) {
         if self.retry_route.is_some()
-            && let Some(wait) = self.place_at(&message.destination())
+            && let Some((origin, wait)) = self.place_at(message.destination().name())
         {
             let wait = message.waits().map_or(wait, |Waits(asked)| asked);
-            return self.add(message.into_further_attempt(), wait);
+            let origin = Arc::from(origin);
+            return self.add(message.into_further_attempt(origin), wait);
         }
         self.add(message, Duration::ZERO);
     }

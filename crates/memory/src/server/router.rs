@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use throughline_core::Destination;
 use throughline_core::broker::Subscription;
 
-use super::{Ledger, Member, Message, OpenMessage, Queue};
+use super::{Ledger, Member, Message, Queue};
 
 /// How many names are remembered with their routes; computed names must not make it grow without end.
 const REMEMBERED: usize = 1024;
@@ -92,10 +92,6 @@ impl Router {
 
     pub(super) fn wake(&self) {
         self.queues.iter().for_each(|queue| queue.wake_all());
-    }
-
-    pub(super) fn open(&self) -> Vec<OpenMessage> {
-        self.queues.iter().flat_map(|queue| queue.open()).collect()
     }
 
     /// Puts a message into the queues of all that want it, and returns how many these are.
