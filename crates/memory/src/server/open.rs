@@ -137,12 +137,12 @@ impl Watched {
     }
 
     /// Notes a failed attempt.
-    pub(super) fn failed(&mut self, place: u64, attempt: u32, failure: &Failure, next: &Settlement) {
+    pub(super) fn failed(&mut self, place: u64, attempt: u32, error: String, next: &Settlement) {
         let next = match next {
             Settlement::Retry { after } => Instant::now().checked_add(after.unwrap_or_default()),
             _ => None,
         };
-        self.failures.insert(place, Failed { attempt, error: text_of(failure), next });
+        self.failures.insert(place, Failed { attempt, error, next });
     }
 
     /// A failed message goes on at another place.
@@ -155,12 +155,14 @@ impl Watched {
     /// Returns the messages that are with their handlers, with their places and states.
     pub(super) fn with_handlers(&self, now: Instant) -> impl Iterator<Item = (u64, Delivery, OpenState)> {
         self.handed_out.iter().map(move |(place, (delivery, since))| {
-            let next = self.failures.get(place).and_then(|failed| failed.next);
+            let failed = self.failures.get(place);
+            let next = failed.and_then(|failed| failed.next);
             let state = match next {
                 Some(next) if next > now => OpenState::Waiting { left: next - now },
                 next => OpenState::Handled { since: now.saturating_duration_since(next.unwrap_or(*since)) },
             };
-            (*place, delivery.clone(), state)
+            let attempt = failed.map_or(0, |failed| failed.attempt + 1).max(delivery.attempt());
+            (*place, delivery.clone().with_attempt(attempt), state)
         })
     }
 
@@ -175,7 +177,7 @@ impl Watched {
 }
 
 /// The error and its causes in one line.
-fn text_of(failure: &Failure) -> String {
+pub(super) fn text_of(failure: &Failure) -> String {
     let mut text = failure.to_string();
     let mut cause = failure.error().source();
     while let Some(error) = cause {

@@ -10,7 +10,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
 use super::lock::lock;
-use super::open::Watched;
+use super::open::{Watched, text_of};
 use super::{Ledger, Message, OpenMessage, OpenState};
 use crate::retry::Waits;
 
@@ -254,10 +254,11 @@ impl Queue {
         if !self.ledger.is_recording() {
             return;
         }
+        // Before the lock is taken: it is code of the user.
+        let (error, delivery) = (text_of(failure), &message.delivery);
         let state = &mut *lock(&self.state);
         let Some(watched) = &mut state.watched else { return };
-        let delivery = &message.delivery;
-        watched.failed(message.tag, delivery.attempt(), failure, next);
+        watched.failed(message.tag, delivery.attempt(), error, next);
         let is_forwarded = |held: &&Held| match &held.message {
             Message::Delivery(other) => {
                 other.attempt() == delivery.attempt() + 1

@@ -127,6 +127,11 @@ mod tests {
     }
 
     #[test]
+    fn a_test_in_memory_tries_again_in_place_as_core_nats_does() {
+        assert!(!Subscription::from(Subject::new("orders")).redelivers());
+    }
+
+    #[test]
     fn the_wildcards_are_those_of_nats() {
         let matches =
             |pattern: &'static str, subject| Subscription::from(Subject::new(pattern)).patterns()[0].matches(subject);
