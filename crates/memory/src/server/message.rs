@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use throughline_core::broker::RETRY_ATTEMPT;
+use throughline_core::broker::{RETRY_ATTEMPT, RETRY_ERROR};
 use throughline_core::{Delivery, Destination, Envelope};
 
 use crate::retry::{Waited, Waits};
@@ -68,7 +68,11 @@ impl Message {
         let mut delivery = self.into_delivery();
         // What a test attached itself stays: its handler may read that.
         if delivery.extension::<Waits>().is_some() {
-            delivery = delivery.with_native(Arc::new(Waited { origin }));
+            let place = delivery.destination().into();
+            delivery = delivery.with_native(Arc::new(Waited { origin, place }));
+        }
+        if let Some(cause) = delivery.header(RETRY_ERROR).map(Arc::<str>::from) {
+            delivery = delivery.with_retry_cause(cause);
         }
         let attempt = delivery.header(RETRY_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(2);
         Self::Delivery(delivery.with_attempt(attempt.max(2)))

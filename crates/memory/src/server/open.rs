@@ -3,11 +3,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use throughline_core::broker::RETRY_ERROR;
 use throughline_core::{Delivery, Failure, Settlement};
 use tokio::time::Instant;
-
-/// The header that says, of a message that was forwarded to where it waits, why its last attempt failed.
-const RETRY_ERROR: &str = "retry-error";
 
 /// A message that is not done, as [`Memory::open`](crate::Memory::open) shows it. As text it is a line for people.
 ///

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline_core::extract::State;
 use throughline_core::{App, Delivery, Envelope, Handler, Settlement};
-use throughline_testing::{AppTest, start};
+use throughline_testing::{AppTest, attribute, start};
 use tokio::time::Instant;
 
 use crate::support::{OutOfStock, SECOND, Seen, orders};
@@ -61,6 +61,11 @@ async fn a_failing_message_is_forwarded_waits_and_comes_back_with_its_attempt() 
         let due = seconds * SECOND;
         assert!(*at >= due && *at < due + SECOND / 10, "{calls:?}");
     }
+    let spans = test.capture().tree().find_all("process orders").into_iter().cloned().collect::<Vec<_>>();
+    let text = |span, key| attribute(span, key).map(ToString::to_string);
+    let last = spans.iter().find(|span| text(span, "throughline.attempt").as_deref() == Some("3")).expect("attempt 3");
+    assert_eq!(text(last, "throughline.retry.destination").as_deref(), Some("orders.wait.1"));
+    assert!(text(last, "throughline.retry.cause").unwrap().ends_with("OutOfStock"));
     let first = test.next_delivery("orders.wait.0").await;
     assert_eq!((first.header("retry-attempt"), first.header("retry-origin")), (Some("2"), Some("orders")));
     assert!(first.header("retry-error").unwrap().ends_with("OutOfStock"));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use throughline_core::extract::{Batch, State};
-use throughline_core::middleware::{Backoff, Retry};
-use throughline_core::{App, Delivery, Handler, Settlement};
+use throughline_core::middleware::Retry;
+use throughline_core::{App, Delivery, Handler, RetryPolicy, Settlement};
 use throughline_memory::Channel;
 use throughline_testing::start;
 use tokio::time::Instant;
@@ -48,10 +48,10 @@ async fn the_failure_rule_ends_in_the_dead_letter() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_in_place_take_no_time() {
-    let retry = Retry::new(Backoff::exponential(30 * SECOND));
+    let retry = || Retry::new(RetryPolicy::new().first_delay(30 * SECOND));
     for subscription in [Channel::new("orders").into(), orders(&[])] {
         let app: App = App::new().subscribe(subscription, fail.dead_letter("dead"));
-        let test = start(app.middleware(retry)).await;
+        let test = start(app.middleware(retry())).await;
         test.publish("orders", "1").await;
         assert_eq!(test.next::<String>("dead").await, "1");
         test.settle().await;
