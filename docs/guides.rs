@@ -1,0 +1,52 @@
+//! The Rust blocks of the README and of the guides, as doc tests.
+
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[doc = include_str!("src/quickstart.md")]
+struct Quickstart;
+
+#[doc = include_str!("src/handlers.md")]
+struct Handlers;
+
+#[doc = include_str!("src/publishing.md")]
+struct Publishing;
+
+#[doc = include_str!("src/baggage.md")]
+struct Baggage;
+
+#[doc = include_str!("src/batches.md")]
+struct Batches;
+
+#[doc = include_str!("src/failures.md")]
+struct Failures;
+
+#[doc = include_str!("src/telemetry.md")]
+struct Telemetry;
+
+#[doc = include_str!("src/propagation.md")]
+struct Propagation;
+
+#[doc = include_str!("src/hostile-headers.md")]
+struct HostileHeaders;
+
+#[doc = include_str!("src/testing.md")]
+struct Testing;
+
+#[doc = include_str!("src/nats.md")]
+struct Nats;
+
+#[doc = include_str!("src/kafka.md")]
+struct Kafka;
+
+#[doc = include_str!("src/raw-clients.md")]
+struct RawClients;
+
+#[doc = include_str!("src/writing-an-adapter.md")]
+struct WritingAnAdapter;
+
+#[doc = include_str!("src/limits.md")]
+struct Limits;
+
+#[doc = include_str!("src/cost.md")]
+struct Cost;
