@@ -3,6 +3,12 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[doc = include_str!("src/introduction.md")]
+struct Introduction;
+
+#[doc = include_str!("src/first-service.md")]
+struct FirstService;
+
 #[doc = include_str!("src/quickstart.md")]
 struct Quickstart;
 
@@ -50,3 +56,18 @@ struct Limits;
 
 #[doc = include_str!("src/cost.md")]
 struct Cost;
+
+#[doc = include_str!("../crates/memory/README.md")]
+struct MemoryPackage;
+
+#[doc = include_str!("../crates/nats/README.md")]
+struct NatsPackage;
+
+#[doc = include_str!("../crates/kafka/README.md")]
+struct KafkaPackage;
+
+#[doc = include_str!("../crates/export/README.md")]
+struct ExportPackage;
+
+#[doc = include_str!("../crates/testing/README.md")]
+struct TestingPackage;
