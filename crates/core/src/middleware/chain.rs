@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::InnerTelemetry;
-use super::failure_rule::{Attempts, decide, panic_failure, panicked};
+use super::failure_rule::{Attempts, PolicyInForce, decide, panic_failure, panicked};
+use super::{InnerTelemetry, RetryPolicy};
 use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
@@ -74,6 +74,9 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// What telemetry that is ordinary middleware is told, and hands back.
     fn inner_telemetry(&self) -> &InnerTelemetry;
+
+    /// What judges a failure of the delivery.
+    fn policy(&self) -> &PolicyInForce<'_>;
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -97,6 +100,11 @@ impl<'a> Next<'a> {
 
     pub(super) fn inner_telemetry(self) -> &'a InnerTelemetry {
         self.endpoint.inner_telemetry()
+    }
+
+    /// What says by which policy the delivery is judged.
+    pub(super) fn policy_in_force(self) -> &'a PolicyInForce<'a> {
+        self.endpoint.policy()
     }
 
     /// Passes the delivery on to the next middleware, or to the handler.
@@ -123,7 +131,7 @@ impl<'a> Next<'a> {
             // Only makes a future; what can panic runs inside it.
             None => self.endpoint.call(delivery),
         };
-        Step { handling, attempts }
+        Step { handling, attempts, endpoint: self.endpoint }
     }
 
     /// Publishes a message on the broker the delivery came from, through the middleware of the app.
@@ -186,6 +194,11 @@ impl Next<'_> {
         }
     }
 
+    /// The policy that judges the delivery.
+    pub(super) fn policy(self) -> Arc<RetryPolicy> {
+        self.endpoint.policy().get()
+    }
+
     /// Waits before a forward is tried again; false where it is not to be.
     pub(super) async fn wait(self, delay: Duration) -> bool {
         self.endpoint.wait(delay).await
@@ -210,19 +223,20 @@ impl Next<'_> {
 struct Step<'a> {
     handling: BoxFuture<'a, Outcome>,
     attempts: Attempts,
+    endpoint: &'a dyn Endpoint,
 }
 
 impl Future for Step<'_> {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let Self { handling, attempts } = self.get_mut();
+        let Self { handling, attempts, endpoint } = self.get_mut();
         let outcome = match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
             Err(panic) => panicked(panic),
         };
-        Poll::Ready(decide(outcome, attempts))
+        Poll::Ready(decide(outcome, attempts, || endpoint.policy().get()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use super::{Backoff, Next};
+use super::Next;
 use crate::causes::Causes;
 use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
 
@@ -18,8 +18,8 @@ pub(crate) enum Forwarded {
     Interrupted,
 }
 
-/// The messages of a delivery that go elsewhere. What fails is published again, after a delay that grows from 100 ms to 30 s; nothing
-/// else is done again for it.
+/// The messages of a delivery that go elsewhere. What fails is published again, with the delays of the policy in force and for as long as
+/// it takes; nothing else is done again for it.
 pub(super) struct Forwarding<'a> {
     next: Next<'a>,
     messages: &'a [Delivery],
@@ -44,7 +44,7 @@ impl<'a> Forwarding<'a> {
     /// Returns what became of each message; `None` for those that stay.
     pub(super) async fn run(mut self) -> Vec<Option<Forwarded>> {
         for tries in 1_u32.. {
-            let delay = Backoff::default().delay(tries);
+            let delay = self.next.policy().pause(tries);
             let has_failed = self.publish_all(tries, delay).await;
             if has_failed && self.next.is_atomic() {
                 self.take_back().await;
@@ -57,6 +57,7 @@ impl<'a> Forwarding<'a> {
                 break;
             }
         }
+        self.next.inner_telemetry().note_failure(None);
         self.ended
     }
 

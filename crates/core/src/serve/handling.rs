@@ -17,8 +17,8 @@ use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
 use crate::middleware::{
-    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, RetryLater, Settler, decide,
-    panicked, process_with,
+    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, PolicyInForce, RetryLater,
+    RetryPolicy, Settler, decide, panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Instrumentation, Receiving, Scope, ScopeState, run_in};
@@ -31,6 +31,8 @@ pub(super) struct Stages {
     around: Vec<Arc<dyn Middleware>>,
     chain: Vec<Arc<dyn Middleware>>,
     replies: Replies,
+    /// What judges failures, where no `Retry` does.
+    policy: Arc<RetryPolicy>,
     consumer: Option<Consumer>,
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
@@ -60,6 +62,10 @@ impl Stages {
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
+        let chosen = options.retry_policy();
+        let policy = chosen.cloned().unwrap_or_default();
+        // Where messages wait in a place of their own, that counts their attempts.
+        let policy = if subscriber.retry_route().is_some() { policy.uncounted() } else { policy };
         let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
         let dead_letter = options.dead_letter.clone().map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
         let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
@@ -74,7 +80,8 @@ impl Stages {
             handler,
             around,
             chain: options.middleware.clone(),
-            replies: Replies::new(publisher, options.replies.clone()),
+            replies: Replies::new(publisher, options.replies.clone(), chosen.cloned()),
+            policy: Arc::new(policy),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
             phase,
@@ -96,7 +103,8 @@ impl Stages {
         let handling = AssertUnwindSafe(async {
             let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
             let inner_telemetry = InnerTelemetry::new(self.overrides);
-            let handling = Handling { stages: self, received, asked, inner_telemetry };
+            let policy = PolicyInForce::new(&self.policy);
+            let handling = Handling { stages: self, received, asked, inner_telemetry, policy };
             // Where neither a span nor a heartbeat stands around it: each future less on the way is felt here.
             if self.is_bare(received, asked) {
                 return handling.without_span(delivery).await;
@@ -110,13 +118,31 @@ impl Stages {
                     destination = asked.destination(),
                     "telemetry or the framework panicked around a handler; the message follows the failure rule"
                 );
-                Handled { outcome: decide(panicked(panic), &Attempts::of(asked)), settler: None }
+                let outcome = decide(panicked(panic), &Attempts::of(asked), || Arc::clone(&self.policy));
+                Handled { outcome, settler: None, policy: None }
             }
         }
     }
 
     pub(super) fn patience<'a>(&'a self, received: &'a [Received]) -> Patience<'a> {
         Patience { received, phase: &self.phase, group: self.group() }
+    }
+
+    /// Notes in a delivery that is handled again why that is so.
+    // ATTR-C-28.
+    pub(super) fn note_cause(&self, delivery: &mut Delivery, failure: Option<&Failure>) {
+        let engine = self.consumer.as_ref();
+        let error_type = failure.map(|failure| match engine {
+            Some(consumer) => consumer.error_type_of(failure),
+            None => failure.error_type().into(),
+        });
+        delivery.set_retry_cause(error_type.as_deref());
+    }
+
+    /// The policy that judged a failure: "attempt 2 of 10".
+    #[allow(dead_code, reason = "for the log line of a failed attempt")]
+    pub(super) fn policy_of<'a>(&'a self, handled: &'a Handled) -> &'a RetryPolicy {
+        handled.policy.as_ref().unwrap_or(&self.policy)
     }
 
     /// The group of the subscription, for the log.
@@ -154,6 +180,8 @@ impl Stages {
 pub(super) struct Handled {
     pub(super) outcome: Outcome,
     pub(super) settler: Option<Settler>,
+    /// What judged a failure, where there is one.
+    policy: Option<Arc<RetryPolicy>>,
 }
 
 impl Handled {
@@ -169,14 +197,16 @@ struct Handling<'a> {
     received: &'a [Received],
     asked: &'a Delivery,
     inner_telemetry: InnerTelemetry,
+    policy: PolicyInForce<'a>,
 }
 
 impl Handling<'_> {
     async fn process(&self, delivery: Delivery) -> Handled {
         if let Some(consumer) = &self.stages.consumer {
             let run = |delivery| self.handle(delivery);
-            let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_state, run).await;
-            return Handled { outcome, settler: Some(settler) };
+            let (state, inner) = (self.stages.scope_state, &self.inner_telemetry);
+            let (outcome, settler) = process_with(consumer, delivery, state, inner, run).await;
+            return self.handled(outcome, Some(settler));
         }
         self.without_span(delivery).await
     }
@@ -184,7 +214,12 @@ impl Handling<'_> {
     /// Where telemetry is ordinary middleware, that says what the settlement is recorded with.
     async fn without_span(&self, delivery: Delivery) -> Handled {
         let outcome = self.handle(delivery).await;
-        Handled { outcome, settler: self.inner_telemetry.take_settler() }
+        self.handled(outcome, self.inner_telemetry.take_settler())
+    }
+
+    fn handled(&self, outcome: Outcome, settler: Option<Settler>) -> Handled {
+        let policy = outcome.failure().map(|_| self.policy.get());
+        Handled { outcome, settler, policy }
     }
 
     async fn handle(&self, delivery: Delivery) -> Outcome {
@@ -205,7 +240,7 @@ impl Handling<'_> {
         let answering = Box::pin(self.answer_within(delivery, scope));
         match until_aborting(&self.stages.phase, answering).await {
             Some(outcome) => outcome,
-            None => decide(Outcome::failed(cancelled()), &Attempts::of(self.asked)),
+            None => decide(Outcome::failed(cancelled()), &Attempts::of(self.asked), || self.policy.get()),
         }
     }
 
@@ -222,9 +257,9 @@ impl Handling<'_> {
             self.stages.replies.publish(outcome, self.asked, inner, scope, &patience).await
         };
         Box::pin(
-            AssertUnwindSafe(replying)
-                .catch_unwind()
-                .map(|replied| decide(replied.unwrap_or_else(panicked), &Attempts::of(self.asked))),
+            AssertUnwindSafe(replying).catch_unwind().map(|replied| {
+                decide(replied.unwrap_or_else(panicked), &Attempts::of(self.asked), || self.policy.get())
+            }),
         )
     }
 }
@@ -257,6 +292,10 @@ impl Endpoint for Handling<'_> {
     fn inner_telemetry(&self) -> &InnerTelemetry {
         &self.inner_telemetry
     }
+
+    fn policy(&self) -> &PolicyInForce<'_> {
+        &self.policy
+    }
 }
 
 /// What dead letters and retries elsewhere stand before.
@@ -286,6 +325,10 @@ impl Endpoint for Answering<'_> {
 
     fn inner_telemetry(&self) -> &InnerTelemetry {
         &self.handling.inner_telemetry
+    }
+
+    fn policy(&self) -> &PolicyInForce<'_> {
+        &self.handling.policy
     }
 }
 
