@@ -57,7 +57,7 @@ pub const ALL: [Row; 40] = [
 type Attribute = (&'static str, Val);
 
 /// Why there is another attempt, on its span.
-const CAUSE: (&str, Val) = ("throughline.retry.cause", Val::OwnFault);
+const CAUSE: Attribute = ("throughline.retry.cause", Val::OwnFault);
 
 const NAME: Attribute = ("messaging.destination.name", Val::Destination);
 const TEMPLATE: Attribute = ("messaging.destination.template", Val::Template);
