@@ -32,12 +32,7 @@ impl Publish for NatsPublisher {
 
     /// Checks as a publish does. A plain destination may be that of a stream too, which the message that is published decides.
     fn check(&self, destination: &Destination) -> Result<(), PublishError> {
-        let is_inbox = || semconv::inbox_template(destination.name(), &self.sender.connection.inbox_prefix).is_some();
-        let is_of_stream = match destination.native::<Through>() {
-            Some(through) => matches!(through, Through::Stream(_)),
-            None => self.sender.to_streams && !is_inbox(),
-        };
-        if is_of_stream {
+        if self.sender.is_of_stream(destination) {
             self.sender.requested(destination).map(drop)
         } else {
             self.sender.written(destination, 0).map(drop)

@@ -3,6 +3,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::ErrorReply;
+use crate::causes::debug_with_causes;
 use crate::message::{BoxError, Failure};
 
 /// What went wrong, in portable terms, with a connection, a subscription or a settlement.
@@ -40,13 +41,13 @@ pub enum BrokerErrorKind {
 /// let error = BrokerError::new(BrokerErrorKind::NotFound, "stream_not_found", "stream ORDERS does not exist: declare it first");
 /// assert_eq!(error.kind(), BrokerErrorKind::NotFound);
 /// ```
-#[derive(Debug)]
+///
+/// Its `Debug` is the message and its causes, for a `main` that returns it.
 pub struct BrokerError {
     // Boxed, so that a `Result` is small where all goes well.
     inner: Box<BrokerErrorInner>,
 }
 
-#[derive(Debug)]
 struct BrokerErrorInner {
     kind: BrokerErrorKind,
     error_type: Cow<'static, str>,
@@ -104,6 +105,8 @@ impl BrokerError {
         &self.inner.error_type
     }
 }
+
+debug_with_causes!(BrokerError);
 
 impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,13 +198,13 @@ impl PublishErrorKind {
 /// let error = PublishError::new(PublishErrorKind::Timeout, "timeout", "no reply within 2 s");
 /// assert!(error.is_timeout());
 /// ```
-#[derive(Debug)]
+///
+/// Its `Debug` is the message and its causes, for a `main` that returns it.
 pub struct PublishError {
     // Boxed, so that a `Result` is small where all goes well.
     inner: Box<PublishErrorInner>,
 }
 
-#[derive(Debug)]
 struct PublishErrorInner {
     kind: PublishErrorKind,
     error_type: Cow<'static, str>,
@@ -327,6 +330,8 @@ impl PublishError {
         self.inner.error_type.clone()
     }
 }
+
+debug_with_causes!(PublishError);
 
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

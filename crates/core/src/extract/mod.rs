@@ -9,12 +9,14 @@ mod publisher;
 mod span;
 mod state;
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 
 pub(crate) use self::batch::Verdicts;
 pub use self::batch::{Batch, BatchMessage};
 pub use self::state::{FromRef, State};
+use crate::causes::debug_with_causes;
 #[cfg(feature = "json")]
 pub use crate::codec::json::Json;
 use crate::message::{BoxError, Delivery, Failure};
@@ -88,7 +90,6 @@ pub trait FromDelivery<S>: Sized {
 /// use throughline_core::extract::Rejection;
 /// assert!(!Rejection::malformed("no tenant header").failure().is_retryable());
 /// ```
-#[derive(Debug)]
 pub struct Rejection(Failure);
 
 impl Rejection {
@@ -152,10 +153,17 @@ impl Rejection {
     }
 }
 
+debug_with_causes!(Rejection);
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::error::Error for Rejection {}
+impl Error for Rejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // The text is that of the failure's error.
+        self.0.error().source()
+    }
+}

@@ -41,14 +41,14 @@ struct Inner {
 
 /// Where the telemetry of a publisher comes from.
 enum Telemetry {
-    /// From the global providers, when the first message is published.
+    /// From the global providers; made with the first message that is published.
     Globals(OnceLock<Producer>),
     Given(Producer),
     Off,
 }
 
 impl Publisher {
-    /// Creates a publisher for a broker, with telemetry on the providers that are global when it first publishes.
+    /// Creates a publisher for a broker, with telemetry on the global providers, which may be set later.
     ///
     /// # Examples
     ///

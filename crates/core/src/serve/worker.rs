@@ -13,6 +13,7 @@ use super::alarm::Alarm;
 use super::batching::Batcher;
 use super::dispatch::{Dispatcher, record_received};
 use super::lanes::Lanes;
+use super::observer::Place;
 use super::patience::ends_here;
 use super::phase::{Deadlines, Phase, until_aborting};
 use super::work::Work;
@@ -25,6 +26,8 @@ pub(super) struct Worker {
     batcher: Batcher,
     phase: watch::Receiver<Phase>,
     alarm: Alarm,
+    /// Where the health of the app shows when messages come.
+    place: Option<Place>,
     /// How long the end of the app may take.
     limit: Duration,
     running: JoinSet<()>,
@@ -42,7 +45,12 @@ impl Worker {
         limit: Duration,
     ) -> Self {
         let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch));
-        Self { subscriber, dispatcher, batcher, phase, alarm, limit, running: JoinSet::new(), lanes: None }
+        Self { subscriber, dispatcher, batcher, phase, alarm, place: None, limit, running: JoinSet::new(), lanes: None }
+    }
+
+    /// Lets the health of the app show there when messages come.
+    pub(super) fn shown_at(self, place: &Place) -> Self {
+        Self { place: Some(place.clone()), ..self }
     }
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
@@ -141,6 +149,9 @@ impl Worker {
                     }
                 }
             };
+            if let Some(place) = &self.place {
+                place.received();
+            }
             if let Some(receiving) = receiving {
                 record_received(receiving, &work);
             }

@@ -38,6 +38,7 @@ mod retry_policy;
 mod returns;
 mod routers;
 mod scope;
+mod service;
 mod settings;
 mod settling;
 mod starts;
