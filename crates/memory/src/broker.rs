@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerErrorKind, Publish, PublishErrorKind, Routes, Subscriber, Subscription};
+use throughline_core::broker::{
+    Broker, BrokerErrorKind, ConnectionState, Publish, PublishErrorKind, Routes, Subscriber, Subscription,
+};
 use throughline_core::message::System;
 use throughline_core::{BrokerError, Delivery, Publisher};
 use tokio::time::{Instant, timeout};
@@ -417,6 +419,10 @@ impl Broker for Memory {
 
     fn routes(&self) -> Option<&Routes> {
         Some(&self.routes)
+    }
+
+    fn connection(&self) -> ConnectionState {
+        self.connection.state()
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {

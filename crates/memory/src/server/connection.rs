@@ -2,8 +2,9 @@ use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
-use throughline_core::broker::{BrokerErrorKind, Observe, PublishErrorKind};
+use throughline_core::broker::{BrokerErrorKind, ConnectionState, Observe, PublishErrorKind};
 use throughline_core::{BrokerError, Delivery, Settlement};
 use tokio::sync::Notify;
 
@@ -17,6 +18,7 @@ pub(crate) struct Connection {
     is_lost: AtomicBool,
     /// Lost, and the client has given up.
     is_gone: AtomicBool,
+    lost_at: Mutex<Option<Instant>>,
     changed: Notify,
     /// Whether any call is to fail; asked before the lock is taken.
     has_faults: AtomicBool,
@@ -132,6 +134,7 @@ impl Connection {
 
     /// Loses the connection, for ever or until [`restore`](Self::restore).
     pub(crate) fn lose(&self, for_good: bool) {
+        lock(&self.lost_at).get_or_insert_with(Instant::now);
         self.is_gone.store(for_good, Ordering::Release);
         self.is_lost.store(true, Ordering::Release);
         self.changed.notify_waiters();
@@ -139,10 +142,19 @@ impl Connection {
     }
 
     pub(crate) fn restore(&self) {
+        *lock(&self.lost_at) = None;
         self.is_lost.store(false, Ordering::Release);
         self.is_gone.store(false, Ordering::Release);
         self.changed.notify_waiters();
         self.tell_observers();
+    }
+
+    pub(crate) fn state(&self) -> ConnectionState {
+        match *lock(&self.lost_at) {
+            None => ConnectionState::Connected,
+            Some(_) if self.is_gone.load(Ordering::Acquire) => ConnectionState::Closed,
+            Some(since) => ConnectionState::Disconnected { since, why: LOST },
+        }
     }
 
     /// Waits until the connection is there.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use throughline_core::broker::{RETRY_ATTEMPT, RETRY_ERROR};
 use throughline_core::{Delivery, Destination, Envelope};
 
+use super::inbox::is_inbox;
 use crate::retry::{Waited, Waits};
 
 /// A message on its way to those who take it.
@@ -44,12 +45,13 @@ impl Message {
     pub(super) fn into_delivery(self) -> Delivery {
         match self {
             Self::Published(envelope, sent_at) => {
+                let is_request = envelope.reply_to().is_some_and(|to| is_inbox(to.name()));
                 let waits = envelope.destination().native::<Waits>().copied();
                 let mut delivery = Delivery::from_envelope(envelope, Some(sent_at), None);
                 if let Some(waits) = waits {
                     delivery.insert_extension(waits);
                 }
-                delivery
+                if is_request { delivery.with_waiting_requester() } else { delivery }
             }
             Self::Delivery(delivery) => delivery,
         }

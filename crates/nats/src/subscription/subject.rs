@@ -106,7 +106,8 @@ impl From<Subject> for Subscription {
         let pattern = Pattern::new(Arc::clone(&subject.name), WILDCARDS);
         let mut subscription = Self::new(SYSTEM, pattern).without_redelivery();
         if let Some(group) = &subject.queue_group {
-            subscription = subscription.with_group(Arc::clone(group));
+            subscription =
+                subscription.with_group(Arc::clone(group)).with_description(format!("queue group `{group}`"));
         }
         if let Some(policy) = subject.batch {
             subscription = subscription.with_batch(policy);
