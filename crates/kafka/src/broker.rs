@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
-use throughline_core::broker::{Broker, Existence, Outbound, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{
+    Broker, ConnectionState, Existence, Outbound, Publish, Routes, Subscriber, Subscription,
+};
 use throughline_core::{BrokerError, Publisher};
 
 use crate::connection::{Connection, servers};
@@ -162,6 +164,11 @@ impl fmt::Debug for Kafka {
 impl Broker for Kafka {
     fn transport(&self) -> Arc<dyn Publish> {
         Arc::new(KafkaPublisher { connection: Arc::clone(&self.connection) })
+    }
+
+    /// That of the producer, which is there for each connection. One broker of several that is away is not enough to be disconnected.
+    fn connection(&self) -> ConnectionState {
+        self.connection.producer.connection()
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {

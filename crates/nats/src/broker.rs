@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use throughline_core::broker::{
-    Broker, BrokerErrorKind, Existence, Outbound, Publish, Routes, Subscriber, Subscription,
+    Broker, BrokerErrorKind, ConnectionState, Existence, Outbound, Publish, Routes, Subscriber, Subscription,
 };
 use throughline_core::{BrokerError, Publisher};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -329,6 +329,10 @@ impl Broker for Nats {
 
     fn routes(&self) -> Option<&Routes> {
         Some(&self.connection.routes)
+    }
+
+    fn connection(&self) -> ConnectionState {
+        self.connection.links.connection()
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {

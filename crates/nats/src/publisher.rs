@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BoxFuture, Publish, done};
+use throughline_core::broker::{BoxFuture, ErrorReplyHeaders, Publish, done};
 use throughline_core::message::{System, Target};
 use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 
+use crate::carrier::ERROR_REPLY;
 use crate::delivery::{LastSubject, from_core};
 use crate::destination::Through;
 use crate::pipeline::Pipeline;
@@ -47,6 +48,10 @@ impl Publish for NatsPublisher {
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
         Pipeline::new(&self.sender, messages.len()).run(messages).await
+    }
+
+    fn error_reply_headers(&self) -> ErrorReplyHeaders {
+        ERROR_REPLY
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {

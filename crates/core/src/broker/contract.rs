@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{BoxFuture, BrokerError, Existence, Outbound, Publish, Reception, RetryRoute, Routes, Subscription};
+use super::{
+    BoxFuture, BrokerError, ConnectionState, Existence, Outbound, Publish, Reception, RetryRoute, Routes, Subscription,
+};
 use crate::message::{Delivery, Settlement, Source};
 
 /// A connection to a message broker.
@@ -31,6 +33,12 @@ pub trait Broker: Send + Sync + 'static {
     /// Returns what is noted of all apps of the connection. Without it, only what one app alone does is known.
     fn routes(&self) -> Option<&Routes> {
         None
+    }
+
+    /// Tells whether the server is reached, for the probes of an orchestrator. Asked often: it must neither block nor ask the server. The
+    /// default does not say.
+    fn connection(&self) -> ConnectionState {
+        ConnectionState::Unknown
     }
 
     /// Starts a subscription. When it returns, messages published from now on reach it.

@@ -93,7 +93,8 @@ pub trait FromDelivery<S>: Sized {
 pub struct Rejection(Failure);
 
 impl Rejection {
-    /// Creates a rejection for a message that is not as it must be; it is given up at once (`error.type` = `decode_error`).
+    /// Creates a rejection for a message that is not as it must be; it is given up at once (`error.type` = `decode_error`). A
+    /// requester is told the code 400.
     ///
     /// # Examples
     ///
@@ -103,7 +104,7 @@ impl Rejection {
     /// ```
     #[must_use]
     pub fn malformed(error: impl Into<BoxError>) -> Self {
-        Self(Failure::new("decode_error", error).permanent().by_framework())
+        Self(Failure::new("decode_error", error).permanent().by_framework().with_code(400))
     }
 
     /// Rejects a message that does not come from where an extractor of an adapter looks: `wanted` is the extractor, `advice` says how

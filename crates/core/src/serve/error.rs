@@ -3,11 +3,14 @@ use std::fmt;
 
 use crate::broker::BrokerError;
 use crate::causes::{Causes, debug_with_causes};
+use crate::message::BoxError;
 
 /// The phase in which serving failed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ServeErrorKind {
+    /// What ran [alongside](crate::serve::Serve::alongside) the app failed; the subscriptions were drained.
+    Alongside,
     /// The app cannot work as it is configured; the text says what to change.
     Configuration,
     /// A subscription ended while the app was running; the other subscriptions were drained.
@@ -21,8 +24,8 @@ pub enum ServeErrorKind {
 /// Why an app could not be served to its regular end.
 ///
 /// Its text has everything in one line: the subscription, the broker's error and the causes of that. So does its `Debug`, for a `main` that
-/// returns it. Since the text has them, they are not the [`source`](Error::source) as well; [`broker_error`](Self::broker_error) returns
-/// them.
+/// returns it. Since the text has them, they are not the [`source`](Error::source) as well; [`cause`](Self::cause) and
+/// [`broker_error`](Self::broker_error) return them.
 ///
 /// # Examples
 ///
@@ -36,7 +39,7 @@ pub enum ServeErrorKind {
 pub struct ServeError {
     kind: ServeErrorKind,
     message: String,
-    source: Option<BrokerError>,
+    source: Option<BoxError>,
 }
 
 impl ServeError {
@@ -45,7 +48,12 @@ impl ServeError {
     }
 
     pub(super) fn broker(kind: ServeErrorKind, message: String, source: BrokerError) -> Self {
-        Self { kind, message, source: Some(source) }
+        Self { kind, message, source: Some(source.into()) }
+    }
+
+    pub(super) fn alongside(name: &str, source: BoxError) -> Self {
+        let message = format!("`{name}`, which ran alongside the app, failed");
+        Self { kind: ServeErrorKind::Alongside, message, source: Some(source) }
     }
 
     /// Returns in which phase serving failed.
@@ -54,10 +62,28 @@ impl ServeError {
         self.kind
     }
 
-    /// Returns the broker's error behind it.
+    /// Returns the error behind it: the broker's, or that of what ran alongside the app.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use throughline_core::ServeError;
+    ///
+    /// fn is_taken(error: &ServeError) -> bool {
+    ///     let io = error.cause().and_then(|cause| cause.downcast_ref::<io::Error>());
+    ///     io.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    /// }
+    /// ```
     #[must_use]
-    pub const fn broker_error(&self) -> Option<&BrokerError> {
-        self.source.as_ref()
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
+
+    /// Returns the broker's error behind it, where it is one.
+    #[must_use]
+    pub fn broker_error(&self) -> Option<&BrokerError> {
+        self.source.as_ref()?.downcast_ref()
     }
 }
 
@@ -65,7 +91,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         match &self.source {
-            Some(source) => write!(f, ": {}", Causes(source)),
+            Some(source) => write!(f, ": {}", Causes(&**source)),
             None => Ok(()),
         }
     }
@@ -108,6 +134,13 @@ mod tests {
             cause = error.source();
         }
         assert_eq!(chain.join(": "), TEXT);
+    }
+
+    #[test]
+    fn the_error_of_what_ran_alongside_is_at_hand() {
+        let error = ServeError::alongside("http", std::io::Error::other("address in use").into());
+        assert_eq!(error.to_string(), "`http`, which ran alongside the app, failed: address in use");
+        assert!(error.broker_error().is_none() && error.cause().is_some_and(|cause| cause.is::<std::io::Error>()));
     }
 
     #[test]

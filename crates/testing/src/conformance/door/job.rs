@@ -161,7 +161,7 @@ impl Job {
     /// use throughline_testing::conformance::Job;
     ///
     /// async fn process(job: &Job, consumer: &Consumer, message: &Incoming<'_>) {
-    ///     job.drive(consumer.process(message).try_run(job.run())).await;
+    ///     job.drive(consumer.process(message).run(job.run())).await;
     /// }
     /// ```
     pub async fn drive<F: Future>(&self, processing: F) {
