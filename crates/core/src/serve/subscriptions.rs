@@ -53,17 +53,16 @@ impl Subscriptions {
             let instrumentation = app.instrumentation();
             let entries = app.into_entries();
             self.routes.push(checks::check(&*broker, &entries)?);
-            let mut of_app = Vec::with_capacity(entries.len());
+            let routes: Vec<_> =
+                entries.iter().map(|entry| (entry.subscription.clone(), entry.options.clone())).collect();
             for entry in entries {
-                let about = (entry.subscription.clone(), entry.options.clone());
                 let active = self.subscribe((connection, &*broker), entry, instrumentation.as_ref()).await?;
                 self.active.push(active);
-                of_app.push(about);
             }
-            started.push((broker, of_app));
+            started.push((broker, routes));
         }
-        for (broker, of_app) in &started {
-            destinations::check(&**broker, of_app).await?;
+        for (broker, routes) in started {
+            destinations::check(&*broker, &routes).await?;
         }
         Ok(())
     }
