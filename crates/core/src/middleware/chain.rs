@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use super::InnerTelemetry;
 use super::failure_rule::{Attempts, decide, panic_failure, panicked};
 use crate::broker::{BoxFuture, Publish, PublishError};
+use crate::log::SubscriptionLog;
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
 /// What wraps every delivery and every publish of an app or a subscription, single messages and batches alike.
@@ -74,6 +75,19 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// What telemetry that is ordinary middleware is told, and hands back.
     fn inner_telemetry(&self) -> &InnerTelemetry;
+
+    /// The log of the subscription.
+    fn log(&self) -> &SubscriptionLog;
+
+    /// Notes that an attempt in place failed, the how-many-eth it was and of how many. With a delay it is followed by another one.
+    fn attempt_failed(
+        &self,
+        delivery: &Delivery,
+        failure: &Failure,
+        attempt: u32,
+        attempts: u32,
+        delay: Option<Duration>,
+    );
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -97,6 +111,22 @@ impl<'a> Next<'a> {
 
     pub(super) fn inner_telemetry(self) -> &'a InnerTelemetry {
         self.endpoint.inner_telemetry()
+    }
+
+    pub(super) fn log(self) -> &'a SubscriptionLog {
+        self.endpoint.log()
+    }
+
+    /// Notes that an attempt in place failed, as [`Endpoint::attempt_failed`].
+    pub(super) fn attempt_failed(
+        self,
+        delivery: &Delivery,
+        failure: &Failure,
+        attempt: u32,
+        attempts: u32,
+        delay: Option<Duration>,
+    ) {
+        self.endpoint.attempt_failed(delivery, failure, attempt, attempts, delay);
     }
 
     /// Passes the delivery on to the next middleware, or to the handler.

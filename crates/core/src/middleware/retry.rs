@@ -137,14 +137,18 @@ impl Middleware for Retry {
         let mut attempt = delivery.attempt();
         let mut outcome = next.run(delivery.clone()).await;
         loop {
-            if !outcome.own_failure().is_some_and(Failure::is_retryable) {
+            let Some(failure) = outcome.own_failure() else { return outcome };
+            let is_last = attempt >= self.attempts || !failure.is_retryable();
+            let delay = self.backoff.delay(attempt);
+            next.attempt_failed(&delivery, failure, attempt, self.attempts, (!is_last).then_some(delay));
+            if !failure.is_retryable() {
                 return outcome;
             }
-            if attempt >= self.attempts {
+            if is_last {
                 let messages = if delivery.is_batch() { delivery.messages().len() } else { 0 };
                 return outcome.map_each(messages, |_, own| give_up_failed(own, attempt));
             }
-            if !next.wait(self.backoff.delay(attempt)).await {
+            if !next.wait(delay).await {
                 // The app ends, or another member gets the message: it is handled again elsewhere.
                 return outcome;
             }

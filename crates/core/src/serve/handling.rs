@@ -1,12 +1,12 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use tracing::error;
 
+use super::failed::{Count, Failed};
 use super::patience::Patience;
 use super::phase::{Phase, until_aborting};
 use super::replies::Replies;
@@ -15,7 +15,8 @@ use super::work::Work;
 use crate::broker::{BoxFuture, Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
-use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
+use crate::log::{SubscriptionLog, log_line};
+use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
     Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, RetryLater, Settler, decide,
     panicked, process_with,
@@ -39,6 +40,7 @@ pub(super) struct Stages {
     /// Whether nothing but telemetry, on its defaults, can stand around the chain.
     may_be_bare: bool,
     receive_spans: bool,
+    pub(super) failed: Failed,
     pub(super) phase: watch::Receiver<Phase>,
     runtime: Arc<Runtime>,
 }
@@ -51,6 +53,7 @@ impl Stages {
         options: &RouteOptions,
         instrumentation: Option<&Instrumentation>,
         phase: watch::Receiver<Phase>,
+        log: Arc<SubscriptionLog>,
     ) -> Self {
         let source = subscriber.source();
         let overrides = Overrides { parent: options.parent, trust: options.trust };
@@ -60,7 +63,10 @@ impl Stages {
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
-        let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
+        let route = subscriber.retry_route();
+        let dead_letter = options.dead_letter.as_ref().map(|dead_letter| dead_letter.destination().clone());
+        let failed = Failed::new(log, dead_letter, route.clone());
+        let retry_later = route.map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
         let dead_letter = options.dead_letter.clone().map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
         let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
         Self {
@@ -77,6 +83,7 @@ impl Stages {
             replies: Replies::new(publisher, options.replies.clone()),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
+            failed,
             phase,
             runtime: Arc::new(runtime),
         }
@@ -96,19 +103,25 @@ impl Stages {
         let handling = AssertUnwindSafe(async {
             let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
             let inner_telemetry = InnerTelemetry::new(self.overrides);
-            let handling = Handling { stages: self, received, asked, inner_telemetry };
+            let handling = Handling { stages: self, received, asked, inner_telemetry, in_place: Mutex::default() };
             // Where neither a span nor a heartbeat stands around it: each future less on the way is felt here.
             if self.is_bare(received, asked) {
                 return handling.without_span(delivery).await;
             }
-            with_heartbeats(received, pin!(handling.process(delivery))).await
+            with_heartbeats(&self.failed.log, received, pin!(handling.process(delivery))).await
         });
         match handling.catch_unwind().await {
             Ok(handled) => handled,
             Err(panic) => {
-                error!(
-                    destination = asked.destination(),
-                    "telemetry or the framework panicked around a handler; the message follows the failure rule"
+                let log = &self.failed.log;
+                let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
+                log_line!(
+                    log,
+                    ERROR,
+                    "telemetry or the framework panicked around a handler; the message follows the failure rule",
+                    destination,
+                    group,
+                    attempt
                 );
                 Handled { outcome: decide(panicked(panic), &Attempts::of(asked)), settler: None }
             }
@@ -116,12 +129,7 @@ impl Stages {
     }
 
     pub(super) fn patience<'a>(&'a self, received: &'a [Received]) -> Patience<'a> {
-        Patience { received, phase: &self.phase, group: self.group() }
-    }
-
-    /// The group of the subscription, for the log.
-    pub(super) fn group(&self) -> &str {
-        self.runtime.source.group.as_deref().unwrap_or_default()
+        Patience { received, phase: &self.phase, log: &self.failed.log }
     }
 
     /// Starts the receive span, where the user wants one.
@@ -169,6 +177,8 @@ struct Handling<'a> {
     received: &'a [Received],
     asked: &'a Delivery,
     inner_telemetry: InnerTelemetry,
+    /// The last attempt in place that failed.
+    in_place: Mutex<Option<Count>>,
 }
 
 impl Handling<'_> {
@@ -189,10 +199,26 @@ impl Handling<'_> {
 
     async fn handle(&self, delivery: Delivery) -> Outcome {
         if self.stages.around.is_empty() {
-            return self.answer(delivery).await;
+            let outcome = self.answer(delivery).await;
+            self.report(&outcome);
+            return outcome;
         }
         let inner = Answering { handling: self, scope: delivery.scope_at(ScopeState::Absent) };
         Next::new(&self.stages.around, &inner).run(delivery).await
+    }
+
+    /// Logs what failed, and what is to become of it, before anything is forwarded.
+    fn report(&self, outcome: &Outcome) {
+        if *outcome.settlement() == Settlement::Ack && outcome.each().is_empty() {
+            return;
+        }
+        // Where telemetry is ordinary middleware, its span has ended and is not current here.
+        let _current = self.inner_telemetry.scope().map(|scope| scope.context().clone().attach());
+        let in_place = *self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, message) in self.asked.messages().iter().enumerate() {
+            let (settlement, failure) = (outcome.settlement_of(index), outcome.failure_of(index));
+            self.stages.failed.settlement(message, settlement, failure, in_place);
+        }
     }
 
     /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. What the broker does not
@@ -257,6 +283,26 @@ impl Endpoint for Handling<'_> {
     fn inner_telemetry(&self) -> &InnerTelemetry {
         &self.inner_telemetry
     }
+
+    fn log(&self) -> &SubscriptionLog {
+        &self.stages.failed.log
+    }
+
+    fn attempt_failed(
+        &self,
+        delivery: &Delivery,
+        failure: &Failure,
+        attempt: u32,
+        attempts: u32,
+        delay: Option<Duration>,
+    ) {
+        let count = Count { attempt, attempts: Some(attempts) };
+        // Without another attempt it is the outcome that is logged.
+        *self.in_place.lock().unwrap_or_else(PoisonError::into_inner) = delay.is_none().then_some(count);
+        if let Some(delay) = delay {
+            self.stages.failed.tried_again(delivery, failure, count, delay);
+        }
+    }
 }
 
 /// What dead letters and retries elsewhere stand before.
@@ -267,7 +313,11 @@ struct Answering<'a> {
 
 impl Endpoint for Answering<'_> {
     fn call(&self, delivery: Delivery) -> BoxFuture<'_, Outcome> {
-        Box::pin(self.handling.answer(delivery))
+        Box::pin(async move {
+            let outcome = self.handling.answer(delivery).await;
+            self.handling.report(&outcome);
+            outcome
+        })
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
@@ -286,6 +336,21 @@ impl Endpoint for Answering<'_> {
 
     fn inner_telemetry(&self) -> &InnerTelemetry {
         &self.handling.inner_telemetry
+    }
+
+    fn log(&self) -> &SubscriptionLog {
+        self.handling.log()
+    }
+
+    fn attempt_failed(
+        &self,
+        delivery: &Delivery,
+        failure: &Failure,
+        attempt: u32,
+        attempts: u32,
+        delay: Option<Duration>,
+    ) {
+        self.handling.attempt_failed(delivery, failure, attempt, attempts, delay);
     }
 }
 

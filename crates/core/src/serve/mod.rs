@@ -6,6 +6,7 @@ mod checks;
 mod dispatch;
 mod dropped;
 pub(crate) mod error;
+mod failed;
 mod handling;
 mod health;
 mod lanes;

@@ -4,11 +4,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
-use tracing::{debug, error, warn};
+use tracing::debug;
 
 use super::patience::Patience;
 use crate::broker::{PublishError, PublishErrorKind};
-use crate::causes::Causes;
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement};
 use crate::middleware::{Backoff, Outlet as _, panic_failure, unpublishable};
 use crate::publish::Publisher;
@@ -141,7 +141,7 @@ impl Replies {
             let failure = match AssertUnwindSafe(publishing).catch_unwind().await {
                 Ok(Ok(_)) => break,
                 Ok(Err(error)) if addressee.is_gone(&error) => {
-                    report_gone(asked, patience.group, &error);
+                    report_gone(patience.log, asked, error);
                     return Ok(());
                 }
                 Ok(Err(error)) => {
@@ -157,7 +157,7 @@ impl Replies {
                 Err(panic) => return Err(Unanswered::Failed(panic_failure(panic))),
             };
             let delay = Backoff::default().delay(tries);
-            report(asked, patience.group, &place, &failure, tries, delay);
+            report(patience.log, asked, &place, &failure, (tries, delay));
             if !failure.is_retryable() || self.publisher.transport().is_atomic() {
                 return Err(Unanswered::Failed(failure));
             }
@@ -201,19 +201,58 @@ fn is_acked(outcome: &Outcome) -> bool {
     *outcome.settlement() == Settlement::Ack
 }
 
-fn report(asked: &Delivery, group: &str, place: &Destination, failure: &Failure, tries: u32, delay: Duration) {
-    let (destination, attempt) = (asked.destination(), asked.attempt());
-    let (place, error) = (place.name(), Causes(failure.error()));
+fn report(
+    log: &SubscriptionLog,
+    asked: &Delivery,
+    place: &Destination,
+    failure: &Failure,
+    (tries, delay): (u32, Duration),
+) {
+    let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
+    let (place, error_type, error) = (place.name(), failure.error_type(), log.error_text(failure));
+    let error = error.as_deref();
     if failure.is_retryable() {
-        warn!(destination, group, attempt, place, tries, ?delay, %error, "a reply was not published and is tried again");
+        log_line!(
+            log,
+            WARN,
+            "a reply was not published and is tried again",
+            destination,
+            group,
+            attempt,
+            place,
+            tries,
+            ?delay,
+            error_type,
+            error
+        );
     } else {
-        let position = asked.position().unwrap_or_default();
-        error!(destination, group, attempt, place, position, %error, "a reply can never be published and is not tried again");
+        log_line!(
+            log,
+            ERROR,
+            "a reply can never be published and is not tried again",
+            destination,
+            group,
+            attempt,
+            place,
+            error_type,
+            error,
+            position = asked.position()
+        );
     }
 }
 
-fn report_gone(asked: &Delivery, group: &str, error: &PublishError) {
-    let (destination, attempt) = (asked.destination(), asked.attempt());
-    let error = Causes(error);
-    warn!(destination, group, attempt, %error, "the requester's address cannot be published to; the message counts as handled");
+fn report_gone(log: &SubscriptionLog, asked: &Delivery, error: PublishError) {
+    let failure = error.into_failure();
+    let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
+    let (error_type, error) = (failure.error_type(), log.error_text(&failure));
+    log_line!(
+        log,
+        WARN,
+        "the requester's address cannot be published to; the message counts as handled",
+        destination,
+        group,
+        attempt,
+        error_type,
+        error = error.as_deref()
+    );
 }

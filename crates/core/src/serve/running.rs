@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
-use tracing::error;
+use tracing::{error, info, warn};
 
 use super::alarm::{Alarm, Cause};
 use super::checks;
@@ -19,6 +19,8 @@ use super::phase::{Deadlines, Phase};
 use super::worker::Worker;
 use crate::app::App;
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
+use crate::causes::Causes;
+use crate::log::SubscriptionLog;
 
 /// How much longer than its deadline an adapter may take to say why it has not ended.
 const GRACE: Duration = Duration::from_millis(250);
@@ -55,7 +57,7 @@ impl Running {
         limit: Duration,
         health: Health,
     ) -> Result<Self, ServeError> {
-        let instrumentation = app.instrumentation();
+        let (instrumentation, has_error_texts) = (app.instrumentation(), app.has_error_texts());
         let entries = app.into_entries();
         let routes = checks::check(&*broker, &entries)?;
         let (phase, _) = watch::channel(Phase::Running);
@@ -73,16 +75,19 @@ impl Running {
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
             checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
             let alarm = Alarm::new(&name, cause.clone());
-            let (options, engine) = (&entry.options, instrumentation.as_ref());
-            let stages = Stages::new(&*subscriber, transport, entry.handler, options, engine, phase.subscribe());
+            let log = Arc::new(SubscriptionLog::new(&entry.subscription, has_error_texts));
+            let (options, engine, phase) = (&entry.options, instrumentation.as_ref(), phase.subscribe());
+            let stages =
+                Stages::new(&*subscriber, transport, entry.handler, options, engine, phase.clone(), Arc::clone(&log));
             let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone());
             let batch = entry.subscription.batch();
             let of_batch = batch.map_or(1, |policy| policy.max_messages);
             subscriber.prepare(Reception::new(observer, dispatcher.concurrency().saturating_mul(of_batch)));
-            ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
+            ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase, alarm, limit, log)));
         }
         let mut workers = JoinSet::new();
         for (name, place, worker) in ready {
+            worker.report_start();
             workers.spawn(async move {
                 let _stops = Stops(place);
                 (name, worker.run().await)
@@ -141,14 +146,24 @@ impl Running {
         forced: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let failed = self.run_on(pin!(signal)).await;
+        if let Some(failed) = &failed {
+            error!(error = %Causes(failed), "the app ends by itself");
+        }
         let mut forced = pin!(forced);
         let deadlines = Deadlines::of(self.limit);
         let drained = tokio::select! {
             biased;
-            () = &mut forced => return Err(was_forced()),
+            () = &mut forced => {
+                warn!(subscriptions = self.workers.len(), "the app is ended at once: what is not settled is left as it is");
+                return Err(was_forced());
+            }
             drained = self.drain(deadlines) => drained,
         };
         let closed = close(&*self.broker, deadlines, &mut forced).await;
+        match (&drained, &closed) {
+            (None, Ok(())) => info!("the app has ended"),
+            (Some(error), _) | (None, Err(error)) => error!(error = %Causes(error), "the app has not ended well"),
+        }
         match failed.or(drained) {
             Some(error) => Err(error),
             None => closed,
@@ -179,6 +194,7 @@ impl Running {
     /// Lets the workers finish; those that do not in time drop their handlers.
     async fn drain(&mut self, deadlines: Deadlines) -> Option<ServeError> {
         self.health.is_ending();
+        info!(subscriptions = self.workers.len(), limit = ?self.limit, "the app ends: no more messages are taken, handlers finish");
         self.phase.send_replace(Phase::Draining(deadlines));
         let mut failed = None;
         // Later than the workers give up by themselves.
@@ -235,7 +251,7 @@ fn not_subscribed(name: &str, error: BrokerError) -> ServeError {
 }
 
 fn was_forced() -> ServeError {
-    let message = "a second signal ended the app before its shutdown was done: what is not settled is delivered again";
+    let message = "a second signal ended the app before its shutdown was done: what is not settled is delivered again where the broker does so";
     let error = BrokerError::new(BrokerErrorKind::Ended, "forced", message);
     ServeError::broker(ServeErrorKind::Shutdown, "the shutdown was cut short".to_owned(), error)
 }
