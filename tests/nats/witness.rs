@@ -62,6 +62,7 @@ impl Log {
         let told = || {
             self.has(Level::ERROR, "the connection task of the NATS client ended")
                 || self.has(Level::WARN, "the connection to NATS was lost and made again")
+                || self.has(Level::WARN, "the connection to NATS is lost")
         };
         wait_until(&format!("the loss by {poison} is logged"), told).await;
     }
