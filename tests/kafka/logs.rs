@@ -125,7 +125,7 @@ async fn an_outage_is_a_few_lines_that_say_what_is_not_committed_and_why() {
         // Who stays a member has its commits answered in the end.
         assert!(topic.starts_with("stays") || !said.is_empty(), "{log:#?}");
         for (line, part) in said.iter().flat_map(|line| {
-            [&**group, &*format!("{topic}/0"), "cause="].map(|part| ((*line).clone(), part.to_owned()))
+            [&**group, &*format!("{topic}/0"), "error="].map(|part| ((*line).clone(), part.to_owned()))
         }) {
             assert!(line.contains(&part), "{part} is missing: {line}");
         }
