@@ -171,6 +171,12 @@ async fn a_member_that_was_thrown_out_says_which_partitions_it_has_lost_and_who_
         assert!(said[0].contains(part), "{part} is missing: {said:?}");
     }
     assert!(with(&log, "tried again with the next commit").is_empty(), "they are another member's: {log:#?}");
+    for message in ["partitions were assigned", "partitions were given up"] {
+        let said = with(&log, message);
+        for part in [&*group, &*topic, "partitions=\"0\""] {
+            assert!(said[0].contains(part), "{part} is missing: {said:?}");
+        }
+    }
     // And it is a member again.
     second.signal("-KILL").await;
     publish_bodies(&url, &topic, &["after".to_owned()]).await;

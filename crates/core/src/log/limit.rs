@@ -14,6 +14,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// Keeps the log of one subscription short: of each kind of line the first few are written, and then how many were left out. Nothing is
 /// done before there is a line.
+#[derive(Debug)]
 pub(super) struct LogLimit {
     destination: String,
     group: Option<Arc<str>>,
@@ -21,6 +22,7 @@ pub(super) struct LogLimit {
 }
 
 /// Lines with the same text.
+#[derive(Debug)]
 struct Kind {
     level: Level,
     text: Cow<'static, str>,

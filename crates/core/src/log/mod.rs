@@ -17,8 +17,10 @@ use crate::message::Failure;
 const MOST_TEXT: usize = 1024;
 
 /// The log of one subscription.
+#[derive(Debug)]
 pub(crate) struct SubscriptionLog {
     group: Option<Arc<str>>,
+    delivery_limit: Option<u32>,
     /// Whether the texts of the user's errors may stand in it.
     has_error_texts: bool,
     limit: Arc<LogLimit>,
@@ -28,7 +30,7 @@ impl SubscriptionLog {
     pub(crate) fn new(subscription: &Subscription, has_error_texts: bool) -> Self {
         let group = subscription.group().or(subscription.name()).map(Arc::from);
         let limit = Arc::new(LogLimit::new(subscription.destination(), group.clone()));
-        Self { group, has_error_texts, limit }
+        Self { group, delivery_limit: subscription.delivery_limit(), has_error_texts, limit }
     }
 
     /// What the subscription receives, as it was written.
@@ -39,6 +41,11 @@ impl SubscriptionLog {
     /// The group, the queue group or the durable name of the subscription.
     pub(crate) fn group(&self) -> Option<&str> {
         self.group.as_deref()
+    }
+
+    /// How often the broker delivers a message at most, where it has a limit.
+    pub(crate) const fn delivery_limit(&self) -> Option<u32> {
+        self.delivery_limit
     }
 
     /// Tells whether a line may be written. Those of its kind that were left out are counted in a later line.

@@ -79,7 +79,7 @@ pub(crate) trait Endpoint: Send + Sync {
     /// The log of the subscription.
     fn log(&self) -> &SubscriptionLog;
 
-    /// Notes that an attempt in place failed, the how-many-eth it was and of how many. With a delay it is followed by another one.
+    /// Notes that an attempt in place failed: which one, of how many. With a delay it is followed by another one.
     fn attempt_failed(
         &self,
         delivery: &Delivery,

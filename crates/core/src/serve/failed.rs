@@ -29,7 +29,8 @@ impl Failed {
         dead_letter: Option<Destination>,
         route: Option<Arc<dyn RetryRoute>>,
     ) -> Self {
-        let attempts = route.is_none().then_some(DEFAULT_ATTEMPTS);
+        let attempts = DEFAULT_ATTEMPTS.min(log.delivery_limit().unwrap_or(u32::MAX));
+        let attempts = route.is_none().then_some(attempts);
         Self { log, dead_letter, route, attempts }
     }
 

@@ -261,7 +261,7 @@ impl Endpoint for Handling<'_> {
         if !delivery.is_batch() {
             return handler.call(delivery, &());
         }
-        let verdicts = Verdicts::default();
+        let verdicts = Verdicts::new(Arc::clone(&self.stages.failed.log));
         delivery.insert_extension(verdicts.clone());
         let handled = AssertUnwindSafe(handler.call(delivery, &())).catch_unwind();
         // Caught here already: a panic must not take the verdicts on single messages with it.
@@ -297,8 +297,8 @@ impl Endpoint for Handling<'_> {
         delay: Option<Duration>,
     ) {
         let count = Count { attempt, attempts: Some(attempts) };
+        *self.in_place.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
         // Without another attempt it is the outcome that is logged.
-        *self.in_place.lock().unwrap_or_else(PoisonError::into_inner) = delay.is_none().then_some(count);
         if let Some(delay) = delay {
             self.stages.failed.tried_again(delivery, failure, count, delay);
         }

@@ -188,3 +188,17 @@ pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, o
         })
         .build();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_named_for_each_topic_in_their_order() {
+        let (orders, bills) = (Arc::from("orders"), Arc::from("bills"));
+        let partitions = [(&orders, 10), (&bills, 1), (&orders, 2)];
+        let named: Vec<_> = by_topic(partitions.into_iter()).into_iter().collect();
+        assert_eq!(named, [("bills", "1".to_owned()), ("orders", "2, 10".to_owned())]);
+        assert!(by_topic(std::iter::empty()).is_empty());
+    }
+}
