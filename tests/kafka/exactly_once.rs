@@ -20,9 +20,11 @@ use std::time::Duration;
 use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::broker::{BrokerErrorKind, PublishErrorKind};
 use throughline_core::extract::State;
-use throughline_core::middleware::{Backoff, Retry};
+use throughline_core::middleware::Retry;
 use throughline_core::telemetry::SettleSpans;
-use throughline_core::{App, Delivery, Handler, PublishError, Publisher, ServeErrorKind, Settlement, serve};
+use throughline_core::{
+    App, Delivery, Handler, PublishError, Publisher, RetryPolicy, ServeErrorKind, Settlement, serve,
+};
 use throughline_kafka::{Isolation, Kafka, StartPosition, Topic};
 use throughline_testing::{Capture, attribute};
 use tokio::sync::{mpsc, watch};
@@ -37,8 +39,8 @@ type Failed = Result<String, std::fmt::Error>;
 #[derive(Clone)]
 struct Results(String);
 
-fn soon() -> Backoff {
-    Backoff::exponential(Duration::from_millis(1))
+fn soon() -> RetryPolicy {
+    RetryPolicy::new().first_delay(Duration::from_millis(1))
 }
 
 #[tokio::test]
@@ -173,7 +175,7 @@ async fn a_dead_letter_takes_back_what_the_attempts_published() {
     let capture = Capture::new();
     let route = handle
         .reply_to(world.results.as_str())
-        .middleware(Retry::new(soon()).attempts(3))
+        .middleware(Retry::new(soon().attempts(3)))
         .dead_letter(world.dead.as_str());
     let app = App::new().subscribe(world.topic(), route).with_state(Results(world.results.clone()));
     let running = world.serve(app, &capture).await;

@@ -1,11 +1,12 @@
 //! Messages that wait in topics of their own for their next attempt.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::{App, Delivery, Handler, Publisher, serve};
 use throughline_kafka::{Kafka, Topic};
-use throughline_testing::{Capture, TraceTree};
+use throughline_testing::{Capture, TraceTree, attribute};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -46,18 +47,34 @@ async fn next(seen: &mut mpsc::UnboundedReceiver<Seen>) -> Seen {
     timeout(PATIENCE, seen.recv()).await.expect("a message in time").expect("the app lives")
 }
 
-/// Each attempt links to the publish, and the forward belongs to the attempt that failed.
+/// Each attempt links to the publish and is shown under its topic, and the forward belongs to the attempt that failed.
 fn shows_one_trace(tree: &TraceTree, topic: &str, waits: &[String]) {
     let forward = tree.find(&format!("send {}", waits[0]));
     assert_eq!(forward.span_kind, SpanKind::Client, "SPAN-37");
     let failed = tree.parent(forward).expect("a parent");
     assert_eq!(failed.name, format!("process {topic}"));
-    let attempts = [format!("process {}", waits[0]), format!("process {}", waits[1])];
-    for name in &attempts {
-        let links = &tree.find(name).links;
-        let origin = tree.parent(failed).expect("the publish").span_context.span_id();
-        assert_eq!(links.iter().map(|link| link.span_context.span_id()).collect::<Vec<_>>(), [origin], "{name}");
+    let origin = tree.parent(failed).expect("the publish").span_context.span_id();
+    for (number, wait) in waits.iter().enumerate() {
+        let attempt = opentelemetry::Value::from(number as i64 + 2);
+        let spans = tree.find_all(&format!("process {topic}"));
+        let again = spans.into_iter().find(|span| attribute(span, "throughline.attempt") == Some(&attempt));
+        let again = again.expect("ATTR-C-27");
+        assert_eq!(attribute(again, "messaging.destination.name"), Some(&topic.to_owned().into()), "ATTR-K-13");
+        assert_eq!(attribute(again, "throughline.retry.destination"), Some(&wait.clone().into()), "ATTR-C-30");
+        assert_eq!(attribute(again, "throughline.retry.cause"), Some(&"core::fmt::Error".into()), "ATTR-C-28");
+        assert_eq!(again.links.iter().map(|link| link.span_context.span_id()).collect::<Vec<_>>(), [origin], "{wait}");
     }
+}
+
+/// METR-06, ATTR-K-13: the metrics count all attempts under the name that the spans have.
+fn counts_under_one_name(capture: &Capture, topic: &str, dead: &str) {
+    let points = capture.metrics();
+    let handled = points.iter().filter(|point| point.name == "messaging.process.duration");
+    let names: BTreeSet<String> = handled
+        .filter_map(|point| point.attributes.get("messaging.destination.name"))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, BTreeSet::from([topic.to_owned(), dead.to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,6 +134,7 @@ async fn a_message_waits_in_each_topic_and_ends_as_a_dead_letter_while_those_beh
     running.shutdown().await.expect("a clean end");
 
     shows_one_trace(&capture.tree(), &topic, &waits);
+    counts_under_one_name(&capture, &topic, &dead);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tracing::error;
 
-/// The kinds of code that are not ours and run where telemetry is made. The text says which one panicked.
+/// The kinds of code that are not ours and run where a panic would take a message along. The text says which one panicked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Foreign {
     Answer,
@@ -22,6 +22,7 @@ pub(crate) enum Foreign {
     Native,
     Propagator,
     Publish,
+    RetryPredicate,
     SpanChange,
     SpanEnd,
     SpanName,
@@ -44,6 +45,7 @@ impl Foreign {
             Self::Native => "the attributes of a message that the adapter adds",
             Self::Propagator => "a propagator of the user's own",
             Self::Publish => "what the adapter says about a publish for telemetry",
+            Self::RetryPredicate => "the predicate of a `RetryPolicy`",
             Self::SpanChange => "a change of a span",
             Self::SpanEnd => "the end of a span (a span processor or exporter)",
             Self::SpanName => "the `span_name` hook",
@@ -83,7 +85,7 @@ impl Guard {
             let _ = catch_unwind(|| {
                 error!(
                     code = kind.name(),
-                    "user code that telemetry calls panicked; its result is left out, messages are handled as if it were not there, \
+                    "user code that the framework calls panicked; its result is left out, messages are handled as if it were not there, \
                      and further panics of it are not reported: correct it, its text and place are in the output of the panic hook"
                 );
             })

@@ -68,6 +68,7 @@ pub use self::message::outcome::Outcome;
 pub use self::message::receipt::Receipt;
 pub use self::message::settlement::Settlement;
 pub use self::middleware::chain::Middleware;
+pub use self::middleware::retry_policy::RetryPolicy;
 pub use self::publish::publisher::Publisher;
 pub use self::serve::error::{ServeError, ServeErrorKind};
 pub use self::serve::serve;

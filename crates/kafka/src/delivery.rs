@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::io::Cursor;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use rdkafka::Timestamp as NativeTimestamp;
 use rdkafka::message::Message;
 use throughline_core::Delivery;
 use throughline_core::message::{Native, NativeHeaders, OperationType};
+use throughline_core::telemetry::semconv::RETRY_DESTINATION;
 
 use crate::carrier::RecordHeaders;
 use crate::copied_headers::CopiedHeaders;
@@ -44,6 +46,8 @@ pub struct NativeRecord {
     /// Whether the key may be an attribute.
     // ATTR-C-23.
     pub(crate) records_key: bool,
+    /// The topic it was published to first, where this is another one.
+    pub(crate) shown_as: Option<Arc<str>>,
 }
 
 impl NativeRecord {
@@ -66,6 +70,7 @@ impl NativeRecord {
             headers: CopiedHeaders::default(),
             is_tombstone: false,
             records_key: true,
+            shown_as: None,
         }
     }
 
@@ -107,9 +112,17 @@ impl NativeRecord {
 }
 
 impl Native for NativeRecord {
+    // ATTR-K-13.
+    fn destination(&self) -> Option<Cow<'_, str>> {
+        self.shown_as.as_deref().map(Cow::Borrowed)
+    }
+
     fn attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
         let key = self.key.as_deref().filter(|_| self.records_key);
         push_attributes(operation, self.partition, self.offset, key, self.is_tombstone, attributes);
+        if self.shown_as.is_some() {
+            attributes.push(KeyValue::new(RETRY_DESTINATION, Arc::clone(&self.topic)));
+        }
     }
 
     fn headers(&self) -> Option<&dyn NativeHeaders> {
@@ -261,8 +274,16 @@ impl Copies {
             headers,
             is_tombstone,
             records_key: reading.records_keys,
+            shown_as: None,
         }))
     }
+}
+
+/// Lets telemetry show a delivery under another topic than the one it was read from.
+pub(crate) fn shown_as(delivery: Delivery, topic: &str) -> Delivery {
+    let Some(record) = delivery.native::<NativeRecord>() else { return delivery };
+    let record = NativeRecord { shown_as: Some(Arc::from(topic)), ..record.clone() };
+    delivery.with_native(Arc::new(record))
 }
 
 fn with_properties(mut delivery: Delivery, headers: &CopiedHeaders, replies: &ReplyTopics) -> Delivery {
@@ -404,6 +425,19 @@ mod tests {
         let delivery = to_delivery(&record(Some(b"k1"), Some(b"{}"), &[]), &Arc::from("orders"), &reading(false));
         assert_eq!(attributes(&delivery, OperationType::Process).len(), 2, "ATTR-C-23");
         assert_eq!(delivery.key(), Some(&Bytes::from_static(b"k1")), "the handler has it all the same");
+    }
+
+    #[test]
+    fn a_record_that_waited_is_shown_under_the_topic_it_was_published_to() {
+        let waited = to_delivery(&record(None, Some(b"{}"), &[]), &Arc::from("orders.g.retry.1"), &reading(true));
+        let shown = shown_as(waited, "orders");
+        assert_eq!(shown.destination(), "orders.g.retry.1", "the handler sees where it is");
+        let native = shown.native::<NativeRecord>().unwrap();
+        assert_eq!((native.topic(), Native::destination(native).as_deref()), ("orders.g.retry.1", Some("orders")));
+        for operation in [OperationType::Process, OperationType::Settle] {
+            let shown = attributes(&shown, operation);
+            assert!(shown.contains(&"throughline.retry.destination=orders.g.retry.1".to_owned()), "{shown:?}");
+        }
     }
 
     #[test]

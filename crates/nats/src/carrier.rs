@@ -85,7 +85,9 @@ impl NativeCarrier for ClientHeaders {
 
 /// Returns the first value of a name that is not empty.
 pub(crate) fn first<'a>(headers: &'a HeaderMap, key: &str) -> Option<&'a str> {
-    HeaderExtractor::new(headers).find(key)
+    // Few messages have it, and asking for the name alone is cheaper.
+    let is_there = headers.iter().any(|(name, _)| text(name).eq_ignore_ascii_case(key));
+    is_there.then(|| HeaderExtractor::new(headers).find(key)).flatten()
 }
 
 fn text(name: &HeaderName) -> &str {

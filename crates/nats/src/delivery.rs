@@ -222,17 +222,28 @@ pub(crate) struct AckSubject<'a> {
 
 impl<'a> AckSubject<'a> {
     pub(crate) fn parse(ack: &'a str) -> Option<Self> {
-        // Byte by byte, since each message has it: that is three times as fast as the parts of a string.
-        let tokens = ack.strip_prefix(ACK_PREFIX)?.as_bytes();
-        let before = match tokens.iter().filter(|sign| **sign == b'.').count() {
+        let tokens = ack.strip_prefix(ACK_PREFIX)?;
+        // In one pass, since each message has it: the parts of a string cost several times as much.
+        let (mut dots, mut count) = ([tokens.len(); 9], 0);
+        for (index, _) in tokens.bytes().enumerate().filter(|(_, sign)| *sign == b'.') {
+            if let Some(dot) = dots.get_mut(count) {
+                *dot = index;
+            }
+            count += 1;
+        }
+        let before = match count {
             6 => 0,
-            dots if dots >= 8 => 2,
+            8.. => 2,
             _ => return None,
         };
-        let mut tokens = tokens.split(|sign| *sign == b'.').skip(before);
-        let mut name = || std::str::from_utf8(tokens.next()?).ok();
-        let (stream, consumer) = (name()?, name()?);
-        let mut number = || number(tokens.next()?);
+        let mut begin = if before == 0 { 0 } else { dots.get(before - 1)? + 1 };
+        let mut ends = dots.iter().skip(before);
+        let mut token = || {
+            let end = *ends.next()?;
+            tokens.get(std::mem::replace(&mut begin, end + 1)..end)
+        };
+        let (stream, consumer) = (token()?, token()?);
+        let mut number = || number(token()?.as_bytes());
         Some(Self {
             stream,
             consumer,
@@ -259,10 +270,16 @@ impl<'a> AckSubject<'a> {
 
 const ACK_PREFIX: &str = "$JS.ACK.";
 
+/// So many digits are always less than the largest number.
+const SAFE_DIGITS: usize = 19;
+
 fn number(digits: &[u8]) -> Option<u64> {
-    let (first, rest) = digits.split_first()?;
-    let digit = |sign: u8| sign.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
-    rest.iter().try_fold(digit(*first)?, |number, sign| number.checked_mul(10)?.checked_add(digit(*sign)?))
+    let digit = |sign: &u8| sign.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
+    match digits.len() {
+        0 => None,
+        ..=SAFE_DIGITS => digits.iter().try_fold(0_u64, |number, sign| Some(number * 10 + digit(sign)?)),
+        _ => digits.iter().try_fold(0_u64, |number, sign| number.checked_mul(10)?.checked_add(digit(sign)?)),
+    }
 }
 
 /// Tells whether a message comes from a stream, and is not one of the server's own about the delivery.

@@ -2,8 +2,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ServerAddr};
-use throughline_core::BoxError;
-use throughline_core::middleware::Backoff;
+use throughline_core::{BoxError, RetryPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
@@ -21,7 +20,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const HEALTHY: Duration = Duration::from_secs(60);
 
 /// How long to wait before the server is asked again, for a connection or for messages.
-pub(crate) const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(250)).limit(Duration::from_secs(5));
+pub(crate) static BACK_OFF: RetryPolicy =
+    RetryPolicy::new().first_delay(Duration::from_millis(250)).max_delay(Duration::from_secs(5));
 
 /// What a connection was made with.
 pub(crate) struct Origin {
@@ -222,7 +222,7 @@ impl Pace {
         self.failures = failures.saturating_add(1);
         match failures {
             0 => Duration::ZERO,
-            _ => BACKOFF.delay(failures),
+            _ => BACK_OFF.delay(failures),
         }
     }
 }
@@ -249,7 +249,7 @@ mod tests {
         let _ = pace.pause();
         pace.connected();
         pace.lost();
-        assert!(pace.pause() >= BACKOFF.longest_delay(1) / 2);
+        assert!(pace.pause() >= BACK_OFF.longest_delay(1) / 2);
         pace.connected();
         tokio::time::advance(HEALTHY).await;
         pace.lost();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline::broker::Subscription;
 use throughline::middleware::Retry;
-use throughline::{App, Handler};
+use throughline::{App, Handler, RetryPolicy};
 
 use crate::handlers::{Desk, Warehouses, explain, invoice, notify, reserve};
 
@@ -26,7 +26,7 @@ pub struct Subscriptions {
 pub fn stock(placed: impl Into<Subscription>, warehouses: Warehouses) -> App {
     let reserving = reserve
         .reply_to("stock.reserved")
-        .middleware(Retry::exponential(Duration::from_millis(10)).attempts(2))
+        .middleware(Retry::new(RetryPolicy::new().attempts(2).first_delay(Duration::from_millis(10))))
         .dead_letter("orders.dead");
     App::new().subscribe(placed, reserving).with_state(warehouses)
 }

@@ -10,7 +10,7 @@ pub(crate) use self::router::Entry;
 pub use self::router::Router;
 use crate::broker::Subscription;
 use crate::handler::IntoRoute;
-use crate::middleware::{Middleware, TelemetryMiddleware};
+use crate::middleware::{Middleware, RetryPolicy, TelemetryMiddleware};
 use crate::telemetry::Instrumentation;
 
 /// A service before it runs: subscriptions with their handlers, middleware, state and telemetry. [`serve`](crate::serve()) runs it.
@@ -90,6 +90,22 @@ impl<S: Send + Sync + 'static> App<S> {
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.router = self.router.middleware(middleware);
+        self
+    }
+
+    /// Sets how often a failing message of each subscription is tried, when, and which failures are worth it. What a router or a subscription
+    /// says itself holds in its place; the default is [`RetryPolicy::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use throughline_core::{App, RetryPolicy};
+    /// let app: App = App::new().retry(RetryPolicy::new().attempts(5).first_delay(Duration::from_secs(1)));
+    /// ```
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.router = self.router.retry(policy);
         self
     }
 

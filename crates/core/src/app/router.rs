@@ -4,7 +4,7 @@ use std::sync::Arc;
 use crate::broker::{BoxFuture, Subscription};
 use crate::handler::{ErasedHandler, IntoRoute, RouteOptions};
 use crate::message::{Delivery, Outcome};
-use crate::middleware::Middleware;
+use crate::middleware::{Middleware, RetryPolicy};
 
 /// A group of subscriptions that share middleware or a prefix. Routers nest.
 ///
@@ -22,6 +22,7 @@ use crate::middleware::Middleware;
 pub struct Router<S = ()> {
     entries: Vec<Entry<S>>,
     middleware: Vec<Arc<dyn Middleware>>,
+    retry: Option<RetryPolicy>,
 }
 
 pub(crate) struct Entry<S> {
@@ -40,7 +41,7 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: Vec::new(), middleware: Vec::new() }
+        Self { entries: Vec::new(), middleware: Vec::new(), retry: None }
     }
 
     /// Adds a subscription and what handles it.
@@ -86,9 +87,28 @@ impl<S: Send + Sync + 'static> Router<S> {
         self
     }
 
+    /// Sets how often a failing message of each subscription of this router is tried, when, and which failures are worth it. What a nested
+    /// router or a subscription says itself holds in its place.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{RetryPolicy, Router};
+    /// let router: Router = Router::new().retry(RetryPolicy::new().attempts(5));
+    /// ```
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
     pub(crate) fn into_entries(self) -> Vec<Entry<S>> {
         let mut entries = self.entries;
         for entry in &mut entries {
+            // A nested router has been here before, and is narrower.
+            if entry.options.inherited_retry.is_none() {
+                entry.options.inherited_retry.clone_from(&self.retry);
+            }
             entry.options.middleware.splice(0..0, self.middleware.iter().cloned());
         }
         entries
@@ -103,7 +123,7 @@ impl<S: Send + Sync + 'static> Router<S> {
             handler: map(entry.handler),
             options: entry.options,
         });
-        Router { entries: entries.collect(), middleware: self.middleware }
+        Router { entries: entries.collect(), middleware: self.middleware, retry: self.retry }
     }
 }
 

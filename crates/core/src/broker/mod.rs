@@ -20,7 +20,7 @@ pub use self::future::{BoxFuture, done};
 pub use self::observe::Observe;
 pub use self::publish::Publish;
 pub use self::reception::Reception;
-pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
+pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RETRY_ERROR, RetryPlace, RetryRoute};
 pub(crate) use self::routes::RouteOfApp;
 pub use self::routes::Routes;
 pub use self::subscription::{BatchPolicy, Subscription};

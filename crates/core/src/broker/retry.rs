@@ -5,6 +5,9 @@ use crate::message::{Delivery, Destination};
 /// The header that says which attempt the next one is; read by adapters whose messages wait at a [`RetryPlace`].
 pub const RETRY_ATTEMPT: &str = "retry-attempt";
 
+/// The header that holds the `error.type` of the attempt that failed last; never the error's text, which may be private.
+pub const RETRY_ERROR: &str = "retry-error";
+
 /// The header that says when the next attempt is due, in milliseconds since 1970.
 pub const RETRY_DUE: &str = "retry-due";
 
@@ -12,11 +15,12 @@ pub const RETRY_DUE: &str = "retry-due";
 ///
 /// The framework forwards the message there, as it is, with the headers `retry-attempt`, `retry-due`, `retry-error` (the
 /// `error.type`) and `retry-origin` set and never added, and acknowledges it when that is confirmed. The subscription receives from
-/// there, too, not before the message is due. How often a message is tried is the route's to say, in place of the failure rule.
+/// there, too, not before the message is due. How often a message is tried, and when, is the route's to say, in place of the retry policy;
+/// which failures are tried at all is the policy's.
 ///
-/// A message that cannot be forwarded is not settled: it is handled again in place, after a delay that grows from 100 ms to 30 s, until it
-/// can be, is withdrawn, or the app ends. That counts as the same attempt and the broker is told nothing, also where it
-/// [redelivers](super::Subscriber::redelivers).
+/// A message that cannot be forwarded is not settled: the forward is repeated, with the delays of the [`RetryPolicy`](crate::RetryPolicy),
+/// until it is confirmed, the message is withdrawn, or the app ends. That counts as the same attempt and the broker is told nothing, also
+/// where it [redelivers](super::Subscriber::redelivers).
 pub trait RetryRoute: Send + Sync + 'static {
     /// Returns the place for a message that is to be tried again; `None` where its attempts are used up and it is given up.
     ///

@@ -3,7 +3,7 @@ use std::future::Future;
 use super::IntoRoute;
 use super::route::Route;
 use crate::message::Destination;
-use crate::middleware::Middleware;
+use crate::middleware::{Middleware, RetryPolicy};
 use crate::telemetry::{ParentMode, Trust};
 
 /// An `async fn` of up to eight arguments, each an extractor, that returns nothing, a [`Settlement`](crate::Settlement), a reply,
@@ -69,6 +69,23 @@ pub trait Handler<Args, S>: Function<Args> {
         Self: IntoRoute<Args, S>,
     {
         self.into_route().dead_letter(destination)
+    }
+
+    /// Sets how often a failing message of this subscription is tried, when, and which failures are worth it; in place of what the app
+    /// says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, RetryPolicy, Route};
+    /// async fn reserve(order: String) {}
+    /// let route: Route<()> = reserve.retry(RetryPolicy::new().attempts(3));
+    /// ```
+    fn retry(self, policy: RetryPolicy) -> Route<S>
+    where
+        Self: IntoRoute<Args, S>,
+    {
+        self.into_route().retry(policy)
     }
 
     /// Handles up to so many deliveries at the same time.

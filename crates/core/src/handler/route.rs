@@ -5,7 +5,7 @@ use super::erased::Erase;
 use super::{Arguments, Async, ErasedHandler, Function, IntoOutcome};
 use crate::extract::Shape;
 use crate::message::Destination;
-use crate::middleware::{DeadLetter, Middleware};
+use crate::middleware::{DeadLetter, Middleware, RetryPolicy};
 use crate::telemetry::{ParentMode, Trust};
 
 /// A handler with what belongs to its subscription: replies, middleware, dead letter, limits.
@@ -33,10 +33,21 @@ pub(crate) struct RouteOptions {
     pub(crate) middleware: Vec<Arc<dyn Middleware>>,
     pub(crate) dead_letter: Option<DeadLetter>,
     pub(crate) stops_if_unpublishable: bool,
+    /// What the subscription itself says.
+    pub(crate) retry: Option<RetryPolicy>,
+    /// What its router or app says.
+    pub(crate) inherited_retry: Option<RetryPolicy>,
     /// The most at the same time, where the user said so.
     pub(crate) concurrency: Option<usize>,
     pub(crate) parent: Option<ParentMode>,
     pub(crate) trust: Option<Trust>,
+}
+
+impl RouteOptions {
+    /// The policy that the user chose for the subscription; `None` is the default.
+    pub(crate) fn retry_policy(&self) -> Option<&RetryPolicy> {
+        self.retry.as_ref().or(self.inherited_retry.as_ref())
+    }
 }
 
 impl<S> Route<S> {
@@ -52,6 +63,8 @@ impl<S> Route<S> {
             middleware: Vec::new(),
             dead_letter: None,
             stops_if_unpublishable: false,
+            retry: None,
+            inherited_retry: None,
             concurrency: None,
             parent: None,
             trust: None,
@@ -93,6 +106,22 @@ impl<S> Route<S> {
     #[must_use]
     pub fn dead_letter(mut self, destination: impl Into<Destination>) -> Self {
         self.options.dead_letter = Some(DeadLetter::to(destination));
+        self
+    }
+
+    /// Sets how often a failing message of this subscription is tried, when, and which failures are worth it; in place of what the app
+    /// says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::{Handler, RetryPolicy, Route};
+    /// async fn reserve(order: String) {}
+    /// let route: Route<()> = reserve.concurrency(4).retry(RetryPolicy::new().attempts(3)).dead_letter("orders.dead");
+    /// ```
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = Some(policy);
         self
     }
 

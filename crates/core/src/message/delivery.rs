@@ -38,6 +38,9 @@ pub struct Delivery {
     is_last_attempt: bool,
 }
 
+/// Why there is another attempt at a message.
+struct RetryCause(Option<Arc<str>>);
+
 /// What arrived, which seldom changes afterwards.
 #[derive(Clone)]
 struct Message {
@@ -205,6 +208,20 @@ impl Delivery {
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt.max(1);
+        self
+    }
+
+    /// Sets why there is another attempt: the `error.type` of the one before, where the adapter knows it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let delivery = throughline_core::Delivery::new("orders", "x").with_attempt(2).with_retry_cause("timeout");
+    /// assert_eq!(delivery.retry_cause(), Some("timeout"));
+    /// ```
+    #[must_use]
+    pub fn with_retry_cause(mut self, error_type: impl Into<Arc<str>>) -> Self {
+        self.extensions.insert(RetryCause(Some(error_type.into())));
         self
     }
 
@@ -418,6 +435,17 @@ impl Delivery {
         self.attempt
     }
 
+    /// Returns the `error.type` of the attempt before, where it is known: of attempts in place, and of a message that waited elsewhere. At
+    /// the first attempt, and for a batch, it is `None`.
+    #[must_use]
+    pub fn retry_cause(&self) -> Option<&str> {
+        // The first attempt is the rule, and asks nobody.
+        if self.attempt == 1 {
+            return None;
+        }
+        self.extension::<RetryCause>()?.0.as_deref()
+    }
+
     /// Tells whether the broker delivers the message no more after this; of a batch, whether that is so for any of its messages.
     #[must_use]
     pub const fn is_last_attempt(&self) -> bool {
@@ -468,6 +496,23 @@ impl Delivery {
 
     pub(crate) const fn count_attempt(&mut self) {
         self.attempt = self.attempt.saturating_add(1);
+    }
+
+    /// Notes why there is another attempt; `None` where the handler decided so.
+    pub(crate) fn set_retry_cause(&mut self, error_type: Option<&str>) {
+        self.extensions.insert(RetryCause(error_type.map(Arc::from)));
+    }
+
+    /// The same at the next attempt; of a batch, each of its messages.
+    pub(crate) fn next_attempt(mut self) -> Self {
+        self.count_attempt();
+        if !self.is_batch() {
+            return self;
+        }
+        self.map_messages(|mut message| {
+            message.count_attempt();
+            message
+        })
     }
 
     pub(crate) fn set_runtime(&mut self, runtime: Arc<Runtime>) {

@@ -21,6 +21,51 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// assert_eq!(failure.error_type(), "out_of_stock");
 /// assert!(failure.is_retryable());
 /// ```
+///
+/// The variants of an enum become values of `error.type`, and say which of them another attempt may mend:
+///
+/// ```
+/// use throughline_core::Failure;
+///
+/// #[derive(Debug)]
+/// enum ReserveError {
+///     OutOfStock { item: String },
+///     Database(std::io::Error),
+/// }
+///
+/// impl std::fmt::Display for ReserveError {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         match self {
+///             Self::OutOfStock { item } => write!(f, "no {item} left"),
+///             Self::Database(_) => f.write_str("the database did not answer"),
+///         }
+///     }
+/// }
+///
+/// impl std::error::Error for ReserveError {}
+///
+/// impl From<ReserveError> for Failure {
+///     fn from(error: ReserveError) -> Self {
+///         match error {
+///             ReserveError::OutOfStock { .. } => Failure::new("out_of_stock", error).permanent(),
+///             ReserveError::Database(_) => Failure::new("database", error),
+///         }
+///     }
+/// }
+///
+/// fn find(order: &str) -> Result<(), ReserveError> {
+///     Err(ReserveError::OutOfStock { item: order.to_owned() })
+/// }
+///
+/// async fn reserve(order: String) -> Result<(), Failure> {
+///     find(&order)?;
+///     Ok(())
+/// }
+///
+/// let failure = Failure::from(find("bread").unwrap_err());
+/// assert_eq!((failure.error_type(), failure.is_retryable()), ("out_of_stock", false));
+/// # let _ = reserve;
+/// ```
 #[derive(Clone)]
 pub struct Failure {
     error_type: Cow<'static, str>,
@@ -45,16 +90,21 @@ impl Failure {
 
     /// Creates a failure from an error; its `error.type` is the type's path.
     ///
+    /// A type that may hold any error says nothing about it: for `Box<dyn Error>`, `Arc<dyn Error>`, `anyhow::Error`, `eyre::Report` and
+    /// `miette::Report` it is `_OTHER`.
+    ///
     /// # Examples
     ///
     /// ```
-    /// use throughline_core::Failure;
+    /// use throughline_core::{BoxError, Failure};
     /// let failure = Failure::from_error(std::fmt::Error);
     /// assert_eq!(failure.error_type(), "core::fmt::Error");
+    /// let erased: BoxError = "no item left".into();
+    /// assert_eq!(Failure::from_error(erased).error_type(), "_OTHER");
     /// ```
     #[must_use]
     pub fn from_error<E: Into<BoxError>>(error: E) -> Self {
-        Self::new(type_name::<E>(), error)
+        Self::new(error_type_of::<E>(), error)
     }
 
     /// Marks the failure as one that no further attempt can mend, such as a body that cannot be decoded.
@@ -94,6 +144,19 @@ impl Failure {
     pub const fn is_framework(&self) -> bool {
         self.framework
     }
+}
+
+/// The `error.type` of what stands for any error.
+// ATTR-C-15: the conventions' own value for what has no name.
+const OTHER: &str = "_OTHER";
+
+/// Returns the path of an error's type; `_OTHER` for a type that may hold any error.
+pub(crate) fn error_type_of<E: ?Sized>() -> &'static str {
+    let path = type_name::<E>();
+    let is_erased = matches!(path, "anyhow::Error" | "eyre::Report" | "miette::eyreish::Report")
+        || path.starts_with("dyn ")
+        || path.contains("<dyn ");
+    if is_erased { OTHER } else { path }
 }
 
 impl fmt::Display for Failure {
@@ -156,5 +219,20 @@ impl IntoFailure for Failure {
 impl IntoFailure for Settlement {
     fn into_failure(self) -> Outcome {
         Outcome::settle(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_erased_error_has_no_path() {
+        assert_eq!(error_type_of::<BoxError>(), "_OTHER");
+        assert_eq!(error_type_of::<Box<dyn Error>>(), "_OTHER");
+        assert_eq!(error_type_of::<Arc<dyn Error + Send + Sync>>(), "_OTHER");
+        assert_eq!(error_type_of::<dyn Error>(), "_OTHER");
+        assert_eq!(error_type_of::<fmt::Error>(), "core::fmt::Error");
+        assert_eq!(error_type_of::<Box<fmt::Error>>(), "alloc::boxed::Box<core::fmt::Error>");
     }
 }

@@ -25,7 +25,7 @@ pub(crate) use self::destination::Destination;
 pub use self::envelope::CreationContext;
 pub(crate) use self::envelope::Envelope;
 use self::extensions::Extensions;
-pub(crate) use self::failure::{BoxError, Failure, IntoFailure};
+pub(crate) use self::failure::{BoxError, Failure, IntoFailure, error_type_of};
 pub(crate) use self::fate::Fate;
 pub(crate) use self::headers::Headers;
 pub use self::native::{Native, NativeHeaders};

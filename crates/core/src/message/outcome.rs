@@ -185,6 +185,14 @@ impl Outcome {
         self.more.as_ref()?.failure.as_ref()
     }
 
+    /// Marks the failure of the delivery as one that no further attempt can mend.
+    pub(crate) fn with_permanent_failure(mut self) -> Self {
+        if let Some(more) = &mut self.more {
+            more.failure = more.failure.take().map(Failure::permanent);
+        }
+        self
+    }
+
     /// What the framework did with the message.
     pub(crate) fn fate(&self) -> &Fate {
         self.more.as_ref().map_or(&Fate::Settled, |more| &more.fate)

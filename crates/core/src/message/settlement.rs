@@ -4,7 +4,7 @@ use std::time::Duration;
 /// What the broker is told about a message after its handler ran.
 ///
 /// A handler may return one, as its value or as its error, to decide by itself; otherwise success acknowledges and
-/// failure follows the failure rule (retry with back-off, then dead letter or reject).
+/// failure follows the [`RetryPolicy`](crate::RetryPolicy): another attempt, then dead letter or reject.
 ///
 /// # Examples
 ///
@@ -29,13 +29,13 @@ pub enum Settlement {
     },
     /// The message is delivered again.
     Retry {
-        /// How long to wait first; `None` lets the back-off decide.
+        /// How long to wait first; `None` lets the retry policy decide.
         after: Option<Duration>,
     },
 }
 
 impl Settlement {
-    /// Asks for another delivery after the back-off of the failure rule.
+    /// Asks for another delivery after the delay of the retry policy.
     ///
     /// # Examples
     ///

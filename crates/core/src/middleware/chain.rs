@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::InnerTelemetry;
-use super::failure_rule::{Attempts, decide, panic_failure, panicked};
+use super::failure_rule::{Attempts, PolicyInForce, decide, panic_failure, panicked};
+use super::{InnerTelemetry, RetryPolicy};
 use crate::broker::{BoxFuture, Publish, PublishError};
 use crate::log::SubscriptionLog;
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
@@ -76,18 +76,17 @@ pub(crate) trait Endpoint: Send + Sync {
     /// What telemetry that is ordinary middleware is told, and hands back.
     fn inner_telemetry(&self) -> &InnerTelemetry;
 
+    /// What judges a failure of the delivery.
+    fn policy(&self) -> &PolicyInForce<'_>;
+
     /// The log of the subscription.
     fn log(&self) -> &SubscriptionLog;
 
-    /// Notes that an attempt in place failed: which one, of how many. With a delay it is followed by another one.
-    fn attempt_failed(
-        &self,
-        delivery: &Delivery,
-        failure: &Failure,
-        attempt: u32,
-        attempts: u32,
-        delay: Option<Duration>,
-    );
+    /// Logs that an attempt in place failed and another one follows after a delay.
+    fn attempt_failed(&self, delivery: &Delivery, failure: &Failure, delay: Duration);
+
+    /// Notes which attempt begins in place.
+    fn attempt_begins(&self, attempt: u32);
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -113,20 +112,13 @@ impl<'a> Next<'a> {
         self.endpoint.inner_telemetry()
     }
 
-    pub(super) fn log(self) -> &'a SubscriptionLog {
-        self.endpoint.log()
+    /// What says by which policy the delivery is judged.
+    pub(super) fn policy_in_force(self) -> &'a PolicyInForce<'a> {
+        self.endpoint.policy()
     }
 
-    /// Notes that an attempt in place failed, as [`Endpoint::attempt_failed`].
-    pub(super) fn attempt_failed(
-        self,
-        delivery: &Delivery,
-        failure: &Failure,
-        attempt: u32,
-        attempts: u32,
-        delay: Option<Duration>,
-    ) {
-        self.endpoint.attempt_failed(delivery, failure, attempt, attempts, delay);
+    pub(super) fn log(self) -> &'a SubscriptionLog {
+        self.endpoint.log()
     }
 
     /// Passes the delivery on to the next middleware, or to the handler.
@@ -153,7 +145,7 @@ impl<'a> Next<'a> {
             // Only makes a future; what can panic runs inside it.
             None => self.endpoint.call(delivery),
         };
-        Step { handling, attempts }
+        Step { handling, attempts, endpoint: self.endpoint }
     }
 
     /// Publishes a message on the broker the delivery came from, through the middleware of the app.
@@ -216,6 +208,21 @@ impl Next<'_> {
         }
     }
 
+    /// The policy that judges the delivery.
+    pub(super) fn policy(self) -> Arc<RetryPolicy> {
+        self.endpoint.policy().get()
+    }
+
+    /// Waits after a failed attempt before another one in place, and says so in the log; false where there is to be none.
+    pub(super) async fn wait_for_attempt(self, delivery: &Delivery, failure: &Failure, delay: Duration) -> bool {
+        self.endpoint.attempt_failed(delivery, failure, delay);
+        let goes_on = self.wait(delay).await;
+        if goes_on {
+            self.endpoint.attempt_begins(delivery.attempt().saturating_add(1));
+        }
+        goes_on
+    }
+
     /// Waits before a forward is tried again; false where it is not to be.
     pub(super) async fn wait(self, delay: Duration) -> bool {
         self.endpoint.wait(delay).await
@@ -240,19 +247,20 @@ impl Next<'_> {
 struct Step<'a> {
     handling: BoxFuture<'a, Outcome>,
     attempts: Attempts,
+    endpoint: &'a dyn Endpoint,
 }
 
 impl Future for Step<'_> {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let Self { handling, attempts } = self.get_mut();
+        let Self { handling, attempts, endpoint } = self.get_mut();
         let outcome = match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
             Err(panic) => panicked(panic),
         };
-        Poll::Ready(decide(outcome, attempts))
+        Poll::Ready(decide(outcome, attempts, || endpoint.policy().get()))
     }
 }
 

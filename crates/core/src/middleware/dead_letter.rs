@@ -91,6 +91,7 @@ impl Middleware for DeadLetter {
             _ => None,
         };
         let envelopes = delivery.messages().iter().enumerate().map(envelope).collect();
+        next.inner_telemetry().note_failure(outcome.failure());
         let mut done = Forwarding::new("dead letter", next, delivery.messages(), envelopes).run().await;
         outcome.map_each(count, |index, own| {
             let Some(message) = delivery.messages().get(index) else { return own };

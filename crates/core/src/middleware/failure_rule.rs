@@ -1,6 +1,9 @@
 use std::any::Any;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Backoff, DEFAULT_ATTEMPTS};
+use super::RetryPolicy;
+use super::retry_policy::Judgement;
 use crate::guard::discard;
 use crate::message::{Delivery, Failure, Outcome, Settlement};
 
@@ -50,26 +53,79 @@ impl Attempts {
     }
 }
 
-/// Applies the failure rule: a failed message is tried again with exponential back-off and jitter, ten times in all, and then rejected.
-/// A retry that names no delay gets the back-off's. What is decided already stays. Where the broker delivers a message no more, a retry
-/// of any kind is a rejection: asked for one, the broker would drop the message without a word.
-pub(crate) fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
+/// The policy that judges one delivery: that of its subscription, until a `Retry` around the handler puts its own in its place.
+pub(crate) struct PolicyInForce<'a> {
+    of_subscription: &'a Arc<RetryPolicy>,
+    of_retry: Mutex<OfRetry>,
+}
+
+#[derive(Default)]
+struct OfRetry {
+    policy: Option<Arc<RetryPolicy>>,
+    /// How many there have been.
+    count: u32,
+}
+
+impl<'a> PolicyInForce<'a> {
+    pub(crate) fn new(of_subscription: &'a Arc<RetryPolicy>) -> Self {
+        Self { of_subscription, of_retry: Mutex::default() }
+    }
+
+    /// Puts the policy of a `Retry` in force: for what is inside of it, for what is outside, and for what the broker delivers again.
+    /// Returns its number.
+    pub(crate) fn replace(&self, policy: &Arc<RetryPolicy>) -> u32 {
+        let mut of_retry = self.lock();
+        of_retry.policy = Some(Arc::clone(policy));
+        of_retry.count += 1;
+        of_retry.count
+    }
+
+    /// Tells whether no other `Retry` came after the one with that number, further inside.
+    pub(crate) fn is_latest(&self, number: u32) -> bool {
+        self.lock().count == number
+    }
+
+    pub(crate) fn get(&self) -> Arc<RetryPolicy> {
+        Arc::clone(self.lock().policy.as_ref().unwrap_or(self.of_subscription))
+    }
+
+    /// A poisoned lock only means that another thread panicked before or after it wrote.
+    fn lock(&self) -> MutexGuard<'_, OfRetry> {
+        self.of_retry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Applies the failure rule: a failed message is tried again as the policy says, and then rejected. A retry that names no delay gets the
+/// policy's. What is decided already stays. Where the broker delivers a message no more, a retry of any kind is a rejection: asked for one,
+/// the broker would drop the message without a word.
+pub(crate) fn decide(outcome: Outcome, attempts: &Attempts, policy: impl FnOnce() -> Arc<RetryPolicy>) -> Outcome {
     if matches!(outcome.settlement(), Settlement::Ack) && outcome.each().is_empty() {
         return outcome;
     }
+    let policy = policy();
     match attempts {
-        Attempts::Single(attempt) => decide_one(outcome, *attempt),
+        Attempts::Single(attempt) => decide_one(outcome, *attempt, &policy),
         Attempts::Each(attempts) => {
             let first = Attempt { number: 1, is_last: false };
-            outcome
-                .map_each(attempts.len(), |index, own| decide_one(own, attempts.get(index).copied().unwrap_or(first)))
+            outcome.map_each(attempts.len(), |index, own| {
+                decide_one(own, attempts.get(index).copied().unwrap_or(first), &policy)
+            })
         }
     }
 }
 
-fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
-    let Settlement::Retry { after } = outcome.settlement() else { return outcome };
+fn decide_one(outcome: Outcome, attempt: Attempt, policy: &RetryPolicy) -> Outcome {
+    let Settlement::Retry { after } = *outcome.settlement() else { return outcome };
     let Attempt { number, is_last } = attempt;
+    if after.is_none()
+        && let Some(failure) = outcome.failure()
+    {
+        match policy.judge(failure, number) {
+            Judgement::Again => {}
+            Judgement::NotWorthIt => return not_worth_it(outcome, number),
+            Judgement::UsedUp => return give_up(outcome, number),
+        }
+    }
     if is_last {
         return outcome.with_settlement(Settlement::reject(format!(
             "delivered {number} times, and the broker delivers it no more"
@@ -78,20 +134,32 @@ fn decide_one(outcome: Outcome, attempt: Attempt) -> Outcome {
     if after.is_some() {
         return outcome;
     }
-    if outcome.failure().is_some() && number >= DEFAULT_ATTEMPTS {
-        return give_up(outcome, number);
-    }
-    outcome.with_settlement(Settlement::retry_after(Backoff::default().delay(number)))
+    outcome.with_settlement(Settlement::retry_after(policy.delay(number)))
 }
 
 /// Rejects a message whose attempts are used up.
 pub(super) fn give_up(outcome: Outcome, attempts: u32) -> Outcome {
-    outcome.with_settlement(Settlement::reject(format!("failed {attempts} times")))
+    outcome.with_settlement(Settlement::reject(failed(attempts)))
+}
+
+/// Rejects a message with a failure that the policy does not try again.
+fn not_worth_it(outcome: Outcome, attempts: u32) -> Outcome {
+    let reason = format!("{}, and the retry policy does not try such a failure again", failed(attempts));
+    outcome.with_permanent_failure().with_settlement(Settlement::reject(reason))
+}
+
+fn failed(attempts: u32) -> Cow<'static, str> {
+    if attempts == 1 { Cow::Borrowed("failed once") } else { Cow::Owned(format!("failed {attempts} times")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Decides by the default policy.
+    fn decide(outcome: Outcome, attempts: &Attempts) -> Outcome {
+        super::decide(outcome, attempts, Arc::default)
+    }
 
     fn failed(attempt: u32) -> Outcome {
         decide(
@@ -147,5 +215,41 @@ mod tests {
         assert!(matches!(outcome.settlement(), Settlement::Reject { .. }));
         assert!(outcome.failure().is_some(), "with its error");
         assert_eq!(decide(Outcome::ack(), &last).settlement(), &Settlement::Ack);
+    }
+
+    fn judged(policy: RetryPolicy, failure: Failure, attempt: u32) -> Outcome {
+        let attempts = Attempts::of(&Delivery::new("orders", "x").with_attempt(attempt));
+        super::decide(Outcome::failed(failure), &attempts, || Arc::new(policy))
+    }
+
+    #[test]
+    fn the_policy_says_how_often_and_when() {
+        let policy = || RetryPolicy::new().attempts(3).first_delay(std::time::Duration::from_secs(1)).jitter(0.0);
+        let failure = || Failure::new("boom", "boom");
+        let second = Settlement::retry_after(std::time::Duration::from_secs(2));
+        assert_eq!(judged(policy(), failure(), 2).settlement(), &second);
+        assert_eq!(judged(policy(), failure(), 3).settlement(), &Settlement::reject("failed 3 times"));
+        assert_eq!(judged(RetryPolicy::never(), failure(), 1).settlement(), &Settlement::reject("failed once"));
+    }
+
+    #[test]
+    fn a_predicate_that_says_no_makes_the_failure_permanent() {
+        let policy = RetryPolicy::new().retry_if(|failure| failure.error_type() != "boom");
+        let outcome = judged(policy, Failure::new("boom", "boom"), 1);
+        let reason = "failed once, and the retry policy does not try such a failure again";
+        assert_eq!(outcome.settlement(), &Settlement::reject(reason));
+        assert!(outcome.failure().is_some_and(|failure| !failure.is_retryable()));
+    }
+
+    #[test]
+    fn the_policy_of_a_retry_takes_the_place_of_the_subscriptions() {
+        let of_subscription = Arc::new(RetryPolicy::new().attempts(7));
+        let in_force = PolicyInForce::new(&of_subscription);
+        assert_eq!(in_force.get().most_attempts(), Some(7));
+        let outer = in_force.replace(&Arc::new(RetryPolicy::new().attempts(5)));
+        assert!(in_force.is_latest(outer));
+        let inner = in_force.replace(&Arc::new(RetryPolicy::new().attempts(2)));
+        assert_eq!(in_force.get().most_attempts(), Some(2));
+        assert!(in_force.is_latest(inner) && !in_force.is_latest(outer));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Backoff, Next};
+use super::Next;
 use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
 
@@ -16,8 +16,8 @@ pub(crate) enum Forwarded {
     Interrupted,
 }
 
-/// The messages of a delivery that go elsewhere. What fails is published again, after a delay that grows from 100 ms to 30 s; nothing
-/// else is done again for it.
+/// The messages of a delivery that go elsewhere. What fails is published again, with the delays of the policy in force and for as long as
+/// it takes; nothing else is done again for it.
 pub(super) struct Forwarding<'a> {
     next: Next<'a>,
     messages: &'a [Delivery],
@@ -42,7 +42,7 @@ impl<'a> Forwarding<'a> {
     /// Returns what became of each message; `None` for those that stay.
     pub(super) async fn run(mut self) -> Vec<Option<Forwarded>> {
         for tries in 1_u32.. {
-            let delay = Backoff::default().delay(tries);
+            let delay = self.next.policy().pause(tries);
             let has_failed = self.publish_all(tries, delay).await;
             if has_failed && self.next.is_atomic() {
                 self.take_back().await;
@@ -55,6 +55,7 @@ impl<'a> Forwarding<'a> {
                 break;
             }
         }
+        self.next.inner_telemetry().note_failure(None);
         self.ended
     }
 

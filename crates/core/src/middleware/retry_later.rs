@@ -7,11 +7,8 @@ use super::dead_letter::{header_text, one_by_one};
 use super::failure_rule::give_up;
 use super::forwarding::{Forwarded, Forwarding, unpublishable};
 use super::{Middleware, Next};
-use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RetryPlace, RetryRoute};
+use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RETRY_ERROR, RetryPlace, RetryRoute};
 use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
-
-/// The header that holds the `error.type` of the last failure; never the error's text, which may be private.
-const ERROR: &str = "retry-error";
 
 /// The header that says where the message first failed.
 const ORIGIN: &str = "retry-origin";
@@ -48,9 +45,9 @@ fn envelope(message: &Delivery, failure: Option<&Failure>, place: RetryPlace) ->
     let headers = envelope.headers_mut();
     headers.insert(RETRY_ATTEMPT, message.attempt().saturating_add(1).to_string());
     headers.insert(RETRY_DUE, due.to_string());
-    headers.remove(ERROR);
+    headers.remove(RETRY_ERROR);
     if let Some(failure) = failure {
-        headers.insert(ERROR, header_text(failure.error_type()));
+        headers.insert(RETRY_ERROR, header_text(failure.error_type()));
     }
     if message.attempt() == 1 || !headers.contains(ORIGIN) {
         headers.insert(ORIGIN, header_text(message.destination()));
@@ -80,6 +77,7 @@ impl Middleware for RetryLater {
             Plan::GiveUp => None,
         };
         let envelopes = messages.zip(plans).map(envelope).collect();
+        next.inner_telemetry().note_failure(outcome.failure());
         let mut done = Forwarding::new("retry", next, delivery.messages(), envelopes).run().await;
         outcome.map_each(count, |index, own| {
             let Some(message) = delivery.messages().get(index) else { return own };

@@ -101,6 +101,8 @@ pub struct RawMessage<'a, H: NativeCarrier, N> {
     pub body_size: usize,
     /// When the broker took the message.
     pub sent_at: Option<SystemTime>,
+    /// Which delivery of the message this is, counted from 1.
+    pub attempt: u32,
     /// Further attributes.
     pub native: Option<N>,
 }
@@ -117,6 +119,7 @@ impl<'a, H: NativeCarrier, N: Native> RawMessage<'a, H, N> {
             reply_to: None,
             body_size: 0,
             sent_at: None,
+            attempt: 1,
             native: None,
         }
     }
@@ -136,6 +139,7 @@ impl<'a, H: NativeCarrier, N: Native> RawMessage<'a, H, N> {
             reply_to: self.reply_to,
             body_size: self.body_size,
             sent_at: self.sent_at,
+            attempt: self.attempt.max(1),
             native: self.native.as_ref().map(|native| native as &dyn Native),
             ..Incoming::new(self.destination, &self.headers)
         }

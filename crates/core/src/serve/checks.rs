@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use super::error::{ServeError, ServeErrorKind};
 use crate::app::Entry;
-use crate::broker::{Broker, BrokerError, Publish, RouteOfApp, Routes, Subscription};
+use crate::broker::{Broker, BrokerError, Publish, RouteOfApp, Routes, Subscriber, Subscription};
 use crate::extract::Shape;
 use crate::handler::RouteOptions;
+use crate::middleware::RetryPolicy;
 
 /// Refuses what cannot work, before anything starts. The returned value keeps the routes known to the other apps of the connection.
 pub(super) fn check(broker: &dyn Broker, entries: &[Entry<()>]) -> Result<Arc<Vec<RouteOfApp>>, ServeError> {
@@ -64,6 +65,21 @@ pub(super) fn check_destinations(
         })?;
     }
     Ok(())
+}
+
+/// Refuses two counts of attempts: where messages wait in places of their own, those say how often a message is tried.
+pub(super) fn check_retry(
+    subscriber: &dyn Subscriber,
+    subscription: &Subscription,
+    options: &RouteOptions,
+) -> Result<(), ServeError> {
+    let attempts = options.retry.as_ref().and_then(RetryPolicy::chosen_attempts);
+    let Some(attempts) = attempts.filter(|_| subscriber.retry_route().is_some()) else { return Ok(()) };
+    Err(ServeError::configuration(format!(
+        "the retry policy of the subscription to `{}` says {attempts} attempts, and its retry topics say how often a message is tried, \
+         too: leave out `attempts(..)`, or the retry topics",
+        subscription.destination(),
+    )))
 }
 
 /// A handler of batches needs a subscription that batches, and the other way round.

@@ -92,7 +92,7 @@ impl Dispatcher {
             for (index, message) in work.messages_mut().iter_mut().enumerate() {
                 let delay = self.delay_before_next(&handled, index);
                 match delay {
-                    Some(_) => self.count_attempt(message, &handled),
+                    Some(_) => self.count_attempt(message, index, &handled),
                     None if !self.is_to_be_settled(message, index, &handled) => {}
                     None => endings.push(Ending {
                         message,
@@ -160,8 +160,9 @@ impl Dispatcher {
     }
 
     /// Counts the next attempt of a message that is handled again here.
-    fn count_attempt(&self, message: &mut Received, handled: &Handled) {
+    fn count_attempt(&self, message: &mut Received, index: usize, handled: &Handled) {
         message.delivery.count_attempt();
+        self.stages.note_cause(&mut message.delivery, handled.outcome.failure_of(index));
         if let Some(settler) = &handled.settler {
             settler.consumer.count_settlement("retry", &Incoming::from_delivery(&message.delivery));
         }

@@ -4,15 +4,12 @@ use std::time::{Duration, SystemTime};
 use crate::broker::RetryRoute;
 use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Destination, Failure, Settlement};
-use crate::middleware::DEFAULT_ATTEMPTS;
 
 /// What the log says about attempts of one subscription that failed, and about what it gives up.
 pub(super) struct Failed {
     pub(super) log: Arc<SubscriptionLog>,
     dead_letter: Option<Destination>,
     route: Option<Arc<dyn RetryRoute>>,
-    /// How many attempts there are; `None` where the route counts them.
-    attempts: Option<u32>,
 }
 
 /// Which attempt of its message one is.
@@ -29,20 +26,17 @@ impl Failed {
         dead_letter: Option<Destination>,
         route: Option<Arc<dyn RetryRoute>>,
     ) -> Self {
-        let attempts = DEFAULT_ATTEMPTS.min(log.delivery_limit().unwrap_or(u32::MAX));
-        let attempts = route.is_none().then_some(attempts);
-        Self { log, dead_letter, route, attempts }
+        Self { log, dead_letter, route }
     }
 
-    /// Says what is to become of a message. An attempt in place counts as `in_place` says.
+    /// Says what is to become of a message.
     pub(super) fn settlement(
         &self,
         message: &Delivery,
         settlement: &Settlement,
         failure: Option<&Failure>,
-        in_place: Option<Count>,
+        count: Count,
     ) {
-        let count = in_place.unwrap_or(Count { attempt: message.attempt(), attempts: self.attempts });
         match (settlement, failure) {
             (Settlement::Reject { reason }, None) => self.rejected(message, reason),
             (Settlement::Reject { .. }, Some(failure)) => self.given_up(message, failure, count),

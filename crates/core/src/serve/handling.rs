@@ -1,6 +1,7 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -18,8 +19,8 @@ use crate::handler::{ErasedHandler, RouteOptions};
 use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, RetryLater, Settler, decide,
-    panicked, process_with,
+    Attempts, DeadLetter, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, PolicyInForce,
+    RetryLater, RetryPolicy, Settler, decide, panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Instrumentation, Receiving, Scope, ScopeState, run_in};
@@ -32,6 +33,8 @@ pub(super) struct Stages {
     around: Vec<Arc<dyn Middleware>>,
     chain: Vec<Arc<dyn Middleware>>,
     replies: Replies,
+    /// What judges failures, where no `Retry` does.
+    policy: Arc<RetryPolicy>,
     consumer: Option<Consumer>,
     /// For telemetry that is placed as ordinary middleware.
     overrides: Option<Overrides>,
@@ -64,8 +67,12 @@ impl Stages {
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         let route = subscriber.retry_route();
-        let dead_letter = options.dead_letter.as_ref().map(|dead_letter| dead_letter.destination().clone());
-        let failed = Failed::new(log, dead_letter, route.clone());
+        let failed =
+            Failed::new(log, options.dead_letter.as_ref().map(DeadLetter::destination).cloned(), route.clone());
+        let chosen = options.retry_policy();
+        let policy = chosen.cloned().unwrap_or_default();
+        // Where messages wait in a place of their own, that counts their attempts.
+        let policy = if route.is_some() { policy.uncounted() } else { policy };
         let retry_later = route.map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
         let dead_letter = options.dead_letter.clone().map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
         let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
@@ -80,7 +87,8 @@ impl Stages {
             handler,
             around,
             chain: options.middleware.clone(),
-            replies: Replies::new(publisher, options.replies.clone()),
+            replies: Replies::new(publisher, options.replies.clone(), chosen.cloned()),
+            policy: Arc::new(policy),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
             failed,
@@ -103,7 +111,8 @@ impl Stages {
         let handling = AssertUnwindSafe(async {
             let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
             let inner_telemetry = InnerTelemetry::new(self.overrides);
-            let handling = Handling { stages: self, received, asked, inner_telemetry, in_place: Mutex::default() };
+            let (policy, attempt) = (PolicyInForce::new(&self.policy), AtomicU32::new(0));
+            let handling = Handling { stages: self, received, asked, inner_telemetry, policy, attempt };
             // Where neither a span nor a heartbeat stands around it: each future less on the way is felt here.
             if self.is_bare(received, asked) {
                 return handling.without_span(delivery).await;
@@ -123,13 +132,25 @@ impl Stages {
                     group,
                     attempt
                 );
-                Handled { outcome: decide(panicked(panic), &Attempts::of(asked)), settler: None }
+                let outcome = decide(panicked(panic), &Attempts::of(asked), || Arc::clone(&self.policy));
+                Handled { outcome, settler: None }
             }
         }
     }
 
     pub(super) fn patience<'a>(&'a self, received: &'a [Received]) -> Patience<'a> {
         Patience { received, phase: &self.phase, log: &self.failed.log }
+    }
+
+    /// Notes in a delivery that is handled again why that is so.
+    // ATTR-C-28.
+    pub(super) fn note_cause(&self, delivery: &mut Delivery, failure: Option<&Failure>) {
+        let engine = self.consumer.as_ref();
+        let error_type = failure.map(|failure| match engine {
+            Some(consumer) => consumer.error_type_of(failure),
+            None => failure.error_type().into(),
+        });
+        delivery.set_retry_cause(error_type.as_deref());
     }
 
     /// Starts the receive span, where the user wants one.
@@ -177,15 +198,17 @@ struct Handling<'a> {
     received: &'a [Received],
     asked: &'a Delivery,
     inner_telemetry: InnerTelemetry,
-    /// The last attempt in place that failed.
-    in_place: Mutex<Option<Count>>,
+    policy: PolicyInForce<'a>,
+    /// Which attempt in place it is; zero where there was no other one.
+    attempt: AtomicU32,
 }
 
 impl Handling<'_> {
     async fn process(&self, delivery: Delivery) -> Handled {
         if let Some(consumer) = &self.stages.consumer {
             let run = |delivery| self.handle(delivery);
-            let (outcome, settler) = process_with(consumer, delivery, self.stages.scope_state, run).await;
+            let (state, inner) = (self.stages.scope_state, &self.inner_telemetry);
+            let (outcome, settler) = process_with(consumer, delivery, state, inner, run).await;
             return Handled { outcome, settler: Some(settler) };
         }
         self.without_span(delivery).await
@@ -214,11 +237,18 @@ impl Handling<'_> {
         }
         // Where telemetry is ordinary middleware, its span has ended and is not current here.
         let _current = self.inner_telemetry.scope().map(|scope| scope.context().clone().attach());
-        let in_place = *self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, message) in self.asked.messages().iter().enumerate() {
             let (settlement, failure) = (outcome.settlement_of(index), outcome.failure_of(index));
-            self.stages.failed.settlement(message, settlement, failure, in_place);
+            self.stages.failed.settlement(message, settlement, failure, self.count(message));
         }
+    }
+
+    /// Which attempt of a message this is, and of how many.
+    fn count(&self, message: &Delivery) -> Count {
+        let in_place = Some(self.attempt.load(Ordering::Relaxed)).filter(|attempt| *attempt > 0);
+        let limits = [self.policy.get().most_attempts(), self.stages.failed.log.delivery_limit()];
+        let attempt = in_place.unwrap_or_else(|| message.attempt());
+        Count { attempt, attempts: limits.into_iter().flatten().min() }
     }
 
     /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. What the broker does not
@@ -231,7 +261,7 @@ impl Handling<'_> {
         let answering = Box::pin(self.answer_within(delivery, scope));
         match until_aborting(&self.stages.phase, answering).await {
             Some(outcome) => outcome,
-            None => decide(Outcome::failed(cancelled()), &Attempts::of(self.asked)),
+            None => decide(Outcome::failed(cancelled()), &Attempts::of(self.asked), || self.policy.get()),
         }
     }
 
@@ -248,9 +278,9 @@ impl Handling<'_> {
             self.stages.replies.publish(outcome, self.asked, inner, scope, &patience).await
         };
         Box::pin(
-            AssertUnwindSafe(replying)
-                .catch_unwind()
-                .map(|replied| decide(replied.unwrap_or_else(panicked), &Attempts::of(self.asked))),
+            AssertUnwindSafe(replying).catch_unwind().map(|replied| {
+                decide(replied.unwrap_or_else(panicked), &Attempts::of(self.asked), || self.policy.get())
+            }),
         )
     }
 }
@@ -284,24 +314,20 @@ impl Endpoint for Handling<'_> {
         &self.inner_telemetry
     }
 
+    fn policy(&self) -> &PolicyInForce<'_> {
+        &self.policy
+    }
+
     fn log(&self) -> &SubscriptionLog {
         &self.stages.failed.log
     }
 
-    fn attempt_failed(
-        &self,
-        delivery: &Delivery,
-        failure: &Failure,
-        attempt: u32,
-        attempts: u32,
-        delay: Option<Duration>,
-    ) {
-        let count = Count { attempt, attempts: Some(attempts) };
-        *self.in_place.lock().unwrap_or_else(PoisonError::into_inner) = Some(count);
-        // Without another attempt it is the outcome that is logged.
-        if let Some(delay) = delay {
-            self.stages.failed.tried_again(delivery, failure, count, delay);
-        }
+    fn attempt_failed(&self, delivery: &Delivery, failure: &Failure, delay: Duration) {
+        self.stages.failed.tried_again(delivery, failure, self.count(delivery), delay);
+    }
+
+    fn attempt_begins(&self, attempt: u32) {
+        self.attempt.store(attempt, Ordering::Relaxed);
     }
 }
 
@@ -338,19 +364,20 @@ impl Endpoint for Answering<'_> {
         &self.handling.inner_telemetry
     }
 
+    fn policy(&self) -> &PolicyInForce<'_> {
+        &self.handling.policy
+    }
+
     fn log(&self) -> &SubscriptionLog {
         self.handling.log()
     }
 
-    fn attempt_failed(
-        &self,
-        delivery: &Delivery,
-        failure: &Failure,
-        attempt: u32,
-        attempts: u32,
-        delay: Option<Duration>,
-    ) {
-        self.handling.attempt_failed(delivery, failure, attempt, attempts, delay);
+    fn attempt_failed(&self, delivery: &Delivery, failure: &Failure, delay: Duration) {
+        self.handling.attempt_failed(delivery, failure, delay);
+    }
+
+    fn attempt_begins(&self, attempt: u32) {
+        self.handling.attempt_begins(attempt);
     }
 }
 

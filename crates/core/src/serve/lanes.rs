@@ -1,7 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 
@@ -34,16 +34,30 @@ struct Entrance {
     collected: VecDeque<Received>,
 }
 
-/// The messages of one lane that wait, and whether a task handles them.
+/// The messages of one lane that wait, and the task that handles them.
+///
+/// The task stays from the first message to the end of the subscription: one that is made for each burst of messages costs more than
+/// some of them.
 #[derive(Default)]
 struct Lane {
     state: Mutex<State>,
+    /// Wakes the task that has handled all there was.
+    arrived: Notify,
 }
 
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Received>,
     is_running: bool,
+    /// Whether the task ends when nothing waits.
+    is_ending: bool,
+}
+
+/// What the task of a lane does next.
+enum Next {
+    Handle(Received),
+    Wait,
+    End,
 }
 
 impl Lanes {
@@ -85,8 +99,8 @@ impl Lanes {
         }
     }
 
-    /// Gives up the messages that wait; those that are being handled go on, and so do those that the broker delivers no more.
-    /// Returns how many are given up.
+    /// Gives up the messages that wait, and returns how many; those that are being handled go on, and so do those that the broker delivers
+    /// no more. With them the lanes end.
     pub(super) fn give_back(&mut self, dispatcher: &Arc<Dispatcher>, tasks: &mut JoinSet<()>) -> usize {
         let mut given_up = 0;
         let mut keep_last = |messages: &mut VecDeque<Received>| {
@@ -99,6 +113,9 @@ impl Lanes {
             keep_last(collected);
         }
         self.flush(dispatcher, tasks);
+        for Entrance { lane, .. } in self.by_number.values() {
+            lane.end();
+        }
         given_up
     }
 }
@@ -112,15 +129,29 @@ impl Lane {
         } else {
             state.waiting.append(collected);
         }
-        !std::mem::replace(&mut state.is_running, true)
+        let is_running = std::mem::replace(&mut state.is_running, true);
+        drop(state);
+        if is_running {
+            self.arrived.notify_one();
+        }
+        !is_running
     }
 
-    /// The next message; without one the task has ended.
-    fn pop(&self) -> Option<Received> {
+    fn next(&self) -> Next {
         let mut state = self.lock();
-        let next = state.waiting.pop_front();
-        state.is_running = next.is_some();
-        next
+        match state.waiting.pop_front() {
+            Some(received) => Next::Handle(received),
+            None if state.is_ending => {
+                state.is_running = false;
+                Next::End
+            }
+            None => Next::Wait,
+        }
+    }
+
+    fn end(&self) {
+        self.lock().is_ending = true;
+        self.arrived.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -129,7 +160,15 @@ impl Lane {
 
     async fn run(&self, dispatcher: &Dispatcher, permits: Option<&Semaphore>, phase: &watch::Receiver<Phase>) {
         let _reset = LaneReset(self);
-        while let Some(received) = self.pop() {
+        loop {
+            let received = match self.next() {
+                Next::Handle(received) => received,
+                Next::Wait => {
+                    self.arrived.notified().await;
+                    continue;
+                }
+                Next::End => return,
+            };
             let _permit = match permits {
                 // Never closed.
                 Some(permits) => permits.acquire().await.ok(),

@@ -10,7 +10,7 @@ use super::patience::Patience;
 use crate::broker::{PublishError, PublishErrorKind};
 use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement};
-use crate::middleware::{Backoff, Outlet as _, panic_failure, unpublishable};
+use crate::middleware::{Outlet as _, RetryPolicy, panic_failure, unpublishable};
 use crate::publish::Publisher;
 use crate::telemetry::Scope;
 
@@ -18,11 +18,16 @@ use crate::telemetry::Scope;
 pub(super) struct Replies {
     publisher: Publisher,
     destinations: Vec<Destination>,
+    /// What the user chose for the subscription. Where it says how many attempts there are, that bounds the publishes of one reply.
+    policy: RetryPolicy,
 }
 
 /// Why a reply is not out.
 enum Unanswered {
+    /// The message is handled again.
     Failed(Failure),
+    /// The message is given up; the text says why.
+    GivenUp(Failure, String),
     /// The app ends, or another member of the group gets the message.
     Interrupted,
 }
@@ -37,8 +42,8 @@ enum Addressee<'a> {
 }
 
 impl Replies {
-    pub(super) const fn new(publisher: Publisher, destinations: Vec<Destination>) -> Self {
-        Self { publisher, destinations }
+    pub(super) fn new(publisher: Publisher, destinations: Vec<Destination>, chosen: Option<RetryPolicy>) -> Self {
+        Self { publisher, destinations, policy: chosen.unwrap_or_default() }
     }
 
     pub(super) const fn publisher(&self) -> &Publisher {
@@ -46,7 +51,7 @@ impl Replies {
     }
 
     /// Publishes all replies of an outcome and returns when they are confirmed. What fails is published again, not handled again; what
-    /// can never be published makes its outcome a failure. `inner` is the scope of telemetry that is ordinary middleware: its span has
+    /// can never be published, or is not within the attempts that the user chose, makes its outcome a failure. `inner` is the scope of telemetry that is ordinary middleware: its span has
     /// ended by now and is the parent all the same.
     pub(super) async fn publish(
         &self,
@@ -87,10 +92,9 @@ impl Replies {
         for reply in replies {
             match self.reply(reply, asked, patience).await {
                 Ok(()) => {}
-                Err(Unanswered::Failed(failure)) if failure.is_retryable() => return Outcome::failed(failure),
-                Err(Unanswered::Failed(failure)) => {
-                    let why = format!("its reply cannot be published ({})", failure.error_type());
-                    return unpublishable(Outcome::failed(failure), asked, &why);
+                Err(Unanswered::Failed(failure)) => return Outcome::failed(failure),
+                Err(Unanswered::GivenUp(failure, why)) => {
+                    return unpublishable(Outcome::failed(failure.permanent()), asked, &why);
                 }
                 Err(Unanswered::Interrupted) => return outcome.with_fate(Fate::Interrupted),
             }
@@ -156,9 +160,14 @@ impl Replies {
                 // Middleware of the user: it would do so again, so this counts as an attempt.
                 Err(panic) => return Err(Unanswered::Failed(panic_failure(panic))),
             };
-            let delay = Backoff::default().delay(tries);
-            report(patience.log, asked, &place, &failure, (tries, delay));
-            if !failure.is_retryable() || self.publisher.transport().is_atomic() {
+            let delay = self.policy.pause(tries);
+            let given_up = self.why_given_up(&failure, tries);
+            let next = Some(delay).filter(|_| given_up.is_none());
+            report(patience.log, asked, &place, &failure, (tries, next));
+            if let Some(why) = given_up {
+                return Err(Unanswered::GivenUp(failure, why));
+            }
+            if self.publisher.transport().is_atomic() {
                 return Err(Unanswered::Failed(failure));
             }
             if !patience.wait(delay).await {
@@ -167,11 +176,28 @@ impl Replies {
         }
         match refused {
             Some(error_type) => {
-                let failure = Failure::new(error_type, "some messages of a reply can never be published").permanent();
-                Err(Unanswered::Failed(failure.by_framework()))
+                let why = unanswerable(&error_type);
+                let failure = Failure::new(error_type, "some messages of a reply can never be published");
+                Err(Unanswered::GivenUp(failure.by_framework(), why))
             }
             None => Ok(()),
         }
+    }
+
+    /// Says why a reply is not published again. In a transaction the message is handled again instead, and its attempts are counted then.
+    fn why_given_up(&self, failure: &Failure, tries: u32) -> Option<String> {
+        let error_type = failure.error_type();
+        if !failure.is_retryable() {
+            return Some(unanswerable(error_type));
+        }
+        if !self.policy.is_worth_it(failure) {
+            return Some(format!(
+                "its reply was not published ({error_type}), and the retry policy does not try such a failure again"
+            ));
+        }
+        let is_used_up = self.policy.chosen_attempts().is_some_and(|most| tries >= most);
+        (is_used_up && !self.publisher.transport().is_atomic())
+            .then(|| format!("its reply was not published in {tries} attempts ({error_type})"))
     }
 }
 
@@ -191,6 +217,10 @@ impl Addressee<'_> {
     }
 }
 
+fn unanswerable(error_type: &str) -> String {
+    format!("its reply cannot be published ({error_type})")
+}
+
 /// Returns the messages of a batch that failed and may still be published.
 fn rest_of(reply: &Envelope, place: Destination, error: &PublishError) -> Envelope {
     let may_pass = error.failed().iter().filter(|(_, error)| !error.is_permanent());
@@ -206,12 +236,12 @@ fn report(
     asked: &Delivery,
     place: &Destination,
     failure: &Failure,
-    (tries, delay): (u32, Duration),
+    (tries, delay): (u32, Option<Duration>),
 ) {
     let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
     let (place, error_type, error) = (place.name(), failure.error_type(), log.error_text(failure));
     let error = error.as_deref();
-    if failure.is_retryable() {
+    if let Some(delay) = delay {
         log_line!(
             log,
             WARN,
@@ -229,11 +259,12 @@ fn report(
         log_line!(
             log,
             ERROR,
-            "a reply can never be published and is not tried again",
+            "a reply was not published and is not tried again",
             destination,
             group,
             attempt,
             place,
+            tries,
             error_type,
             error,
             position = asked.position()

@@ -73,6 +73,7 @@ impl Running {
             let consumer = instrumentation.as_ref().map(|engine| engine.consumer(subscriber.source()));
             let observer = Arc::new(Observer { consumer, place: place.clone() });
             let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
+            checks::check_retry(&*subscriber, &entry.subscription, &entry.options)?;
             checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
             let alarm = Alarm::new(&name, cause.clone());
             let log = Arc::new(SubscriptionLog::new(&entry.subscription, has_error_texts));

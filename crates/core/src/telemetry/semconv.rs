@@ -70,7 +70,13 @@ pub const SETTLEMENT: &str = "throughline.settlement";
 /// The project's own: why a handler decided to reject.
 pub const SETTLEMENT_REASON: &str = "throughline.settlement.reason";
 /// The project's own: which attempt at a message a span stands for, counted from 1.
-pub const ATTEMPT: &str = "throughline.attempt";
+pub const ATTEMPT: &str = "throughline.attempt"; // ATTR-C-27
+/// The project's own: the `error.type` of the attempt before, on the span of the one that follows.
+pub const RETRY_CAUSE: &str = "throughline.retry.cause"; // ATTR-C-28
+/// The project's own: the seconds until the next attempt, on the settle span of a retry.
+pub const RETRY_DELAY: &str = "throughline.retry.delay"; // ATTR-C-29
+/// The project's own: where a message waited for its attempt, which is shown under the destination it first had.
+pub const RETRY_DESTINATION: &str = "throughline.retry.destination"; // ATTR-C-30
 /// The project's own: a captured message header, followed by its name.
 pub const HEADER_PREFIX: &str = "throughline.header.";
 /// The project's own: a listed baggage entry, followed by its key.

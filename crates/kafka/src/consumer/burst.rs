@@ -17,12 +17,9 @@ pub(super) struct Burst {
 
 enum Item {
     /// The next one of the copies.
-    Copied {
-        partition: Arc<Partition>,
-        lane: Option<u32>,
-        record: CopiedRecord,
-    },
-    Whole(Received),
+    Copied { partition: Arc<Partition>, lane: Option<u32>, record: CopiedRecord },
+    /// Boxed, as the rare one: the room for it would be copied with each of the others.
+    Whole(Box<Received>),
 }
 
 impl Burst {
@@ -50,7 +47,7 @@ impl Burst {
     }
 
     pub(super) fn push(&mut self, received: Received) {
-        self.items.push_back(Item::Whole(received));
+        self.items.push_back(Item::Whole(Box::new(received)));
     }
 }
 
@@ -59,7 +56,7 @@ impl Iterator for Burst {
 
     fn next(&mut self) -> Option<Received> {
         match self.items.pop_front()? {
-            Item::Whole(received) => Some(received),
+            Item::Whole(received) => Some(*received),
             Item::Copied { partition, lane, record } => {
                 let delivery = self.copies.next(&record, &partition.topic, &self.reading);
                 Some(to_received(delivery, partition, record.offset(), lane))

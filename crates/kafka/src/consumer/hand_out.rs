@@ -15,7 +15,7 @@ use super::orders::Orders;
 use super::partition::{Beginning, HandedOut, Partition};
 use super::shared::Shared;
 use super::watermarks;
-use crate::delivery::{Reading, to_delivery};
+use crate::delivery::{Reading, shown_as, to_delivery};
 use crate::subscription::{Commit, Order, WaitsOn};
 
 /// How long the thread waits for room in a partition before it pauses it: a pause makes the client fetch again what it holds.
@@ -132,7 +132,7 @@ impl HandOut {
         let mut wait = Duration::ZERO;
         if settings.is_retry_topic(&partition.topic) {
             let (read, waits) = settings.read_retry(delivery);
-            (delivery, wait) = (read, waits.now);
+            (delivery, wait) = (shown_as(read, settings.shown_as(&partition.topic)), waits.now);
             // A transaction has no place for a message that is written again without being handled: it comes early.
             if waits.rest > Duration::ZERO && settings.exactly_once.is_none() {
                 delivery.insert_extension(WaitsOn(waits.rest));

@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use throughline_core::broker::Observe;
 use throughline_core::telemetry::semconv::{
-    MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_NAME, MESSAGING_SYSTEM,
+    MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_NAME, MESSAGING_SYSTEM, RETRY_DESTINATION,
 };
 use tracing::{debug, info, warn};
 
@@ -17,6 +17,7 @@ use super::partition::Partition;
 use crate::error;
 use crate::outage::Repeats;
 use crate::semconv::{SYSTEM, offset_attribute, partition_attribute};
+use crate::subscription::Topic;
 
 /// The metric of the lag: how many messages of a partition are not settled yet.
 const LAG: &str = "throughline.consumer.lag";
@@ -35,14 +36,16 @@ pub(crate) enum Occasion {
 /// What the consumer tells of commits.
 pub(crate) struct Reports {
     pub(super) group: Option<Arc<str>>,
+    settings: Topic,
     observer: OnceLock<Arc<dyn Observe>>,
     /// What the log has said of commits that failed.
     failures: Repeats<(Option<RDKafkaErrorCode>, bool)>,
 }
 
 impl Reports {
-    pub(super) fn new(group: Option<Arc<str>>) -> Self {
-        Self { group, observer: OnceLock::new(), failures: Repeats::default() }
+    pub(super) fn new(settings: &Topic) -> Self {
+        let (group, settings) = (settings.group.clone(), settings.clone());
+        Self { group, settings, observer: OnceLock::new(), failures: Repeats::default() }
     }
 
     pub(super) fn set_observer(&self, observer: Arc<dyn Observe>) {
@@ -65,14 +68,16 @@ impl Reports {
         }
         let failed = failed.map(error::commit);
         let Some(observer) = self.observer.get() else { return };
-        let mut topics = positions.iter().map(|(partition, _)| &*partition.topic);
+        let mut topics = positions.iter().map(|(partition, _)| self.settings.shown_as(&partition.topic));
         let destination = topics.next().filter(|first| topics.all(|other| other == *first));
         let attributes = match positions {
-            [(partition, position)] => vec![
-                partition_attribute(partition.number),
+            [(partition, position)] => {
                 // The offset of a message: the last one that is settled.
-                offset_attribute(position - 1),
-            ],
+                let attributes = [partition_attribute(partition.number), offset_attribute(position - 1)];
+                let waited = destination.is_some_and(|shown| *shown != *partition.topic);
+                let own_topic = || KeyValue::new(RETRY_DESTINATION, Arc::clone(&partition.topic));
+                attributes.into_iter().chain(waited.then(own_topic)).collect()
+            }
             _ => Vec::new(),
         };
         observer.settled(started, destination, attributes, failed.as_ref());

@@ -33,7 +33,7 @@ impl Shared {
         let awaited = Arc::new(AwaitedCommits::new(Arc::clone(&member), has_group));
         let commits_each_message = settings.commit == Commit::EachMessage;
         let ownership = Arc::new(Ownership::new(!has_group, commits_each_message, Arc::clone(&awaited)));
-        let reports = Reports::new(settings.group.clone());
+        let reports = Reports::new(&settings);
         let commits = Commits::new(Arc::clone(&ownership), awaited, reports, settings.exactly_once.is_some());
         Self { settings, member, ownership, waiting: WaitingRoom::default(), commits, failure: Mutex::default() }
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use throughline_core::broker::{RETRY_ATTEMPT, RetryPlace, RetryRoute};
+use throughline_core::broker::{RETRY_ATTEMPT, RETRY_ERROR, RetryPlace, RetryRoute};
 use throughline_core::{BrokerError, Delivery, Destination};
 
 use crate::destination::Purpose;
@@ -15,7 +15,7 @@ const MOST_ROUNDS: u32 = 100;
 /// The header that says how long a handler wants a message to wait, in milliseconds, where that is longer than the topic's own delay.
 pub(crate) const RETRY_WAIT: &str = "retry-wait";
 
-/// How many delays there may be: the failure rule gives a message up at its tenth attempt.
+/// How many delays there may be: each is a topic that is read, and ten attempts are the default elsewhere.
 const MOST: usize = 9;
 
 /// Holds the delays of retry topics.
@@ -52,13 +52,13 @@ impl RetryTopics {
     pub(super) fn all_names(&self, topics: &[Arc<str>], group: &str) -> Result<Vec<Arc<str>>, BrokerError> {
         if !(1..=MOST).contains(&self.delays.len()) {
             return Err(BrokerError::configuration(format!(
-                "`retry_topics` needs one delay at least and takes {MOST} at most: a message is tried ten times in all"
+                "`retry_topics` needs one delay at least and takes {MOST} at most: each is a topic to read"
             )));
         }
         Ok(topics.iter().flat_map(|topic| self.names(topic, group)).map(Arc::from).collect())
     }
 
-    /// Reads from a message that waited which attempt this is, and returns how long it still has to wait. Clocks of others are not
+    /// Reads from a message that waited which attempt this is and why, and returns how long it still has to wait. Clocks of others are not
     /// trusted further than the topic's own delay.
     pub(super) fn read(&self, delivery: Delivery) -> (Delivery, Wait) {
         let number = |name| delivery.header(name).and_then(|text| text.parse::<u64>().ok());
@@ -69,7 +69,9 @@ impl RetryTopics {
         let written = delivery.sent_at().map(|written| written + Duration::from_millis(1));
         let waited = written.and_then(|written| SystemTime::now().duration_since(written).ok()).unwrap_or_default();
         let wait = Wait { now: delay.saturating_sub(waited), rest: asked.saturating_sub(delay.max(waited)) };
-        (delivery.with_attempt(attempt.max(2)), wait)
+        let cause = delivery.header(RETRY_ERROR).map(Arc::<str>::from);
+        let delivery = delivery.with_attempt(attempt.max(2));
+        (cause.into_iter().fold(delivery, Delivery::with_retry_cause), wait)
     }
 
     /// Returns the names of the topics in which the messages of a topic wait.
@@ -125,7 +127,7 @@ fn name(topic: &str, group: &str, number: usize) -> String {
 }
 
 /// Returns the topic a message was published to first, from the name of the one where it waited.
-fn origin<'a>(topic: &'a str, group: &str) -> &'a str {
+pub(super) fn origin<'a>(topic: &'a str, group: &str) -> &'a str {
     let Some((before, number)) = topic.rsplit_once(".retry.") else { return topic };
     let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
     before.strip_suffix(group).and_then(|topic| topic.strip_suffix('.')).filter(|_| is_number).unwrap_or(topic)
@@ -199,6 +201,24 @@ mod tests {
         assert_eq!(origin("orders.other.retry.1", "stock"), "orders.other.retry.1");
         assert_eq!(origin("orders.stock.retry.x", "stock"), "orders.stock.retry.x");
         assert_eq!(origin("a.stock.retry.12", "stock"), "a");
+    }
+
+    #[test]
+    fn a_message_says_why_it_waited() {
+        let topic = Topic::new("orders").group("stock").retry_topics(DELAYS);
+        let waited = Delivery::new("orders.stock.retry.1", "x");
+        assert_eq!(topic.read_retry(waited.clone()).0.retry_cause(), None);
+        let headers = throughline_core::Headers::from_iter([("retry-error", "timeout")]);
+        assert_eq!(topic.read_retry(waited.with_headers(headers)).0.retry_cause(), Some("timeout"));
+    }
+
+    #[test]
+    fn a_message_that_waited_is_shown_under_its_own_topic() {
+        let topic = Topic::new("orders").and("odd.stock.retry.1").group("stock").retry_topics(DELAYS);
+        assert_eq!(topic.shown_as("orders.stock.retry.2"), "orders");
+        assert_eq!(topic.shown_as("orders"), "orders");
+        assert_eq!(topic.shown_as("odd.stock.retry.1"), "odd.stock.retry.1", "it is subscribed to itself");
+        assert_eq!(Topic::new("orders").group("stock").shown_as("orders.stock.retry.2"), "orders.stock.retry.2");
     }
 
     /// Reads a message that was written some seconds ago, or in the future.

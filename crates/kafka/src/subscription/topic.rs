@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::choices::{Assignment, Isolation, StartPosition};
 use super::replies::ReplyTopics;
-use super::retry::{RetryByTopic, RetryTopics, Wait};
+use super::retry::{RetryByTopic, RetryTopics, Wait, origin};
 use crate::names::{self, check_text, is_topic};
 use crate::semconv::SYSTEM;
 
@@ -343,7 +343,8 @@ impl Topic {
     ///
     /// For each delay there must be a topic `{topic}.{group}.retry.{number}`, counted from 1; this subscription reads it, too. The
     /// message is forwarded as it is, with the headers `retry-attempt`, `retry-due`, `retry-error` and `retry-origin`. There may be nine
-    /// delays, as a message is tried ten times in all.
+    /// delays. They count in place of the attempts and delays of a [`RetryPolicy`](throughline_core::RetryPolicy), of which the predicate
+    /// holds; a policy of the subscription with `attempts` is refused at the start.
     ///
     /// No message waits in a topic for longer than the topic's own delay, from the time at which it was written there. A delay that
     /// a handler asks for itself takes the first topic whose delay is as long. Where none is, the message waits in the last one in several
@@ -518,6 +519,15 @@ impl Topic {
     /// Tells whether messages of a topic wait there for their next attempt.
     pub(crate) fn is_retry_topic(&self, topic: &str) -> bool {
         self.retry.is_some() && !self.names.iter().any(|name| **name == *topic)
+    }
+
+    /// Returns the topic under which telemetry shows the messages of a topic: where they waited, it is the one they were published to first.
+    // ATTR-K-13.
+    pub(crate) fn shown_as<'a>(&self, topic: &'a str) -> &'a str {
+        match &self.group {
+            Some(group) if self.is_retry_topic(topic) => origin(topic, group),
+            _ => topic,
+        }
     }
 
     pub(crate) fn retry_route(&self) -> Option<RetryByTopic> {

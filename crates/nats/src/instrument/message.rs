@@ -101,6 +101,7 @@ impl<M: ClientMessage> ReadMessage<M> for Subscribed {
         read.reply_to = message.reply.as_deref().filter(|_| !is_from_stream(message));
         read.body_size = message.payload.len();
         read.sent_at = ack.map(|ack| ack.published);
+        read.attempt = ack.map_or(1, |ack| u32::try_from(ack.delivered).unwrap_or(u32::MAX));
         read.native = ack.and_then(|ack| self.position(ack));
         read
     }

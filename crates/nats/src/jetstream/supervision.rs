@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::error;
 use crate::link::Link;
-use crate::renewal::BACKOFF;
+use crate::renewal::BACK_OFF;
 
 /// After how many answers that the consumer is not there it is believed: a cluster that starts says so for a moment.
 const BELIEVED: u32 = 3;
@@ -76,7 +76,7 @@ impl Supervision {
     /// Waits before the server is asked again, longer each time.
     pub(super) fn pause(&mut self) {
         self.failures += 1;
-        self.waits_until = Some(Instant::now() + BACKOFF.longest_delay(self.failures));
+        self.waits_until = Some(Instant::now() + BACK_OFF.longest_delay(self.failures));
     }
 
     pub(super) const fn is_waiting(&self) -> bool {

@@ -11,11 +11,11 @@ use throughline_core::broker::{
 };
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::{Source, System};
-use throughline_core::middleware::{Backoff, Next, Retry};
+use throughline_core::middleware::{Next, Retry};
 use throughline_core::telemetry::SettleSpans;
 use throughline_core::{
-    App, BrokerError, Delivery, Envelope, Handler, Middleware, Outcome, PublishError, Publisher, Receipt, Settlement,
-    serve,
+    App, BrokerError, Delivery, Envelope, Handler, Middleware, Outcome, PublishError, Publisher, Receipt, RetryPolicy,
+    Settlement, serve,
 };
 use throughline_memory::{Channel, Memory, SettledMessage};
 use throughline_testing::{Capture, attribute};
@@ -136,8 +136,12 @@ impl Publish for Atomic {
     }
 }
 
+fn soon() -> RetryPolicy {
+    RetryPolicy::new().first_delay(Duration::from_millis(1))
+}
+
 fn retry() -> Retry {
-    Retry::new(Backoff::exponential(Duration::from_millis(1)))
+    Retry::new(soon())
 }
 
 /// Publishes each attempt and fails two of them.
@@ -193,7 +197,7 @@ async fn middleware_can_take_back_what_an_attempt_published() {
 #[tokio::test(start_paused = true)]
 async fn where_messages_count_at_once_nothing_is_taken_back() {
     let broker = Atomic { is_atomic: false, ..Atomic::new() };
-    let route = third_time.middleware(retry().attempts(2)).dead_letter("dead");
+    let route = third_time.middleware(Retry::new(soon().attempts(2))).dead_letter("dead");
     broker.run(App::new().subscribe(Channel::new("orders"), route), &["42"], 1).await;
     assert_eq!(broker.calls.take(), ["done 42 1", "done again", "done 42 2", "done again", "dead 42"]);
 }
@@ -201,7 +205,7 @@ async fn where_messages_count_at_once_nothing_is_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_is_all_that_stays_of_a_message() {
     let broker = Atomic::new();
-    let route = third_time.middleware(retry().attempts(1)).dead_letter("dead");
+    let route = third_time.middleware(Retry::new(soon().attempts(1))).dead_letter("dead");
     let settled = broker.run(App::new().subscribe(Channel::new("orders"), route), &["42"], 1).await;
     assert_eq!(settled[0].settlement, Settlement::Ack);
     assert_eq!(broker.calls.take(), ["done 42 1", "done again", "discard", "dead 42"]);

@@ -12,7 +12,7 @@ use throughline_core::extract::{Baggage, Batch};
 use throughline_core::message::{Operations, Source, System, Target};
 use throughline_core::middleware::Retry;
 use throughline_core::telemetry::{Incoming, Instrumentation, Outgoing, ParentMode, SettleSpans, Trust};
-use throughline_core::{App, CurrentBaggage, Delivery, Handler, Headers, PublishError, Publisher};
+use throughline_core::{App, CurrentBaggage, Delivery, Handler, Headers, PublishError, Publisher, RetryPolicy};
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, start_with};
 
@@ -35,7 +35,7 @@ async fn answer(
 }
 
 async fn serving(mode: ParentMode, trust: Trust) -> AppTest {
-    let retry = Retry::exponential(Duration::from_millis(1));
+    let retry = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1)));
     let app = App::new().subscribe(Channel::new("orders"), answer.reply_to("answers").middleware(retry).trust(trust));
     start_with(app, |telemetry| telemetry.parent_mode(mode).receive_spans(true).settle_spans(SettleSpans::Always)).await
 }

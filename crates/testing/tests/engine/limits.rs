@@ -6,7 +6,7 @@ use std::time::Duration;
 use throughline_core::broker::Subscription;
 use throughline_core::extract::{Batch, State};
 use throughline_core::middleware::Retry;
-use throughline_core::{App, Handler, IntoRoute, Settlement, serve};
+use throughline_core::{App, Handler, IntoRoute, RetryPolicy, Settlement, serve};
 use throughline_memory::{Channel, Memory, SettledMessage};
 use throughline_testing::{AppTest, Capture, attribute, start};
 use tokio::sync::mpsc;
@@ -74,7 +74,7 @@ async fn a_retry_that_the_handler_asks_for_is_not_lost_either() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_in_place_go_on_beyond_it() {
-    let retry = Retry::exponential(Duration::from_millis(1)).attempts(8);
+    let retry = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1)).attempts(8));
     let test =
         start(App::new().subscribe(limited(Channel::new("orders")), fail.middleware(retry).dead_letter("dead"))).await;
     test.publish("orders", "42").await;

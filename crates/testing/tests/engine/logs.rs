@@ -12,7 +12,7 @@ use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use throughline_core::extract::{Batch, Json, Rejection};
 use throughline_core::middleware::{Retry, TelemetryMiddleware};
 use throughline_core::serve::Running;
-use throughline_core::{App, CurrentBaggage, Delivery, Envelope, Handler, Settlement, serve};
+use throughline_core::{App, CurrentBaggage, Delivery, Envelope, Handler, RetryPolicy, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::Capture;
 use tokio::sync::Notify;
@@ -114,7 +114,7 @@ async fn each_failed_attempt_says_where_how_often_why_and_what_happens_next() {
 #[tokio::test(start_paused = true)]
 async fn attempts_in_place_are_said_and_counted_as_those_of_the_retry() {
     let log = Log::listen();
-    let retry = Retry::exponential(Duration::from_millis(100)).attempts(3);
+    let retry = Retry::new(RetryPolicy::new().attempts(3));
     let (_memory, _running) = run(App::new().subscribe(orders(), fail.middleware(retry)), ["a"]).await;
     let rejected = lines(&log, REJECTED, 1).await;
     rejected[0].has(&["attempt=3 ", "attempts=3 ", "group=\"stock\"", CAUSES]);
@@ -135,7 +135,7 @@ async fn a_message_of_a_batch_that_fails_alone_is_said_alone() {
         }
     };
     let subscription = orders().batch(3, Duration::from_millis(50));
-    let retry = Retry::exponential(Duration::from_millis(100)).attempts(2);
+    let retry = Retry::new(RetryPolicy::new().attempts(2));
     let app = App::new().subscribe(subscription, handle.middleware(retry).dead_letter("dead"));
     let (_memory, _running) = run(app, ["a", "b", "c"]).await;
     let again = lines(&log, AGAIN, 1).await;
@@ -252,7 +252,7 @@ async fn a_line_about_a_message_is_in_its_trace() {
         let bridge = OpenTelemetryTracingBridge::new(&capture.logger_provider());
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(bridge));
         let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-        let retry = Retry::exponential(Duration::from_millis(100)).attempts(2);
+        let retry = Retry::new(RetryPolicy::new().attempts(2));
         let app = App::new().subscribe(orders(), fail.middleware(retry));
         let engine = capture.instrumentation().build();
         let app = match is_inner {

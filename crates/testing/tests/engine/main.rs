@@ -34,6 +34,7 @@ mod once;
 mod parents;
 mod policies;
 mod retry;
+mod retry_policy;
 mod returns;
 mod routers;
 mod scope;

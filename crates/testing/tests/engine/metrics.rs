@@ -8,7 +8,7 @@ use opentelemetry::trace::Status;
 use throughline_core::broker::{BoxFuture, Publish, PublishErrorKind};
 use throughline_core::message::{Operations, System};
 use throughline_core::middleware::Retry;
-use throughline_core::{App, Delivery, Envelope, Handler, PublishError, Publisher, Receipt, Settlement};
+use throughline_core::{App, Delivery, Envelope, Handler, PublishError, Publisher, Receipt, RetryPolicy, Settlement};
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, attribute, start};
 use tokio::sync::Semaphore;
@@ -146,7 +146,7 @@ async fn a_retry_in_place_is_one_delivery() {
     async fn handle(delivery: Delivery) -> Result<(), std::fmt::Error> {
         if delivery.attempt() < 3 { Err(std::fmt::Error) } else { Ok(()) }
     }
-    let handler = handle.middleware(Retry::exponential(Duration::from_millis(1)));
+    let handler = handle.middleware(Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1))));
     let test = start(App::new().subscribe(Channel::new("orders"), handler)).await;
     test.publish("orders", "42").await;
     test.settle().await;

@@ -9,7 +9,9 @@ use throughline_core::extract::{Baggage, Batch, ProcessSpan};
 use throughline_core::middleware::{Retry, TelemetryMiddleware};
 use throughline_core::serve::Running;
 use throughline_core::telemetry::{ParentMode, Trust};
-use throughline_core::{App, CurrentBaggage, CurrentSpan, Delivery, Envelope, Handler, PublishError, Publisher, serve};
+use throughline_core::{
+    App, CurrentBaggage, CurrentSpan, Delivery, Envelope, Handler, PublishError, Publisher, RetryPolicy, serve,
+};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{AppTest, Capture, start_with};
 
@@ -83,7 +85,7 @@ async fn without_an_sdk_the_messages_of_a_batch_pass_on_their_own_traces() {
         Ok(())
     }
     let orders = Channel::new("orders").batch(2, Duration::from_secs(5));
-    let handler = forward_each.middleware(Retry::exponential(Duration::from_millis(1)));
+    let handler = forward_each.middleware(Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1))));
     let test = without_sdk(App::new().subscribe(orders, handler), ParentMode::Auto).await;
     publish_remote(&test, "orders", "tenant=acme").await;
     publish_remote(&test, "orders", "tenant=globex").await;

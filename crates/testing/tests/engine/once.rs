@@ -13,7 +13,7 @@ use throughline_core::middleware::Retry;
 use throughline_core::telemetry::{Builder, Incoming, Instrumentation, SettleSpans};
 use throughline_core::{
     App, CurrentSpan, Delivery, Destination, Envelope, Failure, Handler, Headers, Outcome, PublishError, Publisher,
-    Receipt, Settlement,
+    Receipt, RetryPolicy, Settlement,
 };
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, attribute, attributes, start_with};
@@ -91,7 +91,10 @@ async fn handle(body: String, span: ProcessSpan, delivery: Delivery) -> Outcome 
 }
 
 async fn run(body: &'static str, more: fn(Builder<Instrumentation>) -> Builder<Instrumentation>) -> AppTest {
-    let app = App::new().subscribe(Channel::new("orders.{id}"), handle.middleware(Retry::exponential(Duration::ZERO)));
+    let app = App::new().subscribe(
+        Channel::new("orders.{id}"),
+        handle.middleware(Retry::new(RetryPolicy::new().first_delay(Duration::ZERO))),
+    );
     let test = start_with(app, |telemetry| {
         more(telemetry.settle_spans(SettleSpans::Always).receive_spans(true).body_sizes(true))
             .capture_headers(["tenant", "tenant"])

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::extract::{Batch, Json, State};
-use throughline_core::middleware::{Backoff, Retry};
-use throughline_core::{App, Delivery, Handler, PublishError, Publisher, Settlement};
+use throughline_core::middleware::Retry;
+use throughline_core::{App, Delivery, Handler, PublishError, Publisher, RetryPolicy, Settlement};
 use throughline_memory::{Channel, SettledMessage};
 use throughline_testing::{AppTest, attribute, start};
 use tokio::time::Instant;
@@ -25,8 +25,12 @@ async fn settled(test: &AppTest, count: usize) -> Vec<SettledMessage> {
     test.broker().settled_within(count, LONG).await.unwrap()
 }
 
+fn policy() -> RetryPolicy {
+    RetryPolicy::new().max_delay(Duration::from_secs(1))
+}
+
 fn retry() -> Retry {
-    Retry::new(Backoff::exponential(Duration::from_millis(100)).limit(Duration::from_secs(1)))
+    Retry::new(policy())
 }
 
 /// Design, section 5: ten attempts with a growing delay and jitter, then the message is given up.
@@ -106,7 +110,7 @@ async fn attempts_in_place_are_bounded_and_end_in_the_dead_letter() {
         Err(std::fmt::Error)
     }
     let seen = Seen::new();
-    let route = count.middleware(retry().attempts(4)).dead_letter("dead");
+    let route = count.middleware(Retry::new(policy().attempts(4))).dead_letter("dead");
     let test = start(App::new().subscribe(Channel::new("orders"), route).with_state(seen.clone())).await;
     test.publish("orders", "42").await;
     assert_eq!(test.next_delivery("dead").await.headers().get("dead-letter-reason"), Some("failed 4 times"));
@@ -126,7 +130,7 @@ async fn attempts_in_place_may_be_more_than_ten() {
     async fn succeed_at_12(delivery: Delivery) -> Failed {
         if delivery.attempt() < 12 { Err(std::fmt::Error) } else { Ok(()) }
     }
-    let route = succeed_at_12.middleware(retry().attempts(20));
+    let route = succeed_at_12.middleware(Retry::new(policy().attempts(20)));
     let test = start(App::new().subscribe(Channel::new("orders"), route)).await;
     test.publish("orders", "42").await;
     assert_eq!(settled(&test, 1).await[0].settlement, Settlement::Ack);
@@ -141,7 +145,7 @@ async fn a_batch_is_tried_again_as_a_whole_and_then_given_up() {
     }
     let seen = Seen::new();
     let batches = Channel::new("orders").batch(2, Duration::from_secs(1));
-    let route = count.middleware(retry().attempts(3)).dead_letter("dead");
+    let route = count.middleware(Retry::new(policy().attempts(3))).dead_letter("dead");
     let test = start(App::new().subscribe(batches, route).with_state(seen.clone())).await;
     test.publisher().publish_batch("orders", ["1", "2"]).await.unwrap();
     let settled = settled(&test, 2).await;

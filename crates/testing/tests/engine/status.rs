@@ -7,7 +7,7 @@ use opentelemetry::logs::AnyValue;
 use opentelemetry::trace::Status;
 use throughline_core::extract::{Batch, FromDelivery, Rejection};
 use throughline_core::middleware::{Retry, Timeout};
-use throughline_core::{App, CurrentSpan, Delivery, Failure, Handler, Outcome, Settlement, serve};
+use throughline_core::{App, CurrentSpan, Delivery, Failure, Handler, Outcome, RetryPolicy, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{AppTest, Capture, attribute, start};
 
@@ -134,7 +134,7 @@ async fn a_retry_that_is_cut_off_is_cancelled() {
         }
         Err(OutOfStock)
     }
-    let retry = Retry::exponential(Duration::from_millis(1));
+    let retry = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1)));
     let test = failed(handle.middleware(Timeout::secs(3)).middleware(retry)).await;
     let tree = test.capture().tree();
     let attempt = tree.find_all("retry")[0];
@@ -172,7 +172,7 @@ async fn a_mended_error_leaves_no_trace() {
     async fn handle(delivery: Delivery) -> Result<(), OutOfStock> {
         if delivery.attempt() < 3 { Err(OutOfStock) } else { Ok(()) }
     }
-    let retry = Retry::exponential(Duration::from_millis(1));
+    let retry = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1)));
     let test = start(App::new().subscribe(Channel::new("orders"), handle.middleware(retry))).await;
     test.publish("orders", "42").await;
     let tree = test.trace().await;

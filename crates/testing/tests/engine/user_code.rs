@@ -23,7 +23,7 @@ use throughline_core::propagation::Propagators;
 use throughline_core::telemetry::{Builder, Incoming, Instrumentation, Outgoing, SettleSpans};
 use throughline_core::{
     App, BrokerError, CurrentSpan, Delivery, Destination, Envelope, Failure, Handler, Headers, IntoFailure,
-    PublishError, Publisher, Receipt, Settlement,
+    PublishError, Publisher, Receipt, RetryPolicy, Settlement,
 };
 use throughline_memory::Channel;
 use throughline_testing::{AppTest, Capture, start_with};
@@ -225,7 +225,7 @@ async fn handle_all(orders: Batch<String>, publisher: Publisher) -> Result<(), P
 
 async fn run(broken: Option<Broken>, concurrency: usize) -> (AppTest, Seen<String>) {
     let seen = Seen::new();
-    let retry = Retry::exponential(Duration::from_millis(1)).attempts(2);
+    let retry = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1)).attempts(2));
     let app = App::new()
         .subscribe(Channel::new("orders"), handle.concurrency(concurrency).middleware(retry).dead_letter("dead"))
         .subscribe(Channel::new("batched").batch(2, Duration::from_secs(5)), handle_all);
@@ -279,7 +279,7 @@ async fn the_framework_handles_and_settles_each_message_whatever_of_the_users_co
             let names: Vec<_> = test.capture().spans().into_iter().map(|span| span.name).collect();
             assert_eq!(names.contains(&"process orders".into()), broken.leaves_spans(), "{broken:?}: {names:?}");
             let reports =
-                log.errors().iter().filter(|line| line.contains("user code that telemetry calls panicked")).count();
+                log.errors().iter().filter(|line| line.contains("user code that the framework calls panicked")).count();
             assert_eq!(reports, 1, "{broken:?}: {:?}", log.errors());
         }
     }

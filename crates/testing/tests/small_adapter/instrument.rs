@@ -64,6 +64,7 @@ impl ReadMessage<Message> for RawClient {
         read.correlation_id = read.header(CORRELATION_ID);
         read.reply_to = message.reply.as_deref();
         read.body_size = message.payload.len();
+        read.attempt = message.returned.saturating_add(1);
         read.native = Some(RawNumber(number(message)));
         read
     }

@@ -1,20 +1,23 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Overrides, Settler};
+use crate::message::Failure;
 use crate::telemetry::Scope;
 
-/// What a subscription and telemetry that is ordinary middleware tell each other while a delivery is handled.
+/// What a subscription, its middleware and telemetry tell each other while a delivery is handled.
 #[derive(Debug)]
 pub(crate) struct InnerTelemetry {
     /// What the subscription says, where it says anything.
     overrides: Option<Overrides>,
     /// What telemetry hands back; the last attempt counts.
     settler: Mutex<Option<Box<Settler>>>,
+    /// Why the delivery failed, while it is being forwarded elsewhere.
+    failure: Mutex<Option<Failure>>,
 }
 
 impl InnerTelemetry {
     pub(crate) const fn new(overrides: Option<Overrides>) -> Self {
-        Self { overrides, settler: Mutex::new(None) }
+        Self { overrides, settler: Mutex::new(None), failure: Mutex::new(None) }
     }
 
     pub(super) const fn overrides(&self) -> Option<Overrides> {
@@ -22,20 +25,30 @@ impl InnerTelemetry {
     }
 
     pub(super) fn set_settler(&self, settler: Settler) {
-        *self.lock() = Some(Box::new(settler));
+        *lock(&self.settler) = Some(Box::new(settler));
     }
 
     /// The scope of the span, which has ended by now.
     pub(crate) fn scope(&self) -> Option<Scope> {
-        self.lock().as_ref()?.scope.clone()
+        lock(&self.settler).as_ref()?.scope.clone()
     }
 
     pub(crate) fn take_settler(&self) -> Option<Settler> {
-        self.lock().take().map(|settler| *settler)
+        lock(&self.settler).take().map(|settler| *settler)
     }
 
-    /// A poisoned lock only means that another thread panicked before or after it wrote.
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Settler>>> {
-        self.settler.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes why the delivery failed, before something is published because of that.
+    pub(crate) fn note_failure(&self, failure: Option<&Failure>) {
+        *lock(&self.failure) = failure.cloned();
     }
+
+    /// Why the delivery failed, if that is known by now.
+    pub(super) fn noted_failure(&self) -> Option<Failure> {
+        lock(&self.failure).clone()
+    }
+}
+
+/// A poisoned lock only means that another thread panicked before or after it wrote.
+fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

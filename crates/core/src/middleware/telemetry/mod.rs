@@ -92,10 +92,11 @@ impl Middleware for TelemetryMiddleware {
     async fn process(&self, delivery: Delivery, next: Next<'_>) -> Outcome {
         match delivery.source() {
             Some(source) => {
-                let consumer = self.consumer(source, next.inner_telemetry().overrides());
+                let inner = next.inner_telemetry();
+                let consumer = self.consumer(source, inner.overrides());
                 let (outcome, settler) =
-                    process_with(&consumer, delivery, ScopeState::Open, |delivery| next.run(delivery)).await;
-                next.inner_telemetry().set_settler(settler);
+                    process_with(&consumer, delivery, ScopeState::Open, inner, |delivery| next.run(delivery)).await;
+                inner.set_settler(settler);
                 outcome
             }
             None => next.run(delivery).await,

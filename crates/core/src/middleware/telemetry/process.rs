@@ -3,8 +3,9 @@ use std::pin::pin;
 
 use opentelemetry::{Context, KeyValue};
 
+use super::InnerTelemetry;
 use crate::message::{Delivery, Fate, Outcome, Settlement};
-use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Scope, ScopeState, Trust, run_in, semconv};
+use crate::telemetry::{Clock, Consumer, Incoming, ParentMode, Processing, Scope, ScopeState, Trust, run_in, semconv};
 
 /// What a settlement is recorded with, so that it becomes a child of the process span.
 // LINK-12.
@@ -43,6 +44,7 @@ pub(crate) async fn process_with<F, Fut>(
     consumer: &Consumer,
     mut delivery: Delivery,
     scope_state: ScopeState,
+    inner: &InnerTelemetry,
     run: F,
 ) -> (Outcome, Settler)
 where
@@ -67,9 +69,35 @@ where
         });
     }
     let context = processing.context().clone();
-    let outcome = run_in(processing.surrounds().then(|| context.clone()), pin!(run(delivery))).await;
-    let clock = processing.finish(outcome.failure(), reason(&outcome));
+    let surrounding = processing.surrounds().then(|| context.clone());
+    let unfinished = Unfinished { processing: Some(processing), inner };
+    let outcome = run_in(surrounding, pin!(run(delivery))).await;
+    let clock = unfinished.finish(&outcome);
     (outcome, Settler { consumer: consumer.clone(), scope, context, clock })
+}
+
+/// A processing that is under way. Dropped while a failed message is being forwarded, it ends with the failure, not as cancelled.
+// STAT-22.
+struct Unfinished<'a> {
+    processing: Option<Processing>,
+    inner: &'a InnerTelemetry,
+}
+
+impl Unfinished<'_> {
+    fn finish(mut self, outcome: &Outcome) -> Clock {
+        let processing = self.processing.take();
+        processing.map(|processing| processing.finish(outcome.failure(), reason(outcome))).unwrap_or_default()
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(processing) = self.processing.take()
+            && let Some(failure) = self.inner.noted_failure()
+        {
+            processing.fail(&failure);
+        }
+    }
 }
 
 /// Why a handler decided to reject, where it is no failure; also when the message then became a dead letter. A message that can be

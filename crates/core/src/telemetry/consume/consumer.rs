@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,9 +12,9 @@ use super::receiving::Receiving;
 use super::recorder::Recorder;
 use super::settling::Settling;
 use crate::broker::{BrokerError, Observe};
-use crate::message::{Settlement, Source};
+use crate::message::{Failure, Settlement, Source};
 use crate::telemetry::choices::{ParentMode, Trust};
-use crate::telemetry::engine::{Clock, Engine};
+use crate::telemetry::engine::{Clock, Engine, ErrorReport};
 
 /// The telemetry of one subscription: receive, process and settle.
 ///
@@ -123,6 +124,11 @@ impl Consumer {
         error: Option<&BrokerError>,
     ) {
         self.0.settled(messages, batch, settlement, parent, clock, error);
+    }
+
+    /// The `error.type` of a failure, as the user wants it.
+    pub(crate) fn error_type_of<'a>(&self, failure: &'a Failure) -> Cow<'a, str> {
+        ErrorReport::error_type_of(failure, &self.0.engine().settings)
     }
 
     /// Counts what became of a message; see `SETTLED_MESSAGES`.

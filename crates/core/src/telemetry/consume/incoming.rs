@@ -8,7 +8,9 @@ use crate::guard::Foreign;
 use crate::message::{Delivery, Destination, Native, OperationType};
 use crate::telemetry::attributes::add_once;
 use crate::telemetry::engine::Settings;
-use crate::telemetry::semconv::{MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID};
+use crate::telemetry::semconv::{
+    ATTEMPT, MESSAGING_MESSAGE_BODY_SIZE, MESSAGING_MESSAGE_CONVERSATION_ID, MESSAGING_MESSAGE_ID, RETRY_CAUSE,
+};
 
 /// What the engine needs to know of one received message, borrowed from wherever it lives.
 ///
@@ -41,6 +43,10 @@ pub struct Incoming<'a> {
     pub body_size: usize,
     /// When the broker took the message.
     pub sent_at: Option<SystemTime>,
+    /// Which delivery of the message this is, counted from 1.
+    pub attempt: u32,
+    /// The `error.type` of the attempt before, where it is known.
+    pub retry_cause: Option<&'a str>,
     /// What only the adapter knows: further attributes of this single message, and the name to show for its destination.
     pub native: Option<&'a dyn Native>,
 }
@@ -66,6 +72,8 @@ impl<'a> Incoming<'a> {
             reply_to: None,
             body_size: 0,
             sent_at: None,
+            attempt: 1,
+            retry_cause: None,
             native: None,
         }
     }
@@ -105,6 +113,13 @@ impl<'a> Incoming<'a> {
         self
     }
 
+    /// Sets which delivery of the message this is, counted from 1; zero counts as one.
+    #[must_use]
+    pub const fn with_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = if attempt == 0 { 1 } else { attempt };
+        self
+    }
+
     /// Sets what only the adapter knows.
     #[must_use]
     pub const fn with_native(mut self, native: &'a dyn Native) -> Self {
@@ -121,6 +136,8 @@ impl<'a> Incoming<'a> {
             reply_to: delivery.reply_to().map(Destination::name),
             body_size: delivery.payload().len(),
             sent_at: delivery.sent_at(),
+            attempt: delivery.attempt(),
+            retry_cause: delivery.retry_cause(),
             native: delivery.native_dyn(),
         }
     }
@@ -142,9 +159,21 @@ impl<'a> Incoming<'a> {
             add_once(&mut attributes, own, attribute);
         }
         if operation == OperationType::Process {
+            self.add_attempt(&mut |attribute| add_once(&mut attributes, own, attribute));
             self.add_headers(settings, &mut |attribute| add_once(&mut attributes, own, attribute));
         }
         attributes
+    }
+
+    /// Adds which attempt this is, and why there is another one; nothing at the first.
+    // ATTR-C-27, -28.
+    pub(super) fn add_attempt(&self, set: &mut dyn FnMut(KeyValue)) {
+        if self.attempt > 1 {
+            set(KeyValue::new(ATTEMPT, i64::from(self.attempt)));
+            if let Some(cause) = self.retry_cause {
+                set(KeyValue::new(RETRY_CAUSE, cause.to_owned()));
+            }
+        }
     }
 
     /// What the adapter adds, without what the engine says itself; nothing when it panics.

@@ -10,7 +10,7 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use crate::message::Failure;
+use crate::message::{Failure, error_type_of};
 use crate::telemetry::current::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
 use crate::telemetry::engine::{Clock, Engine, ErrorReport};
 use crate::telemetry::operation::Operation;
@@ -189,7 +189,7 @@ impl Processing {
             Ok(_) => self.succeed(),
             Err(error) => {
                 let text = self.engine.settings.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
-                self.fail(&Failure::new(std::any::type_name::<E>(), text));
+                self.fail(&Failure::new(error_type_of::<E>(), text));
             }
         }
         result

@@ -23,7 +23,7 @@ use crate::telemetry::operation::Operation;
 use crate::telemetry::prepared::{Particular, Prepared};
 use crate::telemetry::reply_address::with_reply_address;
 use crate::telemetry::semconv::{
-    MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_DESTINATION_TEMPLATE,
+    MESSAGING_BATCH_MESSAGE_COUNT, MESSAGING_DESTINATION_NAME, MESSAGING_DESTINATION_TEMPLATE, RETRY_DELAY,
 };
 
 /// The maker of all spans and counts of one subscription. A consumer is a handle on it; a pull and a settlement that are under way hold
@@ -89,7 +89,7 @@ impl Recorder {
         };
         let context = with_reply_address(context, message.reply_to.filter(|_| engine.is_recording()));
         self.count_arrivals(1, seen_as);
-        self.count_wait(message.sent_at, seen_as, clock);
+        self.count_wait(waited_since(message), seen_as, clock);
         self.processing(context, Vec::new(), seen_as, span, clock)
     }
 
@@ -109,6 +109,7 @@ impl Recorder {
         let place = seen_as.place(Some(name));
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             message.add_identity(self.settings(), set);
+            message.add_attempt(set);
             message.add_body_size(self.settings(), set);
             message.add_headers(self.settings(), set);
             baggage_attributes(parent.baggage(), &self.settings().baggage_attributes, set);
@@ -131,7 +132,7 @@ impl Recorder {
             Scope::new(origin.context_of(message, &context, &ambient), Some(Arc::clone(self.engine())), Vec::new())
         };
         let members = members.map(member).collect();
-        let oldest = messages.iter().filter_map(|message| message.sent_at).min();
+        let oldest = messages.iter().filter_map(waited_since).min();
         self.count_all(messages, |messages, seen_as| self.count_arrivals(messages, seen_as));
         self.count_wait(oldest, seen_as, clock);
         self.processing(context, members, seen_as, span, clock)
@@ -172,7 +173,8 @@ impl Recorder {
     ) {
         let seen_as = self.all_seen_as(messages);
         self.settle_operation(seen_as, settlement, clock, error, |prepared| {
-            self.settle_span(seen_as, prepared, messages, batch, clock, parent)
+            let delay = delay_of(settlement);
+            self.settle_span(seen_as, prepared, messages, (batch, delay), clock, parent)
         });
     }
 
@@ -251,7 +253,7 @@ impl Recorder {
         seen_as: &SeenAs,
         prepared: &Prepared,
         messages: &[Incoming<'_>],
-        batch: bool,
+        (batch, delay): (bool, Option<f64>),
         clock: Clock,
         parent: &Context,
     ) -> Option<Started> {
@@ -263,6 +265,9 @@ impl Recorder {
         let mut late = |set: &mut dyn FnMut(KeyValue)| {
             if let Some(message) = single {
                 message.add_identity(self.settings(), set);
+            }
+            if let Some(delay) = delay {
+                set(KeyValue::new(RETRY_DELAY, delay));
             }
         };
         let name = self.shared_name(messages);
@@ -381,12 +386,26 @@ impl Recorder {
         }
     }
 
-    /// Measures how long what is about to be handled has waited, where a clock is read at all.
+    /// Measures how long what is about to be handled for the first time has waited, where a clock is read at all.
     fn count_wait(&self, sent_at: Option<SystemTime>, seen_as: &SeenAs, clock: Clock) {
         let waited = sent_at.zip(clock.start_time()).and_then(|(sent, now)| now.duration_since(sent).ok());
         if let Some(waited) = waited {
             self.engine().metrics.queued(waited, &seen_as.process().counts);
         }
+    }
+}
+
+/// Since when a message waits for its first handler. A further attempt has waited on purpose.
+fn waited_since(message: &Incoming<'_>) -> Option<SystemTime> {
+    message.sent_at.filter(|_| message.attempt == 1)
+}
+
+/// The seconds until the next attempt.
+// ATTR-C-29.
+fn delay_of(settlement: &Settlement) -> Option<f64> {
+    match settlement {
+        Settlement::Retry { after } => after.map(|after| after.as_secs_f64()),
+        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use super::scope::Scope;
 use crate::message::{Failure, OperationType};
 use crate::telemetry::choices::OperationInfo;
 use crate::telemetry::engine::{Clock, ErrorReport, Keys, Start};
-use crate::telemetry::semconv::ATTEMPT;
+use crate::telemetry::semconv::{ATTEMPT, RETRY_CAUSE};
 
 /// The span of one further attempt inside a process span: `retry`, INTERNAL, the project's own.
 pub(crate) struct AttemptSpan<'a> {
@@ -14,7 +14,9 @@ pub(crate) struct AttemptSpan<'a> {
 }
 
 impl Scope {
-    pub(crate) fn start_attempt(&self, attempt: u32) -> AttemptSpan<'_> {
+    /// Starts the span of an attempt; `cause` is the failure of the one before.
+    // ATTR-C-27, -28.
+    pub(crate) fn start_attempt(&self, attempt: u32, cause: Option<&Failure>) -> AttemptSpan<'_> {
         let context = self.engine().filter(|_| self.context().span().is_recording()).and_then(|engine| {
             let info = OperationInfo {
                 operation_type: OperationType::Process,
@@ -23,7 +25,11 @@ impl Scope {
                 destination: "",
                 template: None,
             };
-            let attributes = vec![KeyValue::new(ATTEMPT, i64::from(attempt))];
+            let mut attributes = vec![KeyValue::new(ATTEMPT, i64::from(attempt))];
+            if let Some(cause) = cause {
+                let error_type = ErrorReport::error_type_of(cause, &engine.settings).into_owned();
+                attributes.push(KeyValue::new(RETRY_CAUSE, error_type));
+            }
             let start = Start {
                 info,
                 name: "retry".into(),

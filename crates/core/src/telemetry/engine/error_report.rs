@@ -51,14 +51,19 @@ impl ErrorReport {
         Self::of_framework(error.error_type(), error, settings)
     }
 
-    pub(crate) fn of_failure(failure: &Failure, settings: &Settings) -> Self {
+    /// The `error.type` of a failure, as the user wants it.
+    pub(crate) fn error_type_of<'a>(failure: &'a Failure, settings: &Settings) -> Cow<'a, str> {
         let classify = settings.error_type.as_ref();
         let own = classify
             .and_then(|classify| settings.guard.run(Foreign::ErrorType, || classify(failure.error())).flatten());
+        own.unwrap_or_else(|| Cow::Borrowed(failure.error_type()))
+    }
+
+    pub(crate) fn of_failure(failure: &Failure, settings: &Settings) -> Self {
         let message = settings.text_of(failure.error());
         let shown = failure.is_framework() || settings.error_descriptions;
         Self {
-            error_type: own.unwrap_or_else(|| failure.error_type().to_owned().into()),
+            error_type: Self::error_type_of(failure, settings).into_owned().into(),
             exception_type: failure.error_type().to_owned(),
             description: message.clone().filter(|_| shown),
             message,

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use opentelemetry::trace::{SpanKind, Status};
-use throughline_core::middleware::{Backoff, Retry};
-use throughline_core::{App, Delivery, Envelope, Handler, Headers};
+use throughline_core::middleware::Retry;
+use throughline_core::{App, Delivery, Envelope, Handler, Headers, RetryPolicy};
 
 use super::{bodies, note};
 use crate::attribute;
@@ -82,7 +82,7 @@ pub async fn a_message_that_keeps_failing_ends_in_the_dead_letter_as_it_was<H: H
         seen.add(listed(delivery.headers()));
         Err::<(), _>(GoldenError)
     });
-    let retry = Retry::new(Backoff::exponential(Duration::from_millis(1))).attempts(2);
+    let retry = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1)).attempts(2));
     let route = Handler::<(Delivery,), ()>::dead_letter(handle, bench.name("dead")).middleware(retry);
     let running = bench.serve(App::new().subscribe(bench.harness.subscription(&spec), route)).await;
     let order = Envelope::new(&spec.destination, "order")

@@ -5,11 +5,11 @@ use bytes::Bytes;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
 use throughline_core::extract::Batch;
-use throughline_core::middleware::{Backoff, Next, Retry, TelemetryMiddleware, Timeout};
+use throughline_core::middleware::{Next, Retry, TelemetryMiddleware, Timeout};
 use throughline_core::serve::Running;
 use throughline_core::telemetry::Instrumentation;
 use throughline_core::{
-    App, Delivery, Envelope, Handler, IntoOutcome, IntoRoute, Middleware, Outcome, Publisher, Route, serve,
+    App, Delivery, Envelope, Handler, IntoOutcome, IntoRoute, Middleware, Outcome, Publisher, RetryPolicy, Route, serve,
 };
 
 use super::{Ability, Door, DoorKind, Intake, Job, Message, Work};
@@ -101,7 +101,7 @@ fn envelope(message: Message) -> Envelope {
 /// The handler of a job, with one attempt for each delivery unless the job is about more.
 fn route(job: &Job) -> Route {
     let attempts = if job.work == Work::FailTwice { 3 } else { 1 };
-    let once = Retry::new(Backoff::exponential(Duration::from_millis(1))).attempts(attempts);
+    let once = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(1)).attempts(attempts));
     let route = handler(job.clone()).parent_mode(job.mode);
     let route = match &job.work {
         Work::Bury { to } => route.dead_letter(to),

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use throughline_core::extract::{Baggage, ProcessSpan, State as AppState};
 use throughline_core::middleware::Retry;
-use throughline_core::{App, CurrentBaggage, CurrentSpan, Delivery, Handler, PublishError, Publisher, Settlement};
+use throughline_core::{
+    App, CurrentBaggage, CurrentSpan, Delivery, Handler, PublishError, Publisher, RetryPolicy, Settlement,
+};
 use throughline_memory::Channel;
 
 use super::states::{AS_IT_CAME, CHANGED, Carried, Own, State};
@@ -32,9 +34,9 @@ async fn every_attempt_has_the_same_scope() {
         }
         Ok("reply".to_owned())
     }
-    let retry = Retry::exponential(Duration::from_millis(10));
+    let retry = Retry::new(RetryPolicy::new().first_delay(Duration::from_millis(10)));
     for state in State::ALL {
-        let route = handle.middleware(retry).reply_to("replies");
+        let route = handle.middleware(retry.clone()).reply_to("replies");
         let world = state.start(App::new().subscribe(Channel::new("orders"), route)).await;
         world.arrive().await;
         for (attempt, parent) in [("1", "process orders"), ("2", "retry"), ("3", "retry")] {
