@@ -14,10 +14,10 @@ pub(super) struct Failed {
 
 /// Which attempt of its message one is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Count {
-    pub(crate) attempt: u32,
+pub(super) struct Count {
+    pub(super) attempt: u32,
     /// Of how many; `None` where somebody else counts.
-    pub(crate) attempts: Option<u32>,
+    pub(super) attempts: Option<u32>,
 }
 
 impl Failed {
