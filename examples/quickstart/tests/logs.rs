@@ -1,5 +1,8 @@
 //! The tables of the guide "Logs" and the lines in the code are the same.
 
+// Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used, reason = "what cannot be read is a failure of the test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
