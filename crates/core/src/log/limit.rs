@@ -61,7 +61,7 @@ impl LogLimit {
         } else {
             kind.left_out += 1;
             if kind.left_out == 1 {
-                self.report_later(&kind.text, kind.began);
+                self.report_later(kind.text.clone(), kind.began);
             }
         }
         drop(kinds);
@@ -81,9 +81,9 @@ impl LogLimit {
     }
 
     /// Says it at the end of the window, also where no more lines come. Nobody waits for the task, and it keeps nothing alive.
-    fn report_later(self: &Arc<Self>, text: &Cow<'static, str>, began: Instant) {
+    fn report_later(self: &Arc<Self>, text: Cow<'static, str>, began: Instant) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let (limit, text) = (Arc::downgrade(self), text.clone());
+        let limit = Arc::downgrade(self);
         runtime.spawn(async move {
             sleep_until(began + WINDOW).await;
             let Some(limit) = limit.upgrade() else { return };
