@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{Broker, BrokerErrorKind, ConnectionState, Publish, Routes, Subscriber, Subscription};
 use throughline_core::message::System;
 use throughline_core::{BrokerError, Delivery, Publisher};
 use tokio::time::{Instant, timeout};
@@ -251,6 +251,10 @@ impl Broker for Memory {
 
     fn routes(&self) -> Option<&Routes> {
         Some(&self.routes)
+    }
+
+    fn connection(&self) -> ConnectionState {
+        ConnectionState::Connected
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {

@@ -21,6 +21,12 @@ struct Batches;
 #[doc = include_str!("../../../docs/src/failures.md")]
 struct Failures;
 
+#[doc = include_str!("../../../docs/src/health.md")]
+struct Health;
+
+#[doc = include_str!("../../../docs/src/http.md")]
+struct Http;
+
 #[doc = include_str!("../../../docs/src/telemetry.md")]
 struct Telemetry;
 

@@ -164,7 +164,7 @@ impl<S: Send + Sync + 'static> App<S> {
 }
 
 impl App<()> {
-    /// The telemetry, resolved: global providers are read now.
+    /// The telemetry; global providers may be set later.
     pub(crate) fn instrumentation(&self) -> Option<Instrumentation> {
         self.telemetry.as_ref().map(|choice| match choice {
             TelemetryChoice::Globals => Instrumentation::from_globals(),

@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{BoxFuture, BrokerError, Publish, Reception, RetryRoute, Routes, Subscription};
+use super::{
+    BoxFuture, BrokerError, ConnectionState, Existence, Outbound, Publish, Reception, RetryRoute, Routes, Subscription,
+};
 use crate::message::{Delivery, Settlement, Source};
 
 /// A connection to a message broker.
@@ -33,12 +35,34 @@ pub trait Broker: Send + Sync + 'static {
         None
     }
 
+    /// Tells whether the server is reached, for the probes of an orchestrator. Asked often: it must neither block nor ask the server. The
+    /// default does not say.
+    fn connection(&self) -> ConnectionState {
+        ConnectionState::Unknown
+    }
+
     /// Starts a subscription. When it returns, messages published from now on reach it.
     ///
     /// # Errors
     ///
     /// Fails when the subscription is made for another broker, asks for what the broker cannot do, or is refused.
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError>;
+
+    /// Asks the broker whether the destinations exist to which an app will publish, as far as they are known at its start: those of
+    /// replies and dead letters. Called once, when all subscriptions have started and before the first message is taken. Returns one
+    /// result for each, in order.
+    ///
+    /// The framework waits ten seconds, then drops the call and takes all of them for unknown. The default asks nobody and says that all
+    /// are usable, which is right where a message needs nothing to be there.
+    ///
+    /// # Errors
+    ///
+    /// A result is an error where a message could not be published, and it says how to create what is missing: the app does not start
+    /// then. A broker that cannot be asked is none, it makes the destination [`Unknown`](Existence::Unknown): a warning, and the app
+    /// starts.
+    async fn check_destinations(&self, outbound: &[Outbound<'_>]) -> Vec<Result<Existence, BrokerError>> {
+        outbound.iter().map(|_| Ok(Existence::Usable)).collect()
+    }
 
     /// Flushes what was published and closes the connection. Called after all handlers are done.
     ///

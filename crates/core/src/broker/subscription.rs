@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::{BrokerError, Pattern};
 
+/// How many patterns the text of a subscription shows.
+const MOST_SHOWN: usize = 3;
+
 /// When a batch is handed to its handler: when it is full, or when its first message has waited long enough.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -52,6 +55,7 @@ pub struct Subscription {
     batch: Option<BatchPolicy>,
     delivery_limit: Option<u32>,
     needs: Vec<Cow<'static, str>>,
+    description: Option<Cow<'static, str>>,
     native: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -74,6 +78,7 @@ impl Subscription {
             batch: None,
             delivery_limit: None,
             needs: Vec::new(),
+            description: None,
             native: None,
         }
     }
@@ -124,6 +129,24 @@ impl Subscription {
     #[must_use]
     pub fn with_need(mut self, need: impl Into<Cow<'static, str>>) -> Self {
         self.needs.push(need.into());
+        self
+    }
+
+    /// Says in the broker's own words what the subscription is with the broker, for errors and logs. The default names the group and the
+    /// name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// let orders = Subscription::new("nats", Pattern::exact("orders.placed")).with_name("stock");
+    /// assert_eq!(orders.to_string(), "`orders.placed` (name `stock`)");
+    /// let orders = orders.with_description("stream `ORDERS`, durable `stock`");
+    /// assert_eq!(orders.to_string(), "`orders.placed` (stream `ORDERS`, durable `stock`)");
+    /// ```
+    #[must_use]
+    pub fn with_description(mut self, description: impl Into<Cow<'static, str>>) -> Self {
+        self.description = Some(description.into());
         self
     }
 
@@ -225,6 +248,27 @@ impl Subscription {
     }
 }
 
+/// Names the subscription for people, with what it receives first: `orders.placed` in backticks, then the group or what else the adapter
+/// says of it.
+impl fmt::Display for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, pattern) in self.patterns.iter().take(MOST_SHOWN).enumerate() {
+            let before = if index == 0 { "" } else { ", " };
+            write!(f, "{before}`{}`", pattern.as_str())?;
+        }
+        if self.patterns.len() > MOST_SHOWN {
+            write!(f, " and {} more", self.patterns.len() - MOST_SHOWN)?;
+        }
+        match (&self.description, &self.group, &self.name) {
+            (Some(description), ..) => write!(f, " ({description})"),
+            (None, Some(group), Some(name)) => write!(f, " (group `{group}`, name `{name}`)"),
+            (None, Some(group), None) => write!(f, " (group `{group}`)"),
+            (None, None, Some(name)) => write!(f, " (name `{name}`)"),
+            (None, None, None) => Ok(()),
+        }
+    }
+}
+
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
@@ -254,4 +298,18 @@ pub(super) fn check_distinct(subscriptions: &[&Subscription]) -> Result<(), Brok
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_what_is_received_and_for_whom() {
+        let orders = || Subscription::new("x", Pattern::exact("orders"));
+        assert_eq!(orders().to_string(), "`orders`");
+        assert_eq!(orders().with_group("stock").with_name("a").to_string(), "`orders` (group `stock`, name `a`)");
+        let many = ["b", "c", "d", "e"].into_iter().map(Pattern::exact).fold(orders(), Subscription::with_pattern);
+        assert_eq!(many.with_group("stock").to_string(), "`orders`, `b`, `c` and 2 more (group `stock`)");
+    }
 }

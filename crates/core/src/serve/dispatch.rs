@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::alarm::Alarm;
 use super::dropped::Dropped;
 use super::handling::{Handled, Stages};
-use super::patience::is_final;
+use super::patience::{ends_here, is_final};
 use super::phase::until_aborting;
 use super::settle::{Ending, Endings, settle_all, with_heartbeats};
 use super::work::Work;
@@ -20,10 +20,15 @@ use crate::message::{Fate, Settlement};
 use crate::middleware::Settler;
 use crate::telemetry::{Incoming, Receiving};
 
+/// How many requests are handled at the same time where the user sets nothing.
+const REQUESTS_AT_ONCE: usize = 64;
+
 /// Takes a delivery of one subscription through its stages to its end: settled, handled again here, or given up.
 pub(super) struct Dispatcher {
     stages: Stages,
     concurrency: usize,
+    /// Whether requests are handled beside the one delivery at a time.
+    requests_beside: bool,
     redelivers: bool,
     stops_if_unpublishable: bool,
     alarm: Alarm,
@@ -32,8 +37,10 @@ pub(super) struct Dispatcher {
 
 impl Dispatcher {
     pub(super) fn new(subscriber: &dyn Subscriber, options: &RouteOptions, stages: Stages, alarm: Alarm) -> Self {
+        let concurrency = options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1);
         Self {
-            concurrency: options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1),
+            requests_beside: options.concurrency.is_none() && concurrency == 1,
+            concurrency,
             redelivers: subscriber.redelivers(),
             stops_if_unpublishable: options.stops_if_unpublishable,
             alarm,
@@ -58,6 +65,19 @@ impl Dispatcher {
         self.concurrency
     }
 
+    /// How many tasks may handle deliveries at the same time.
+    pub(super) const fn room(&self) -> usize {
+        if self.requests_beside { REQUESTS_AT_ONCE } else { self.concurrency }
+    }
+
+    /// Whether a delivery is handled in a task of its own: where several may be at the same time, and where somebody waits for an answer.
+    pub(super) const fn has_own_task(&self, work: &Work) -> bool {
+        match work {
+            Work::Single(received) if self.requests_beside => received.delivery.is_request(),
+            _ => self.concurrency > 1,
+        }
+    }
+
     /// Starts the receive span, where the user wants one.
     // SPAN-30.
     pub(super) fn receiving(&self) -> Option<Receiving> {
@@ -69,7 +89,7 @@ impl Dispatcher {
     pub(super) async fn dispatch(&self, work: Work) {
         let messages = work.messages();
         let (count, is_lost) = (messages.len(), messages.iter().any(|message| !message.needs_settlement()));
-        if messages.iter().any(|message| message.delivery.is_last_attempt()) {
+        if messages.iter().any(ends_here) {
             return self.dispatch_to_end(work).await;
         }
         let mut handling = pin!(self.dispatch_to_end(work));
@@ -140,9 +160,14 @@ impl Dispatcher {
                 return Some(work);
             }
             let phase = *self.stages.phase.borrow();
-            let is_here = |message: &Received| !phase.is_aborting() && !message.is_withdrawn();
+            if phase.is_aborting() {
+                let given_up = work.messages().iter().filter(|message| !message.is_withdrawn());
+                given_up.for_each(|message| self.dropped.count(1, !message.needs_settlement()));
+                return None;
+            }
+            let stays = |message: &Received| phase.is_running() || is_final(message);
             let all = work.messages().len();
-            let kept = work.retain(|_, message| is_here(message) && (phase.is_running() || is_final(message)));
+            let kept = work.retain(|_, message| !message.is_withdrawn() && stays(message));
             if !phase.is_running() {
                 self.dropped.note_left(all - kept.as_ref().map_or(0, |kept| kept.messages().len()));
             }

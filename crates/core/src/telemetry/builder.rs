@@ -65,7 +65,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         Self::new()
     }
 
-    /// Sets where spans go (default: the global tracer provider).
+    /// Sets where spans go (default: the global tracer provider, from when it is set on).
     ///
     /// # Examples
     ///
@@ -86,7 +86,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets where metrics go (default: the global meter provider).
+    /// Sets where metrics go (default: the global meter provider, from when it is set on).
     #[must_use]
     pub fn meter_provider(mut self, provider: &(impl MeterProvider + ?Sized)) -> Self {
         self.metrics = Some(Metrics::new(&provider.meter_with_scope(instrumentation_scope())));
@@ -311,7 +311,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Builds it; providers that were not set are read from the globals now.
+    /// Builds it. Providers that were not set here are the global ones; those may be set later.
     ///
     /// # Examples
     ///
@@ -331,7 +331,8 @@ impl<T: From<Instrumentation>> Builder<T> {
 impl Instrumentation {
     /// Creates an engine on the global providers, with the propagators of `OTEL_PROPAGATORS` (default: trace context and baggage).
     ///
-    /// Install the providers first: what is global when this runs is what is used.
+    /// The providers may be set later: spans and metrics are made from when each is set on, and stay with the first one that was set.
+    /// Who sets a provider after thousands of messages went without may miss it for a few more.
     ///
     /// # Examples
     ///

@@ -52,6 +52,11 @@ impl Reports {
         let _ = self.observer.set(observer);
     }
 
+    /// Returns whom to tell, once that is known.
+    pub(super) fn observer(&self) -> Option<&Arc<dyn Observe>> {
+        self.observer.get()
+    }
+
     /// Records a commit of several messages.
     // SPAN-33, ATTR-K-11.
     pub(super) fn commit(
@@ -167,9 +172,9 @@ fn by_topic<'a>(partitions: impl Iterator<Item = (&'a Arc<str>, i32)>) -> BTreeM
     numbers.into_iter().map(|(topic, numbers)| (topic, text(numbers))).collect()
 }
 
-/// Lets the meter of the app ask for the lag, from what the client knows by itself.
-pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, observer: &dyn Observe) {
-    let Some(meter) = observer.meter() else { return };
+/// Lets the meter of the app ask for the lag, from what the client knows by itself. Returns whether there is a meter.
+pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, observer: &dyn Observe) -> bool {
+    let Some(meter) = observer.meter() else { return false };
     // The meter keeps the callback for as long as it lives.
     let ownership: Weak<Ownership> = Arc::downgrade(ownership);
     meter
@@ -192,6 +197,7 @@ pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, o
             }
         })
         .build();
+    true
 }
 
 #[cfg(test)]

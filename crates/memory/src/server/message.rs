@@ -3,6 +3,8 @@ use std::time::SystemTime;
 
 use throughline_core::{Delivery, Destination, Envelope};
 
+use super::inbox::is_inbox;
+
 /// A message on its way to those who take it.
 pub(crate) enum Message {
     /// As it was published, and when. It becomes a delivery when it is taken: what that allocates is then freed again soon, which an
@@ -38,7 +40,11 @@ impl Message {
     /// Turns it into what arrives; nothing is copied.
     pub(super) fn into_delivery(self) -> Delivery {
         match self {
-            Self::Published(envelope, sent_at) => Delivery::from_envelope(envelope, Some(sent_at), None),
+            Self::Published(envelope, sent_at) => {
+                let is_request = envelope.reply_to().is_some_and(|to| is_inbox(to.name()));
+                let delivery = Delivery::from_envelope(envelope, Some(sent_at), None);
+                if is_request { delivery.with_waiting_requester() } else { delivery }
+            }
             Self::Delivery(delivery) => delivery,
         }
     }

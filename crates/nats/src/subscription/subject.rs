@@ -105,7 +105,8 @@ impl From<Subject> for Subscription {
     fn from(subject: Subject) -> Self {
         let mut subscription = Self::new(SYSTEM, Pattern::new(Arc::clone(&subject.name), WILDCARDS));
         if let Some(group) = &subject.queue_group {
-            subscription = subscription.with_group(Arc::clone(group));
+            subscription =
+                subscription.with_group(Arc::clone(group)).with_description(format!("queue group `{group}`"));
         }
         if let Some(policy) = subject.batch {
             subscription = subscription.with_batch(policy);

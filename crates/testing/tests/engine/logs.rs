@@ -233,7 +233,7 @@ async fn an_app_says_what_it_starts_and_what_it_left() {
         tokio::task::yield_now().await;
     }
     let ending = tokio::spawn(running.shutdown());
-    log_once(&log, "the app ends: no more messages are taken, handlers finish").await;
+    log_once(&log, "the service ends: no more messages are taken, handlers finish").await;
     let_go.notify_waiters();
     ending.await.unwrap().unwrap();
     let ended = log.with("a subscription has ended");
@@ -241,7 +241,7 @@ async fn an_app_says_what_it_starts_and_what_it_left() {
     of_orders.has(&["group=\"stock\"", "handled=2", "left=1"]);
     let dropped = log.with("the app ended before messages were handled; the broker delivers them again");
     dropped[0].has(&["messages=1", "destination=\"orders\""]);
-    assert_eq!(log.with("the app has ended").len(), 1);
+    assert_eq!(log.with("the service has ended").len(), 1);
 }
 
 /// A bridge puts the ids of the current span on a line: that of the message, whatever telemetry stands where.

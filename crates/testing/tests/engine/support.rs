@@ -113,7 +113,15 @@ impl Log {
     }
 
     pub(crate) fn errors(&self) -> Vec<String> {
-        self.lines().into_iter().filter(|line| line.level == Level::ERROR).map(|line| line.text).collect()
+        self.of(Level::ERROR)
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.of(Level::WARN)
+    }
+
+    fn of(&self, level: Level) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.level == level).map(|line| line.text).collect()
     }
 
     pub(crate) fn lines(&self) -> Vec<Line> {
