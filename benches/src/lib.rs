@@ -1,7 +1,7 @@
 //! What a message costs: this project and hand-written spans, side by side in one process.
 //!
 //! One table of [`cases`](case::cases) has three users: `cargo bench` (criterion), `cargo xtask bench` (the table with its spread) and the
-//! test of allocation counts. `docs/src/cost.md` says what is compared with what.
+//! test of allocation counts. `docs/src/cost/measurements.md` says what is compared with what.
 //!
 //! | module | holds |
 //! | --- | --- |
@@ -22,6 +22,7 @@
 //! | [`nats`] | the table of a real NATS server |
 //! | [`stats`] | median and spread |
 //! | [`report`] | the table for a terminal, as JSON and as Markdown |
+//! | [`summary`] | the table of the guide |
 
 pub mod case;
 pub mod growth;
@@ -39,4 +40,5 @@ pub mod rounds;
 pub mod side;
 pub mod stats;
 mod stopwatch;
+pub mod summary;
 mod tally;

@@ -16,7 +16,7 @@ Commands:
                                       ARGS go to `cargo test`, and after a second `--` to the test programs
   bench [--broker NAME | --growth] [--rounds N] [--docs]
                                       what a message costs next to spans by hand, in the process or on a real broker,
-                                      or how that grows; written to target/bench, with --docs to docs/src/cost.md too
+                                      or how that grows; written to target/bench, with --docs to the book too
   fuzz [--seconds N]                  every coverage-guided fuzz target, N seconds each (30 when not given)
   server NAME                         start one broker and keep it until Ctrl-C
   help                                this text

@@ -1,5 +1,9 @@
 //! `cargo xtask check`: everything that needs no test to run.
 
+mod links;
+mod packages;
+mod pasted;
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,7 +47,9 @@ pub(crate) fn run() -> Result<End, Box<dyn Error>> {
             return Ok(End::Interrupted);
         }
     }
-    if matches!(dependencies(&workspace, &mut report), Next::Stop) {
+    if matches!(documents(&workspace, &mut report), Next::Stop)
+        || matches!(dependencies(&workspace, &mut report), Next::Stop)
+    {
         return Ok(End::Interrupted);
     }
     report.summary();
@@ -89,18 +95,21 @@ fn all_features(packages: &[Package]) -> String {
     packages.iter().flat_map(named).collect::<Vec<_>>().join(",")
 }
 
-/// The library (or the programs) of a package with no feature and with each alone. Clippy instead of a plain
+/// The library and the programs of a package with no feature and with each alone. Clippy instead of a plain
 /// check: it denies warnings without other compiler flags, which would build every dependency again.
 fn feature_checks(package: &Package) -> Vec<Check> {
     if package.features.is_empty() {
         return Vec::new();
     }
-    let what = if package.targets.iter().any(|target| target.kind == "lib") { "--lib" } else { "--bins" };
+    let has = |kind| package.targets.iter().any(|target| target.kind == kind);
+    let what: Vec<&str> =
+        [("lib", "--lib"), ("bin", "--bins")].iter().filter(|(kind, _)| has(*kind)).map(|(_, flag)| *flag).collect();
     feature_sets(&package.features)
         .into_iter()
         .map(|feature| {
             let title = format!("{} with {}", package.name, feature.map_or("no feature", |name| name));
-            let mut arguments = vec!["clippy", "--package", &package.name, what, "--no-default-features"];
+            let mut arguments = vec!["clippy", "--package", &package.name, "--no-default-features"];
+            arguments.extend(&what);
             arguments.extend(feature.iter().flat_map(|name| ["--features", name]));
             arguments.extend(["--", "--deny", "warnings"]);
             Check::cargo(title, &arguments)
@@ -111,6 +120,41 @@ fn feature_checks(package: &Package) -> Vec<Check> {
 /// None, and each alone.
 fn feature_sets(features: &[String]) -> Vec<Option<&str>> {
     std::iter::once(None).chain(features.iter().map(|name| Some(name.as_str()))).collect()
+}
+
+/// What the documents say, and what of them leaves with a package.
+fn documents(workspace: &Workspace, report: &mut Report) -> Next {
+    let repository = workspace.packages().iter().find_map(|package| package.repository.as_deref()).unwrap_or_default();
+    let dead = || links::dead(workspace.root(), repository).unwrap_or_else(|error| vec![error.to_string()]);
+    own_step("links", report, dead);
+    own_step("files of the packages", report, || packages::missing(workspace));
+    for document in pasted::DOCUMENTS {
+        let title = format!("the program in {document}, in a new package");
+        let next = match pasted::package(workspace, repository, document) {
+            Ok(command) => Check { title, command }.run(report),
+            Err(error) => {
+                own_step(&title, report, || vec![error.to_string()]);
+                Next::GoOn
+            }
+        };
+        if matches!(next, Next::Stop) {
+            return Next::Stop;
+        }
+    }
+    Next::GoOn
+}
+
+/// A step that runs here: a line for each thing that is wrong.
+fn own_step(title: &str, report: &mut Report, wrong: impl FnOnce() -> Vec<String>) {
+    let started = report.start(title);
+    let wrong = wrong();
+    wrong.iter().for_each(|line| say(format_args!("error: {line}")));
+    let result = match wrong.as_slice() {
+        [] => StepResult::Passed(String::new()),
+        [line] => StepResult::Failed(line.clone()),
+        lines => StepResult::Failed(format!("{} errors, see above", lines.len())),
+    };
+    report.end(title, started, result);
 }
 
 fn dependencies(workspace: &Workspace, report: &mut Report) -> Next {
@@ -160,6 +204,8 @@ mod tests {
             name: "throughline".into(),
             folder: PathBuf::new(),
             features: features.iter().map(|&name| name.into()).collect(),
+            is_published: true,
+            repository: None,
             targets: vec![Target { name: "throughline".into(), kind: kind.into(), test: true }],
         }
     }
@@ -172,7 +218,7 @@ mod tests {
         let command = shown(&checks.last().unwrap().command);
         assert!(
             command.ends_with(
-                "clippy --package throughline --lib --no-default-features --features nats -- --deny warnings`"
+                "clippy --package throughline --no-default-features --lib --features nats -- --deny warnings`"
             ),
             "{command}"
         );

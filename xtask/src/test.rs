@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use xtask::servers::{BROKERS, Broker, Origin, Pass, Server, ServerError, ServerErrorKind};
-use xtask::workspace::{Workspace, cargo};
+use xtask::workspace::{Package, Workspace, cargo};
 
 use crate::args::TestOptions;
 use crate::end::End;
@@ -106,9 +106,10 @@ impl Run<'_> {
             let given = Given::new(broker, pass, &server, &others)?;
             let ran = self.cargo_test(&self.suite(pass, &given))?;
             if versions.is_empty() {
-                let examples = self.examples(pass, &given);
-                let ran_too = examples.map_or(Ok(Tally::default()), |tests| self.cargo_test(&tests))?;
-                self.waiting = self.waiting.saturating_sub(ran.run() + ran_too.run());
+                if let Some(tests) = self.examples(pass, &given) {
+                    self.cargo_test(&tests)?;
+                }
+                self.waiting = self.waiting.saturating_sub(ran.run());
             }
             versions.push(version.to_owned());
         }
@@ -171,13 +172,16 @@ impl Run<'_> {
         }
     }
 
-    /// The tests of the example programs that have the broker in their name.
+    /// The tests of the example programs that have the broker in their name, with the feature that is named like it. Without
+    /// that feature those tests are not there, so nothing else runs those that need no server.
     fn examples<'a>(&self, pass: &Pass, given: &'a Given<'a>) -> Option<Tests<'a>> {
-        let select = example_targets(self.workspace, given.broker);
-        (!select.is_empty()).then(|| Tests {
+        let mut select = example_targets(self.workspace, given.broker);
+        let any = !select.is_empty();
+        select.extend(example_features(self.workspace, given.broker));
+        any.then(|| Tests {
             title: format!("{} tests of the examples", pass.name),
             select,
-            filter: vec!["--ignored", given.broker.name],
+            filter: vec!["--include-ignored", given.broker.name],
             server: Some(given),
             empty: Empty::Allowed,
         })
@@ -279,12 +283,23 @@ fn judge(success: bool, tally: Tally, empty: Empty) -> Result<String, (String, u
     }
 }
 
+fn examples(workspace: &Workspace) -> impl Iterator<Item = &Package> {
+    let folder = workspace.root().join("examples");
+    workspace.packages().iter().filter(move |package| package.folder.starts_with(&folder))
+}
+
+/// The features of the example packages that are named like the broker, as arguments for cargo.
+fn example_features(workspace: &Workspace, broker: &Broker) -> Vec<String> {
+    examples(workspace)
+        .filter(|package| package.features.iter().any(|feature| feature == broker.name))
+        .flat_map(|package| ["--features".to_owned(), format!("{}/{}", package.name, broker.name)])
+        .collect()
+}
+
 /// The programs and tests of the example packages, as arguments for cargo; but not the targets that are named
 /// like the broker, which run as such.
 fn example_targets(workspace: &Workspace, broker: &Broker) -> Vec<String> {
-    let folder = workspace.root().join("examples");
-    let packages = workspace.packages().iter().filter(|package| package.folder.starts_with(&folder));
-    packages
+    examples(workspace)
         .flat_map(|package| &package.targets)
         .filter(|target| target.test && target.name != broker.name)
         .filter(|target| matches!(target.kind.as_str(), "bin" | "test"))
@@ -314,9 +329,11 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_are_selected_by_target() {
+    fn the_examples_are_selected_by_target_with_the_feature_of_the_broker() {
         let workspace = Workspace::load().unwrap();
         let targets = example_targets(&workspace, &BROKERS[0]);
         assert!(targets.windows(2).any(|pair| pair == ["--bin", "quickstart"]), "{targets:?}");
+        let nats = BROKERS.iter().find(|broker| broker.name == "nats").unwrap();
+        assert_eq!(example_features(&workspace, nats), ["--features", "quickstart/nats"]);
     }
 }

@@ -37,6 +37,10 @@ pub struct Package {
     /// The names of its features, sorted; without those that need a library of the system, which the package names as
     /// `package.metadata.xtask.system-features`.
     pub features: Vec<String>,
+    /// Whether it may be published.
+    pub is_published: bool,
+    /// The address of the repository, where the package names it.
+    pub repository: Option<String>,
     /// What it builds.
     pub targets: Vec<Target>,
 }
@@ -107,6 +111,20 @@ impl Workspace {
         &self.packages
     }
 
+    /// The folder that cargo builds into.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let workspace = xtask::workspace::Workspace::load()?;
+    /// assert!(workspace.tools().starts_with(workspace.target()));
+    /// # Ok::<(), xtask::workspace::WorkspaceError>(())
+    /// ```
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// The folder that installed tools and servers go to: inside the target folder, so that `cargo clean`
     /// removes them and nothing is left on the machine.
     #[must_use]
@@ -170,6 +188,9 @@ fn package(value: &Value) -> Result<Package, WorkspaceError> {
         name: text(value, "name")?.to_owned(),
         folder: manifest.parent().map(Path::to_owned).unwrap_or_default(),
         features,
+        // An empty list of registries; null is any.
+        is_published: value.get("publish").is_none_or(Value::is_null),
+        repository: value.get("repository").and_then(Value::as_str).map(str::to_owned),
         targets: list(value, "targets").map(target).collect::<Result<_, _>>()?,
     })
 }
@@ -198,6 +219,7 @@ mod tests {
     fn packages_features_and_targets_are_read() {
         let json = r#"{"workspace_root": "/w", "target_directory": "/t", "packages": [{
             "name": "a", "manifest_path": "/w/crates/a/Cargo.toml", "features": {"json": [], "default": ["json"], "ssl": []},
+            "publish": [], "repository": "https://us",
             "metadata": {"xtask": {"system-features": ["ssl"]}},
             "targets": [{"name": "a", "kind": ["lib"], "test": true}, {"name": "slow", "kind": ["bench"], "test": false}]}]}"#;
         let workspace = Workspace::parse(json).unwrap();
@@ -205,6 +227,8 @@ mod tests {
             name: "a".into(),
             folder: "/w/crates/a".into(),
             features: vec!["default".into(), "json".into()],
+            is_published: false,
+            repository: Some("https://us".into()),
             targets: vec![
                 Target { name: "a".into(), kind: "lib".into(), test: true },
                 Target { name: "slow".into(), kind: "bench".into(), test: false },

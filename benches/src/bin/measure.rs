@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use throughline_benches::report::{Report, replace_block};
 use throughline_benches::rounds::Rounds;
+use throughline_benches::summary::summary;
 use throughline_benches::{growth, kafka, memory, nats};
 
 const USAGE: &str = "usage: measure memory|nats|kafka|growth --folder FOLDER [--rounds N] [--docs FILE]";
@@ -34,9 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = options(arguments)?;
     match options.what.as_str() {
         "growth" => {
-            let pictures = options.docs.as_deref().and_then(Path::parent).map(|folder| folder.join("cost"));
+            let pictures = options.docs.as_deref().and_then(Path::parent);
             let growth = growth::measure(options.rounds.unwrap_or(9));
-            growth.draw(pictures.as_deref().unwrap_or(&options.folder))?;
+            growth.draw(pictures.unwrap_or(&options.folder))?;
             println!("{}", growth.markdown());
             fs::write(options.folder.join("growth.json"), serde_json::to_string_pretty(&growth.json())?)?;
             put(&options, &options.what, &growth.markdown())
@@ -90,10 +91,13 @@ fn write(report: &Report, options: &Options) -> Result<(), Box<dyn Error>> {
     put(options, &options.what, &report.markdown())
 }
 
-/// Writes into the guide, where that is asked for.
+/// Writes into the page of measurements, where that is asked for, and the table of the page it belongs to.
 fn put(options: &Options, block: &str, text: &str) -> Result<(), Box<dyn Error>> {
-    if let Some(docs) = &options.docs {
-        fs::write(docs, replace_block(&fs::read_to_string(docs)?, block, text)?)?;
-    }
+    let Some(docs) = &options.docs else { return Ok(()) };
+    let measurements = replace_block(&fs::read_to_string(docs)?, block, text)?;
+    fs::write(docs, &measurements)?;
+    // `cost.md` beside the folder `cost`.
+    let guide = docs.parent().ok_or("the page has no folder")?.with_extension("md");
+    fs::write(&guide, replace_block(&fs::read_to_string(&guide)?, "summary", &summary(&measurements))?)?;
     Ok(())
 }

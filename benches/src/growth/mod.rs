@@ -120,7 +120,7 @@ impl Growth {
             }
         }
         for picture in &self.0 {
-            let _ = write!(text, "\n![{}: {}](cost/{}.svg)\n", picture.title, picture.up, picture.name);
+            let _ = write!(text, "\n![{}: {}]({}.svg)\n", picture.title, picture.up, picture.name);
         }
         text
     }

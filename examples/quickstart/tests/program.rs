@@ -29,6 +29,7 @@ fn the_terminal_shows_the_traces_and_the_metrics() {
     shows_the_story(&quickstart(&[]).unwrap());
 }
 
+#[cfg(feature = "kafka")]
 #[test]
 #[ignore = "needs Kafka: cargo xtask test --broker kafka"]
 fn the_terminal_shows_the_same_on_kafka() {
@@ -54,6 +55,27 @@ fn an_unknown_argument_is_answered_with_the_usage() {
     assert!(said.contains("`--broker pigeon` is not understood") && said.contains("usage:"), "{said}");
 }
 
+#[cfg(not(feature = "nats"))]
+#[test]
+fn a_program_without_nats_says_how_to_build_it_with_nats() {
+    assert_names_the_command("nats", &quickstart(&["--broker", "nats"]).unwrap());
+}
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn a_program_without_kafka_says_how_to_build_it_with_kafka() {
+    assert_names_the_command("kafka", &quickstart(&["--broker", "kafka"]).unwrap());
+}
+
+#[cfg(not(all(feature = "kafka", feature = "nats")))]
+fn assert_names_the_command(broker: &str, output: &Output) {
+    let command = format!("cargo run -p quickstart --features {broker} -- --broker {broker}");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.lines().any(|line| line.trim() == command), "{said}");
+}
+
+#[cfg(feature = "nats")]
 #[test]
 fn a_nats_server_that_does_not_answer_is_named() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quickstart"));
@@ -63,6 +85,7 @@ fn a_nats_server_that_does_not_answer_is_named() {
     assert!(said.contains("THROUGHLINE_NATS_URL names a server that does not answer"), "{said}");
 }
 
+#[cfg(feature = "kafka")]
 #[test]
 fn a_kafka_server_that_does_not_answer_is_named() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quickstart"));

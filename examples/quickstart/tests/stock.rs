@@ -4,7 +4,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use quickstart::handlers::Warehouses;
 use quickstart::orders::{OrderPlaced, StockReserved};
-use quickstart::{memory, nats, services};
+use quickstart::{memory, services};
 use throughline::App;
 use throughline::extract::Json;
 
@@ -58,10 +58,11 @@ async fn what_is_not_an_order_lands_in_the_dead_letter_at_once() {
     assert_eq!(dead.headers().get("dead-letter-reason"), Some("decode_error"), "STAT-11");
 }
 
+#[cfg(feature = "nats")]
 #[tokio::test]
 async fn the_app_for_nats_starts_unchanged_on_the_in_memory_broker() {
     let warehouses = Warehouses::new(SdkTracerProvider::default().tracer("test"));
-    let test = throughline_testing::start(services::stock(nats::subscriptions().placed, warehouses)).await;
+    let test = throughline_testing::start(services::stock(quickstart::nats::subscriptions().placed, warehouses)).await;
     test.publish("orders.placed", order("lamp")).await;
     let reserved: Json<StockReserved> = test.next("stock.reserved").await;
     assert_eq!(reserved.0.order, 1);

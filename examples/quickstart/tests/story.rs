@@ -4,9 +4,13 @@ use std::error::Error;
 
 use opentelemetry::KeyValue;
 use quickstart::handlers::End;
+#[cfg(feature = "kafka")]
+use quickstart::kafka;
+use quickstart::memory;
+#[cfg(feature = "nats")]
+use quickstart::nats;
 use quickstart::services::Subscriptions;
 use quickstart::story::{Cast, Service, play};
-use quickstart::{kafka, memory, nats};
 use throughline::broker::Broker;
 use throughline::memory::Memory;
 use throughline_testing::{Capture, TraceTree};
@@ -49,6 +53,7 @@ async fn every_order_is_one_trace() -> Result<(), Failed> {
     tell_the_story([broker.clone(), broker.clone(), broker], memory::subscriptions(), "publish").await
 }
 
+#[cfg(feature = "nats")]
 #[tokio::test]
 #[ignore = "needs a NATS server: cargo xtask test --broker nats"]
 async fn every_order_is_one_trace_on_nats() -> Result<(), Failed> {
@@ -61,6 +66,7 @@ async fn every_order_is_one_trace_on_nats() -> Result<(), Failed> {
     told
 }
 
+#[cfg(feature = "kafka")]
 #[tokio::test]
 #[ignore = "needs Kafka: cargo xtask test --broker kafka"]
 async fn every_order_is_one_trace_on_kafka() -> Result<(), Failed> {

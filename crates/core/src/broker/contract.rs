@@ -1,4 +1,5 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tokio::time::Instant;
 use super::{
     BoxFuture, BrokerError, ConnectionState, Existence, Outbound, Publish, Reception, RetryRoute, Routes, Subscription,
 };
-use crate::message::{Delivery, Settlement, Source};
+use crate::guard::discard;
+use crate::message::{Delivery, Failure, Settlement, Source};
 
 /// A connection to a message broker.
 ///
@@ -321,6 +323,14 @@ impl Received {
         self.settle.as_ref().is_some_and(|settle| settle.is_withdrawn(self))
     }
 
+    /// Tells what settles the message why an attempt failed. A panic of it is no matter of the message.
+    pub(crate) fn tell_failed(&self, failure: &Failure, next: &Settlement) {
+        let Some(settle) = &self.settle else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| settle.failed(self, failure, next))) {
+            discard(panic);
+        }
+    }
+
     /// Whether both are settled by the same value.
     pub(crate) fn is_settled_with(&self, other: &Self) -> bool {
         let (Some(own), Some(others)) = (&self.settle, &other.settle) else { return false };
@@ -420,6 +430,13 @@ pub trait Settle: Send + Sync + 'static {
     /// the broker by itself delivers again what was not settled. Must not block.
     fn abandon(&self, message: &Received) {
         let _ = message;
+    }
+
+    /// Learns that an attempt has failed, and what is done about the message next: it is tried again, by the broker or here, it is given
+    /// up, or it is acknowledged because it was forwarded. The settlement itself follows where there is one. The default does nothing;
+    /// it is for a broker that shows what it knows. Must not block.
+    fn failed(&self, message: &Received, failure: &Failure, next: &Settlement) {
+        let _ = (message, failure, next);
     }
 
     /// Returns how often [`extend`](Self::extend) must be called while a handler runs; `None` where it need not.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BrokerError, Pattern};
+use super::{BrokerError, Pattern, RetryRoute};
 
 /// How many patterns the text of a subscription shows.
 const MOST_SHOWN: usize = 3;
@@ -54,6 +54,8 @@ pub struct Subscription {
     name: Option<Arc<str>>,
     batch: Option<BatchPolicy>,
     delivery_limit: Option<u32>,
+    redelivers: bool,
+    retry_route: Option<Arc<dyn RetryRoute>>,
     needs: Vec<Cow<'static, str>>,
     description: Option<Cow<'static, str>>,
     native: Option<Arc<dyn Any + Send + Sync>>,
@@ -77,6 +79,8 @@ impl Subscription {
             name: None,
             batch: None,
             delivery_limit: None,
+            redelivers: true,
+            retry_route: None,
             needs: Vec::new(),
             description: None,
             native: None,
@@ -115,6 +119,22 @@ impl Subscription {
     #[must_use]
     pub const fn with_delivery_limit(mut self, most: u32) -> Self {
         self.delivery_limit = Some(if most == 0 { 1 } else { most });
+        self
+    }
+
+    /// Says that the broker does not deliver a message again by itself: what is tried again waits with the app, and what comes after it
+    /// waits too.
+    #[must_use]
+    pub const fn without_redelivery(mut self) -> Self {
+        self.redelivers = false;
+        self
+    }
+
+    /// Sets what finds the places where messages wait for their next attempt. The subscription receives from those places, too: a message
+    /// that is published to one comes when it has waited, as a further attempt.
+    #[must_use]
+    pub fn with_retry_route(mut self, route: Arc<dyn RetryRoute>) -> Self {
+        self.retry_route = Some(route);
         self
     }
 
@@ -212,6 +232,18 @@ impl Subscription {
     #[must_use]
     pub const fn delivery_limit(&self) -> Option<u32> {
         self.delivery_limit
+    }
+
+    /// Tells whether the broker delivers a message again by itself; true unless said otherwise.
+    #[must_use]
+    pub const fn redelivers(&self) -> bool {
+        self.redelivers
+    }
+
+    /// Returns what finds the places where messages wait for their next attempt, where there are such.
+    #[must_use]
+    pub const fn retry_route(&self) -> Option<&Arc<dyn RetryRoute>> {
+        self.retry_route.as_ref()
     }
 
     /// Returns what only the real broker can do.

@@ -111,6 +111,9 @@ impl Dispatcher {
             let mut endings = Endings::with_capacity(work.messages().len());
             for (index, message) in work.messages_mut().iter_mut().enumerate() {
                 let delay = self.delay_before_next(&handled, index);
+                if let Some(failure) = handled.outcome.failure_of(index) {
+                    message.tell_failed(failure, handled.outcome.settlement_of(index));
+                }
                 match delay {
                     Some(_) => self.count_attempt(message, index, &handled),
                     None if !self.is_to_be_settled(message, index, &handled) => {}

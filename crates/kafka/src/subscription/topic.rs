@@ -615,6 +615,13 @@ impl From<Topic> for Subscription {
         if let Some(policy) = topic.batch {
             subscription = subscription.with_batch(policy);
         }
+        subscription = match topic.retry_route() {
+            Some(route) => subscription.with_retry_route(Arc::new(route)),
+            None => subscription,
+        };
+        if topic.exactly_once.is_none() {
+            subscription = subscription.without_redelivery();
+        }
         if topic.is_pattern {
             subscription = subscription.with_need("a regular expression for topics");
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use throughline_core::broker::{
@@ -104,7 +104,7 @@ struct Later;
 
 impl RetryRoute for Later {
     fn place(&self, _message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        Some(RetryPlace::new("later", SystemTime::now()))
+        Some(RetryPlace::new("later", Duration::ZERO))
     }
 }
 
