@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::broker::RetryRoute;
 use crate::log::{SubscriptionLog, log_line};
@@ -43,10 +43,7 @@ impl Failed {
             (Settlement::Retry { after }, Some(failure)) => match &self.route {
                 None => self.tried_again(message, failure, count, after.unwrap_or_default()),
                 Some(route) => match route.place(message, None) {
-                    Some(place) => {
-                        let delay = place.due.duration_since(SystemTime::now()).unwrap_or_default();
-                        self.tried_again(message, failure, count, delay);
-                    }
+                    Some(place) => self.tried_again(message, failure, count, place.wait),
                     None => self.given_up(message, failure, count),
                 },
             },
