@@ -27,6 +27,12 @@ struct Batches;
 #[doc = include_str!("src/failures.md")]
 struct Failures;
 
+#[doc = include_str!("src/health.md")]
+struct Health;
+
+#[doc = include_str!("src/http.md")]
+struct Http;
+
 #[doc = include_str!("src/telemetry.md")]
 struct Telemetry;
 

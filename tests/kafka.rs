@@ -50,6 +50,8 @@ mod retry_topics;
 mod server;
 #[path = "kafka/silent.rs"]
 mod silent;
+#[path = "kafka/starts.rs"]
+mod starts;
 #[path = "kafka/topics.rs"]
 mod topics;
 #[path = "kafka/waits.rs"]

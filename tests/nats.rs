@@ -4,12 +4,19 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+// The programs of the guides name the facade.
+extern crate throughline_core as throughline;
+
 #[path = "nats/answers.rs"]
 mod answers;
+#[path = "http/client.rs"]
+mod client;
 #[path = "nats/core.rs"]
 mod core_nats;
 #[path = "nats/forwards.rs"]
 mod forwards;
+#[path = "nats/health.rs"]
+mod health;
 #[path = "nats/hostile.rs"]
 mod hostile;
 #[path = "nats/jetstream.rs"]
@@ -32,6 +39,8 @@ mod server;
 mod silence;
 #[path = "nats/slow.rs"]
 mod slow;
+#[path = "nats/starts.rs"]
+mod starts;
 #[path = "nats/statuses.rs"]
 mod statuses;
 #[path = "nats/streams.rs"]

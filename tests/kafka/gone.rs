@@ -1,9 +1,7 @@
 //! A topic that is deleted under a running service.
 
-use std::error::Error;
-
 use throughline_core::broker::BrokerErrorKind;
-use throughline_core::{App, BrokerError, Delivery};
+use throughline_core::{App, Delivery};
 use throughline_kafka::Topic;
 use tokio::time::timeout;
 
@@ -25,14 +23,7 @@ async fn a_topic_that_is_deleted_and_stays_away_ends_the_service() {
         delete(&url(), &topic).await;
         let ended = timeout(PATIENCE, running.run_until(std::future::pending())).await.expect("it ends by itself");
         let failed = ended.expect_err("with an error");
-        let mut cause: Option<&(dyn Error + 'static)> = Some(&failed);
-        let found = loop {
-            let error = cause.expect("the error of the broker is a cause");
-            match error.downcast_ref::<BrokerError>() {
-                Some(found) => break found,
-                None => cause = error.source(),
-            }
-        };
+        let found = failed.broker_error().expect("it is the broker's error");
         assert_eq!((found.kind(), found.error_type()), (BrokerErrorKind::NotFound, "UNKNOWN_TOPIC_OR_PARTITION"));
         assert!(found.to_string().contains(&topic), "{found}");
     }

@@ -126,13 +126,13 @@ impl Intake for Taking {
 
 impl Taking {
     async fn batch(&self, taken: &[BorrowedMessage<'_>]) {
-        self.job.drive(self.otel.try_process_batch(taken, self.job.run())).await;
+        self.job.drive(self.otel.process_batch(taken, self.job.run())).await;
         taken.iter().for_each(|message| self.commit(message));
     }
 
     async fn each(&self, taken: &[BorrowedMessage<'_>]) {
         for message in taken {
-            self.job.drive(self.otel.try_process(message, self.handle(message))).await;
+            self.job.drive(self.otel.process(message, self.handle(message))).await;
             if !matches!(self.job.work, Work::Settle(_)) {
                 self.commit(message);
             }

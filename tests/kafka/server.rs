@@ -46,6 +46,11 @@ pub(crate) struct Server {
 impl Server {
     /// Returns when the server can be used; `name` is only for people who look at the folder.
     pub(crate) async fn start(name: &str) -> Self {
+        Self::start_with(name, "").await
+    }
+
+    /// The same with settings that stand behind the others, and count instead of them.
+    pub(crate) async fn start_with(name: &str, settings: &str) -> Self {
         let home = std::env::var_os("THROUGHLINE_KAFKA_HOME").map(PathBuf::from).unwrap_or_else(|| {
             panic!("THROUGHLINE_KAFKA_HOME names no folder with Kafka's jars: run `cargo xtask test --broker kafka`, which finds one")
         });
@@ -56,7 +61,8 @@ impl Server {
         let data = std::env::temp_dir().join(format!("throughline-{name}-{port}-{}", std::process::id()));
         fs::create_dir(&data).expect("a folder for the data");
         let mut server = Self { home, port, data, child: None };
-        fs::write(server.properties(), properties(port, controller_port, &server.data)).expect("the settings");
+        let all = properties(port, controller_port, &server.data) + settings;
+        fs::write(server.properties(), all).expect("the settings");
         server.format().await;
         server.restart().await;
         server

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -99,6 +100,18 @@ pub(crate) async fn delete(bootstrap: &str, name: &str) {
     let admin = admin(bootstrap);
     done(admin.delete_topics(&[name], &options()).await, format_args!("topic {name} is deleted"));
     until(&admin, name, |topic| topic.is_none(), "gone").await;
+}
+
+/// Returns how many partitions a topic has; `None` where there is none. To ask creates none.
+pub(crate) async fn partitions(bootstrap: &str, name: &str) -> Option<usize> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("allow.auto.create.topics", "false");
+    let client: BaseConsumer = config.create().expect("a client");
+    let asked = name.to_owned();
+    let metadata = spawn_blocking(move || client.fetch_metadata(Some(&asked), ANSWER_WITHIN)).await;
+    let metadata = metadata.expect("the question does not panic").expect("an answer");
+    let found = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
+    found.map(|topic| topic.partitions().len())
 }
 
 /// Returns the ids of the brokers that the server lists, or why it does not answer.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use throughline_core::{App, Delivery, serve};
+use throughline_core::broker::PublishErrorKind;
+use throughline_core::{App, Delivery, Failure, serve};
 use throughline_nats::{Nats, Subject};
-use throughline_testing::Capture;
+use throughline_testing::{Capture, attribute};
 use tracing::Level;
 
 use crate::server::{self, PATIENCE, round_trip};
@@ -99,4 +100,97 @@ async fn a_place_that_cannot_be_published_to_is_refused_at_the_start() {
             }
         }
     }
+}
+
+/// What goes over the wire is what the services API of NATS says, so that a client in any language understands it.
+#[tokio::test]
+#[ignore = "needs a NATS server: cargo xtask test --broker nats"]
+async fn a_request_that_fails_is_answered_by_the_convention_of_services() {
+    async fn price(item: String) -> Result<String, Failure> {
+        Err(Failure::new("unknown_item", format!("no row for {item}")).with_answer(404, "no such item"))
+    }
+    let asked = unique();
+    let nats = Nats::connect_with(server::url(), server::options()).await.expect("a connection");
+    let app = App::new().without_telemetry().subscribe(Subject::new(asked.as_str()), price);
+    let running = serve(nats, app).start().await.expect("the app starts");
+    let stranger = server::options().connect(server::url()).await.expect("a connection");
+    for (body, code, text) in [(&b"bread"[..], "404", "no such item"), (b"\xff\xfe", "400", "decode_error")] {
+        let reply = tokio::time::timeout(PATIENCE, stranger.request(asked.clone(), body.into())).await;
+        let reply = reply.expect("in time").expect("an answer");
+        let headers = reply.headers.expect("headers");
+        let header = |name| headers.get(name).map(async_nats::HeaderValue::as_str);
+        assert_eq!(header("Nats-Service-Error-Code"), Some(code));
+        assert_eq!(header("Nats-Service-Error"), Some(text));
+        assert!(reply.payload.is_empty());
+    }
+    running.shutdown().await.expect("the app stops");
+}
+
+/// As the services API of NATS answers, in whatever language.
+#[tokio::test]
+#[ignore = "needs a NATS server: cargo xtask test --broker nats"]
+async fn the_error_of_a_service_in_another_language_fails_the_request() {
+    use futures_util::StreamExt;
+
+    let asked = unique();
+    let client = server::options().connect(server::url()).await.expect("a connection");
+    let mut service = client.subscribe(asked.clone()).await.expect("a subscription");
+    round_trip(&client).await;
+    let answering = tokio::spawn(async move {
+        let address = service.next().await.and_then(|request| request.reply).expect("a request");
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Service-Error", "sold out\u{7}");
+        headers.insert("Nats-Service-Error-Code", "409");
+        client.publish_with_headers(address, headers, "{}".into()).await.expect("it is sent");
+        // A client that is dropped forgets what it has not written.
+        client.flush().await.expect("it is written");
+    });
+    let capture = Capture::new();
+    let nats = Nats::connect_with(server::url(), server::options()).await.expect("a connection");
+    let publisher = nats.publisher().telemetry(capture.instrumentation().build());
+    let error = publisher.request::<String>(asked.as_str(), "bread").timeout(PATIENCE).await.expect_err("it fails");
+    answering.await.expect("the service answered");
+    assert_eq!(error.kind(), PublishErrorKind::RequestFailed, "{error}");
+    let reply = error.error_reply().expect("an error reply");
+    assert_eq!((reply.code(), reply.text(), reply.body().as_ref()), (Some(409), "sold out\\u{7}", &b"{}"[..]));
+    let spans = capture.spans();
+    let request = spans.iter().find(|span| span.name.starts_with("request ")).expect("a request span");
+    assert_eq!(attribute(request, "error.type"), Some(&"request_failed".into()), "SPAN-36");
+    assert_eq!(attribute(request, "throughline.reply.error_code"), Some(&409.into()), "ATTR-C-31");
+    nats.shutdown().await.expect("it is closed");
+}
+
+/// Nobody else gets the message, so nobody else answers.
+#[tokio::test]
+#[ignore = "needs a NATS server: cargo xtask test --broker nats"]
+async fn a_request_whose_handler_is_dropped_at_the_end_is_answered() {
+    use std::sync::Arc;
+
+    let (asked, begun) = (unique(), Arc::new(tokio::sync::Notify::new()));
+    let handler = {
+        let begun = Arc::clone(&begun);
+        move |_: String| {
+            let begun = Arc::clone(&begun);
+            async move {
+                begun.notify_one();
+                std::future::pending::<String>().await
+            }
+        }
+    };
+    let nats = Nats::connect_with(server::url(), server::options()).await.expect("a connection");
+    let app = App::new().without_telemetry().subscribe(Subject::new(asked.as_str()), handler);
+    let app = serve(nats, app).shutdown_timeout(Duration::from_secs(1));
+    let running = app.start().await.expect("the app starts");
+    let other = Nats::connect_with(server::url(), server::options()).await.expect("a connection");
+    let publisher = other.publisher().without_telemetry();
+    let ending = async {
+        begun.notified().await;
+        running.shutdown().await.expect("the app stops");
+    };
+    let request = publisher.request::<String>(asked.as_str(), "bread").timeout(PATIENCE);
+    let (answer, ()) = tokio::join!(request.into_future(), ending);
+    let error = answer.expect_err("it is dropped");
+    let reply = error.error_reply().map(|reply| (reply.code(), reply.text()));
+    assert_eq!(reply, Some((Some(503), "cancelled")), "{error}");
+    other.shutdown().await.expect("it is closed");
 }

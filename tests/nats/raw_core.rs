@@ -97,12 +97,12 @@ impl Intake for Taking {
 
 impl Taking {
     async fn batch(&self, taken: &[Native]) {
-        self.job.drive(self.telemetry.try_process_batch(taken, self.job.run())).await;
+        self.job.drive(self.telemetry.process_batch(taken, self.job.run())).await;
     }
 
     async fn each(&self, taken: &[Native]) {
         for message in taken {
-            self.job.drive(self.telemetry.try_process(message, self.handle(message))).await;
+            self.job.drive(self.telemetry.process(message, self.handle(message))).await;
         }
     }
 

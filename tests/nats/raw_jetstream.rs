@@ -99,7 +99,7 @@ impl Intake for Taking {
         }
         if self.job.batch {
             let ambient = self.job.ambient.clone().unwrap_or_default();
-            self.job.drive(self.telemetry.try_process_batch(&taken, self.job.run())).with_context(ambient).await;
+            self.job.drive(self.telemetry.process_batch(&taken, self.job.run())).with_context(ambient).await;
             acknowledge(&taken).await;
         }
     }
@@ -126,7 +126,7 @@ impl Taking {
 
     async fn each(&self, taken: Vec<Native>) {
         for message in &taken {
-            self.job.drive(self.telemetry.try_process(message, self.handle(message))).await;
+            self.job.drive(self.telemetry.process(message, self.handle(message))).await;
         }
         if !matches!(self.job.work, Work::Settle(_)) {
             acknowledge(&taken).await;

@@ -112,10 +112,12 @@ async fn a_work_queue_loses_its_message_to_the_dead_letter_alone() {
     let (nats, id) = (connect().await, unique());
     create(&nats, Config { retention: RetentionPolicy::WorkQueue, ..of(&id, &format!("{id}.>")) }).await;
     let place = format!("{id}-dead");
+    create(&nats, of(&place, &place)).await;
     let app = Rejecting::start(&id, &place).await;
+    nats.jetstream().delete_stream(&place).await.expect("it is gone after the start");
     nats.publisher().without_telemetry().publish(format!("{id}.orders"), "x").await.expect("it is stored");
     wait_until("the handler ran", || app.runs() == 1).await;
-    assert_eq!(stored(&nats, &id, "orders").await, 1, "there is no place for the dead letter yet");
+    assert_eq!(stored(&nats, &id, "orders").await, 1, "there is no place for the dead letter");
     create(&nats, of(&place, &place)).await;
     app.settles("dead_letter").await;
     let runs = app.stop().await;

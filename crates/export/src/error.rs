@@ -32,7 +32,8 @@ use std::fmt;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+///
+/// Its `Debug` is the message and its causes, for a `main` that returns it.
 pub struct ExportError {
     kind: ExportErrorKind,
     message: String,
@@ -74,6 +75,22 @@ impl ExportError {
     }
 }
 
+impl fmt::Debug for ExportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            // Some errors print their cause and return it as the source, too.
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        f.write_str(&text)
+    }
+}
+
 impl fmt::Display for ExportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -93,5 +110,26 @@ impl fmt::Display for ExportErrorKind {
             Self::UnsupportedExporter => "the exporter is not built into this version",
             Self::Write => "the console could not be written",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a `main` that returns `Box<dyn Error>` prints.
+    #[test]
+    fn the_debug_is_a_text_for_people() {
+        let cause = std::io::Error::other("the pipe is closed");
+        let error: Box<dyn Error> = Box::new(ExportError::caused_by(ExportErrorKind::Write, cause));
+        assert_eq!(error.to_string(), "the console could not be written");
+        assert_eq!(format!("{error:?}"), "the console could not be written: the pipe is closed");
+    }
+
+    #[test]
+    fn a_cause_that_the_text_has_is_not_said_again() {
+        let cause = std::io::Error::other("the console could not be written");
+        let error = ExportError::caused_by(ExportErrorKind::Write, cause);
+        assert_eq!(format!("{error:?}"), "the console could not be written");
     }
 }

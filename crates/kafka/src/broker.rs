@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
-use throughline_core::broker::{Broker, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{
+    Broker, ConnectionState, Existence, Outbound, Publish, Routes, Subscriber, Subscription,
+};
 use throughline_core::{BrokerError, Publisher};
 
 use crate::connection::{Connection, servers};
 use crate::publisher::KafkaPublisher;
-use crate::{subscriber, thread};
+use crate::{admin, subscriber, thread};
 
 /// How long a [`shutdown`](Kafka::shutdown) waits until what was published is confirmed. Longer than any `linger.ms`.
 const FLUSH_WAIT: Duration = Duration::from_secs(10);
@@ -164,12 +166,21 @@ impl Broker for Kafka {
         Arc::new(KafkaPublisher { connection: Arc::clone(&self.connection) })
     }
 
+    /// That of the producer, which is there for each connection. One broker of several that is away is not enough to be disconnected.
+    fn connection(&self) -> ConnectionState {
+        self.connection.producer.connection()
+    }
+
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
         subscriber::subscribe(&self.connection, subscription).await
     }
 
     fn routes(&self) -> Option<&Routes> {
         Some(&self.connection.routes)
+    }
+
+    async fn check_destinations(&self, outbound: &[Outbound<'_>]) -> Vec<Result<Existence, BrokerError>> {
+        admin::check(&self.connection, outbound).await
     }
 
     async fn shutdown(&self, deadline: tokio::time::Instant) -> Result<(), BrokerError> {
@@ -181,7 +192,7 @@ impl Broker for Kafka {
 #[cfg(test)]
 mod tests {
     use throughline_core::Envelope;
-    use throughline_core::broker::{BrokerErrorKind, Pattern};
+    use throughline_core::broker::{BrokerErrorKind, OutboundUse, Pattern};
 
     use super::*;
     use crate::{RecordProperties, Topic};
@@ -237,6 +248,17 @@ mod tests {
         let error = connect().await.subscribe(&topic.into()).await.map(drop).unwrap_err();
         assert_eq!(error.kind(), BrokerErrorKind::Configuration);
         assert!(error.to_string().contains("rebalance_timeout"), "{error}");
+    }
+
+    /// The brokers that the client plays know no topic and tell nobody their settings.
+    #[tokio::test]
+    async fn brokers_that_do_not_say_whether_they_create_topics_are_no_fault() {
+        let orders = Topic::new("orders").group("stock").into();
+        let dead = "orders.dead".into();
+        let outbound = [Outbound::new(&orders, &dead, OutboundUse::DeadLetter)];
+        let results = connect().await.check_destinations(&outbound).await;
+        let [Ok(Existence::Unknown(error))] = &results[..] else { panic!("unknown: {results:?}") };
+        assert!(error.to_string().contains("`orders.dead` does not exist"), "{error}");
     }
 
     #[tokio::test]

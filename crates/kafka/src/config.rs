@@ -124,6 +124,15 @@ pub(crate) fn check_consumer_property(name: &str, value: &str) -> Result<(), Bro
     Err(error::property(name, why))
 }
 
+/// The client's own default of `max.poll.interval.ms`.
+const POLL_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Returns within which time a consumer polls again, before its group counts it as gone.
+pub(crate) fn poll_interval(config: &ClientConfig) -> Duration {
+    let millis = config.get("max.poll.interval.ms").and_then(|millis| millis.parse().ok());
+    millis.map_or(POLL_INTERVAL, Duration::from_millis)
+}
+
 /// Refuses a wait for handlers in a rebalance during which the group would throw the member out: the thread that polls is the one
 /// that waits.
 pub(crate) fn check_rebalance_timeout(config: &ClientConfig, limit: Duration) -> Result<(), BrokerError> {

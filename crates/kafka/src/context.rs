@@ -3,6 +3,7 @@ use std::sync::{Mutex, PoisonError};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientContext, Statistics};
+use throughline_core::broker::ConnectionState;
 use tracing::{debug, error, info, warn};
 
 use crate::outage::{Outage, Repeats};
@@ -29,6 +30,11 @@ impl Context {
     /// Notes which brokers the client is connected to.
     pub(crate) fn note_brokers(&self, statistics: &Statistics) {
         self.outage.note_brokers(statistics);
+    }
+
+    /// Tells whether any broker is reached.
+    pub(crate) fn connection(&self) -> ConnectionState {
+        self.outage.connection()
     }
 
     /// Returns why the server refused the credentials or the encryption, if it did since the last call.
@@ -62,6 +68,9 @@ impl ClientContext for Context {
     fn error(&self, failed: KafkaError, reason: &str) {
         // The client tries again by itself; what does not succeed fails the call that waits for it.
         if is_outage(&failed) {
+            if failed.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+                self.outage.note_all_lost(reason);
+            }
             return self.outage.note_lost(reason);
         }
         let code = failed.rdkafka_error_code();

@@ -80,8 +80,47 @@ pub(crate) fn unknown_topic(topic: &str) -> BrokerError {
     BrokerError::new(
         BrokerErrorKind::NotFound,
         error_type(RDKafkaErrorCode::UnknownTopicOrPartition),
-        format!("topic `{topic}` does not exist: create it first"),
+        format!("topic `{topic}` does not exist: {}", how_to_create(topic)),
     )
+}
+
+/// Says that a topic is missing to which messages would be published.
+pub(crate) fn missing_destination(topic: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::NotFound,
+        error_type(RDKafkaErrorCode::UnknownTopicOrPartition),
+        format!(
+            "topic `{topic}` does not exist, and the brokers do not create it by themselves: {}, or set `auto.create.topics.enable` of \
+             the brokers",
+            how_to_create(topic)
+        ),
+    )
+}
+
+fn how_to_create(topic: &str) -> String {
+    format!(
+        "create it with `kafka-topics.sh --bootstrap-server HOST:9092 --create --topic {topic}`, or let the service do so with \
+         `Topic::declare`"
+    )
+}
+
+/// Says that a topic is missing, and that nobody says whether the brokers create it.
+pub(crate) fn perhaps_missing(topic: &str, error: &KafkaError) -> BrokerError {
+    let message = format!(
+        "topic `{topic}` does not exist, and the brokers do not say whether they create it by themselves: {}",
+        how_to_create(topic)
+    );
+    described(Cause::of(error).broker_kind(), error, message)
+}
+
+/// Says that nobody knows whether a topic exists.
+pub(crate) fn not_looked_up(topic: &str, error: &KafkaError) -> BrokerError {
+    broker(&format!("the brokers do not say whether topic `{topic}` exists"), error)
+}
+
+/// Says why a topic that is declared was not created.
+pub(crate) fn not_created(topic: &str, error: &KafkaError) -> BrokerError {
+    broker(&format!("topic `{topic}` could not be created"), error)
 }
 
 /// Says why no connection was made, and what to change.
@@ -203,7 +242,15 @@ fn type_of(error: &KafkaError) -> &'static str {
         KafkaError::Canceled => CANCELED,
         KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Subscription(_) => CONFIGURATION,
         KafkaError::Nul(_) => error_type(RDKafkaErrorCode::InvalidArgument),
-        error => error.rdkafka_error_code().map_or(OTHER, error_type),
+        error => code_of(error).map_or(OTHER, error_type),
+    }
+}
+
+/// The client does not tell the code of an administrative call.
+fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
     }
 }
 
@@ -233,7 +280,7 @@ impl Cause {
                 Self::Configuration
             }
             KafkaError::Nul(_) => Self::InvalidTopic,
-            error => error.rdkafka_error_code().map_or(Self::Other, Self::of_code),
+            error => code_of(error).map_or(Self::Other, Self::of_code),
         }
     }
 
@@ -244,6 +291,9 @@ impl Cause {
             | InvalidArgument
             | InvalidConfig
             | InvalidGroupId
+            | InvalidPartitions
+            | InvalidReplicaAssignment
+            | InvalidReplicationFactor
             | InvalidRequiredAcks
             | InvalidSessionTimeout
             | InvalidTransactionTimeout

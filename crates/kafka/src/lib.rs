@@ -40,6 +40,7 @@
 //! Kerberos with the system's Cyrus SASL, `zstd` for that compression, `cmake` to build the C library with CMake. None is on
 //! by default: a C compiler is enough.
 
+mod admin;
 mod alone;
 mod broker;
 mod carrier;
@@ -77,5 +78,5 @@ pub use self::extract::{Key, Offset, Partition, Timestamp, TopicName};
 pub use self::instrument::{CallbackProducer, DeliveryFuture, Instrumentation, PendingDelivery, ProducerTelemetry};
 pub use self::properties::RecordProperties;
 pub use self::receipt::RecordMetadata;
-pub use self::subscription::{Assignment, Isolation, StartPosition, Topic};
+pub use self::subscription::{Assignment, Isolation, NewTopic, StartPosition, Topic};
 pub use self::tombstone::Tombstone;

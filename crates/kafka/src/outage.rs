@@ -2,6 +2,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::Statistics;
+use throughline_core::broker::ConnectionState;
 use tracing::{info, warn};
 
 /// How often the log repeats what goes on.
@@ -22,9 +23,27 @@ struct State {
     last: Option<Instant>,
     told: Option<Instant>,
     left_out: u64,
+    /// Since when no broker at all is reached, and why.
+    all_lost: Option<(Instant, String)>,
+    /// Whether the client says which brokers it reaches. Without that, nobody would know when they are back.
+    has_statistics: bool,
 }
 
 impl Outage {
+    /// Notes that no broker at all is reached.
+    pub(crate) fn note_all_lost(&self, reason: &str) {
+        self.lock().all_lost.get_or_insert_with(|| (Instant::now(), reason.to_owned()));
+    }
+
+    /// Tells whether any broker is reached.
+    pub(crate) fn connection(&self) -> ConnectionState {
+        let state = self.lock();
+        match state.all_lost.as_ref().filter(|_| state.has_statistics) {
+            None => ConnectionState::Connected,
+            Some((since, why)) => ConnectionState::Disconnected { since: *since, why: why.clone().into() },
+        }
+    }
+
     /// Notes that a broker was not reached.
     pub(crate) fn note_lost(&self, reason: &str) {
         let now = Instant::now();
@@ -53,6 +72,12 @@ impl Outage {
         let mut states = statistics.brokers.values().filter(|broker| broker.nodeid >= 0).map(|broker| &*broker.state);
         let is_away = |state: &str| matches!(state, "DOWN" | "TRY_CONNECT" | "CONNECT");
         let is_up = states.clone().any(|state| state == "UP" || state == "UPDATE");
+        let mut state = self.lock();
+        state.has_statistics = true;
+        if is_up {
+            state.all_lost = None;
+        }
+        drop(state);
         if is_up && !states.any(is_away) {
             self.note_back(Instant::now());
         }
@@ -123,6 +148,24 @@ impl<K: PartialEq> Repeats<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn statistics(state: &str) -> Statistics {
+        let broker = rdkafka::statistics::Broker { nodeid: 1, state: state.to_owned(), ..Default::default() };
+        Statistics { brokers: [("one".to_owned(), broker)].into(), ..Default::default() }
+    }
+
+    #[test]
+    fn the_connection_is_lost_with_the_last_broker_and_back_with_the_first() {
+        let outage = Outage::default();
+        outage.note_lost("one of three");
+        assert_eq!(outage.connection(), ConnectionState::Connected);
+        outage.note_all_lost("3/3 brokers are down");
+        outage.note_brokers(&statistics("TRY_CONNECT"));
+        let ConnectionState::Disconnected { why, .. } = outage.connection() else { panic!("it is lost") };
+        assert_eq!(why, "3/3 brokers are down");
+        outage.note_brokers(&statistics("UP"));
+        assert_eq!(outage.connection(), ConnectionState::Connected);
+    }
 
     #[test]
     fn what_repeats_is_said_at_once_and_then_every_half_minute() {

@@ -16,6 +16,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Statistics};
 use throughline_core::BrokerError;
+use throughline_core::broker::ConnectionState;
 use throughline_core::message::Answer;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -127,6 +128,14 @@ impl Producer {
 
     fn known(&self) -> MutexGuard<'_, HashSet<String>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether any broker is reached.
+    pub(crate) fn connection(&self) -> ConnectionState {
+        match &self.client {
+            Some(client) => client.context().context.connection(),
+            None => ConnectionState::Closed,
+        }
     }
 
     /// Waits until all messages are reported, and says how many are not after the limit. Blocks.

@@ -11,7 +11,7 @@ use crate::consumer::ConsumerHandle;
 use crate::semconv::SYSTEM;
 use crate::subscription::Topic;
 use crate::waits_on::WaitsOnAgain;
-use crate::{semconv, transaction};
+use crate::{admin, semconv, transaction};
 
 /// Starts a subscription.
 pub(crate) async fn subscribe(
@@ -24,6 +24,7 @@ pub(crate) async fn subscribe(
     let mut topic = topic.clone();
     // A router may have put a prefix before the names.
     topic.names = subscription.patterns().iter().map(|pattern| Arc::from(pattern.as_str())).collect();
+    admin::declare(connection, &topic).await?;
     if let Some(id) = topic.exactly_once.clone() {
         let system = semconv::transactional(&connection.system);
         let source = Arc::new(source(system, &topic));
@@ -119,9 +120,65 @@ impl Subscriber for KafkaSubscriber {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Mutex;
+    use std::time::{Duration, Instant as StdInstant};
+
+    use opentelemetry::KeyValue;
+    use opentelemetry::metrics::Meter;
+    use rdkafka::mocking::MockCluster;
+    use throughline_core::broker::{Broker, ConnectionState, Observe};
 
     use super::*;
+    use crate::Kafka;
+
+    /// What an app hears for its health.
+    #[derive(Default)]
+    struct Heard {
+        assigned: Mutex<Option<Vec<String>>>,
+        polled: Mutex<Option<Duration>>,
+    }
+
+    impl Observe for Heard {
+        fn meter(&self) -> Option<Meter> {
+            None
+        }
+
+        fn settled(&self, _: StdInstant, _: Option<&str>, _: Vec<KeyValue>, _: Option<&BrokerError>) {}
+
+        fn assigned(&self, parts: Vec<String>) {
+            *self.assigned.lock().unwrap() = Some(parts);
+        }
+
+        fn polled(&self, again_within: Duration) {
+            *self.polled.lock().unwrap() = Some(again_within);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_app_hears_what_is_assigned_and_that_the_thread_polls() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("orders", 2, 1).unwrap();
+        let kafka = Kafka::connect(cluster.bootstrap_servers()).await.unwrap();
+        assert_eq!(kafka.connection(), ConnectionState::Connected);
+        let topic = Topic::new("orders").group("stock").property("max.poll.interval.ms", "70000");
+        let mut subscriber = kafka.subscribe(&topic.into()).await.unwrap();
+        let heard = Arc::new(Heard::default());
+        subscriber.prepare(Reception::new(Arc::clone(&heard) as Arc<dyn Observe>, 1));
+        assert_eq!(
+            heard.assigned.lock().unwrap().as_deref(),
+            Some(&["orders 0".to_owned(), "orders 1".to_owned()][..])
+        );
+        let polled = async {
+            while heard.polled.lock().unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), polled).await.unwrap();
+        assert_eq!(*heard.polled.lock().unwrap(), Some(Duration::from_secs(70)));
+        subscriber.close(Instant::now()).await;
+        subscriber.finish(Instant::now() + Duration::from_secs(10)).await.unwrap();
+        assert_eq!(heard.assigned.lock().unwrap().as_deref(), Some(&[][..]), "it has left the group");
+    }
 
     #[test]
     fn batches_are_handled_one_by_one_unless_the_order_is_given_up() {

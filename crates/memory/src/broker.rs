@@ -3,20 +3,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use throughline_core::broker::{
+    Broker, BrokerErrorKind, ConnectionState, Publish, PublishErrorKind, Routes, Subscriber, Subscription,
+};
 use throughline_core::message::System;
 use throughline_core::{BrokerError, Delivery, Publisher};
 use tokio::time::{Instant, timeout};
 
 use crate::publisher::Transport;
 use crate::semconv;
-use crate::server::{Ledger, Message, Server, SettledMessage};
+use crate::server::{Connection, Message, OpenMessage, PublishFault, Server, SettledMessage};
 use crate::subscriber::Receiver;
 
-/// A broker inside the process. A clone is the same broker, so that several services of a test can share it.
+/// A connection to a broker inside the process. A clone is the same connection, so that several services of a test can share it;
+/// [`connect`](Self::connect) opens another one to the same broker.
 ///
 /// It also starts an app written for a real broker: it takes that broker's subscriptions with their patterns, group (or the name
-/// under which the broker would keep their position) and batch, and refuses what it cannot imitate.
+/// under which the broker would keep their position), batch, and what happens to a message that is tried again: whether the broker
+/// delivers it again, and the retry topics where it waits. It refuses what it cannot imitate.
 ///
 /// Shutting it down, as [`serve`](throughline_core::serve()) does at its end, leaves it usable for the other clones.
 ///
@@ -39,6 +43,7 @@ use crate::subscriber::Receiver;
 #[derive(Clone)]
 pub struct Memory {
     server: Arc<Server>,
+    connection: Arc<Connection>,
     system: Arc<System>,
     routes: Routes,
 }
@@ -56,7 +61,7 @@ impl Memory {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self::with_ledger(Ledger::default())
+        Self::of_kind(false)
     }
 
     /// Creates a broker that remembers every settlement, for tests; its memory grows with each.
@@ -68,11 +73,37 @@ impl Memory {
     /// ```
     #[must_use]
     pub fn recording() -> Self {
-        Self::with_ledger(Ledger::recording())
+        Self::of_kind(true)
     }
 
-    fn with_ledger(ledger: Ledger) -> Self {
-        Self { server: Arc::new(Server::new(ledger)), system: Arc::new(semconv::system()), routes: Routes::default() }
+    fn of_kind(recording: bool) -> Self {
+        Self {
+            server: Arc::new(Server::new(recording)),
+            connection: Arc::new(Connection::new(recording)),
+            system: Arc::new(semconv::system()),
+            routes: Routes::default(),
+        }
+    }
+
+    /// Opens another connection to the same broker, as another service has one: what a test makes fail on one of them, the other does
+    /// not see.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let memory = throughline_memory::Memory::new();
+    /// let of_another_service = memory.connect();
+    /// memory.disconnect();
+    /// assert!(memory.publisher().publish("orders", "1").await.is_err());
+    /// assert!(of_another_service.publisher().publish("orders", "1").await.is_ok());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn connect(&self) -> Self {
+        let connection = Connection::new(self.server.ledger().is_recording());
+        Self { connection: Arc::new(connection), routes: Routes::default(), ..self.clone() }
     }
 
     /// Replaces what telemetry says about the system, for tests that imitate another one. Other clones are not changed.
@@ -162,6 +193,125 @@ impl Memory {
         self.server.stop();
     }
 
+    /// Makes the next publish to a destination fail, with an error of that kind: the broker does not take the message. Each call makes one
+    /// more fail, in the order of the calls; replies, dead letters and messages that are forwarded are publishes, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::PublishErrorKind;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let memory = throughline_memory::Memory::new();
+    /// memory.fail_next_publish("stock.reserved", PublishErrorKind::TooLarge);
+    /// let error = memory.publisher().publish("stock.reserved", "{}").await.unwrap_err();
+    /// assert_eq!(error.kind(), PublishErrorKind::TooLarge);
+    /// assert!(memory.publisher().publish("stock.reserved", "{}").await.is_ok());
+    /// # }
+    /// ```
+    pub fn fail_next_publish(&self, destination: impl Into<Arc<str>>, kind: PublishErrorKind) {
+        self.connection.fail_publish(destination.into(), PublishFault::Fails(kind));
+    }
+
+    /// Loses the confirmation of the next publish to a destination: the broker has the message, and the publisher gets
+    /// [`Timeout`](PublishErrorKind::Timeout). It is how messages come twice.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use throughline_core::broker::{Broker, Subscriber};
+    /// # use throughline_memory::{Channel, Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let memory = Memory::new();
+    /// # let mut orders = memory.subscribe(&Channel::new("orders").into()).await?;
+    /// memory.lose_next_confirmation("orders");
+    /// assert!(memory.publisher().publish("orders", "{}").await.unwrap_err().is_timeout());
+    /// assert_eq!(orders.receive().await?.delivery.destination(), "orders");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lose_next_confirmation(&self, destination: impl Into<Arc<str>>) {
+        self.connection.fail_publish(destination.into(), PublishFault::Unconfirmed);
+    }
+
+    /// Makes the next settlement of a message from a destination fail, with an error of that kind: the broker does not hear of it and
+    /// delivers the message again. Each call makes one more fail.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Settlement;
+    /// use throughline_core::broker::{Broker, BrokerErrorKind, Subscriber};
+    /// # use throughline_memory::{Channel, Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let memory = Memory::new();
+    /// # let mut orders = memory.subscribe(&Channel::new("orders").into()).await?;
+    /// memory.fail_next_settlement("orders", BrokerErrorKind::Timeout);
+    /// memory.publisher().publish("orders", "{}").await?;
+    /// assert!(orders.receive().await?.settle(&Settlement::Ack).await.is_err());
+    /// assert_eq!(orders.receive().await?.delivery.attempt(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fail_next_settlement(&self, destination: impl Into<Arc<str>>, kind: BrokerErrorKind) {
+        self.connection.fail_settlement(destination.into(), kind);
+    }
+
+    /// Loses the connection until [`reconnect`](Self::reconnect), as when a server is started again: subscriptions wait, publishes and
+    /// settlements fail with `Disconnected`, and a message that is not settled meanwhile comes again. What others publish waits in the
+    /// broker. Health says that the subscriptions are degraded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::PublishErrorKind;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let memory = throughline_memory::Memory::new();
+    /// memory.disconnect();
+    /// let error = memory.publisher().publish("orders", "{}").await.unwrap_err();
+    /// assert_eq!(error.kind(), PublishErrorKind::Disconnected);
+    /// memory.reconnect();
+    /// assert!(memory.publisher().publish("orders", "{}").await.is_ok());
+    /// # }
+    /// ```
+    pub fn disconnect(&self) {
+        self.lose(false);
+    }
+
+    /// Loses the connection as [`disconnect`](Self::disconnect) does, and the client gives it up: subscriptions end with
+    /// [`Disconnected`](BrokerErrorKind::Disconnected), and with them the app.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Broker, BrokerErrorKind, Subscriber};
+    /// # use throughline_memory::{Channel, Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let memory = Memory::new();
+    /// # let mut orders = memory.subscribe(&Channel::new("orders").into()).await?;
+    /// memory.disconnect_for_good();
+    /// assert_eq!(orders.receive().await.unwrap_err().kind(), BrokerErrorKind::Disconnected);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn disconnect_for_good(&self) {
+        self.lose(true);
+    }
+
+    fn lose(&self, for_good: bool) {
+        self.connection.lose(for_good);
+        self.server.wake();
+    }
+
+    /// Brings a lost connection back; subscriptions that waited go on.
+    pub fn reconnect(&self) {
+        self.connection.restore();
+    }
+
     /// Waits until no message is queued, being handled or waiting for its next delivery.
     ///
     /// A message that a group left behind counts: nothing is idle while it waits for someone.
@@ -195,10 +345,29 @@ impl Memory {
         self.server.ledger().idle().await;
     }
 
-    /// Returns what was settled so far, in order; nothing unless the broker is a [`recording`](Self::recording) one.
+    /// Returns the messages of this connection's subscriptions that are not done, with where they are and why they failed; none unless the broker is a
+    /// [`recording`](Self::recording) one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(throughline_memory::Memory::recording().open().is_empty());
+    /// ```
+    #[must_use]
+    pub fn open(&self) -> Vec<OpenMessage> {
+        self.connection.open()
+    }
+
+    /// Tells whether the connection is lost, see [`disconnect`](Self::disconnect).
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.connection.is_lost()
+    }
+
+    /// Returns what was settled so far on this connection, in order; nothing unless the broker is a [`recording`](Self::recording) one.
     #[must_use]
     pub fn settled(&self) -> Vec<SettledMessage> {
-        self.server.ledger().settled().unwrap_or_default()
+        self.connection.settled().unwrap_or_default()
     }
 
     /// Waits until at least `count` messages are settled, and returns all that are.
@@ -227,13 +396,12 @@ impl Memory {
     ///
     /// A dropped call changes nothing.
     pub async fn settled_within(&self, count: usize, deadline: Duration) -> Result<Vec<SettledMessage>, BrokerError> {
-        let ledger = self.server.ledger();
-        if ledger.settled().is_none() {
+        if self.connection.settled().is_none() {
             return Err(BrokerError::configuration(
                 "nothing is recorded: create the broker with `Memory::recording()`",
             ));
         }
-        let in_time = timeout(deadline, ledger.settled_count(count)).await.is_ok();
+        let in_time = timeout(deadline, self.connection.settled_count(count)).await.is_ok();
         let settled = self.settled();
         if in_time {
             return Ok(settled);
@@ -246,18 +414,24 @@ impl Memory {
 #[async_trait]
 impl Broker for Memory {
     fn transport(&self) -> Arc<dyn Publish> {
-        Arc::new(Transport::new(Arc::clone(&self.server), Arc::clone(&self.system)))
+        Arc::new(Transport::new(Arc::clone(&self.server), Arc::clone(&self.connection), Arc::clone(&self.system)))
     }
 
     fn routes(&self) -> Option<&Routes> {
         Some(&self.routes)
     }
 
+    fn connection(&self) -> ConnectionState {
+        self.connection.state()
+    }
+
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
         refuse_what_cannot_be_imitated(subscription)?;
-        let source = Arc::new(semconv::source(&self.system, subscription));
-        let (queue, member) = self.server.join(subscription);
-        Ok(Box::new(Receiver::new(Arc::clone(&self.server), queue, member, source)))
+        if self.connection.is_lost() {
+            return Err(self.connection.lost());
+        }
+        let source = semconv::source(&self.system, subscription);
+        Ok(Box::new(Receiver::join(&self.server, &self.connection, subscription, source)))
     }
 
     async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {

@@ -1,10 +1,11 @@
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use throughline_core::broker::{BoxFuture, BrokerErrorKind, Received, Settle, done};
-use throughline_core::{BrokerError, Settlement};
+use throughline_core::{BrokerError, Failure, Settlement};
 
-use crate::server::{Held, Message, Queue};
+use crate::server::{Connection, Held, Message, Queue};
 
 /// Makes the message ready for its next delivery, to the same place.
 fn again(message: &Received) -> Held {
@@ -13,24 +14,37 @@ fn again(message: &Received) -> Held {
     Held { message: Message::Delivery(delivery), place: message.tag }
 }
 
-/// Does what `settlement` says.
-fn finish(queue: &Queue, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
-    let after = match settlement {
-        Settlement::Ack | Settlement::Reject { .. } => None,
-        Settlement::Retry { after } => Some(after.unwrap_or_default()),
-        other => {
-            queue.put_back(again(message), Duration::ZERO);
-            return Err(unknown(other));
+/// Settles what one subscription took from its queue; the tag is the message's place.
+pub(crate) struct Settler {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) connection: Arc<Connection>,
+}
+
+impl Settler {
+    /// Does what `settlement` says.
+    fn finish(&self, message: &Received, settlement: &Settlement) -> Result<(), BrokerError> {
+        let queue = &*self.queue;
+        if let Some(error) = self.connection.settle_error(message.delivery.destination()) {
+            self.abandon(message);
+            return Err(error);
         }
-    };
-    queue.ledger().record(&message.delivery, settlement);
-    match after {
-        None => queue.ledger().closed(1),
-        // As brokers with a limit do: without a word.
-        Some(_) if queue.is_last(message.delivery.attempt()) => queue.ledger().closed(1),
-        Some(delay) => queue.put_back(again(message), delay),
+        let after = match settlement {
+            Settlement::Ack | Settlement::Reject { .. } => None,
+            Settlement::Retry { after } => Some(after.unwrap_or_default()),
+            other => {
+                queue.put_back(again(message), Duration::ZERO);
+                return Err(unknown(other));
+            }
+        };
+        self.connection.record(&message.delivery, settlement);
+        match after {
+            None => queue.done(message.tag),
+            // As brokers with a limit do: without a word.
+            Some(_) if queue.is_last(message.delivery.attempt()) => queue.done(message.tag),
+            Some(delay) => queue.put_back(again(message), delay),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn unknown(settlement: &Settlement) -> BrokerError {
@@ -38,23 +52,26 @@ fn unknown(settlement: &Settlement) -> BrokerError {
     BrokerError::new(BrokerErrorKind::Unsupported, "unsupported", message)
 }
 
-/// A queue settles what was taken from it; the tag is the message's place.
-impl Settle for Queue {
+impl Settle for Settler {
     fn settle<'a>(
         &'a self,
         message: &'a Received,
         settlement: &'a Settlement,
     ) -> BoxFuture<'a, Result<(), BrokerError>> {
-        match finish(self, message, settlement) {
+        match self.finish(message, settlement) {
             Ok(()) => done(),
             Err(error) => Box::pin(ready(Err(error))),
         }
     }
 
     fn abandon(&self, message: &Received) {
-        if self.is_last(message.delivery.attempt()) {
-            return self.ledger().closed(1);
+        if self.queue.is_last(message.delivery.attempt()) {
+            return self.queue.done(message.tag);
         }
-        self.put_back(again(message), Duration::ZERO);
+        self.queue.put_back(again(message), Duration::ZERO);
+    }
+
+    fn failed(&self, message: &Received, failure: &Failure, next: &Settlement) {
+        self.queue.failed(message, failure, next);
     }
 }

@@ -31,6 +31,8 @@
 //! - Messages of a subscription keep their order. One that comes back goes to the place it had, before all later ones.
 //! - `Retry` delivers again, after its delay, with the attempt counted up. `Reject` drops. A message that is dropped
 //!   unsettled (an aborted handler, a shutdown) is delivered again at once.
+//! - A subscription that was made for another broker is tried again as there: in place where that broker does not deliver again, and
+//!   where it has retry topics, in those and after their delays.
 //! - What a subscription of a group leaves behind stays for the others, and for the next one when it was the last. What one without
 //!   a group leaves behind ends with it.
 //! - Queues are unbounded: a publish never waits. Payloads are shared between subscriptions and never copied.
@@ -42,12 +44,14 @@
 //! | --- | --- |
 //! | say what to consume | [`Channel`] |
 //! | run an app, publish, wait until all is done | [`Memory`] |
-//! | look at what was settled in a test | [`Memory::recording`], [`SettledMessage`] |
+//! | look at what was settled in a test, and at what is not done | [`Memory::recording`], [`SettledMessage`], [`OpenMessage`] |
+//! | make a publish, a settlement or the connection fail | [`Memory::fail_next_publish`], [`Memory::fail_next_settlement`], [`Memory::disconnect`] |
 //! | test what reads a real broker's own message data | [`Memory::deliver`] |
 
 mod broker;
 mod delivery;
 mod publisher;
+mod retry;
 mod semconv;
 mod server;
 mod subscriber;
@@ -56,5 +60,5 @@ mod subscription;
 mod testing;
 
 pub use self::broker::Memory;
-pub use self::server::SettledMessage;
+pub use self::server::{OpenMessage, OpenState, SettledMessage};
 pub use self::subscription::Channel;

@@ -9,17 +9,18 @@ use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 use tokio::time::timeout;
 
 use crate::semconv::INBOX;
-use crate::server::{Message, Server, is_inbox};
+use crate::server::{Connection, Message, PublishFault, Server, is_inbox};
 
 /// Publishes on one broker.
 pub(crate) struct Transport {
     server: Arc<Server>,
+    connection: Arc<Connection>,
     system: Arc<System>,
 }
 
 impl Transport {
-    pub(crate) const fn new(server: Arc<Server>, system: Arc<System>) -> Self {
-        Self { server, system }
+    pub(crate) const fn new(server: Arc<Server>, connection: Arc<Connection>, system: Arc<System>) -> Self {
+        Self { server, connection, system }
     }
 
     /// Publishes a message, or each of a batch, and returns how many subscriptions, groups or requests it reached.
@@ -27,10 +28,18 @@ impl Transport {
         if envelope.is_batch() {
             return envelope.messages().iter().map(|message| self.send(message.clone())).sum();
         }
-        if envelope.destination().name().is_empty() {
+        let name = envelope.destination().name();
+        if name.is_empty() {
             return Err(no_destination());
         }
-        Ok(self.server.deliver(Message::published(envelope)))
+        let Some(fault) = self.connection.publish_fault(name) else {
+            return Ok(self.server.deliver(Message::published(envelope)));
+        };
+        let error = failed(fault, name);
+        if let PublishFault::Unconfirmed = fault {
+            self.server.deliver(Message::published(envelope));
+        }
+        Err(error)
     }
 }
 
@@ -72,6 +81,37 @@ impl Publish for Transport {
 fn no_destination() -> PublishError {
     let message = "the message has no destination: give it one with `with_destination`";
     PublishError::new(PublishErrorKind::InvalidDestination, "invalid_destination", message)
+}
+
+/// Says what a real broker says, and that a test wanted it.
+fn failed(fault: PublishFault, name: &str) -> PublishError {
+    let (kind, message) = match fault {
+        PublishFault::Fails(kind) => (kind, format!("the test made this publish to `{name}` fail")),
+        PublishFault::Lost => {
+            (PublishErrorKind::Disconnected, "the connection to the in-memory broker is lost".to_owned())
+        }
+        PublishFault::Unconfirmed => {
+            (PublishErrorKind::Timeout, format!("the test lost the confirmation of this publish to `{name}`"))
+        }
+    };
+    PublishError::new(kind, error_type(kind), message)
+}
+
+const fn error_type(kind: PublishErrorKind) -> &'static str {
+    match kind {
+        PublishErrorKind::Decode => "decode_error",
+        PublishErrorKind::Disconnected => "disconnected",
+        PublishErrorKind::Encode => "encode_error",
+        PublishErrorKind::InvalidDestination => "invalid_destination",
+        PublishErrorKind::NotFound => "not_found",
+        PublishErrorKind::Refused => "refused",
+        PublishErrorKind::Timeout => "timeout",
+        PublishErrorKind::TooLarge => "too_large",
+        PublishErrorKind::Unauthorized => "unauthorized",
+        PublishErrorKind::Unavailable => "unavailable",
+        PublishErrorKind::Unsupported => "unsupported",
+        _ => "_OTHER",
+    }
 }
 
 fn no_responders(name: &str) -> PublishError {

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
-use throughline_core::broker::{Broker, BrokerErrorKind, Publish, Routes, Subscriber, Subscription};
+use futures_util::future::join_all;
+use throughline_core::broker::{
+    Broker, BrokerErrorKind, ConnectionState, Existence, Outbound, Publish, Routes, Subscriber, Subscription,
+};
 use throughline_core::{BrokerError, Publisher};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::connection::Connection;
 use crate::denied::Denied;
-use crate::jetstream::StreamSubscriber;
+use crate::jetstream::{StreamSubscriber, check_destination};
 use crate::link::Links;
 use crate::protocol::{CONTROL_LINE, Line};
 use crate::publisher::NatsPublisher;
@@ -303,6 +306,10 @@ impl Nats {
     pub fn jetstream(&self) -> jetstream::Context {
         self.connection.link().jetstream.clone()
     }
+
+    fn sender(&self) -> Sender {
+        Sender { connection: Arc::clone(&self.connection), to_streams: self.to_streams }
+    }
 }
 
 impl fmt::Debug for Nats {
@@ -317,12 +324,15 @@ impl fmt::Debug for Nats {
 #[async_trait]
 impl Broker for Nats {
     fn transport(&self) -> Arc<dyn Publish> {
-        let sender = Sender { connection: Arc::clone(&self.connection), to_streams: self.to_streams };
-        Arc::new(NatsPublisher { sender })
+        Arc::new(NatsPublisher { sender: self.sender() })
     }
 
     fn routes(&self) -> Option<&Routes> {
         Some(&self.connection.routes)
+    }
+
+    fn connection(&self) -> ConnectionState {
+        self.connection.links.connection()
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
@@ -333,6 +343,15 @@ impl Broker for Nats {
             Some(stream) => Ok(Box::new(StreamSubscriber::open(&self.connection, subscription, stream).await?)),
             None => Ok(Box::new(CoreSubscriber::open(&self.connection, subscription).await?)),
         }
+    }
+
+    async fn check_destinations(&self, outbound: &[Outbound<'_>]) -> Vec<Result<Existence, BrokerError>> {
+        let sender = self.sender();
+        let mut checks = Vec::with_capacity(outbound.len());
+        for one in outbound {
+            checks.push(check_destination(&sender, one));
+        }
+        join_all(checks).await
     }
 
     async fn shutdown(&self, deadline: Instant) -> Result<(), BrokerError> {

@@ -2,7 +2,7 @@ use std::str::FromStr;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use throughline_core::broker::PublishErrorKind;
+use throughline_core::broker::{ErrorReplyHeaders, PublishErrorKind};
 use throughline_core::propagation::lookup::{self, Repeated};
 use throughline_core::propagation::{
     NativeCarrier, NativeExtractor, NativeInjector, admit, header_name, holds_one_context, is_propagation_header,
@@ -170,9 +170,14 @@ fn parse(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::from_str(name).ok()?, HeaderValue::from_str(value).ok()?))
 }
 
+/// The headers by which a service says that a request failed, as the services API of NATS has them. The server does not read them.
+pub(crate) const ERROR_REPLY: ErrorReplyHeaders =
+    ErrorReplyHeaders { code: "Nats-Service-Error-Code", text: "Nats-Service-Error" };
+
 /// Tells whether a header is the server's own.
 pub(crate) fn is_server_header(name: &str) -> bool {
-    name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"))
+    let is_of_service = || [ERROR_REPLY.code, ERROR_REPLY.text].iter().any(|own| own.eq_ignore_ascii_case(name));
+    name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-")) && !is_of_service()
 }
 
 fn refused(name: &str) -> PublishError {

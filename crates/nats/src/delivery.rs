@@ -277,7 +277,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     let digit = |sign: &u8| sign.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
     match digits.len() {
         0 => None,
-        ..=SAFE_DIGITS => digits.iter().try_fold(0_u64, |number, sign| Some(number * 10 + digit(sign)?)),
+        1..=SAFE_DIGITS => digits.iter().try_fold(0_u64, |number, sign| Some(number * 10 + digit(sign)?)),
         _ => digits.iter().try_fold(0_u64, |number, sign| number.checked_mul(10)?.checked_add(digit(sign)?)),
     }
 }
@@ -310,7 +310,7 @@ pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject, ow
     let reply_to = reply.map(Arc::<str>::from);
     let delivery = portable(&message, last).with_native(Arc::new(NativeMessage::new(message)));
     match reply_to {
-        Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)),
+        Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)).with_waiting_requester(),
         None => delivery,
     }
 }
@@ -389,6 +389,8 @@ mod tests {
         assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
         assert_eq!(delivery.headers().get("tenant"), Some("acme"));
         assert_eq!(delivery.reply_to().map(|to| to.name()), Some("_INBOX.a.b"));
+        assert!(delivery.is_request(), "its sender waits");
+        assert!(!from_core(message(None, &headers), &mut LastSubject::new(), "_INBOX").is_request());
     }
 
     #[test]

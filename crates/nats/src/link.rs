@@ -1,14 +1,14 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_nats::connection::State;
 use async_nats::{Client, jetstream};
 use futures_util::FutureExt;
 use throughline_core::BrokerError;
-use throughline_core::broker::BrokerErrorKind;
+use throughline_core::broker::{BrokerErrorKind, ConnectionState};
 use tokio::sync::{mpsc, watch};
 
 use crate::error;
@@ -87,6 +87,8 @@ pub(crate) struct Links {
     current: ArcSwap<Link>,
     phase: watch::Sender<Phase>,
     make_context: Mutex<MakeContext>,
+    /// Since when the server is known to be away.
+    lost: Mutex<Option<Instant>>,
     /// Where a lost link is reported; a client that is the user's own is not replaced.
     reports: Option<mpsc::UnboundedSender<u64>>,
 }
@@ -103,6 +105,7 @@ impl Links {
             current: ArcSwap::from_pointee(link),
             phase: watch::Sender::new(Phase::InUse(0)),
             make_context: Mutex::new(Box::new(jetstream::new)),
+            lost: Mutex::default(),
             reports,
         }
     }
@@ -114,6 +117,24 @@ impl Links {
 
     pub(crate) fn current(&self) -> Arc<Link> {
         self.current.load_full()
+    }
+
+    /// Tells whether the server is reached. The client does not say since when it is not: it is noticed here, which the keeper of the
+    /// connection asks all the time.
+    pub(crate) fn connection(&self) -> ConnectionState {
+        if *self.phase.borrow() == Phase::Ended {
+            return ConnectionState::Closed;
+        }
+        let link = self.current();
+        // Of a client without a connection nothing is asked: the questions would fill its queue.
+        let is_reached = link.is_connected() && !link.is_gone();
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_reached {
+            *lost = None;
+            return ConnectionState::Connected;
+        }
+        let since = *lost.get_or_insert_with(Instant::now);
+        ConnectionState::Disconnected { since, why: "the server is away; the client connects again".into() }
     }
 
     /// Reports a link as lost and waits for the one after it; `None` when there will be none. Cancel safe.

@@ -47,7 +47,8 @@ pub(crate) struct Losses {
     group: Option<String>,
     buffer: usize,
     seldom: Mutex<Seldom>,
-    counter: OnceLock<(Counter<u64>, Vec<KeyValue>)>,
+    counter: OnceLock<Counter<u64>>,
+    attributes: OnceLock<Vec<KeyValue>>,
     observer: OnceLock<Arc<dyn Observe>>,
     /// When messages were dropped last, until the app is told that it is over.
     last: Mutex<Option<Instant>>,
@@ -61,6 +62,7 @@ impl Losses {
             buffer,
             seldom: Mutex::default(),
             counter: OnceLock::new(),
+            attributes: OnceLock::new(),
             observer: OnceLock::new(),
             last: Mutex::default(),
         }
@@ -68,15 +70,6 @@ impl Losses {
 
     /// Counts them from now on, and lets the app know.
     pub(crate) fn observe(&self, source: &Source, observer: Arc<dyn Observe>) {
-        let meter = observer.meter();
-        // A subscription is observed once.
-        let _ = self.observer.set(observer);
-        let Some(meter) = meter else { return };
-        let counter = meter
-            .u64_counter(CONSUMER_DROPPED)
-            .with_unit("{message}")
-            .with_description("Messages that arrived on core NATS and were dropped before a handler took them.")
-            .build();
         let mut attributes = vec![KeyValue::new(MESSAGING_SYSTEM, SYSTEM)];
         match (&source.template, &source.destination) {
             (Some(template), _) => attributes.push(KeyValue::new(MESSAGING_DESTINATION_TEMPLATE, Arc::clone(template))),
@@ -86,7 +79,25 @@ impl Losses {
         if let Some(group) = &source.group {
             attributes.push(KeyValue::new(MESSAGING_CONSUMER_GROUP_NAME, Arc::clone(group)));
         }
-        let _ = self.counter.set((counter, attributes));
+        // A subscription is observed once.
+        let _ = self.attributes.set(attributes);
+        let _ = self.observer.set(observer);
+        // Made now where that can be, so that it is there before the first loss.
+        let _ = self.counter();
+    }
+
+    /// Returns the counter; where nobody measured until now, it is asked for again.
+    fn counter(&self) -> Option<&Counter<u64>> {
+        if let Some(counter) = self.counter.get() {
+            return Some(counter);
+        }
+        let meter = self.observer.get()?.meter()?;
+        let counter = meter
+            .u64_counter(CONSUMER_DROPPED)
+            .with_unit("{message}")
+            .with_description("Messages that arrived on core NATS and were dropped before a handler took them.")
+            .build();
+        Some(self.counter.get_or_init(|| counter))
     }
 
     /// Notes messages for which there was no room; 0 tells of those before when it is time.
@@ -143,7 +154,9 @@ impl Losses {
     }
 
     fn count(&self, count: u64) {
-        if let Some((counter, attributes)) = self.counter.get().filter(|_| count > 0) {
+        if count > 0
+            && let (Some(counter), Some(attributes)) = (self.counter(), self.attributes.get())
+        {
             counter.add(count, attributes);
         }
     }

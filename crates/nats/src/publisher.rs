@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_core::broker::{BoxFuture, Publish, done};
+use throughline_core::broker::{BoxFuture, ErrorReplyHeaders, Publish, done};
 use throughline_core::message::{System, Target};
 use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 
+use crate::carrier::ERROR_REPLY;
 use crate::delivery::{LastSubject, from_core};
 use crate::destination::Through;
 use crate::pipeline::Pipeline;
@@ -31,12 +32,7 @@ impl Publish for NatsPublisher {
 
     /// Checks as a publish does. A plain destination may be that of a stream too, which the message that is published decides.
     fn check(&self, destination: &Destination) -> Result<(), PublishError> {
-        let is_inbox = || semconv::inbox_template(destination.name(), &self.sender.connection.inbox_prefix).is_some();
-        let is_of_stream = match destination.native::<Through>() {
-            Some(through) => matches!(through, Through::Stream(_)),
-            None => self.sender.to_streams && !is_inbox(),
-        };
-        if is_of_stream {
+        if self.sender.is_of_stream(destination) {
             self.sender.requested(destination).map(drop)
         } else {
             self.sender.written(destination, 0).map(drop)
@@ -52,6 +48,10 @@ impl Publish for NatsPublisher {
 
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
         Pipeline::new(&self.sender, messages.len()).run(messages).await
+    }
+
+    fn error_reply_headers(&self) -> ErrorReplyHeaders {
+        ERROR_REPLY
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {

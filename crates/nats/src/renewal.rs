@@ -92,6 +92,8 @@ impl Keeper {
                 _ = look.tick() => None,
             };
             let Some(links) = self.links.upgrade() else { return };
+            // So that it is known since when the server is away.
+            let _ = links.connection();
             let link = links.current();
             // A client that has ended a subscription by itself is done with, whatever else it says. While it is not
             // connected it is not asked: the questions would fill its queue.

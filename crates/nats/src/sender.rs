@@ -10,7 +10,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::message::OutboundMessage;
 use futures_util::FutureExt;
-use throughline_core::broker::PublishErrorKind;
+use throughline_core::broker::{Outbound, OutboundUse, PublishErrorKind};
 use throughline_core::{Destination, Envelope, PublishError, Receipt};
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use crate::connection::Connection;
 use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID};
 use crate::destination::{Expected, Through};
 use crate::link::Link;
-use crate::{NativeMessage, error, forwarded, semconv};
+use crate::{NativeMessage, Stream, error, forwarded, semconv};
 
 /// What a stream answers to a message.
 pub(crate) type Answer = Result<PublishAck, async_nats::jetstream::context::PublishError>;
@@ -66,8 +66,28 @@ impl Sender {
             return matches!(through, Through::Core);
         }
         let is_from_stream = || envelope.origin::<NativeMessage>().and_then(NativeMessage::position).is_some();
-        let is_inbox = || semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some();
-        (!self.to_streams && !is_from_stream()) || is_inbox()
+        (!self.to_streams && !is_from_stream()) || self.is_inbox(destination)
+    }
+
+    /// Tells whether messages to a destination go to a stream, as far as the destination alone says so.
+    pub(crate) fn is_of_stream(&self, destination: &Destination) -> bool {
+        match destination.native::<Through>() {
+            Some(through) => matches!(through, Through::Stream(_)),
+            None => self.to_streams && !self.is_inbox(destination),
+        }
+    }
+
+    fn is_inbox(&self, destination: &Destination) -> bool {
+        semconv::inbox_template(destination.name(), &self.connection.inbox_prefix).is_some()
+    }
+
+    /// Tells whether what a subscription publishes there goes to a stream.
+    pub(crate) fn goes_to_stream(&self, outbound: &Outbound<'_>) -> bool {
+        let destination = outbound.destination;
+        let is_forwarded =
+            outbound.used_for == OutboundUse::DeadLetter && outbound.subscription.native::<Stream>().is_some();
+        let is_open = destination.native::<Through>().is_none() && !self.is_inbox(destination);
+        self.is_of_stream(destination) || (is_forwarded && is_open)
     }
 
     /// Returns the subject of a message that needs no answer, when server and protocol take it.

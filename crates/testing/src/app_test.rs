@@ -4,20 +4,28 @@ use std::time::Duration;
 
 use throughline_core::broker::{Broker, Subscriber};
 use throughline_core::codec::{Decode, Encode};
-use throughline_core::serve::Running;
+use throughline_core::serve::{Health, Running};
 use throughline_core::telemetry::{Builder, Instrumentation};
 use throughline_core::{App, Delivery, Destination, Publisher, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::patience::within;
+use crate::report::report;
 use crate::{Capture, TraceTree};
 
-/// How long a test waits for anything before it fails.
+/// How long a test waits for anything before it fails, where it sets nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An app that runs on the in-memory broker with its telemetry captured; what it publishes is kept for the test to read.
 ///
 /// Dropped, it stops. No global provider is touched, so tests run side by side.
+///
+/// The telemetry settings are those of the app: its propagators, hooks, names and which spans it makes. Only the providers are replaced.
+/// The test itself publishes through a connection of its own, so that what it makes fail on [`broker`](Self::broker) is what the app sees.
+///
+/// With `#[tokio::test(start_paused = true)]` the delays of retries, batches and timeouts take no time. How long the test waits is
+/// measured in real time all the same.
 ///
 /// # Examples
 ///
@@ -38,11 +46,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// ```
 pub struct AppTest {
     broker: Memory,
+    patience: Duration,
     capture: Capture,
     publisher: Publisher,
     observed: AsyncMutex<Observer>,
     seen: Mutex<Vec<Delivery>>,
-    _running: Running,
+    running: Running,
 }
 
 struct Observer {
@@ -57,12 +66,15 @@ impl Observer {
                 let _ = received.settle(&Settlement::Ack).await;
                 received.delivery.clone()
             }
-            Err(error) => panic!("the in-memory broker stopped: {error}"),
+            // The test has stopped the broker: nothing comes any more.
+            Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// Starts an app on a fresh in-memory broker, whatever broker its subscriptions are made for.
+/// Starts an app on a fresh in-memory broker, whatever broker its subscriptions are made for, with its own telemetry settings.
+///
+/// An app [`without_telemetry`](App::without_telemetry) stays without; the trace then has what the test itself publishes.
 ///
 /// # Panics
 ///
@@ -81,7 +93,7 @@ pub async fn start(app: App) -> AppTest {
     start_with(app, |telemetry| telemetry).await
 }
 
-/// Starts an app as [`start`] does, with telemetry settings of the test's choice.
+/// Starts an app as [`start`] does, with changes of the test's choice to its telemetry settings.
 ///
 /// # Panics
 ///
@@ -126,20 +138,23 @@ pub async fn start_in(
     app: App,
     settings: impl Fn(Builder<Instrumentation>) -> Builder<Instrumentation>,
 ) -> AppTest {
-    let engine = settings(capture.instrumentation()).build();
+    let own = app.telemetry_builder();
+    let has_telemetry = own.is_some();
+    let engine = settings(capture.receive(own.unwrap_or_else(Instrumentation::builder))).build();
+    let app = if has_telemetry { app.telemetry(&engine) } else { app };
     let broker = Memory::recording();
-    let subscriber = match broker.subscribe(&Channel::new(">").into()).await {
+    let outside = broker.connect();
+    let subscriber = match outside.subscribe(&Channel::new(">").into()).await {
         Ok(subscriber) => subscriber,
         Err(error) => panic!("the in-memory broker refused to be observed: {error}"),
     };
-    let app = app.telemetry(engine.clone());
     let running = match serve(broker.clone(), app).start().await {
         Ok(running) => running,
         Err(error) => panic!("the app cannot be served: {}", chain(&error)),
     };
-    let publisher = broker.publisher().telemetry(&engine);
+    let publisher = outside.publisher().telemetry(&engine);
     let observed = AsyncMutex::new(Observer { subscriber });
-    AppTest { broker, capture, publisher, observed, seen: Mutex::default(), _running: running }
+    AppTest { broker, patience: PATIENCE, capture, publisher, observed, seen: Mutex::default(), running }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -154,6 +169,25 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl AppTest {
+    /// Sets how long the test waits for anything before it fails (default 10 s). It is real time, also where the clock is paused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use throughline_core::App;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let test = throughline_testing::start(App::new()).await.patience(Duration::from_secs(60));
+    /// # let _ = test;
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn patience(mut self, limit: Duration) -> Self {
+        self.patience = limit;
+        self
+    }
+
     /// Publishes a message as a service outside the app would.
     ///
     /// # Panics
@@ -181,7 +215,8 @@ impl AppTest {
         &self.publisher
     }
 
-    /// Returns the in-memory broker the app runs on.
+    /// Returns the connection of the app to its in-memory broker: to look at what was settled, and to make a publish, a settlement or the
+    /// connection fail.
     #[must_use]
     pub const fn broker(&self) -> &Memory {
         &self.broker
@@ -191,7 +226,8 @@ impl AppTest {
     ///
     /// # Panics
     ///
-    /// Panics when none comes within ten seconds, or it cannot be decoded; the text lists what was published instead.
+    /// Panics when none comes in time ([`patience`](Self::patience)), or it cannot be decoded; the text lists what was published instead,
+    /// and what the app is at.
     ///
     /// # Examples
     ///
@@ -215,7 +251,7 @@ impl AppTest {
     ///
     /// # Panics
     ///
-    /// Panics when none comes within ten seconds.
+    /// Panics when none comes in time.
     ///
     /// # Examples
     ///
@@ -241,14 +277,15 @@ impl AppTest {
                 self.keep(delivery);
             }
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(delivery) => delivery,
-            Err(_) => {
-                let others: Vec<String> =
-                    self.with_seen(|seen| seen.iter().map(|d| d.destination().to_owned()).collect());
-                panic!("nothing was published to `{destination}` within {PATIENCE:?}; what was published: {others:?}")
-            }
+        if let Some(delivery) = within(self.patience, wait).await {
+            return delivery;
         }
+        let others: Vec<String> = self.with_seen(|seen| seen.iter().map(|d| d.destination().to_owned()).collect());
+        panic!(
+            "nothing was published to `{destination}` within {:?}; what was published: {others:?}; what the app is at:{}",
+            self.patience,
+            self.report()
+        )
     }
 
     fn take_seen(&self, destination: &str) -> Option<Delivery> {
@@ -270,7 +307,8 @@ impl AppTest {
     ///
     /// # Panics
     ///
-    /// Panics when the app is still busy after ten seconds.
+    /// Panics when the app is still busy after its [`patience`](Self::patience): the text says which messages are open, where they are, how
+    /// often and why they failed, and when the next attempt is.
     ///
     /// # Examples
     ///
@@ -291,7 +329,8 @@ impl AppTest {
     ///
     /// # Panics
     ///
-    /// Panics when the app is still busy after ten seconds.
+    /// Panics when the app is still busy after its [`patience`](Self::patience): the text says which messages are open, where they are, how
+    /// often and why they failed, and when the next attempt is.
     ///
     /// # Examples
     ///
@@ -314,9 +353,24 @@ impl AppTest {
                 }
             }
         };
-        if tokio::time::timeout(PATIENCE, rest).await.is_err() {
-            panic!("the app is still busy after {PATIENCE:?}; spans so far:\n{}", self.capture.tree());
+        if within(self.patience, rest).await.is_none() {
+            panic!(
+                "the app is still busy after {:?}:{}\nspans so far:\n{}",
+                self.patience,
+                self.report(),
+                self.capture.tree()
+            );
         }
+    }
+
+    fn report(&self) -> String {
+        report(&self.broker, &self.health())
+    }
+
+    /// Returns what shows the state of the app, as its probes would ask it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.running.health()
     }
 
     /// Returns what was captured: spans, metrics and logs.

@@ -25,6 +25,8 @@
 mod app_test;
 mod capture;
 pub mod conformance;
+mod patience;
+mod report;
 mod snapshot;
 mod tree;
 

@@ -11,7 +11,7 @@ pub use self::router::Router;
 use crate::broker::Subscription;
 use crate::handler::IntoRoute;
 use crate::middleware::{Middleware, RetryPolicy, TelemetryMiddleware};
-use crate::telemetry::Instrumentation;
+use crate::telemetry::{Builder, Instrumentation};
 
 /// A service before it runs: subscriptions with their handlers, middleware, state and telemetry. [`serve`](crate::serve()) runs it.
 ///
@@ -144,8 +144,38 @@ impl<S: Send + Sync + 'static> App<S> {
     }
 }
 
+impl<S> App<S> {
+    /// Starts a builder with the app's telemetry settings, hooks and propagator, and without its providers; `None` after
+    /// [`without_telemetry`](Self::without_telemetry).
+    ///
+    /// It is for what runs the app of somebody else with providers of its own, as a test does. Telemetry that was placed as ordinary
+    /// middleware is not in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use opentelemetry::trace::noop::NoopTracerProvider;
+    /// use throughline_core::App;
+    /// use throughline_core::telemetry::{Instrumentation, SettleSpans};
+    ///
+    /// let app: App = App::new().telemetry(Instrumentation::builder().settle_spans(SettleSpans::Always).build());
+    /// let app = match app.telemetry_builder() {
+    ///     Some(settings) => app.telemetry(settings.tracer_provider(NoopTracerProvider::new()).build()),
+    ///     None => app,
+    /// };
+    /// # let _ = app;
+    /// ```
+    #[must_use]
+    pub fn telemetry_builder(&self) -> Option<Builder> {
+        self.telemetry.as_ref().map(|choice| match choice {
+            TelemetryChoice::Globals => Instrumentation::builder(),
+            TelemetryChoice::Given(middleware) => middleware.instrumentation().to_builder(),
+        })
+    }
+}
+
 impl App<()> {
-    /// The telemetry, resolved: global providers are read now.
+    /// The telemetry; global providers may be set later.
     pub(crate) fn instrumentation(&self) -> Option<Instrumentation> {
         self.telemetry.as_ref().map(|choice| match choice {
             TelemetryChoice::Globals => Instrumentation::from_globals(),

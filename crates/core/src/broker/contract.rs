@@ -1,12 +1,16 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{BoxFuture, BrokerError, Publish, Reception, RetryRoute, Routes, Subscription};
-use crate::message::{Delivery, Settlement, Source};
+use super::{
+    BoxFuture, BrokerError, ConnectionState, Existence, Outbound, Publish, Reception, RetryRoute, Routes, Subscription,
+};
+use crate::guard::discard;
+use crate::message::{Delivery, Failure, Settlement, Source};
 
 /// A connection to a message broker.
 ///
@@ -33,12 +37,34 @@ pub trait Broker: Send + Sync + 'static {
         None
     }
 
+    /// Tells whether the server is reached, for the probes of an orchestrator. Asked often: it must neither block nor ask the server. The
+    /// default does not say.
+    fn connection(&self) -> ConnectionState {
+        ConnectionState::Unknown
+    }
+
     /// Starts a subscription. When it returns, messages published from now on reach it.
     ///
     /// # Errors
     ///
     /// Fails when the subscription is made for another broker, asks for what the broker cannot do, or is refused.
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError>;
+
+    /// Asks the broker whether the destinations exist to which an app will publish, as far as they are known at its start: those of
+    /// replies and dead letters. Called once, when all subscriptions have started and before the first message is taken. Returns one
+    /// result for each, in order.
+    ///
+    /// The framework waits ten seconds, then drops the call and takes all of them for unknown. The default asks nobody and says that all
+    /// are usable, which is right where a message needs nothing to be there.
+    ///
+    /// # Errors
+    ///
+    /// A result is an error where a message could not be published, and it says how to create what is missing: the app does not start
+    /// then. A broker that cannot be asked is none, it makes the destination [`Unknown`](Existence::Unknown): a warning, and the app
+    /// starts.
+    async fn check_destinations(&self, outbound: &[Outbound<'_>]) -> Vec<Result<Existence, BrokerError>> {
+        outbound.iter().map(|_| Ok(Existence::Usable)).collect()
+    }
 
     /// Flushes what was published and closes the connection. Called after all handlers are done.
     ///
@@ -297,6 +323,14 @@ impl Received {
         self.settle.as_ref().is_some_and(|settle| settle.is_withdrawn(self))
     }
 
+    /// Tells what settles the message why an attempt failed. A panic of it is no matter of the message.
+    pub(crate) fn tell_failed(&self, failure: &Failure, next: &Settlement) {
+        let Some(settle) = &self.settle else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| settle.failed(self, failure, next))) {
+            discard(panic);
+        }
+    }
+
     /// Whether both are settled by the same value.
     pub(crate) fn is_settled_with(&self, other: &Self) -> bool {
         let (Some(own), Some(others)) = (&self.settle, &other.settle) else { return false };
@@ -396,6 +430,13 @@ pub trait Settle: Send + Sync + 'static {
     /// the broker by itself delivers again what was not settled. Must not block.
     fn abandon(&self, message: &Received) {
         let _ = message;
+    }
+
+    /// Learns that an attempt has failed, and what is done about the message next: it is tried again, by the broker or here, it is given
+    /// up, or it is acknowledged because it was forwarded. The settlement itself follows where there is one. The default does nothing;
+    /// it is for a broker that shows what it knows. Must not block.
+    fn failed(&self, message: &Received, failure: &Failure, next: &Settlement) {
+        let _ = (message, failure, next);
     }
 
     /// Returns how often [`extend`](Self::extend) must be called while a handler runs; `None` where it need not.

@@ -2,6 +2,8 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
+use super::ErrorReply;
+use crate::causes::debug_with_causes;
 use crate::message::{BoxError, Failure};
 
 /// What went wrong, in portable terms, with a connection, a subscription or a settlement.
@@ -39,13 +41,13 @@ pub enum BrokerErrorKind {
 /// let error = BrokerError::new(BrokerErrorKind::NotFound, "stream_not_found", "stream ORDERS does not exist: declare it first");
 /// assert_eq!(error.kind(), BrokerErrorKind::NotFound);
 /// ```
-#[derive(Debug)]
+///
+/// Its `Debug` is the message and its causes, for a `main` that returns it.
 pub struct BrokerError {
     // Boxed, so that a `Result` is small where all goes well.
     inner: Box<BrokerErrorInner>,
 }
 
-#[derive(Debug)]
 struct BrokerErrorInner {
     kind: BrokerErrorKind,
     error_type: Cow<'static, str>,
@@ -104,6 +106,8 @@ impl BrokerError {
     }
 }
 
+debug_with_causes!(BrokerError);
+
 impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)
@@ -136,6 +140,8 @@ pub enum PublishErrorKind {
     Partial,
     /// The broker does not take this message, whenever it comes.
     Refused,
+    /// The other side answers that the request failed, see [`PublishError::error_reply`].
+    RequestFailed,
     /// The broker did not confirm, or nobody replied, in time.
     Timeout,
     /// The message is larger than the broker takes.
@@ -174,6 +180,7 @@ impl PublishErrorKind {
             | Self::NotFound
             | Self::Other
             | Self::Partial
+            | Self::RequestFailed
             | Self::Timeout
             | Self::Unauthorized
             | Self::Unavailable => false,
@@ -191,19 +198,20 @@ impl PublishErrorKind {
 /// let error = PublishError::new(PublishErrorKind::Timeout, "timeout", "no reply within 2 s");
 /// assert!(error.is_timeout());
 /// ```
-#[derive(Debug)]
+///
+/// Its `Debug` is the message and its causes, for a `main` that returns it.
 pub struct PublishError {
     // Boxed, so that a `Result` is small where all goes well.
     inner: Box<PublishErrorInner>,
 }
 
-#[derive(Debug)]
 struct PublishErrorInner {
     kind: PublishErrorKind,
     error_type: Cow<'static, str>,
     message: String,
     source: Option<BoxError>,
     failed: Vec<(usize, PublishError)>,
+    error_reply: Option<ErrorReply>,
 }
 
 impl PublishError {
@@ -219,7 +227,8 @@ impl PublishError {
     #[must_use]
     pub fn new(kind: PublishErrorKind, error_type: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         let (error_type, message) = (error_type.into(), message.into());
-        Self { inner: Box::new(PublishErrorInner { kind, error_type, message, source: None, failed: Vec::new() }) }
+        let (source, failed, error_reply) = (None, Vec::new(), None);
+        Self { inner: Box::new(PublishErrorInner { kind, error_type, message, source, failed, error_reply }) }
     }
 
     /// Keeps the client's own error as the source.
@@ -243,6 +252,14 @@ impl PublishError {
         let mut partial = Self::new(PublishErrorKind::Partial, error_type, message);
         partial.inner.failed = failed;
         partial
+    }
+
+    /// Creates the error of a request that was answered with an error reply.
+    pub(crate) fn request_failed(destination: &str, reply: ErrorReply) -> Self {
+        let message = format!("`{destination}` answers that the request failed: {reply}");
+        let mut failed = Self::new(PublishErrorKind::RequestFailed, "request_failed", message);
+        failed.inner.error_reply = Some(reply);
+        failed
     }
 
     /// Returns the portable kind.
@@ -286,6 +303,22 @@ impl PublishError {
         &self.inner.failed
     }
 
+    /// Returns what the other side of a request answered, where it answered that the request failed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::PublishError;
+    ///
+    /// fn is_busy(error: &PublishError) -> bool {
+    ///     error.error_reply().is_some_and(|reply| reply.code() == Some(503))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn error_reply(&self) -> Option<&ErrorReply> {
+        self.inner.error_reply.as_ref()
+    }
+
     /// Makes it the failure of a message: a permanent one where another attempt must fail as well.
     pub(crate) fn into_failure(self) -> Failure {
         let is_permanent = self.is_permanent();
@@ -297,6 +330,8 @@ impl PublishError {
         self.inner.error_type.clone()
     }
 }
+
+debug_with_causes!(PublishError);
 
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
@@ -29,5 +29,18 @@ pub trait Observe: Send + Sync + 'static {
     /// `None` says that it is over. It is what [`Health`](crate::serve::Health) shows; the default does nothing.
     fn degraded(&self, why: Option<Cow<'static, str>>) {
         let _ = why;
+    }
+
+    /// Notes which parts of its destination the broker has given the subscription, where it divides them among the members of a group:
+    /// `["orders 0", "orders 1"]`. Called whenever they change; the default does nothing.
+    fn assigned(&self, parts: Vec<String>) {
+        let _ = parts;
+    }
+
+    /// Notes that the broker was asked for messages just now, and within which time that happens again at the latest. Where it takes more
+    /// than twice that time, something hangs and [`Health::is_live`](crate::serve::Health::is_live) says so. It is for an adapter that
+    /// polls; cheap, and may be called all the time. The default does nothing.
+    fn polled(&self, again_within: Duration) {
+        let _ = again_within;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 
-use super::{BoxFuture, PublishError, PublishErrorKind};
+use super::{BoxFuture, ErrorReplyHeaders, PublishError, PublishErrorKind};
 use crate::message::{Delivery, Destination, Envelope, Receipt, System, Target};
 
 /// What hands messages to a broker. Implemented by adapters; users publish through [`Publisher`](crate::Publisher).
@@ -64,7 +64,13 @@ pub trait Publish: Send + Sync + 'static {
     /// cannot be taken back, settling must fail. The default does nothing.
     async fn discard(&self) {}
 
-    /// Publishes a message and waits for its reply.
+    /// Returns the names of the headers by which a reply says that its request failed. The framework answers so where a request is given
+    /// up, and recognises such replies. The default is `reply-error-code` and `reply-error`.
+    fn error_reply_headers(&self) -> ErrorReplyHeaders {
+        ErrorReplyHeaders::default()
+    }
+
+    /// Publishes a message and waits for its reply, which may be an error reply: that is for the caller to see.
     ///
     /// # Errors
     ///

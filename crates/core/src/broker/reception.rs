@@ -22,13 +22,22 @@ use super::Observe;
 pub struct Reception {
     observer: Arc<dyn Observe>,
     messages_at_once: usize,
+    requests_at_once: usize,
 }
 
 impl Reception {
     /// Creates it, for an adapter that wraps another one and for tests.
     #[must_use]
     pub fn new(observer: Arc<dyn Observe>, messages_at_once: usize) -> Self {
-        Self { observer, messages_at_once: messages_at_once.max(1) }
+        let messages_at_once = messages_at_once.max(1);
+        Self { observer, messages_at_once, requests_at_once: messages_at_once }
+    }
+
+    /// Sets how many requests are handled at the same time (default: as many as other messages).
+    #[must_use]
+    pub const fn with_requests_at_once(mut self, requests_at_once: usize) -> Self {
+        self.requests_at_once = if requests_at_once == 0 { 1 } else { requests_at_once };
+        self
     }
 
     /// Returns whom to tell what the subscriber does by itself.
@@ -42,6 +51,13 @@ impl Reception {
     #[must_use]
     pub const fn messages_at_once(&self) -> usize {
         self.messages_at_once
+    }
+
+    /// Returns how many requests ([`Delivery::is_request`](crate::Delivery::is_request)) are handled at the same time at most: more than other messages where the user
+    /// sets nothing. A subscriber that receives requests, and holds fewer messages ready, keeps requesters waiting.
+    #[must_use]
+    pub const fn requests_at_once(&self) -> usize {
+        self.requests_at_once
     }
 }
 

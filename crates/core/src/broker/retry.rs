@@ -1,4 +1,4 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::message::{Delivery, Destination};
 
@@ -26,6 +26,15 @@ pub trait RetryRoute: Send + Sync + 'static {
     ///
     /// `after` is the delay a handler asked for by itself, without a failure; such a message has no bound.
     fn place(&self, message: &Delivery, after: Option<Duration>) -> Option<RetryPlace>;
+
+    /// Returns, for a destination that is one of the route's places, where the messages in it came from and how long each waits there;
+    /// `None` for any other destination, which is the default.
+    ///
+    /// A broker asks that imitates this one ([`Subscription::with_retry_route`](super::Subscription::with_retry_route)).
+    fn place_at<'a>(&self, destination: &'a str) -> Option<(&'a str, Duration)> {
+        let _ = destination;
+        None
+    }
 }
 
 /// A place where a message waits for its next attempt.
@@ -33,10 +42,10 @@ pub trait RetryRoute: Send + Sync + 'static {
 /// # Examples
 ///
 /// ```
-/// use std::time::{Duration, SystemTime};
+/// use std::time::Duration;
 /// use throughline_core::broker::RetryPlace;
 ///
-/// let place = RetryPlace::new("orders.retry.1", SystemTime::now() + Duration::from_secs(30));
+/// let place = RetryPlace::new("orders.retry.1", Duration::from_secs(30));
 /// assert_eq!(place.destination.name(), "orders.retry.1");
 /// ```
 #[derive(Clone, Debug)]
@@ -44,14 +53,14 @@ pub trait RetryRoute: Send + Sync + 'static {
 pub struct RetryPlace {
     /// Where the message is sent.
     pub destination: Destination,
-    /// When it is handled again.
-    pub due: SystemTime,
+    /// How long it waits there before it is handled again.
+    pub wait: Duration,
 }
 
 impl RetryPlace {
-    /// Creates a place from where the message is sent and when it is handled again.
+    /// Creates a place from where the message is sent and how long it waits there.
     #[must_use]
-    pub fn new(destination: impl Into<Destination>, due: SystemTime) -> Self {
-        Self { destination: destination.into(), due }
+    pub fn new(destination: impl Into<Destination>, wait: Duration) -> Self {
+        Self { destination: destination.into(), wait }
     }
 }

@@ -4,7 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BrokerError, Pattern};
+use super::{BrokerError, Pattern, RetryRoute};
+
+/// How many patterns the text of a subscription shows.
+const MOST_SHOWN: usize = 3;
 
 /// When a batch is handed to its handler: when it is full, or when its first message has waited long enough.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,7 +54,10 @@ pub struct Subscription {
     name: Option<Arc<str>>,
     batch: Option<BatchPolicy>,
     delivery_limit: Option<u32>,
+    redelivers: bool,
+    retry_route: Option<Arc<dyn RetryRoute>>,
     needs: Vec<Cow<'static, str>>,
+    description: Option<Cow<'static, str>>,
     native: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -73,7 +79,10 @@ impl Subscription {
             name: None,
             batch: None,
             delivery_limit: None,
+            redelivers: true,
+            retry_route: None,
             needs: Vec::new(),
+            description: None,
             native: None,
         }
     }
@@ -113,6 +122,22 @@ impl Subscription {
         self
     }
 
+    /// Says that the broker does not deliver a message again by itself: what is tried again waits with the app, and what comes after it
+    /// waits too.
+    #[must_use]
+    pub const fn without_redelivery(mut self) -> Self {
+        self.redelivers = false;
+        self
+    }
+
+    /// Sets what finds the places where messages wait for their next attempt. The subscription receives from those places, too: a message
+    /// that is published to one comes when it has waited, as a further attempt.
+    #[must_use]
+    pub fn with_retry_route(mut self, route: Arc<dyn RetryRoute>) -> Self {
+        self.retry_route = Some(route);
+        self
+    }
+
     /// Names something that only the real broker can do; another broker refuses the subscription with that name.
     ///
     /// # Examples
@@ -124,6 +149,24 @@ impl Subscription {
     #[must_use]
     pub fn with_need(mut self, need: impl Into<Cow<'static, str>>) -> Self {
         self.needs.push(need.into());
+        self
+    }
+
+    /// Says in the broker's own words what the subscription is with the broker, for errors and logs. The default names the group and the
+    /// name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Subscription};
+    /// let orders = Subscription::new("nats", Pattern::exact("orders.placed")).with_name("stock");
+    /// assert_eq!(orders.to_string(), "`orders.placed` (name `stock`)");
+    /// let orders = orders.with_description("stream `ORDERS`, durable `stock`");
+    /// assert_eq!(orders.to_string(), "`orders.placed` (stream `ORDERS`, durable `stock`)");
+    /// ```
+    #[must_use]
+    pub fn with_description(mut self, description: impl Into<Cow<'static, str>>) -> Self {
+        self.description = Some(description.into());
         self
     }
 
@@ -191,6 +234,18 @@ impl Subscription {
         self.delivery_limit
     }
 
+    /// Tells whether the broker delivers a message again by itself; true unless said otherwise.
+    #[must_use]
+    pub const fn redelivers(&self) -> bool {
+        self.redelivers
+    }
+
+    /// Returns what finds the places where messages wait for their next attempt, where there are such.
+    #[must_use]
+    pub const fn retry_route(&self) -> Option<&Arc<dyn RetryRoute>> {
+        self.retry_route.as_ref()
+    }
+
     /// Returns what only the real broker can do.
     #[must_use]
     pub fn needs(&self) -> &[Cow<'static, str>] {
@@ -225,6 +280,27 @@ impl Subscription {
     }
 }
 
+/// Names the subscription for people, with what it receives first: `orders.placed` in backticks, then the group or what else the adapter
+/// says of it.
+impl fmt::Display for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, pattern) in self.patterns.iter().take(MOST_SHOWN).enumerate() {
+            let before = if index == 0 { "" } else { ", " };
+            write!(f, "{before}`{}`", pattern.as_str())?;
+        }
+        if self.patterns.len() > MOST_SHOWN {
+            write!(f, " and {} more", self.patterns.len() - MOST_SHOWN)?;
+        }
+        match (&self.description, &self.group, &self.name) {
+            (Some(description), ..) => write!(f, " ({description})"),
+            (None, Some(group), Some(name)) => write!(f, " (group `{group}`, name `{name}`)"),
+            (None, Some(group), None) => write!(f, " (group `{group}`)"),
+            (None, None, Some(name)) => write!(f, " (name `{name}`)"),
+            (None, None, None) => Ok(()),
+        }
+    }
+}
+
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
@@ -254,4 +330,18 @@ pub(super) fn check_distinct(subscriptions: &[&Subscription]) -> Result<(), Brok
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_what_is_received_and_for_whom() {
+        let orders = || Subscription::new("x", Pattern::exact("orders"));
+        assert_eq!(orders().to_string(), "`orders`");
+        assert_eq!(orders().with_group("stock").with_name("a").to_string(), "`orders` (group `stock`, name `a`)");
+        let many = ["b", "c", "d", "e"].into_iter().map(Pattern::exact).fold(orders(), Subscription::with_pattern);
+        assert_eq!(many.with_group("stock").to_string(), "`orders`, `b`, `c` and 2 more (group `stock`)");
+    }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 pub(crate) use self::into_outcome::IntoOutcome;
 pub use self::reply::Reply;
+use crate::causes::debug_with_causes;
 use crate::message::{BoxError, Delivery, Destination, Envelope, Headers};
 
 /// An encoded body with its media type.
@@ -233,7 +234,6 @@ impl Decode for String {
 macro_rules! codec_error {
     ($(#[$doc:meta])* $name:ident, $verb:literal) => {
         $(#[$doc])*
-        #[derive(Debug)]
         pub struct $name {
             format: &'static str,
             source: BoxError,
@@ -253,6 +253,8 @@ macro_rules! codec_error {
                 Self { format, source: source.into() }
             }
         }
+
+        debug_with_causes!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

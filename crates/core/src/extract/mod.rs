@@ -9,12 +9,14 @@ mod publisher;
 mod span;
 mod state;
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 
 pub(crate) use self::batch::Verdicts;
 pub use self::batch::{Batch, BatchMessage};
 pub use self::state::{FromRef, State};
+use crate::causes::debug_with_causes;
 #[cfg(feature = "json")]
 pub use crate::codec::json::Json;
 use crate::message::{BoxError, Delivery, Failure};
@@ -88,11 +90,11 @@ pub trait FromDelivery<S>: Sized {
 /// use throughline_core::extract::Rejection;
 /// assert!(!Rejection::malformed("no tenant header").failure().is_retryable());
 /// ```
-#[derive(Debug)]
 pub struct Rejection(Failure);
 
 impl Rejection {
-    /// Creates a rejection for a message that is not as it must be; it is given up at once (`error.type` = `decode_error`).
+    /// Creates a rejection for a message that is not as it must be; it is given up at once (`error.type` = `decode_error`). A
+    /// requester is told the code 400.
     ///
     /// # Examples
     ///
@@ -102,7 +104,7 @@ impl Rejection {
     /// ```
     #[must_use]
     pub fn malformed(error: impl Into<BoxError>) -> Self {
-        Self(Failure::new("decode_error", error).permanent().by_framework())
+        Self(Failure::new("decode_error", error).permanent().by_framework().with_code(400))
     }
 
     /// Rejects a message that does not come from where an extractor of an adapter looks: `wanted` is the extractor, `advice` says how
@@ -151,10 +153,17 @@ impl Rejection {
     }
 }
 
+debug_with_causes!(Rejection);
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::error::Error for Rejection {}
+impl Error for Rejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // The text is that of the failure's error.
+        self.0.error().source()
+    }
+}

@@ -93,6 +93,9 @@ pub trait Handler<Args, S>: Function<Args> {
     /// The default is the subscription's own: one, which keeps the order, or, where the broker keeps it by parts of a destination, one
     /// for each part. The order within a part is kept whatever is set here; elsewhere more than one gives it up. Zero counts as one.
     ///
+    /// Without this, single messages whose senders wait for the answer ([`Delivery::is_request`](crate::Delivery::is_request)) are handled
+    /// up to 64 at the same time, in no order, beside the one message at a time. `concurrency(1)` handles them one after the other too.
+    ///
     /// # Examples
     ///
     /// ```

@@ -36,6 +36,7 @@ pub struct Delivery {
     extensions: Extensions,
     attempt: u32,
     is_last_attempt: bool,
+    is_request: bool,
 }
 
 /// Why there is another attempt at a message.
@@ -125,6 +126,7 @@ impl Delivery {
             extensions: Extensions::default(),
             attempt: 1,
             is_last_attempt: false,
+            is_request: false,
         }
     }
 
@@ -236,6 +238,22 @@ impl Delivery {
     #[must_use]
     pub const fn with_last_attempt(mut self) -> Self {
         self.is_last_attempt = true;
+        self
+    }
+
+    /// Says that the sender waits for the answer, and not for long, as in a request of the broker's own. An adapter says so of messages
+    /// with such a reply address. By default they are handled at the same time, and tried once: their requester gets an error at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Delivery;
+    /// let delivery = Delivery::new("prices.get", "bread").with_reply_to("_INBOX.7").with_waiting_requester();
+    /// assert!(delivery.is_request());
+    /// ```
+    #[must_use]
+    pub const fn with_waiting_requester(mut self) -> Self {
+        self.is_request = true;
         self
     }
 
@@ -452,6 +470,12 @@ impl Delivery {
         self.is_last_attempt
     }
 
+    /// Tells whether the sender waits for the answer, and not for long; false for a batch, whose messages say it each.
+    #[must_use]
+    pub const fn is_request(&self) -> bool {
+        self.is_request
+    }
+
     /// Returns where the message lies on the broker, as a text for people; `None` where it lies nowhere once it was delivered.
     #[must_use]
     pub fn position(&self) -> Option<String> {
@@ -555,6 +579,7 @@ impl Clone for Delivery {
             extensions: self.extensions.clone(),
             attempt: self.attempt,
             is_last_attempt: self.is_last_attempt,
+            is_request: self.is_request,
         }
     }
 }

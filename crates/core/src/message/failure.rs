@@ -7,6 +7,9 @@ use std::sync::Arc;
 use super::{Outcome, Settlement};
 use crate::guard::write_text;
 
+/// The code a requester is told where nobody says otherwise, and where what somebody says is none.
+const SERVER_ERROR: u16 = 500;
+
 /// Any error a handler may return.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -72,6 +75,9 @@ pub struct Failure {
     error: Arc<dyn Error + Send + Sync>,
     retryable: bool,
     framework: bool,
+    code: u16,
+    /// What a requester is told; the `error.type` where nobody says otherwise.
+    text: Option<Cow<'static, str>>,
 }
 
 impl Failure {
@@ -85,7 +91,14 @@ impl Failure {
     /// ```
     #[must_use]
     pub fn new(error_type: impl Into<Cow<'static, str>>, error: impl Into<BoxError>) -> Self {
-        Self { error_type: error_type.into(), error: Arc::from(error.into()), retryable: true, framework: false }
+        Self {
+            error_type: error_type.into(),
+            error: Arc::from(error.into()),
+            retryable: true,
+            framework: false,
+            code: SERVER_ERROR,
+            text: None,
+        }
     }
 
     /// Creates a failure from an error; its `error.type` is the type's path.
@@ -114,6 +127,29 @@ impl Failure {
         self
     }
 
+    /// Sets what a requester is told when its request is given up: a code as those of HTTP, and a text for people. The default is 500 and
+    /// the `error.type`, as the text of an error may be private. A code that is not within 100 to 599 counts as 500; of the text 200
+    /// characters are sent, and what is not printable ASCII becomes `?`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::Failure;
+    ///
+    /// async fn price(item: String) -> Result<String, Failure> {
+    ///     Err(Failure::new("unknown_item", format!("no row for {item}")).permanent().with_answer(404, "no such item"))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_answer(self, code: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { text: Some(text.into()), ..self.with_code(code) }
+    }
+
+    pub(crate) const fn with_code(mut self, code: u16) -> Self {
+        self.code = if matches!(code, 100..600) { code } else { SERVER_ERROR };
+        self
+    }
+
     /// Marks the failure as the framework's own: its message may stand in the span's status.
     // STAT-03.
     pub(crate) const fn by_framework(mut self) -> Self {
@@ -131,6 +167,18 @@ impl Failure {
     #[must_use]
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
         self.error.as_ref()
+    }
+
+    /// Returns the code a requester is told, see [`with_answer`](Self::with_answer).
+    #[must_use]
+    pub const fn answer_code(&self) -> u16 {
+        self.code
+    }
+
+    /// Returns the text a requester is told.
+    #[must_use]
+    pub fn answer_text(&self) -> &str {
+        self.text.as_deref().unwrap_or(&self.error_type)
     }
 
     /// Tells whether another attempt makes sense.

@@ -63,7 +63,8 @@ impl Settlement {
         Self::Retry { after: Some(delay) }
     }
 
-    /// Gives the message up, with a reason that is shown in the trace and on the dead letter.
+    /// Gives the message up, with a reason that is shown in the trace and on the dead letter. A requester is told it too, with the
+    /// code 500; [`Failure::with_answer`](crate::Failure::with_answer) tells another one.
     ///
     /// # Examples
     ///

@@ -72,6 +72,9 @@ pub(crate) trait Endpoint: Send + Sync {
     /// gets a message of it.
     fn wait(&self, delay: Duration) -> BoxFuture<'_, bool>;
 
+    /// Answers the requesters of messages that are given up.
+    fn tell_requesters<'a>(&'a self, outcome: &'a Outcome) -> BoxFuture<'a, ()>;
+
     /// What telemetry that is ordinary middleware is told, and hands back.
     fn inner_telemetry(&self) -> &InnerTelemetry;
 
@@ -202,6 +205,11 @@ impl Next<'_> {
     /// Waits before a forward is tried again; false where it is not to be.
     pub(super) async fn wait(self, delay: Duration) -> bool {
         self.endpoint.wait(delay).await
+    }
+
+    /// Answers the requesters of messages that are given up; changes nothing.
+    pub(crate) async fn tell_requesters(self, outcome: &Outcome) {
+        self.endpoint.tell_requesters(outcome).await;
     }
 
     /// Prepares that some messages of a delivery are forwarded, and returns whether they may be. What was published for them is taken

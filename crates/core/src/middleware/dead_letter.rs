@@ -141,6 +141,6 @@ pub(super) fn one_by_one(own: Outcome, wanted: &[bool], index: usize) -> Outcome
 }
 
 /// Makes a text safe for the headers of every broker: printable ASCII, at most 200 characters.
-pub(super) fn header_text(text: &str) -> String {
+pub(crate) fn header_text(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(200).collect()
 }

@@ -35,11 +35,14 @@ pub(crate) enum Attempts {
 pub(crate) struct Attempt {
     number: u32,
     is_last: bool,
+    /// Whether somebody waits for the answer, and not for long.
+    is_request: bool,
 }
 
 impl Attempt {
     fn of(delivery: &Delivery) -> Self {
-        Self { number: delivery.attempt(), is_last: delivery.is_last_attempt() }
+        let (number, is_last) = (delivery.attempt(), delivery.is_last_attempt());
+        Self { number, is_last, is_request: delivery.is_request() }
     }
 }
 
@@ -106,7 +109,7 @@ pub(crate) fn decide(outcome: Outcome, attempts: &Attempts, policy: impl FnOnce(
     match attempts {
         Attempts::Single(attempt) => decide_one(outcome, *attempt, &policy),
         Attempts::Each(attempts) => {
-            let first = Attempt { number: 1, is_last: false };
+            let first = Attempt { number: 1, is_last: false, is_request: false };
             outcome.map_each(attempts.len(), |index, own| {
                 decide_one(own, attempts.get(index).copied().unwrap_or(first), &policy)
             })
@@ -116,11 +119,13 @@ pub(crate) fn decide(outcome: Outcome, attempts: &Attempts, policy: impl FnOnce(
 
 fn decide_one(outcome: Outcome, attempt: Attempt, policy: &RetryPolicy) -> Outcome {
     let Settlement::Retry { after } = *outcome.settlement() else { return outcome };
-    let Attempt { number, is_last } = attempt;
+    let Attempt { number, is_last, is_request } = attempt;
     if after.is_none()
         && let Some(failure) = outcome.failure()
     {
         match policy.judge(failure, number) {
+            // Its requester waits.
+            Judgement::Again if is_request && !policy.is_chosen() => return give_up(outcome, number),
             Judgement::Again => {}
             Judgement::NotWorthIt => return not_worth_it(outcome, number),
             Judgement::UsedUp => return give_up(outcome, number),
@@ -178,6 +183,19 @@ mod tests {
     #[test]
     fn the_tenth_failure_rejects() {
         assert!(matches!(failed(10).settlement(), Settlement::Reject { .. }));
+    }
+
+    #[test]
+    fn a_request_that_fails_is_given_up_at_once() {
+        let request = Delivery::new("prices", "x").with_reply_to("inbox").with_waiting_requester();
+        let attempts = Attempts::of(&request);
+        let nobody_chose = |outcome| super::decide(outcome, &attempts, || Arc::new(RetryPolicy::unchosen()));
+        let failed = || Outcome::failed(Failure::new("boom", "boom"));
+        assert_eq!(nobody_chose(failed()).settlement(), &Settlement::reject("failed once"));
+        let later = nobody_chose(Outcome::settle(Settlement::retry()));
+        assert!(matches!(later.settlement(), Settlement::Retry { after: Some(_) }), "a decision stays");
+        let chosen = decide(failed(), &attempts);
+        assert!(matches!(chosen.settlement(), Settlement::Retry { .. }), "what somebody chose holds");
     }
 
     #[test]

@@ -60,9 +60,8 @@ impl Middleware for Retry {
         let number = in_force.replace(&self.policy);
         let mut outcome = next.run(delivery.clone()).await;
         while let Some(delay) = self.delay_before_next(&outcome, delivery.attempt()) {
-            // One further inside has made all attempts there are.
+            // One further inside has made all attempts there are; or the app ends, or another member gets the message.
             if !in_force.is_latest(number) || !next.wait(delay).await {
-                // The app ends, or another member gets the message: it is handled again elsewhere.
                 break;
             }
             next.discard().await;

@@ -40,7 +40,8 @@ enum Plan {
 }
 
 fn envelope(message: &Delivery, failure: Option<&Failure>, place: RetryPlace) -> Envelope {
-    let due = place.due.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let due = now.saturating_add(place.wait).as_millis();
     let mut envelope = Envelope::forward(message, place.destination);
     let headers = envelope.headers_mut();
     headers.insert(RETRY_ATTEMPT, message.attempt().saturating_add(1).to_string());

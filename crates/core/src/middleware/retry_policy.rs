@@ -24,7 +24,8 @@ type Predicate = Arc<dyn Fn(&Failure) -> bool + Send + Sync>;
 /// delay is taken off at random, so that messages that failed together do not come back together.
 ///
 /// The attempt that is used up, or a failure that is not worth another one, gives the message up: it goes to the dead letter where one is
-/// set, else it is rejected. A limit of the broker itself, such as `max_deliver` of JetStream, still counts where it is lower.
+/// set, else it is rejected. Where nobody sets a policy, a message whose sender waits ([`is_request`](crate::Delivery::is_request)) is tried
+/// once. A limit of the broker itself, such as `max_deliver` of JetStream, still counts where it is lower.
 ///
 /// # Examples
 ///
@@ -51,6 +52,8 @@ pub struct RetryPolicy {
     jitter: f64,
     /// `None` where every failure is worth another attempt.
     predicate: Option<Predicate>,
+    /// Whether somebody chose it, who means requests too.
+    is_chosen: bool,
 }
 
 /// What a policy says about a failure.
@@ -84,6 +87,7 @@ impl RetryPolicy {
             factor: 2.0,
             jitter: 0.5,
             predicate: None,
+            is_chosen: true,
         }
     }
 
@@ -218,6 +222,16 @@ impl RetryPolicy {
     /// How long to wait before something is repeated that has no bound.
     pub(crate) fn pause(&self, tries: u32) -> Duration {
         self.delay(tries).max(SHORTEST_PAUSE)
+    }
+
+    /// The policy where nobody chose one.
+    pub(crate) fn unchosen() -> Self {
+        Self { is_chosen: false, ..Self::new() }
+    }
+
+    /// Tells whether somebody chose it. Where nobody did, a request is tried once.
+    pub(crate) const fn is_chosen(&self) -> bool {
+        self.is_chosen
     }
 
     /// Says what becomes of a message that failed at an attempt, counted from 1.

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::baggage;
 use super::carrier::{self, Carrier};
 use super::{B3Propagator, BaggagePropagator, JaegerPropagator, TraceContextPropagator};
+use crate::causes::debug_with_causes;
 use crate::guard::{Foreign, Guard};
 
 const VARIABLE: &str = "OTEL_PROPAGATORS";
@@ -381,7 +382,7 @@ fn unknown_names(names: &str) -> impl Iterator<Item = &str> {
 ///     "unknown propagator `ottrace`, known are tracecontext, baggage, b3, b3multi, jaeger, none",
 /// );
 /// ```
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct UnknownPropagator {
     name: String,
@@ -394,6 +395,8 @@ impl UnknownPropagator {
         &self.name
     }
 }
+
+debug_with_causes!(UnknownPropagator);
 
 impl fmt::Display for UnknownPropagator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,15 +2,16 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::context::FutureExt;
 
 use super::hand_over::HandOver;
 use super::publishing::{Publishing, Requesting};
-use crate::broker::{BoxFuture, Broker, Publish, PublishError};
+use crate::broker::{BoxFuture, Broker, ErrorReply, Publish, PublishError};
 use crate::codec::Encode;
 use crate::message::{Delivery, Destination, Envelope, Receipt};
 use crate::middleware::{Middleware, NextPublish, Outlet, SendSpan, TelemetryMiddleware, outgoing, target};
-use crate::telemetry::{Instrumentation, Producer, Scope, publish_context};
+use crate::telemetry::{Instrumentation, Producer, Scope, publish_context, semconv};
 
 /// A publisher on one broker: in a handler as an argument, elsewhere as taken from the broker.
 ///
@@ -40,14 +41,14 @@ struct Inner {
 
 /// Where the telemetry of a publisher comes from.
 enum Telemetry {
-    /// From the global providers, when the first message is published.
+    /// From the global providers; made with the first message that is published.
     Globals(OnceLock<Producer>),
     Given(Producer),
     Off,
 }
 
 impl Publisher {
-    /// Creates a publisher for a broker, with telemetry on the providers that are global when it first publishes.
+    /// Creates a publisher for a broker, with telemetry on the global providers, which may be set later.
     ///
     /// # Examples
     ///
@@ -215,6 +216,8 @@ impl Publisher {
     /// # Errors
     ///
     /// The awaited call fails when nobody listens, no reply came in time, the reply cannot be decoded, or the broker knows no requests.
+    /// Where the other side answers that the request failed, the kind is `RequestFailed`, and [`PublishError::error_reply`] has what it
+    /// said.
     ///
     /// # Examples
     ///
@@ -269,7 +272,8 @@ impl Publisher {
         let message = outgoing(transport, &mut envelope, producer.guard());
         let sending = producer.request_under(&parent, &target, message);
         let result = request(transport, envelope, timeout).await;
-        sending.finish(Vec::new(), result.as_ref().err());
+        let failed = result.as_ref().err();
+        sending.finish(failed.and_then(error_code).into_iter().collect(), failed);
         result
     }
 
@@ -289,7 +293,18 @@ async fn request(transport: &dyn Publish, envelope: Envelope, timeout: Duration)
     if envelope.destination().is_empty() {
         return Err(PublishError::no_destination());
     }
-    transport.request(envelope, timeout).await
+    let destination = envelope.destination().clone();
+    let reply = transport.request(envelope, timeout).await?;
+    match ErrorReply::read(&reply, transport.error_reply_headers()) {
+        Some(error) => Err(PublishError::request_failed(destination.name(), error)),
+        None => Ok(reply),
+    }
+}
+
+/// The code of an error reply, where it is one of few.
+fn error_code(error: &PublishError) -> Option<KeyValue> {
+    let code = error.error_reply()?.code()?;
+    Some(KeyValue::new(semconv::REPLY_ERROR_CODE, i64::from(code)))
 }
 
 fn encode(destination: impl Into<Destination>, body: impl Encode) -> Result<Envelope, PublishError> {

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use super::message::{RawMessage, ReadMessage};
-use crate::telemetry::{Incoming, Processing};
+use crate::telemetry::{Incoming, ProcessOutput, Processing};
 
 /// The processing of the messages of a client. Each adapter's own handle leads here: what is written below is called on that handle.
 ///
@@ -24,7 +24,8 @@ impl<R> Door<R> {
         &self.reader
     }
 
-    /// Runs a future as the processing of a message: in a span that belongs to the message's trace, with its baggage.
+    /// Runs a future as the processing of a message: in a span that belongs to the message's trace, with its baggage. An error that the
+    /// future returns makes the span a failed one, with the error's type as `error.type`.
     ///
     /// A word of the server, which some clients hand over like a message, is none: it is logged, and the future runs without a span.
     ///
@@ -32,49 +33,23 @@ impl<R> Door<R> {
     ///
     /// ```
     /// # use throughline_core::raw::{Door, ReadMessage};
-    /// # async fn handle<M>(_message: &M) {}
-    /// # async fn example<R: ReadMessage<M>, M>(otel: Door<R>, message: M) {
-    /// otel.process(&message, handle(&message)).await;
+    /// # async fn handle<M>(_message: &M) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn example<R: ReadMessage<M>, M>(otel: Door<R>, message: M) -> Result<(), std::io::Error> {
+    /// otel.process(&message, handle(&message)).await?;
+    /// # Ok(())
     /// # }
     /// ```
     pub async fn process<M, F>(&self, message: &M, future: F) -> F::Output
     where
         R: ReadMessage<M>,
-        F: Future,
+        F: Future<Output: ProcessOutput>,
     {
         let processing = self.start(message);
         processing.run(future).await
     }
 
-    /// Runs a future as the processing of a message, as [`process`](Self::process); an error makes the span a failed one, with the
-    /// error's type as `error.type`.
-    ///
-    /// # Errors
-    ///
-    /// Returns what the future returns.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_core::raw::{Door, ReadMessage};
-    /// # async fn handle<M>(_message: &M) -> Result<(), std::io::Error> { Ok(()) }
-    /// # async fn example<R: ReadMessage<M>, M>(otel: Door<R>, message: M) -> Result<(), std::io::Error> {
-    /// otel.try_process(&message, handle(&message)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn try_process<M, F, T, E>(&self, message: &M, future: F) -> Result<T, E>
-    where
-        R: ReadMessage<M>,
-        F: Future<Output = Result<T, E>>,
-        E: fmt::Display,
-    {
-        let processing = self.start(message);
-        processing.try_run(future).await
-    }
-
-    /// Runs a future as the processing of several messages at once: in one span with a link to each, their baggage merged. A word of
-    /// the server among them is logged and left out of the span.
+    /// Runs a future as the processing of several messages at once, as [`process`](Self::process): in one span with a link to each,
+    /// their baggage merged. A word of the server among them is logged and left out of the span.
     ///
     /// # Examples
     ///
@@ -88,37 +63,10 @@ impl<R> Door<R> {
     pub async fn process_batch<M, F>(&self, messages: &[M], future: F) -> F::Output
     where
         R: ReadMessage<M>,
-        F: Future,
+        F: Future<Output: ProcessOutput>,
     {
         let processing = self.start_batch(messages);
         processing.run(future).await
-    }
-
-    /// Runs a future as the processing of several messages, as [`process_batch`](Self::process_batch); an error makes the span a
-    /// failed one.
-    ///
-    /// # Errors
-    ///
-    /// Returns what the future returns.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use throughline_core::raw::{Door, ReadMessage};
-    /// # async fn bill<M>(_messages: &[M]) -> Result<(), std::io::Error> { Ok(()) }
-    /// # async fn example<R: ReadMessage<M>, M>(otel: Door<R>, messages: Vec<M>) -> Result<(), std::io::Error> {
-    /// otel.try_process_batch(&messages, bill(&messages)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn try_process_batch<M, F, T, E>(&self, messages: &[M], future: F) -> Result<T, E>
-    where
-        R: ReadMessage<M>,
-        F: Future<Output = Result<T, E>>,
-        E: fmt::Display,
-    {
-        let processing = self.start_batch(messages);
-        processing.try_run(future).await
     }
 
     /// Starts the processing of a message, for handlers that want its span and baggage: they are in its

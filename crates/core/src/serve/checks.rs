@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::destinations::known;
 use super::error::{ServeError, ServeErrorKind};
 use crate::app::Entry;
 use crate::broker::{Broker, BrokerError, Publish, RouteOfApp, Routes, Subscriber, Subscription};
@@ -22,7 +23,6 @@ pub(super) fn check(broker: &dyn Broker, entries: &[Entry<()>]) -> Result<Arc<Ve
 
 /// A name that is set is not empty.
 fn check_names(subscription: &Subscription) -> Result<(), ServeError> {
-    let destination = subscription.destination();
     let empty = if subscription.patterns().iter().any(|pattern| pattern.as_str().is_empty()) {
         "an empty destination"
     } else if subscription.group() == Some("") {
@@ -32,7 +32,7 @@ fn check_names(subscription: &Subscription) -> Result<(), ServeError> {
     } else {
         return Ok(());
     };
-    Err(ServeError::configuration(format!("the subscription to `{destination}` has {empty}: name it, or leave it out")))
+    Err(ServeError::configuration(format!("the subscription to {subscription} has {empty}: name it, or leave it out")))
 }
 
 fn contradiction(error: BrokerError) -> ServeError {
@@ -54,13 +54,11 @@ pub(super) fn check_destinations(
     subscription: &Subscription,
     options: &RouteOptions,
 ) -> Result<(), ServeError> {
-    let replies = options.replies.iter().map(|destination| ("reply_to", destination));
-    let dead_letter = options.dead_letter.iter().map(|dead_letter| ("dead_letter", dead_letter.destination()));
-    for (setting, destination) in replies.chain(dead_letter) {
+    for (used_for, destination) in known(options) {
         transport.check(destination).map_err(|error| {
+            let setting = used_for.setting();
             ServeError::configuration(format!(
-                "`{setting}` of the subscription to `{}` cannot be published to: {error}",
-                subscription.destination(),
+                "`{setting}` of the subscription to {subscription} cannot be published to: {error}"
             ))
         })?;
     }
@@ -76,22 +74,20 @@ pub(super) fn check_retry(
     let attempts = options.retry.as_ref().and_then(RetryPolicy::chosen_attempts);
     let Some(attempts) = attempts.filter(|_| subscriber.retry_route().is_some()) else { return Ok(()) };
     Err(ServeError::configuration(format!(
-        "the retry policy of the subscription to `{}` says {attempts} attempts, and its retry topics say how often a message is tried, \
-         too: leave out `attempts(..)`, or the retry topics",
-        subscription.destination(),
+        "the retry policy of the subscription to {subscription} says {attempts} attempts, and its retry topics say how often a \
+         message is tried, too: leave out `attempts(..)`, or the retry topics"
     )))
 }
 
 /// A handler of batches needs a subscription that batches, and the other way round.
 fn check_shape(subscription: &Subscription, options: &RouteOptions) -> Result<(), ServeError> {
-    let name = subscription.destination();
     match (options.shape, subscription.batch()) {
         (Shape::Batch, None) => Err(ServeError::configuration(format!(
-            "the handler of `{name}` takes a batch, but its subscription hands over single messages: \
+            "the handler of {subscription} takes a batch, but its subscription hands over single messages: \
              add `.batch(100, Duration::from_millis(50))` to the subscription"
         ))),
         (Shape::Single, Some(_)) => Err(ServeError::configuration(format!(
-            "the subscription to `{name}` hands over batches, but its handler takes a single message: \
+            "the subscription to {subscription} hands over batches, but its handler takes a single message: \
              take `Batch<T>` instead of `T`, or remove `.batch(..)`"
         ))),
         _ => Ok(()),

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 use super::alarm::Alarm;
 use super::dropped::Dropped;
 use super::handling::{Handled, Stages};
-use super::patience::is_final;
+use super::patience::{ends_here, is_final};
 use super::phase::until_aborting;
 use super::settle::{Ending, Endings, settle_all, with_heartbeats};
 use super::work::Work;
@@ -19,10 +19,15 @@ use crate::later::later;
 use crate::message::{Fate, Settlement};
 use crate::telemetry::{Incoming, Receiving};
 
+/// How many requests are handled at the same time where the user sets nothing.
+const REQUESTS_AT_ONCE: usize = 64;
+
 /// Takes a delivery of one subscription through its stages to its end: settled, handled again here, or given up.
 pub(super) struct Dispatcher {
     stages: Stages,
     concurrency: usize,
+    /// Whether requests are handled beside the one delivery at a time.
+    requests_beside: bool,
     redelivers: bool,
     stops_if_unpublishable: bool,
     alarm: Alarm,
@@ -31,8 +36,10 @@ pub(super) struct Dispatcher {
 
 impl Dispatcher {
     pub(super) fn new(subscriber: &dyn Subscriber, options: &RouteOptions, stages: Stages, alarm: Alarm) -> Self {
+        let concurrency = options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1);
         Self {
-            concurrency: options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1),
+            requests_beside: options.concurrency.is_none() && concurrency == 1,
+            concurrency,
             redelivers: subscriber.redelivers(),
             stops_if_unpublishable: options.stops_if_unpublishable,
             alarm,
@@ -43,6 +50,19 @@ impl Dispatcher {
 
     pub(super) const fn concurrency(&self) -> usize {
         self.concurrency
+    }
+
+    /// How many tasks may handle deliveries at the same time.
+    pub(super) const fn room(&self) -> usize {
+        if self.requests_beside { REQUESTS_AT_ONCE } else { self.concurrency }
+    }
+
+    /// Whether a delivery is handled in a task of its own: where several may be at the same time, and where somebody waits for an answer.
+    pub(super) const fn has_own_task(&self, work: &Work) -> bool {
+        match work {
+            Work::Single(received) if self.requests_beside => received.delivery.is_request(),
+            _ => self.concurrency > 1,
+        }
     }
 
     /// Starts the receive span, where the user wants one.
@@ -56,7 +76,7 @@ impl Dispatcher {
     pub(super) async fn dispatch(&self, work: Work) {
         let messages = work.messages();
         let (count, is_lost) = (messages.len(), messages.iter().any(|message| !message.needs_settlement()));
-        if messages.iter().any(|message| message.delivery.is_last_attempt()) {
+        if messages.iter().any(ends_here) {
             return self.dispatch_to_end(work).await;
         }
         let mut handling = pin!(self.dispatch_to_end(work));
@@ -78,6 +98,9 @@ impl Dispatcher {
             let mut endings = Endings::with_capacity(work.messages().len());
             for (index, message) in work.messages_mut().iter_mut().enumerate() {
                 let delay = self.delay_before_next(&handled, index);
+                if let Some(failure) = handled.outcome.failure_of(index) {
+                    message.tell_failed(failure, handled.outcome.settlement_of(index));
+                }
                 match delay {
                     Some(_) => self.count_attempt(message, index, &handled),
                     None if !self.is_to_be_settled(message, index, &handled) => {}
@@ -125,8 +148,13 @@ impl Dispatcher {
                 return Some(work);
             }
             let phase = *self.stages.phase.borrow();
-            let is_here = |message: &Received| !phase.is_aborting() && !message.is_withdrawn();
-            work = work.retain(|_, message| is_here(message) && (phase.is_running() || is_final(message)))?;
+            if phase.is_aborting() {
+                let given_up = work.messages().iter().filter(|message| !message.is_withdrawn());
+                given_up.for_each(|message| self.dropped.count(1, !message.needs_settlement()));
+                return None;
+            }
+            let stays = |message: &Received| phase.is_running() || is_final(message);
+            work = work.retain(|_, message| !message.is_withdrawn() && stays(message))?;
         }
     }
 

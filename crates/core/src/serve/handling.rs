@@ -7,7 +7,8 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tracing::error;
 
-use super::patience::Patience;
+use super::error_replies::{ErrorReplies, TellRequesters};
+use super::patience::{Patience, ends_here};
 use super::phase::{Phase, until_aborting};
 use super::replies::Replies;
 use super::settle::with_heartbeats;
@@ -29,8 +30,11 @@ pub(super) struct Stages {
     handler: Arc<dyn ErasedHandler<()>>,
     /// What takes care of messages that failed: the dead letter, and within it the place where they wait for another attempt.
     around: Vec<Arc<dyn Middleware>>,
+    /// The same for messages with a reply address, and what tells their requesters.
+    around_requests: Vec<Arc<dyn Middleware>>,
     chain: Vec<Arc<dyn Middleware>>,
     replies: Replies,
+    error_replies: Option<ErrorReplies>,
     /// What judges failures, where no `Retry` does.
     policy: Arc<RetryPolicy>,
     consumer: Option<Consumer>,
@@ -63,12 +67,17 @@ impl Stages {
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
         let chosen = options.retry_policy();
-        let policy = chosen.cloned().unwrap_or_default();
+        let policy = chosen.cloned().unwrap_or_else(RetryPolicy::unchosen);
         // Where messages wait in a place of their own, that counts their attempts.
         let policy = if subscriber.retry_route().is_some() { policy.uncounted() } else { policy };
         let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
         let dead_letter = options.dead_letter.clone().map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
         let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
+        let error_replies = ErrorReplies::new(&publisher, options);
+        let around_requests = match error_replies {
+            Some(_) => TellRequesters::within(&around, options.dead_letter.is_some()),
+            None => around.clone(),
+        };
         Self {
             scope_state: match (options.middleware.is_empty(), handler.uses_scope()) {
                 (false, _) => ScopeState::Open,
@@ -79,8 +88,10 @@ impl Stages {
             receive_spans: instrumentation.is_some_and(|instrumentation| instrumentation.engine.settings.receive_spans),
             handler,
             around,
+            around_requests,
             chain: options.middleware.clone(),
             replies: Replies::new(publisher, options.replies.clone(), chosen.cloned()),
+            error_replies,
             policy: Arc::new(policy),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
@@ -119,6 +130,9 @@ impl Stages {
                     "telemetry or the framework panicked around a handler; the message follows the failure rule"
                 );
                 let outcome = decide(panicked(panic), &Attempts::of(asked), || Arc::clone(&self.policy));
+                if let Some(replies) = &self.error_replies {
+                    Box::pin(replies.publish(&outcome, asked, None, self.group())).await;
+                }
                 Handled { outcome, settler: None, policy: None }
             }
         }
@@ -223,18 +237,20 @@ impl Handling<'_> {
     }
 
     async fn handle(&self, delivery: Delivery) -> Outcome {
-        if self.stages.around.is_empty() {
+        let is_asked = self.asked.messages().iter().any(|message| message.reply_to().is_some());
+        let around = if is_asked { &self.stages.around_requests } else { &self.stages.around };
+        if around.is_empty() {
             return self.answer(delivery).await;
         }
         let inner = Answering { handling: self, scope: delivery.scope_at(ScopeState::Absent) };
-        Next::new(&self.stages.around, &inner).run(delivery).await
+        Next::new(around, &inner).run(delivery).await
     }
 
     /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. What the broker does not
-    /// deliver again is a failure when the app drops its handlers, so that it gets to its dead letter.
+    /// deliver again is a failure when the app drops its handlers, so that it gets to its dead letter, and its requester an answer.
     async fn answer(&self, delivery: Delivery) -> Outcome {
         let scope = delivery.scope_at(ScopeState::Absent);
-        if !self.asked.is_last_attempt() {
+        if !self.received.iter().any(ends_here) {
             return self.answer_within(delivery, scope).await;
         }
         let answering = Box::pin(self.answer_within(delivery, scope));
@@ -248,6 +264,13 @@ impl Handling<'_> {
     async fn answer_within(&self, delivery: Delivery, scope: Option<Scope>) -> Outcome {
         let outcome = Next::new(&self.stages.chain, self).run(delivery).await;
         if outcome.has_replies() { self.reply(outcome, scope).await } else { outcome }
+    }
+
+    /// The scope is found as that of a reply is.
+    async fn tell_requesters_within(&self, outcome: &Outcome, scope: Option<&Scope>) {
+        let Some(replies) = &self.stages.error_replies else { return };
+        let scope = self.inner_telemetry.scope().or_else(|| outcome.scope()).or_else(|| scope.cloned());
+        replies.publish(outcome, self.asked, scope.as_ref(), self.stages.group()).await;
     }
 
     fn reply(&self, outcome: Outcome, scope: Option<Scope>) -> BoxFuture<'_, Outcome> {
@@ -289,6 +312,10 @@ impl Endpoint for Handling<'_> {
         Box::pin(async move { self.stages.patience(self.received).wait(delay).await })
     }
 
+    fn tell_requesters<'a>(&'a self, outcome: &'a Outcome) -> BoxFuture<'a, ()> {
+        Box::pin(self.tell_requesters_within(outcome, None))
+    }
+
     fn inner_telemetry(&self) -> &InnerTelemetry {
         &self.inner_telemetry
     }
@@ -323,6 +350,10 @@ impl Endpoint for Answering<'_> {
         self.handling.wait(delay)
     }
 
+    fn tell_requesters<'a>(&'a self, outcome: &'a Outcome) -> BoxFuture<'a, ()> {
+        Box::pin(self.handling.tell_requesters_within(outcome, self.scope.as_ref()))
+    }
+
     fn inner_telemetry(&self) -> &InnerTelemetry {
         &self.handling.inner_telemetry
     }
@@ -332,8 +363,11 @@ impl Endpoint for Answering<'_> {
     }
 }
 
+/// The code a requester is told when the app ends.
+const UNAVAILABLE: u16 = 503;
+
 /// The failure of a message whose handler was dropped at the end of the app.
 fn cancelled() -> Failure {
     let text = "the app ended before the message was handled, and the broker delivers it no more";
-    Failure::new("cancelled", text).by_framework()
+    Failure::new("cancelled", text).by_framework().with_code(UNAVAILABLE)
 }

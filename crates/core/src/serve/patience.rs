@@ -50,6 +50,12 @@ impl Patience<'_> {
     }
 }
 
+/// Tells whether a message is brought to its end when the app drops its handlers: the broker delivers it no more, or nobody else answers
+/// its requester.
+pub(super) fn ends_here(message: &Received) -> bool {
+    message.delivery.is_last_attempt() || (message.delivery.is_request() && !message.needs_settlement())
+}
+
 /// Tells whether the broker does not deliver the message again.
 pub(super) fn is_final(message: &Received) -> bool {
     !message.needs_settlement() || message.delivery.is_last_attempt()

@@ -4,26 +4,26 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
-use tracing::error;
+use tracing::{error, info};
 
-use super::alarm::{Alarm, Cause};
-use super::checks;
-use super::dispatch::Dispatcher;
+use super::Served;
+use super::alarm::Cause;
+use super::alongside::{Companion, CompanionEnd, Companions};
 use super::error::{ServeError, ServeErrorKind};
-use super::handling::Stages;
-use super::health::{Health, HealthState, Observer, Stops};
+use super::health::Health;
 use super::phase::{Deadlines, Phase};
-use super::worker::Worker;
-use crate::app::App;
-use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
+use super::subscriptions::Subscriptions;
+use crate::broker::{Broker, BrokerError, BrokerErrorKind};
+use crate::causes::Causes;
 
 /// How much longer than its deadline an adapter may take to say why it has not ended.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// An app that runs in the background; its subscriptions are active. Dropped, it stops at once and the broker delivers
+/// A service that runs in the background; its subscriptions are active. Dropped, it stops at once and the brokers deliver
 /// unsettled messages again.
 ///
 /// # Examples
@@ -35,75 +35,71 @@ const GRACE: Duration = Duration::from_millis(250);
 /// running.shutdown().await
 /// # }
 /// ```
-#[must_use = "dropped at once, the app stops"]
+#[must_use = "dropped at once, the service stops"]
 pub struct Running {
-    broker: Arc<dyn Broker>,
+    /// Closed last, when nothing runs that publishes.
+    brokers: Vec<Arc<dyn Broker>>,
+    subscriptions: Subscriptions,
     workers: JoinSet<(String, Result<(), BrokerError>)>,
-    phase: watch::Sender<Phase>,
-    /// What ends the app from within.
+    companions: Companions,
+    /// What ends the service from within.
     causes: mpsc::UnboundedReceiver<Cause>,
-    limit: Duration,
-    health: Health,
-    /// Known to the other apps of the connection for as long as this one runs.
-    _routes: Arc<Vec<RouteOfApp>>,
 }
 
 impl Running {
-    pub(super) async fn start(
-        broker: Arc<dyn Broker>,
-        app: App,
-        limit: Duration,
-        health: Health,
-    ) -> Result<Self, ServeError> {
-        let instrumentation = app.instrumentation();
-        let entries = app.into_entries();
-        let routes = checks::check(&*broker, &entries)?;
+    /// Starts what runs alongside.
+    pub(super) fn new(apps: &[Served], companions: Vec<Companion>, limit: Duration, health: Health) -> Self {
         let (phase, _) = watch::channel(Phase::Running);
         let (cause, causes) = mpsc::unbounded_channel();
-        let mut ready = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let name = entry.subscription.destination().to_owned();
-            let place = health.starts(&entry.subscription);
-            let mut subscriber =
-                broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
-            // Before the adapter may say otherwise.
-            place.set(HealthState::Ready);
-            let consumer = instrumentation.as_ref().map(|engine| engine.consumer(subscriber.source()));
-            let observer = Arc::new(Observer { consumer, place: place.clone() });
-            let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
-            checks::check_retry(&*subscriber, &entry.subscription, &entry.options)?;
-            checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
-            let alarm = Alarm::new(&name, cause.clone());
-            let (options, engine) = (&entry.options, instrumentation.as_ref());
-            let stages = Stages::new(&*subscriber, transport, entry.handler, options, engine, phase.subscribe());
-            let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone());
-            let batch = entry.subscription.batch();
-            let of_batch = batch.map_or(1, |policy| policy.max_messages);
-            subscriber.prepare(Reception::new(observer, dispatcher.concurrency().saturating_mul(of_batch)));
-            ready.push((name, place, Worker::new(subscriber, dispatcher, batch, phase.subscribe(), alarm, limit)));
+        Self {
+            brokers: apps.iter().map(|served| Arc::clone(&served.broker)).collect(),
+            workers: JoinSet::new(),
+            companions: Companions::start(companions, &phase),
+            subscriptions: Subscriptions::new(phase, cause, limit, health),
+            causes,
         }
-        let mut workers = JoinSet::new();
-        for (name, place, worker) in ready {
-            workers.spawn(async move {
-                let _stops = Stops(place);
-                (name, worker.run().await)
-            });
+    }
+
+    /// Starts the subscriptions of all apps. Fails as well when something alongside ends meanwhile.
+    pub(super) async fn start(&mut self, apps: Vec<Served>) -> Result<(), ServeError> {
+        tokio::select! {
+            biased;
+            Some(end) = self.companions.next_end() => return Err(ended_early(end)),
+            started = self.subscriptions.start(apps) => started?,
         }
-        health.has_started();
-        Ok(Self { broker, workers, phase, causes, limit, health, _routes: routes })
+        self.subscriptions.run(&mut self.workers);
+        self.subscriptions.health.has_started();
+        Ok(())
+    }
+
+    /// Ends a service that could not start, and returns why. What is active gives back what it holds. The brokers are closed only where
+    /// something ran that may have published.
+    pub(super) async fn not_started(mut self, why: ServeError, forced: impl Future<Output = ()>) -> ServeError {
+        if self.companions.is_empty() && why.kind() != ServeErrorKind::Alongside {
+            self.brokers.clear();
+        }
+        self.subscriptions.health.fails("the service could not start");
+        self.end(Some(why), forced).await.err().unwrap_or_else(was_forced)
+    }
+
+    /// Ends a service whose signal came before it had started.
+    pub(super) async fn stopped_early(self, forced: impl Future<Output = ()>) -> Result<(), ServeError> {
+        info!("the app is stopped before it has started");
+        self.end(None, forced).await
     }
 
     /// Returns what shows the state of the app, also after its end.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.health.clone()
+        self.subscriptions.health.clone()
     }
 
-    /// Shuts down: stops taking messages, lets running handlers finish within the shutdown timeout, settles, and closes the broker.
+    /// Shuts down: stops taking messages, lets running handlers and what runs alongside finish within the shutdown timeout, settles, and
+    /// then closes the brokers.
     ///
     /// # Errors
     ///
-    /// Fails when a subscription had ended with an error, or the broker could not be flushed and closed.
+    /// Fails when a subscription or something alongside had ended with an error, or a broker could not be flushed and closed.
     ///
     /// # Examples
     ///
@@ -117,7 +113,7 @@ impl Running {
         self.run_until(ready(())).await
     }
 
-    /// Runs until the future ends or a subscription fails, then shuts down.
+    /// Runs until the future ends, a subscription fails or something alongside ends, then shuts down.
     ///
     /// # Errors
     ///
@@ -142,18 +138,34 @@ impl Running {
         forced: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let failed = self.run_on(pin!(signal)).await;
+        if failed.is_some() {
+            self.subscriptions.health.fails("a part of the service has failed");
+        }
+        self.end(failed, forced).await
+    }
+
+    /// Drains all apps and what runs alongside, then closes all brokers. Errors beside the first one are logged.
+    async fn end(mut self, failed: Option<ServeError>, forced: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut forced = pin!(forced);
-        let deadlines = Deadlines::of(self.limit);
-        let drained = tokio::select! {
+        let deadlines = Deadlines::of(self.subscriptions.limit);
+        self.subscriptions.health.explain(failed.as_ref());
+        self.subscriptions.health.is_ending();
+        self.subscriptions.phase.send_replace(Phase::Draining(deadlines));
+        self.subscriptions.run(&mut self.workers);
+        let mut errors = Errors(failed);
+        tokio::select! {
             biased;
             () = &mut forced => return Err(was_forced()),
-            drained = self.drain(deadlines) => drained,
-        };
-        let closed = close(&*self.broker, deadlines, &mut forced).await;
-        match failed.or(drained) {
-            Some(error) => Err(error),
-            None => closed,
+            () = self.drain(deadlines, &mut errors) => {}
         }
+        self.subscriptions.health.explain(errors.0.as_ref());
+        let closing = join_all(self.brokers.iter().map(|broker| close(&**broker, deadlines)));
+        tokio::select! {
+            biased;
+            () = &mut forced => errors.note(was_forced()),
+            closed = closing => closed.into_iter().filter_map(Result::err).for_each(|error| errors.note(error)),
+        }
+        errors.0.map_or(Ok(()), Err)
     }
 
     /// Waits for the end, and returns the error where it came from within.
@@ -167,72 +179,78 @@ impl Running {
                         return failed;
                     }
                 }
-                Some(cause) = self.causes.recv() => return match cause {
+                Some(cause) = self.causes.recv() => match cause {
                     // Why, its worker says at its end.
-                    Cause::Ended => None,
-                    Cause::Stopped(name, error) => Some(ended_with(&name, error)),
+                    Cause::Ended => {
+                        self.subscriptions.health.fails("a subscription has ended");
+                        return None;
+                    }
+                    Cause::Stopped(name, error) => return Some(ended_with(&name, error)),
                 },
+                Some(end) = self.companions.next_end() => return failure_alongside(end),
                 () = &mut signal => return None,
             }
         }
     }
 
-    /// Lets the workers finish; those that do not in time drop their handlers.
-    async fn drain(&mut self, deadlines: Deadlines) -> Option<ServeError> {
-        self.health.is_ending();
-        self.phase.send_replace(Phase::Draining(deadlines));
-        let mut failed = None;
+    /// Lets the workers and what runs alongside finish; those that do not in time are dropped.
+    async fn drain(&mut self, deadlines: Deadlines, errors: &mut Errors) {
         // Later than the workers give up by themselves.
         let last = deadlines.commit + deadlines.end.duration_since(deadlines.commit) / 2;
-        loop {
+        while !self.workers.is_empty() || !self.companions.is_empty() {
+            let is_aborting = self.subscriptions.phase.borrow().is_aborting();
             tokio::select! {
                 biased;
-                ended = self.workers.join_next() => match ended {
-                    Some(ended) => failed = failed.or_else(|| failure(ended)),
-                    None => return failed,
-                },
-                () = sleep_until(deadlines.handlers), if !self.phase.borrow().is_aborting() => {
-                    self.phase.send_replace(Phase::Aborting(deadlines));
+                Some(ended) = self.workers.join_next() => failure(ended).into_iter().for_each(|error| errors.note(error)),
+                // None for one that was dropped.
+                end = self.companions.next_end() => {
+                    end.and_then(failure_alongside).into_iter().for_each(|error| errors.note(error));
+                }
+                () = sleep_until(deadlines.handlers), if !is_aborting => {
+                    self.subscriptions.phase.send_replace(Phase::Aborting(deadlines));
+                    for name in self.companions.abort() {
+                        errors.note(not_ended_alongside(&name, self.subscriptions.limit));
+                    }
                 }
                 () = sleep_until(last) => {
                     let subscriptions = self.workers.len();
-                    error!(subscriptions, limit = ?self.limit, "subscriptions did not end within the shutdown timeout and are left behind");
+                    if subscriptions == 0 {
+                        // What ran alongside blocks its thread, and was told of.
+                        return;
+                    }
+                    error!(subscriptions, limit = ?self.subscriptions.limit, "subscriptions did not end within the shutdown timeout and are left behind");
                     self.workers.abort_all();
-                    return failed.or_else(|| Some(not_ended(subscriptions, self.limit)));
+                    return errors.note(not_ended(subscriptions, self.subscriptions.limit));
                 }
             }
         }
     }
 }
 
-/// Flushes what was published and closes the broker, in what is left of the time.
-pub(super) async fn close(
-    broker: &dyn Broker,
-    deadlines: Deadlines,
-    forced: &mut (impl Future<Output = ()> + Unpin),
-) -> Result<(), ServeError> {
-    let not_closed =
-        |error| ServeError::broker(ServeErrorKind::Shutdown, "the broker could not be closed".to_owned(), error);
-    tokio::select! {
-        biased;
-        () = forced => Err(was_forced()),
-        // An adapter that ends in time says more than this does.
-        closed = timeout_at(deadlines.end + GRACE, broker.shutdown(deadlines.end)) => match closed {
-            Ok(closed) => closed.map_err(not_closed),
-            Err(_) => {
-                let message = "what was published last may not have been sent within the shutdown timeout";
-                Err(not_closed(BrokerError::new(BrokerErrorKind::Timeout, "timeout", message)))
-            }
-        },
+/// The error that a service ends with: the first one.
+struct Errors(Option<ServeError>);
+
+impl Errors {
+    fn note(&mut self, error: ServeError) {
+        match &self.0 {
+            None => self.0 = Some(error),
+            Some(_) => error!(error = %Causes(&error), "another error at the end of the service"),
+        }
     }
 }
 
-fn not_subscribed(name: &str, error: BrokerError) -> ServeError {
-    let kind = match error.kind() {
-        BrokerErrorKind::Configuration => ServeErrorKind::Configuration,
-        _ => ServeErrorKind::Subscribe,
-    };
-    ServeError::broker(kind, format!("cannot subscribe to `{name}`"), error)
+/// Flushes what was published and closes the broker, in what is left of the time.
+async fn close(broker: &dyn Broker, deadlines: Deadlines) -> Result<(), ServeError> {
+    let not_closed =
+        |error| ServeError::broker(ServeErrorKind::Shutdown, "the broker could not be closed".to_owned(), error);
+    // An adapter that ends in time says more than this does.
+    match timeout_at(deadlines.end + GRACE, broker.shutdown(deadlines.end)).await {
+        Ok(closed) => closed.map_err(not_closed),
+        Err(_) => {
+            let message = "what was published last may not have been sent within the shutdown timeout";
+            Err(not_closed(BrokerError::new(BrokerErrorKind::Timeout, "timeout", message)))
+        }
+    }
 }
 
 fn was_forced() -> ServeError {
@@ -247,8 +265,32 @@ fn not_ended(subscriptions: usize, limit: Duration) -> ServeError {
     ServeError::broker(ServeErrorKind::Shutdown, "the app did not end in time".to_owned(), error)
 }
 
+fn not_ended_alongside(name: &str, limit: Duration) -> ServeError {
+    let message =
+        format!("`{name}` did not end within the {limit:?} of the shutdown: it was dropped with what it was doing");
+    let error = BrokerError::new(BrokerErrorKind::Timeout, "timeout", message);
+    ServeError::broker(ServeErrorKind::Shutdown, "what ran alongside did not end in time".to_owned(), error)
+}
+
+fn failure_alongside(end: CompanionEnd) -> Option<ServeError> {
+    let CompanionEnd { name, result } = end;
+    match result {
+        Ok(()) => {
+            info!(name = &*name, "what ran alongside the app has ended");
+            None
+        }
+        Err(error) => Some(ServeError::alongside(&name, error)),
+    }
+}
+
+/// That of a companion that ended while the apps started.
+fn ended_early(end: CompanionEnd) -> ServeError {
+    let name = Arc::clone(&end.name);
+    failure_alongside(end).unwrap_or_else(|| ServeError::alongside(&name, "it ended before the app had started".into()))
+}
+
 fn ended_with(name: &str, error: BrokerError) -> ServeError {
-    ServeError::broker(ServeErrorKind::Ended, format!("the subscription to `{name}` ended"), error)
+    ServeError::broker(ServeErrorKind::Ended, format!("the subscription to {name} ended"), error)
 }
 
 fn failure(ended: Result<(String, Result<(), BrokerError>), tokio::task::JoinError>) -> Option<ServeError> {

@@ -13,6 +13,8 @@ use super::alarm::Alarm;
 use super::batching::Batcher;
 use super::dispatch::{Dispatcher, record_received};
 use super::lanes::Lanes;
+use super::observer::Place;
+use super::patience::ends_here;
 use super::phase::{Deadlines, Phase, until_aborting};
 use super::work::Work;
 use crate::broker::{BatchPolicy, BrokerError, BrokerErrorKind, Received, Subscriber};
@@ -24,6 +26,8 @@ pub(super) struct Worker {
     batcher: Batcher,
     phase: watch::Receiver<Phase>,
     alarm: Alarm,
+    /// Where the health of the app shows when messages come.
+    place: Option<Place>,
     /// How long the end of the app may take.
     limit: Duration,
     running: JoinSet<()>,
@@ -41,7 +45,12 @@ impl Worker {
         limit: Duration,
     ) -> Self {
         let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch));
-        Self { subscriber, dispatcher, batcher, phase, alarm, limit, running: JoinSet::new(), lanes: None }
+        Self { subscriber, dispatcher, batcher, phase, alarm, place: None, limit, running: JoinSet::new(), lanes: None }
+    }
+
+    /// Lets the health of the app show there when messages come.
+    pub(super) fn shown_at(self, place: &Place) -> Self {
+        Self { place: Some(place.clone()), ..self }
     }
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
@@ -88,7 +97,7 @@ impl Worker {
 
     async fn dispatch_the_rest(&mut self, work: Work) {
         if self.lanes.is_none() {
-            let most = self.dispatcher.concurrency();
+            let most = self.dispatcher.room();
             until_aborting(&self.phase, wait_for_room(&mut self.running, most)).await;
         }
         self.dispatch(work).await;
@@ -99,7 +108,7 @@ impl Worker {
         while self.phase.borrow().is_aborting() {
             // What is not here at once does not come any more.
             let Some(Some(received)) = self.subscriber.drain().now_or_never() else { break };
-            if !received.delivery.is_last_attempt() {
+            if !ends_here(&received) {
                 self.dispatcher.dropped.count(1, !received.needs_settlement());
             } else if let Some(work) = self.batcher.push(received) {
                 self.dispatch(work).await;
@@ -122,7 +131,7 @@ impl Worker {
                 tokio::select! {
                     biased;
                     _ = &mut stopping => return Ok(()),
-                    () = wait_for_room(&mut self.running, self.dispatcher.concurrency()) => {}
+                    () = wait_for_room(&mut self.running, self.dispatcher.room()) => {}
                 }
             }
             let receiving = self.dispatcher.receiving();
@@ -140,6 +149,9 @@ impl Worker {
                     }
                 }
             };
+            if let Some(place) = &self.place {
+                place.received();
+            }
             if let Some(receiving) = receiving {
                 record_received(receiving, &work);
             }
@@ -150,13 +162,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Handles in this task where one message at a time is allowed, else in its lane or in a task of its own.
+    /// Handles in this task what is handled one after the other, else in its lane or in a task of its own.
     async fn dispatch(&mut self, work: Work) {
         let work = match (self.lane_of(&work), work) {
             (Some(lane), Work::Single(received)) => return self.follow_lane(lane, received),
             (_, work) => work,
         };
-        if self.dispatcher.concurrency() > 1 && self.lanes.is_none() {
+        if self.lanes.is_none() && self.dispatcher.has_own_task(&work) {
             let dispatcher = Arc::clone(&self.dispatcher);
             self.running.spawn(self.alarm.clone().guard(async move { dispatcher.dispatch(work).await }));
             return;

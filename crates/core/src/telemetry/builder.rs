@@ -13,6 +13,7 @@ use super::choices::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, Set
 use super::engine::{Engine, Metrics, Propagator, RecordException, Settings, StartSpan};
 use super::instrumentation::Instrumentation;
 use super::semconv::{BAGGAGE_PREFIX, HEADER_PREFIX, instrumentation_scope};
+use crate::guard::Guard;
 use crate::propagation::Propagators;
 
 /// A builder of the telemetry of an app, a publisher or a raw client. `T` is what comes out of it:
@@ -65,7 +66,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         Self::new()
     }
 
-    /// Sets where spans go (default: the global tracer provider).
+    /// Sets where spans go (default: the global tracer provider, from when it is set on).
     ///
     /// # Examples
     ///
@@ -86,7 +87,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Sets where metrics go (default: the global meter provider).
+    /// Sets where metrics go (default: the global meter provider, from when it is set on).
     #[must_use]
     pub fn meter_provider(mut self, provider: &(impl MeterProvider + ?Sized)) -> Self {
         self.metrics = Some(Metrics::new(&provider.meter_with_scope(instrumentation_scope())));
@@ -116,6 +117,23 @@ impl<T: From<Instrumentation>> Builder<T> {
     #[must_use]
     pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
         self.propagator = Some(Propagator::new(propagator));
+        self
+    }
+
+    /// Sets the propagator that takes the place of [`Propagators::from_env`] where none is set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::propagation::Propagators;
+    /// use throughline_core::telemetry::Instrumentation;
+    /// // Whatever the environment of the machine says.
+    /// let engine = Instrumentation::builder().propagator_or(Propagators::default()).build();
+    /// # let _ = engine;
+    /// ```
+    #[must_use]
+    pub fn propagator_or(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
+        self.propagator = self.propagator.or_else(|| Some(Propagator::new(propagator)));
         self
     }
 
@@ -311,7 +329,7 @@ impl<T: From<Instrumentation>> Builder<T> {
         self
     }
 
-    /// Builds it; providers that were not set are read from the globals now.
+    /// Builds it. Providers that were not set here are the global ones; those may be set later.
     ///
     /// # Examples
     ///
@@ -331,7 +349,8 @@ impl<T: From<Instrumentation>> Builder<T> {
 impl Instrumentation {
     /// Creates an engine on the global providers, with the propagators of `OTEL_PROPAGATORS` (default: trace context and baggage).
     ///
-    /// Install the providers first: what is global when this runs is what is used.
+    /// The providers may be set later: spans and metrics are made from when each is set on, and stay with the first one that was set.
+    /// Who sets a provider after thousands of messages went without may miss it for a few more.
     ///
     /// # Examples
     ///
@@ -342,6 +361,24 @@ impl Instrumentation {
     #[must_use]
     pub fn from_globals() -> Self {
         Self::builder().build()
+    }
+
+    /// Starts a builder with the settings, hooks and propagator of this instrumentation, and without its providers: those are set anew.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use opentelemetry::trace::noop::NoopTracerProvider;
+    /// use throughline_core::telemetry::{Instrumentation, SettleSpans};
+    /// let ours = Instrumentation::builder().settle_spans(SettleSpans::Always).build();
+    /// // Settle spans as before, elsewhere.
+    /// let elsewhere = ours.to_builder().tracer_provider(NoopTracerProvider::new()).build();
+    /// # let _ = elsewhere;
+    /// ```
+    #[must_use]
+    pub fn to_builder(&self) -> Builder<Self> {
+        let settings = Settings { guard: Guard::default(), ..Settings::clone(&self.engine.settings) };
+        Builder { propagator: Some(self.engine.propagator.clone()), settings, ..Builder::new() }
     }
 
     /// Starts a builder with every default.

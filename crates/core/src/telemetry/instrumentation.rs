@@ -12,7 +12,7 @@ use crate::message::{Source, System};
 /// The telemetry engine: the one implementation of spans, metrics, events and propagation behind the framework and the raw-client
 /// functions.
 ///
-/// It is a handle; cloning is cheap. Providers are arguments, the global ones a default that is read when the engine is built.
+/// It is a handle; cloning is cheap. Providers are arguments, the global ones a default, which may be set later.
 ///
 /// # Examples
 ///

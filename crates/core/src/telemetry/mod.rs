@@ -18,10 +18,11 @@ mod produce;
 mod reply_address;
 mod run_in;
 pub mod semconv;
+mod server_span;
 
 pub use self::builder::Builder;
 pub use self::choices::{BaggagePolicy, BatchBaggage, OperationInfo, ParentMode, SettleSpans, Trust};
-pub use self::consume::{Consumer, Incoming, Processing, Receiving, Settling};
+pub use self::consume::{Consumer, Incoming, ProcessOutput, Processing, Receiving, Settling};
 pub use self::current::Scope;
 pub(crate) use self::current::{Baggage, CurrentBaggage, CurrentSpan, ProcessSpan};
 pub(crate) use self::current::{ScopeState, publish_context};

@@ -57,10 +57,10 @@ impl Operation {
             let span = span.unwrap_or(SpanContext::NONE);
             engine.guard().run(Foreign::Logger, || events.record(self.prepared.operation, error, &span));
         }
-        if engine.metrics.is_enabled() {
+        // None where nobody measured when it began.
+        if let Some(elapsed) = end.elapsed {
             let error_type = error.map(|error| error.error_type.as_ref());
-            let durations = &self.prepared.durations;
-            engine.metrics.duration(self.prepared.operation, end.elapsed.unwrap_or_default(), durations, error_type);
+            engine.metrics.duration(self.prepared.operation, elapsed, &self.prepared.durations, error_type);
         }
         end.followed()
     }

@@ -77,6 +77,8 @@ pub const RETRY_CAUSE: &str = "throughline.retry.cause"; // ATTR-C-28
 pub const RETRY_DELAY: &str = "throughline.retry.delay"; // ATTR-C-29
 /// The project's own: where a message waited for its attempt, which is shown under the destination it first had.
 pub const RETRY_DESTINATION: &str = "throughline.retry.destination"; // ATTR-C-30
+/// The project's own: the code of the error reply that a request got.
+pub const REPLY_ERROR_CODE: &str = "throughline.reply.error_code"; // ATTR-C-31
 /// The project's own: a captured message header, followed by its name.
 pub const HEADER_PREFIX: &str = "throughline.header.";
 /// The project's own: a listed baggage entry, followed by its key.

@@ -40,6 +40,7 @@ impl Context {
             _ => consumer.assign(partitions),
         };
         note(assigned, "partitions could not be assigned");
+        self.shared.tell_of_share();
         starts.commit(consumer);
         self.shared.commits.commit_starts(consumer);
     }
@@ -82,6 +83,7 @@ impl Context {
     /// Gives partitions up: handlers that run may finish, what is settled is committed, and from then on nothing of them counts.
     fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) {
         let gone = self.shared.disown(partitions);
+        self.shared.tell_of_share();
         if consumer.assignment_lost() {
             // Another member may have them already: a commit would be refused.
             warn!(

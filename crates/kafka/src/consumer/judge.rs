@@ -134,8 +134,11 @@ pub(super) fn check_topic(consumer: &BaseConsumer<Context>, name: &str, partitio
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
         return Err(error::unknown_topic(name));
     };
-    if let Some(code) = topic.error() {
-        let failed = KafkaError::MetadataFetch(RDKafkaErrorCode::from(code));
+    if let Some(code) = topic.error().map(RDKafkaErrorCode::from) {
+        if lookup::is_missing(code) {
+            return Err(error::unknown_topic(name));
+        }
+        let failed = KafkaError::MetadataFetch(code);
         return Err(error::broker(&format!("cannot subscribe to topic `{name}`"), &failed));
     }
     let missing = partitions.iter().find(|number| !topic.partitions().iter().any(|known| known.id() == **number));

@@ -16,7 +16,7 @@ use super::partition::{Beginning, Partition};
 use super::report::{Occasion, is_rebalancing};
 use super::shared::Shared;
 use super::{start, watermarks};
-use crate::config::unusable;
+use crate::config::{poll_interval, unusable};
 use crate::delivery::Reading;
 use crate::error;
 use crate::subscription::Commit;
@@ -78,8 +78,10 @@ impl Poller {
                 return Ok(());
             }
         };
+        let again_within = poll_interval(config);
         let mut ready = Some(ready);
         let ended = loop {
+            self.shared.polled(again_within);
             if self.shared.ownership.is_assigned()
                 && let Some(ready) = ready.take()
             {
@@ -213,6 +215,7 @@ impl Poller {
         }
         if now.duration_since(self.last_lag) >= LAG_INTERVAL {
             self.last_lag = now;
+            self.shared.measure();
             for partition in self.shared.ownership.partitions() {
                 watermarks::note_end(consumer, &partition);
                 self.rewind(consumer, &partition);

@@ -51,6 +51,11 @@ impl Reports {
         let _ = self.observer.set(observer);
     }
 
+    /// Returns whom to tell, once that is known.
+    pub(super) fn observer(&self) -> Option<&Arc<dyn Observe>> {
+        self.observer.get()
+    }
+
     /// Records a commit of several messages.
     // SPAN-33, ATTR-K-11.
     pub(super) fn commit(
@@ -135,9 +140,9 @@ pub(super) fn named(partitions: &[Arc<Partition>]) -> String {
     names.join(", ")
 }
 
-/// Lets the meter of the app ask for the lag, from what the client knows by itself.
-pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, observer: &dyn Observe) {
-    let Some(meter) = observer.meter() else { return };
+/// Lets the meter of the app ask for the lag, from what the client knows by itself. Returns whether there is a meter.
+pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, observer: &dyn Observe) -> bool {
+    let Some(meter) = observer.meter() else { return false };
     // The meter keeps the callback for as long as it lives.
     let ownership: Weak<Ownership> = Arc::downgrade(ownership);
     meter
@@ -160,4 +165,5 @@ pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, o
             }
         })
         .build();
+    true
 }

@@ -63,7 +63,7 @@ impl RetryTopics {
     pub(super) fn read(&self, delivery: Delivery) -> (Delivery, Wait) {
         let number = |name| delivery.header(name).and_then(|text| text.parse::<u64>().ok());
         let attempt = number(RETRY_ATTEMPT).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(2);
-        let delay = self.delay_of(delivery.destination());
+        let delay = self.delay_of(delivery.destination()).unwrap_or_default();
         let asked = number(RETRY_WAIT).map_or(delay, |millis| bounded(Duration::from_millis(millis), delay).max(delay));
         // Times are in whole milliseconds: a message is never early.
         let written = delivery.sent_at().map(|written| written + Duration::from_millis(1));
@@ -80,10 +80,10 @@ impl RetryTopics {
     }
 
     /// Returns the delay of a retry topic, by the number in its name.
-    fn delay_of(&self, topic: &str) -> Duration {
-        let number = topic.rsplit_once(".retry.").and_then(|(_, number)| number.parse::<usize>().ok());
-        let delay = number.and_then(|number| self.delays.get(number.checked_sub(1)?));
-        delay.copied().unwrap_or_default().min(LONGEST)
+    fn delay_of(&self, topic: &str) -> Option<Duration> {
+        let (_, number) = topic.rsplit_once(".retry.")?;
+        let delay = self.delays.get(number.parse::<usize>().ok()?.checked_sub(1)?)?;
+        Some((*delay).min(LONGEST))
     }
 }
 
@@ -107,7 +107,13 @@ impl RetryRoute for RetryByTopic {
         let longer = after.filter(|after| *after > delay).map(|after| bounded(after, delay));
         let topic = origin(message.destination(), &self.group);
         let destination = waiting_in(name(topic, &self.group, index + 1), longer);
-        Some(RetryPlace::new(destination, SystemTime::now() + longer.unwrap_or(delay)))
+        Some(RetryPlace::new(destination, longer.unwrap_or(delay)))
+    }
+
+    fn place_at<'a>(&self, destination: &'a str) -> Option<(&'a str, Duration)> {
+        let topic = origin(destination, &self.group);
+        let delay = self.topics.delay_of(destination).filter(|_| topic != destination)?;
+        Some((topic, delay))
     }
 }
 
@@ -145,8 +151,7 @@ mod tests {
     fn place(destination: &'static str, attempt: u32, after: Option<Duration>) -> Option<(String, u64)> {
         let route = Topic::new("orders").group("stock").retry_topics(DELAYS).retry_route().unwrap();
         let place = route.place(&Delivery::new(destination, "x").with_attempt(attempt), after)?;
-        let wait = place.due.duration_since(SystemTime::now()).unwrap();
-        Some((place.destination.name().to_owned(), wait.as_secs_f64().round() as u64))
+        Some((place.destination.name().to_owned(), place.wait.as_secs()))
     }
 
     #[test]
@@ -173,7 +178,7 @@ mod tests {
         let route = Topic::new("orders").group("stock").retry_topics([Duration::MAX]).retry_route().unwrap();
         for after in [None, Some(Duration::MAX)] {
             let place = route.place(&Delivery::new("orders", "x"), after).unwrap();
-            assert!(place.due <= SystemTime::now() + LONGEST);
+            assert!(place.wait <= LONGEST);
         }
     }
 
@@ -194,6 +199,15 @@ mod tests {
         assert!(Topic::new("orders").group("g").partition(1).retry_topics(DELAYS).all_names().is_err());
         assert!(Topic::new("orders").group("g").retry_topics([]).all_names().is_err());
         assert!(Topic::new("orders").group("g").retry_topics([DELAYS[0]; 10]).all_names().is_err());
+    }
+
+    #[test]
+    fn a_retry_topic_says_whose_messages_wait_there_and_how_long() {
+        let route = Topic::new("orders").group("stock").retry_topics(DELAYS).retry_route().unwrap();
+        assert_eq!(route.place_at("orders.stock.retry.2"), Some(("orders", DELAYS[1])));
+        for other in ["orders", "orders.stock.retry.0", "orders.stock.retry.3", "orders.other.retry.1"] {
+            assert_eq!(route.place_at(other), None, "{other}");
+        }
     }
 
     #[test]

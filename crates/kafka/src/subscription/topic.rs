@@ -6,6 +6,7 @@ use throughline_core::{BrokerError, Delivery};
 use tracing::warn;
 
 use super::choices::{Assignment, Isolation, StartPosition};
+use super::new_topic::NewTopic;
 use super::replies::ReplyTopics;
 use super::retry::{RetryByTopic, RetryTopics, Wait, origin};
 use crate::names::{self, check_text, is_topic};
@@ -55,6 +56,7 @@ pub struct Topic {
     pub(crate) is_pattern: bool,
     pub(crate) partitions: Vec<i32>,
     pub(crate) group: Option<Arc<str>>,
+    pub(crate) declared: Option<Arc<NewTopic>>,
     pub(crate) start: Option<StartPosition>,
     pub(crate) static_member: Option<Arc<str>>,
     pub(crate) assignment: Assignment,
@@ -103,6 +105,7 @@ impl Topic {
             is_pattern: false,
             partitions: Vec::new(),
             group: None,
+            declared: None,
             start: None,
             static_member: None,
             assignment: Assignment::CooperativeSticky,
@@ -136,6 +139,30 @@ impl Topic {
     pub fn pattern(expression: &str) -> Self {
         let anchored = if expression.starts_with('^') { expression.to_owned() } else { format!("^{expression}") };
         Self { is_pattern: true, ..Self::new(anchored) }
+    }
+
+    /// Creates the topics of the subscription that are missing, and with them its retry topics and those of its replies and dead letters,
+    /// when the app starts. It is for development and tests: in production a topic is usually created before, by whoever answers for it.
+    ///
+    /// A topic that exists is left as it is; a warning says where its number of partitions is another one. Without this, all of them must
+    /// exist. Topics that a handler chooses at run time are not created.
+    ///
+    /// # Errors
+    ///
+    /// The start fails with what the brokers say where they refuse to create one, and with kind
+    /// [`Configuration`](throughline_core::broker::BrokerErrorKind::Configuration) for a [`pattern`](Self::pattern).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_kafka::{NewTopic, Topic};
+    /// let orders = Topic::new("orders.placed").group("stock").declare(NewTopic::partitions(3).replication(1));
+    /// # let _ = orders;
+    /// ```
+    #[must_use]
+    pub fn declare(mut self, new: NewTopic) -> Self {
+        self.declared = Some(Arc::new(new));
+        self
     }
 
     /// Adds a further topic to the same subscription.
@@ -587,6 +614,13 @@ impl From<Topic> for Subscription {
         }
         if let Some(policy) = topic.batch {
             subscription = subscription.with_batch(policy);
+        }
+        subscription = match topic.retry_route() {
+            Some(route) => subscription.with_retry_route(Arc::new(route)),
+            None => subscription,
+        };
+        if topic.exactly_once.is_none() {
+            subscription = subscription.without_redelivery();
         }
         if topic.is_pattern {
             subscription = subscription.with_need("a regular expression for topics");

@@ -1,9 +1,15 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use throughline_core::broker::{RETRY_ATTEMPT, RETRY_ERROR};
 use throughline_core::{Delivery, Destination, Envelope};
 
+use super::inbox::is_inbox;
+use crate::retry::{Waited, Waits};
+
 /// A message on its way to those who take it.
+#[derive(Clone)]
 pub(crate) enum Message {
     /// As it was published, and when. It becomes a delivery when it is taken: what that allocates is then freed again soon, which an
     /// allocator does fastest.
@@ -38,9 +44,40 @@ impl Message {
     /// Turns it into what arrives; nothing is copied.
     pub(super) fn into_delivery(self) -> Delivery {
         match self {
-            Self::Published(envelope, sent_at) => Delivery::from_envelope(envelope, Some(sent_at), None),
+            Self::Published(envelope, sent_at) => {
+                let is_request = envelope.reply_to().is_some_and(|to| is_inbox(to.name()));
+                let waits = envelope.destination().native::<Waits>().copied();
+                let mut delivery = Delivery::from_envelope(envelope, Some(sent_at), None);
+                if let Some(waits) = waits {
+                    delivery.insert_extension(waits);
+                }
+                if is_request { delivery.with_waiting_requester() } else { delivery }
+            }
             Self::Delivery(delivery) => delivery,
         }
+    }
+
+    /// Returns how long it is to wait where it was sent, if whoever forwarded it there said so.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        match self {
+            Self::Published(envelope, _) => envelope.destination().native().copied(),
+            Self::Delivery(delivery) => delivery.extension().copied(),
+        }
+    }
+
+    /// Turns it into the further attempt that its headers say it is, of a message that was sent to `origin` first.
+    pub(super) fn into_further_attempt(self, origin: Arc<str>) -> Self {
+        let mut delivery = self.into_delivery();
+        // What a test attached itself stays: its handler may read that.
+        if delivery.extension::<Waits>().is_some() {
+            let place = delivery.destination().into();
+            delivery = delivery.with_native(Arc::new(Waited { origin, place }));
+        }
+        if let Some(cause) = delivery.header(RETRY_ERROR).map(Arc::<str>::from) {
+            delivery = delivery.with_retry_cause(cause);
+        }
+        let attempt = delivery.header(RETRY_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(2);
+        Self::Delivery(delivery.with_attempt(attempt.max(2)))
     }
 }
 

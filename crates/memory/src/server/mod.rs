@@ -1,9 +1,12 @@
 //! What a real adapter has on the other end of its connection: the broker itself.
 
+mod connection;
 mod inbox;
+mod journal;
 mod ledger;
 mod lock;
 mod message;
+mod open;
 mod queue;
 mod router;
 
@@ -11,12 +14,14 @@ use std::sync::{Arc, Mutex};
 
 use throughline_core::broker::Subscription;
 
+pub(crate) use self::connection::{Connection, PublishFault};
 use self::inbox::Inboxes;
 pub(crate) use self::inbox::{Inbox, is_inbox};
+pub use self::journal::SettledMessage;
 pub(crate) use self::ledger::Ledger;
-pub use self::ledger::SettledMessage;
 use self::lock::lock;
 pub(crate) use self::message::Message;
+pub use self::open::{OpenMessage, OpenState};
 pub(crate) use self::queue::{Held, Member, Queue, Taken, Turn};
 use self::router::Router;
 
@@ -28,8 +33,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(ledger: Ledger) -> Self {
-        Self { ledger: Arc::new(ledger), router: Mutex::default(), inboxes: Inboxes::default() }
+    /// Creates a server; one that is `recording` remembers what becomes of each message.
+    pub(crate) fn new(recording: bool) -> Self {
+        Self { ledger: Arc::new(Ledger::new(recording)), router: Mutex::default(), inboxes: Inboxes::default() }
     }
 
     /// Adds a subscription; messages delivered from now on reach it.
@@ -45,6 +51,11 @@ impl Server {
     /// Ends all subscriptions.
     pub(crate) fn stop(&self) {
         lock(&self.router).stop();
+    }
+
+    /// Lets all who wait for a message look again at what they wait for.
+    pub(crate) fn wake(&self) {
+        lock(&self.router).wake();
     }
 
     /// Delivers a message to all that subscribe to its destination, or to the request that waits there; returns how many

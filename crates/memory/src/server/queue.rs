@@ -3,14 +3,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use throughline_core::Destination;
-use throughline_core::broker::{Pattern, Received, Subscription};
+use throughline_core::broker::{Pattern, Received, RetryRoute, Settle, Subscription};
+use throughline_core::{Destination, Failure, Settlement};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
 use super::lock::lock;
-use super::{Ledger, Message};
+use super::open::{Watched, text_of};
+use super::{Ledger, Message, OpenMessage, OpenState};
+use crate::retry::Waits;
 
 /// Stands for "never" where a delay is too long to be added to the present.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -21,6 +23,8 @@ pub(crate) struct Queue {
     patterns: Vec<Pattern>,
     /// How often a message is delivered at most.
     delivery_limit: Option<u32>,
+    /// What knows the places where messages wait for their next attempt, where a subscription has such.
+    retry_route: Option<Arc<dyn RetryRoute>>,
     ledger: Arc<Ledger>,
     /// Wakes one member for a message that is ready, and all of them for a change of what they wait for.
     changed: Notify,
@@ -39,6 +43,8 @@ struct State {
     waiting: usize,
     /// No one will ever take from the queue again.
     closed: bool,
+    /// What is known of single messages, where somebody may ask.
+    watched: Option<Box<Watched>>,
 }
 
 /// One message in a queue.
@@ -86,9 +92,10 @@ impl Queue {
             group: group_of(subscription).map(Arc::from),
             patterns: subscription.patterns().to_vec(),
             delivery_limit: subscription.delivery_limit(),
+            retry_route: subscription.retry_route().map(Arc::clone),
             ledger: Arc::clone(ledger),
             changed: Notify::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State { watched: ledger.is_recording().then(Box::default), ..State::default() }),
         }
     }
 
@@ -103,16 +110,23 @@ impl Queue {
 
     /// Tells whether messages to that destination go here: a pattern takes it, and there is someone to take them.
     pub(super) fn wants(&self, destination: &Destination) -> bool {
-        self.patterns.iter().any(|pattern| pattern.takes(destination)) && lock(&self.state).members.live > 0
+        let is_wanted = self.takes(destination) || self.place_at(destination.name()).is_some();
+        is_wanted && lock(&self.state).members.live > 0
+    }
+
+    fn takes(&self, destination: &Destination) -> bool {
+        self.patterns.iter().any(|pattern| pattern.takes(destination))
+    }
+
+    /// Returns the first destination of the messages that wait at a place of this queue, and how long each does.
+    fn place_at<'a>(&self, destination: &'a str) -> Option<(&'a str, Duration)> {
+        let (origin, wait) = self.retry_route.as_ref()?.place_at(destination)?;
+        self.patterns.iter().any(|pattern| pattern.matches(origin)).then_some((origin, wait))
     }
 
     /// Whether a message is not delivered again after this attempt.
     pub(crate) fn is_last(&self, attempt: u32) -> bool {
         self.delivery_limit.is_some_and(|most| attempt >= most)
-    }
-
-    pub(crate) fn ledger(&self) -> &Ledger {
-        &self.ledger
     }
 
     pub(super) fn join(&self) -> Member {
@@ -152,6 +166,18 @@ impl Queue {
     /// Appends a message; it counts as open already.
     #[inline]
     pub(super) fn push(&self, message: Message) {
+        if self.retry_route.is_some()
+            && let Some((origin, wait)) = self.place_at(message.destination().name())
+        {
+            let wait = message.waits().map_or(wait, |Waits(asked)| asked);
+            let origin = Arc::from(origin);
+            return self.add(message.into_further_attempt(origin), wait);
+        }
+        self.add(message, Duration::ZERO);
+    }
+
+    #[inline]
+    fn add(&self, message: Message, wait: Duration) {
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
@@ -159,8 +185,31 @@ impl Queue {
         }
         let place = state.next_place;
         state.next_place += 1;
-        state.ready.push_back(Held { message, place });
-        self.wake_one(state);
+        let held = Held { message, place };
+        if wait.is_zero() {
+            state.ready.push_back(held);
+            self.wake_one(state);
+        } else {
+            self.delay(state, held, wait);
+        }
+    }
+
+    /// Keeps a message until it is due.
+    fn delay(&self, mut state: MutexGuard<'_, State>, held: Held, wait: Duration) {
+        state.delayed.insert((after(wait), held.place), held);
+        drop(state);
+        // All of them: whichever goes on waiting must know when the message is due.
+        self.changed.notify_waiters();
+    }
+
+    /// Lets all who wait look again at what they wait for.
+    pub(super) fn wake_all(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Wakes a member in the place of one that was woken and cannot take the message.
+    pub(crate) fn hand_on(&self) {
+        self.wake_one(lock(&self.state));
     }
 
     /// Wakes a member for a message that became ready, if one waits.
@@ -177,19 +226,73 @@ impl Queue {
         if state.closed {
             drop(state);
             self.ledger.closed(1);
-        } else if delay.is_zero() {
+            return;
+        }
+        if let Some(watched) = &mut state.watched {
+            watched.put_back(held.place);
+        }
+        if delay.is_zero() {
             state.insert_ready(held);
             self.wake_one(state);
         } else {
-            state.delayed.insert((after(delay), held.place), held);
-            drop(state);
-            // All of them: whichever goes on waiting must know when the message is due.
-            self.changed.notify_waiters();
+            self.delay(state, held, delay);
         }
     }
 
-    /// Hands the next message to a member, if it is the member's turn.
-    pub(crate) fn take(self: &Arc<Self>, member: Member, turn: Turn) -> Taken {
+    /// Forgets a message that was handed out: it is done.
+    pub(crate) fn done(&self, place: u64) {
+        if self.ledger.is_recording()
+            && let Some(watched) = &mut lock(&self.state).watched
+        {
+            watched.done(place);
+        }
+        self.ledger.closed(1);
+    }
+
+    /// Notes that an attempt of a message has failed. One that was forwarded waits in this queue already, at another place.
+    pub(crate) fn failed(&self, message: &Received, failure: &Failure, next: &Settlement) {
+        if !self.ledger.is_recording() {
+            return;
+        }
+        // Before the lock is taken: it is code of the user.
+        let (error, delivery) = (text_of(failure), &message.delivery);
+        let state = &mut *lock(&self.state);
+        let Some(watched) = &mut state.watched else { return };
+        watched.failed(message.tag, delivery.attempt(), error, next);
+        let is_forwarded = |held: &&Held| match &held.message {
+            Message::Delivery(other) => {
+                other.attempt() == delivery.attempt() + 1
+                    && (other.payload().as_ptr(), other.id()) == (delivery.payload().as_ptr(), delivery.id())
+            }
+            Message::Published(..) => false,
+        };
+        if let (Settlement::Ack, Some(held)) = (next, state.delayed.values().rev().find(is_forwarded)) {
+            watched.moved(message.tag, held.place);
+        }
+    }
+
+    /// Returns the messages that are not done; none where nothing is remembered.
+    pub(super) fn open(&self) -> Vec<OpenMessage> {
+        let state = lock(&self.state);
+        let Some(watched) = &state.watched else { return Vec::new() };
+        let now = Instant::now();
+        let delivery = |held: &Held| held.message.clone().into_delivery();
+        let ready = state.ready.iter().map(|held| (held.place, delivery(held), OpenState::Queued));
+        let delayed = state.delayed.iter().map(|((due, place), held)| {
+            (*place, delivery(held), OpenState::Waiting { left: due.saturating_duration_since(now) })
+        });
+        let names: Vec<&str> = self.patterns.iter().map(Pattern::as_str).collect();
+        let subscription: Arc<str> = names.join(", ").into();
+        let open = watched.with_handlers(now).chain(delayed).chain(ready).map(|(place, delivery, state)| {
+            let (failed, last_error) = watched.failures_of(place, &delivery);
+            let (subscription, group) = (Arc::clone(&subscription), self.group.clone());
+            OpenMessage { delivery, subscription, group, state, failed, last_error }
+        });
+        open.collect()
+    }
+
+    /// Hands the next message to a member, if it is the member's turn; `settle` settles it.
+    pub(crate) fn take(&self, member: Member, turn: Turn, settle: &Arc<dyn Settle>) -> Taken {
         let mut state = lock(&self.state);
         if member.0 < state.members.first_live {
             return Taken::Ended;
@@ -201,12 +304,16 @@ impl Queue {
         let Some(held) = state.ready.pop_front() else { return Taken::Nothing(state.next_due()) };
         state.members.served_last = Some(member);
         drop(state);
-        let settle: Arc<Self> = Arc::clone(self);
         let mut delivery = held.message.into_delivery();
         if self.is_last(delivery.attempt()) {
             delivery = delivery.with_last_attempt();
         }
-        Taken::Message(Received::new(delivery).with_settle(settle, held.place))
+        if self.ledger.is_recording()
+            && let Some(watched) = &mut lock(&self.state).watched
+        {
+            watched.handed_out(held.place, delivery.clone());
+        }
+        Taken::Message(Received::new(delivery).with_settle(Arc::clone(settle), held.place))
     }
 
     /// Returns what [`wait`](Self::wait) waits for.

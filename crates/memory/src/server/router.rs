@@ -90,6 +90,10 @@ impl Router {
         }
     }
 
+    pub(super) fn wake(&self) {
+        self.queues.iter().for_each(|queue| queue.wake_all());
+    }
+
     /// Puts a message into the queues of all that want it, and returns how many these are.
     #[inline]
     pub(super) fn deliver(&mut self, message: Message, ledger: &Ledger) -> usize {

@@ -226,6 +226,40 @@ pub(crate) fn create_consumer(error: stream::ConsumerError, stream: &str, consum
     }
 }
 
+/// Says that messages cannot be published to a subject, because no stream takes it.
+pub(crate) fn no_stream_takes(subject: &str) -> BrokerError {
+    BrokerError::new(
+        BrokerErrorKind::NotFound,
+        STREAM_NOT_FOUND,
+        format!(
+            "no stream takes the subject `{subject}`: add it to a stream, let a subscription of the service create one with \
+             `Stream::new(\"..\").subjects([\"{subject}\"])`, or publish it without a stream with `CoreSubject`"
+        ),
+    )
+}
+
+/// Says why it is not known which stream takes a subject.
+pub(crate) fn stream_by_subject(error: context::GetStreamByNameError, subject: &str) -> BrokerError {
+    let request = error.source().and_then(|source| source.downcast_ref::<context::RequestError>());
+    match request.map(context::RequestError::kind) {
+        Some(context::RequestErrorKind::NoResponders) => jetstream_off().with_source(error),
+        Some(context::RequestErrorKind::TimedOut) => no_answer_about(subject).with_source(error),
+        _ => {
+            let message = format!("the server does not say which stream takes the subject `{subject}`");
+            BrokerError::new(BrokerErrorKind::Other, OTHER, message).with_source(error)
+        }
+    }
+}
+
+/// Says that the server says nothing about a subject.
+pub(crate) fn no_answer_about(subject: &str) -> BrokerError {
+    let message = format!(
+        "the server did not say in time which stream takes the subject `{subject}`: perhaps this user may not publish to \
+         `$JS.API.STREAM.NAMES`"
+    );
+    BrokerError::new(BrokerErrorKind::Timeout, TIMEOUT, message)
+}
+
 fn stream_missing(stream: &str) -> BrokerError {
     BrokerError::new(
         BrokerErrorKind::NotFound,

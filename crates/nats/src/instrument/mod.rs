@@ -50,10 +50,11 @@ use crate::semconv::{self, Systems, WILDCARDS};
 ///
 /// let client = async_nats::connect("localhost:4222").await?;
 /// let otel = throughline_nats::Instrumentation::from_globals();
-/// let mut orders = client.subscribe("orders").await?;
+/// let orders = otel.subscription(throughline_nats::Subject::new("orders")); // names spans and metrics
+/// let mut messages = client.subscribe("orders").await?;
 /// otel.publish(&client, "orders", "{}".into()).await?;
-/// while let Some(message) = orders.next().await {
-///     otel.process(&message, handle(&message)).await;
+/// while let Some(message) = messages.next().await {
+///     orders.process(&message, handle(&message)).await;
 /// }
 /// # Ok(())
 /// # }

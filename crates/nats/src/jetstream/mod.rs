@@ -1,5 +1,6 @@
 mod caution;
 mod consumer;
+mod destination;
 mod inflow;
 mod prefetch;
 mod reuse;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::warn;
 
 pub(crate) use self::consumer::filters;
+pub(crate) use self::destination::check_destination;
 use self::inflow::{Inflow, is_limit};
 use crate::acks::Acks;
 use crate::connection::Connection;

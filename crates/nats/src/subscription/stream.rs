@@ -320,10 +320,13 @@ impl From<Stream> for Subscription {
                 Self::new(SYSTEM, Pattern::new(">", WILDCARDS)).with_need("the subjects of a stream (name a filter)")
             }
         };
+        let mut description = format!("stream `{}`", stream.name);
         if let Some(name) = &stream.durable {
+            description = format!("{description}, durable `{name}`");
             subscription = subscription.with_name(Arc::clone(name));
         }
         if let Some(group) = &stream.deliver_group {
+            description = format!("{description}, deliver group `{group}`");
             subscription = subscription.with_group(Arc::clone(group));
         }
         if stream.start.is_some_and(|start| start != StartPosition::Earliest) {
@@ -335,7 +338,7 @@ impl From<Stream> for Subscription {
         if let Some(most) = stream.max_deliver.filter(|most| *most > 0) {
             subscription = subscription.with_delivery_limit(u32::try_from(most).unwrap_or(u32::MAX));
         }
-        subscription.with_native(stream)
+        subscription.with_description(description).with_native(stream)
     }
 }
 
@@ -357,6 +360,19 @@ mod tests {
     fn without_a_filter_the_declared_subjects_are_the_patterns() {
         let subscription = Subscription::from(Stream::new("ORDERS").subjects(["orders.>", "bills"]).durable("stock"));
         assert_eq!(subscription.patterns().iter().map(Pattern::as_str).collect::<Vec<_>>(), ["orders.>", "bills"]);
+    }
+
+    #[test]
+    fn the_text_names_the_stream_and_the_durable_consumer() {
+        let stream = Stream::new("ORDERS").durable("stock").filter("orders.placed");
+        assert_eq!(
+            Subscription::from(stream.clone()).to_string(),
+            "`orders.placed` (stream `ORDERS`, durable `stock`)"
+        );
+        assert_eq!(
+            Subscription::from(stream.deliver_group("all")).to_string(),
+            "`orders.placed` (stream `ORDERS`, durable `stock`, deliver group `all`)"
+        );
     }
 
     #[test]

@@ -103,9 +103,11 @@ impl Subject {
 
 impl From<Subject> for Subscription {
     fn from(subject: Subject) -> Self {
-        let mut subscription = Self::new(SYSTEM, Pattern::new(Arc::clone(&subject.name), WILDCARDS));
+        let pattern = Pattern::new(Arc::clone(&subject.name), WILDCARDS);
+        let mut subscription = Self::new(SYSTEM, pattern).without_redelivery();
         if let Some(group) = &subject.queue_group {
-            subscription = subscription.with_group(Arc::clone(group));
+            subscription =
+                subscription.with_group(Arc::clone(group)).with_description(format!("queue group `{group}`"));
         }
         if let Some(policy) = subject.batch {
             subscription = subscription.with_batch(policy);
@@ -123,6 +125,11 @@ mod tests {
         let subscription = Subscription::from(Subject::new("orders.{id}.paid"));
         let pattern = &subscription.patterns()[0];
         assert_eq!((pattern.to_wire().as_str(), pattern.as_str()), ("orders.*.paid", "orders.{id}.paid"), "ATTR-N-02");
+    }
+
+    #[test]
+    fn a_test_in_memory_tries_again_in_place_as_core_nats_does() {
+        assert!(!Subscription::from(Subject::new("orders")).redelivers());
     }
 
     #[test]

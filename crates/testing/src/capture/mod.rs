@@ -95,11 +95,31 @@ impl Capture {
     /// ```
     #[must_use]
     pub fn instrumentation(&self) -> Builder<Instrumentation> {
-        Instrumentation::builder()
+        self.receive(Instrumentation::builder())
+    }
+
+    /// Sends here what a telemetry builder makes, and keeps its other settings. Where it has no propagator it gets the default ones: the
+    /// environment is not read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::App;
+    /// use throughline_testing::Capture;
+    ///
+    /// let capture = Capture::new();
+    /// let app: App = App::new();
+    /// let settings = app.telemetry_builder().expect("the app has telemetry");
+    /// let app = app.telemetry(capture.receive(settings).build());
+    /// # let _ = app;
+    /// ```
+    #[must_use]
+    pub fn receive<T: From<Instrumentation>>(&self, telemetry: Builder<T>) -> Builder<T> {
+        telemetry
             .tracer_provider(self.tracer_provider())
             .meter_provider(&self.meter_provider())
             .logger_provider(&self.logger_provider())
-            .propagator(Propagators::default())
+            .propagator_or(Propagators::default())
     }
 
     /// Creates a capture whose spans are sampled by `sampler`.

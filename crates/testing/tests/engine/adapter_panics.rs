@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use throughline_core::broker::{BoxFuture, Received, Settle};
-use throughline_core::{App, BrokerError, Delivery, Handler, ServeErrorKind, Settlement, serve};
+use throughline_core::{App, BrokerError, Delivery, Failure, Handler, ServeErrorKind, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use tokio::time::timeout;
 
@@ -15,6 +15,7 @@ use crate::altered::{Altered, settled_by};
 /// Where the adapter panics.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Panics {
+    AfterAFailure,
     BeforeTheHandler,
     Receiving,
     Settling,
@@ -40,6 +41,10 @@ impl Settle for PanickingSettle {
     fn is_withdrawn(&self, _message: &Received) -> bool {
         assert!(self.panics != Panics::BeforeTheHandler, "the adapter panics on purpose");
         false
+    }
+
+    fn failed(&self, _message: &Received, _failure: &Failure, _next: &Settlement) {
+        assert!(self.panics != Panics::AfterAFailure, "the adapter panics on purpose");
     }
 
     fn abandon(&self, message: &Received) {
@@ -82,4 +87,20 @@ async fn a_settlement_that_panics_is_not_the_end_of_the_others() {
     for concurrency in [1, 4] {
         assert_eq!(served(Panics::Settling, concurrency).await, (None, 3), "{concurrency}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_panics_when_it_hears_of_a_failure_is_told_to_settle_all_the_same() {
+    async fn fail(_order: String) -> Result<(), std::fmt::Error> {
+        Err(std::fmt::Error)
+    }
+    let memory = Memory::recording();
+    let broker = Altered::new(&memory, |received| {
+        settled_by(received, |inner| PanickingSettle { inner, panics: Panics::AfterAFailure })
+    });
+    let running = serve(broker, App::new().subscribe(Channel::new("orders"), fail)).start().await.unwrap();
+    memory.publisher().publish("orders", "1").await.unwrap();
+    memory.idle().await;
+    assert_eq!(memory.settled().len(), 10, "each attempt is settled");
+    running.shutdown().await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use throughline_core::broker::{
@@ -104,7 +104,7 @@ struct Later;
 
 impl RetryRoute for Later {
     fn place(&self, _message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        Some(RetryPlace::new("later", SystemTime::now()))
+        Some(RetryPlace::new("later", Duration::ZERO))
     }
 }
 
@@ -330,4 +330,24 @@ async fn a_settlement_that_was_only_noted_is_not_shown() {
     let shown: Vec<_> =
         tree.find_all("ack orders").into_iter().map(|span| attribute(span, "messaging.message.id")).collect();
     assert_eq!(shown, [Some(&"last".into())]);
+}
+
+/// An error reply that cannot be published would take the rejection with it, so there is none.
+#[tokio::test(start_paused = true)]
+async fn in_a_transaction_a_requester_is_not_told_that_its_request_failed() {
+    async fn reject(_order: String) -> Settlement {
+        Settlement::reject("no")
+    }
+    for is_atomic in [true, false] {
+        let broker = Atomic { is_atomic, ..Atomic::new() };
+        let running = serve(broker.clone(), App::new().without_telemetry().subscribe(Channel::new("orders"), reject));
+        let running = running.start().await.unwrap();
+        let publisher = broker.memory.publisher().without_telemetry();
+        publisher.publish_envelope(Envelope::new("orders", "42").with_reply_to("answers")).await.unwrap();
+        let settled = broker.memory.settled_within(1, LONG).await.unwrap();
+        assert_eq!(settled[0].settlement, Settlement::reject("no"));
+        running.shutdown().await.unwrap();
+        let expected: &[&str] = if is_atomic { &[] } else { &["answers "] };
+        assert_eq!(broker.calls.take(), expected);
+    }
 }

@@ -121,7 +121,7 @@ async fn what_cannot_be_imitated_is_refused_clearly() {
         serve(Memory::new(), App::new().subscribe(needy, handle.concurrency(2))).start().await.expect_err("refused");
     let cause = error.broker_error().expect("the broker says why");
     assert_eq!((error.kind(), cause.kind()), (ServeErrorKind::Subscribe, BrokerErrorKind::Unsupported));
-    assert_eq!(error.to_string(), "cannot subscribe to `orders`");
+    assert_eq!(error.to_string(), format!("cannot subscribe to `orders`: {cause}"));
     assert_eq!(
         cause.to_string(),
         "the in-memory broker cannot imitate a start position and compaction that the subscription to `orders` needs: \

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use opentelemetry::trace::Status;
@@ -98,7 +98,7 @@ struct Twice;
 
 impl RetryRoute for Twice {
     fn place(&self, message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        (message.attempt() < 2).then(|| RetryPlace::new("later", SystemTime::now()))
+        (message.attempt() < 2).then(|| RetryPlace::new("later", Duration::ZERO))
     }
 }
 

@@ -46,8 +46,7 @@ async fn told(app: App, count: usize) -> Vec<Settlement> {
 async fn settled(test: &AppTest, count: usize) -> Vec<SettledMessage> {
     let settled = test.broker().settled_within(count, LONG).await.unwrap();
     test.settle().await;
-    // One is that of the test itself, which sees all that is published.
-    assert_eq!(test.broker().settled().len(), count + 1, "and no more");
+    assert_eq!(test.broker().settled().len(), count, "and no more");
     settled
 }
 
@@ -303,7 +302,7 @@ struct Later;
 
 impl RetryRoute for Later {
     fn place(&self, _message: &Delivery, _after: Option<Duration>) -> Option<RetryPlace> {
-        Some(RetryPlace::new("later", SystemTime::now()))
+        Some(RetryPlace::new("later", Duration::ZERO))
     }
 }
 

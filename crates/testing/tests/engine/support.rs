@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use opentelemetry_sdk::trace::SpanData;
 use throughline_core::{Delivery, Envelope, Publisher};
 use throughline_testing::{AppTest, Capture, MetricPoint};
+use tracing::Level;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -94,9 +95,9 @@ impl<T> Clone for Seen<T> {
     }
 }
 
-/// The errors that are logged on this thread, until it is dropped.
+/// What is logged on this thread as a warning or an error, until it is dropped.
 pub(crate) struct Log {
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(Level, String)>>>,
     _guard: tracing::subscriber::DefaultGuard,
     /// With one dispatcher alone, a thread of another test may switch an event off for all.
     _second: tracing::Dispatch,
@@ -112,18 +113,27 @@ impl Log {
     }
 
     pub(crate) fn errors(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
+        self.of(Level::ERROR)
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.of(Level::WARN)
+    }
+
+    fn of(&self, level: Level) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().filter(|(own, _)| *own == level).map(|(_, line)| line.clone()).collect()
     }
 }
 
-struct Listener(Arc<Mutex<Vec<String>>>);
+struct Listener(Arc<Mutex<Vec<(Level, String)>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Listener {
     fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        if *event.metadata().level() == tracing::Level::ERROR {
+        if *event.metadata().level() <= Level::WARN {
             let mut line = Line::default();
             event.record(&mut line);
-            self.0.lock().unwrap().push(line.0);
+            self.0.lock().unwrap().push((*event.metadata().level(), line.0));
         }
     }
 }

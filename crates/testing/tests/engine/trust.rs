@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use opentelemetry::trace::SpanId;
+use opentelemetry::context::FutureExt as _;
+use opentelemetry::trace::{SpanId, SpanKind};
+use throughline_core::broker::Broker as _;
 use throughline_core::extract::{Baggage, Batch};
 use throughline_core::message::OperationType;
-use throughline_core::telemetry::Trust;
-use throughline_core::{App, CurrentBaggage, Handler, PublishError, Publisher};
-use throughline_memory::Channel;
-use throughline_testing::{AppTest, start, start_with};
+use throughline_core::telemetry::{BaggagePolicy, Trust};
+use throughline_core::{App, CurrentBaggage, Handler, Headers, PublishError, Publisher};
+use throughline_memory::{Channel, Memory};
+use throughline_testing::{AppTest, Capture, start, start_with};
 
-use crate::support::{SPAN, TRACE, ids, links, point, publish_remote, traceparent};
+use crate::support::{SPAN, TRACE, TRACEPARENT, ids, links, point, publish_remote, traceparent};
 
 async fn forward(publisher: Publisher, baggage: Baggage) -> Result<(), PublishError> {
     let seen = baggage.get("tenant").unwrap_or_else(|| "nobody".to_owned());
@@ -113,4 +115,34 @@ async fn a_message_whose_send_span_is_filtered_carries_the_surrounding_context()
     publish_remote(&test, "orders", "").await;
     let forwarded = test.next_delivery("forwarded").await;
     assert_eq!(traceparent(&forwarded), ids(test.trace().await.find("process orders")));
+}
+
+/// A request that came another way than by a message is trusted as messages are, and what is published for it is in its trace.
+#[tokio::test]
+async fn the_headers_of_a_request_are_trusted_as_those_of_a_message() {
+    let headers = Headers::from_iter([("traceparent", TRACEPARENT), ("baggage", "tenant=acme,user=7")]);
+    for trust in [Trust::Continue, Trust::Link, Trust::Ignore] {
+        let (capture, memory) = (Capture::new(), Memory::new());
+        let only = BaggagePolicy::only(["tenant"]);
+        let otel = capture.instrumentation().trust(trust).inbound_baggage(only).build();
+        let mut orders = memory.subscribe(&Channel::new("orders").into()).await.unwrap();
+        let publisher = memory.publisher().telemetry(otel.clone());
+        let context = otel.server_span("POST /orders", &headers);
+        async { publisher.publish("orders", "42").await.unwrap() }.with_context(context).await;
+        let published = orders.receive().await.unwrap();
+        let tree = capture.tree();
+        let (server, publish) = (tree.find("POST /orders").clone(), tree.find("publish orders"));
+        assert_eq!(server.span_kind, SpanKind::Server);
+        assert_eq!(publish.parent_span_id, server.span_context.span_id());
+        let asked = (TRACE.to_owned(), SPAN.to_owned());
+        let (parent, linked, baggage) = match trust {
+            Trust::Continue => (SPAN, vec![], Some("tenant=acme")),
+            Trust::Link => ("0000000000000000", vec![asked], None),
+            _ => ("0000000000000000", vec![], None),
+        };
+        assert_eq!((server.parent_span_id.to_string().as_str(), links(&server)), (parent, linked), "{trust:?}");
+        assert_eq!(published.delivery.headers().get("baggage"), baggage, "{trust:?}");
+        let same_trace = server.span_context.trace_id().to_string() == TRACE;
+        assert_eq!(same_trace, trust == Trust::Continue, "{trust:?}");
+    }
 }

@@ -326,11 +326,16 @@ async fn go_through(engine: &Instrumentation) -> Headers {
             consumer.settle(&Settlement::Ack, &Context::current()).finish(&[message], Some(&error));
         })
         .await;
-    assert!(consumer.process(&message).try_run(async { Err::<(), _>(Mute) }).await.is_err());
+    assert!(consumer.process(&message).run(async { Err::<(), _>(Mute) }).await.is_err());
     consumer.process_batch(&[message, message]).fail(&Failure::new("bad_order", "no"));
     consumer.process(&message).scope().record_error(&Mute);
     drop(consumer.process(&message));
-    let panicked = tokio::spawn(consumer.process(&message).run(async { panic!("the handler's own") }));
+    let panics = async {
+        if true {
+            panic!("the handler's own")
+        }
+    };
+    let panicked = tokio::spawn(consumer.process(&message).run(panics));
     assert!(panicked.await.is_err_and(|error| error.is_panic()));
     headers
 }

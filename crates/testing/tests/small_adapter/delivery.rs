@@ -90,7 +90,7 @@ pub(crate) fn from_client(message: Message) -> Delivery {
         delivery = delivery.with_correlation_id(id);
     }
     if let Some(reply) = &message.reply {
-        delivery = delivery.with_reply_to(reply);
+        delivery = delivery.with_reply_to(reply).with_waiting_requester();
     }
     delivery.with_native(Arc::new(NativeMessage::new(message)))
 }

@@ -115,14 +115,14 @@ impl Intake for Taking {
 
 impl Handling {
     async fn one(&self, message: &Native) {
-        self.job.drive(self.otel.try_process(message, self.handle(message))).await;
+        self.job.drive(self.otel.process(message, self.handle(message))).await;
         if !matches!(self.job.work, Work::Settle(_)) {
             message.ack().expect("an acknowledgement");
         }
     }
 
     async fn batch(&self, messages: &[Native]) {
-        self.job.drive(self.otel.try_process_batch(messages, self.job.run())).await;
+        self.job.drive(self.otel.process_batch(messages, self.job.run())).await;
         for message in messages {
             message.ack().expect("an acknowledgement");
         }

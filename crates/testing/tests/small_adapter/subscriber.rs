@@ -37,9 +37,9 @@ impl Subscriber for Receiver {
         true
     }
 
-    /// Holds ready as many messages as are handled at the same time.
+    /// Holds ready as many messages as are handled at the same time; requests may be more than others.
     fn prepare(&mut self, reception: Reception) {
-        self.mailbox.set_prefetch(reception.messages_at_once());
+        self.mailbox.set_prefetch(reception.messages_at_once().max(reception.requests_at_once()));
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {

@@ -3,6 +3,7 @@
 mod consumer;
 mod incoming;
 mod origin;
+mod output;
 mod processing;
 mod receiving;
 mod recorder;
@@ -11,6 +12,7 @@ mod settling;
 
 pub use self::consumer::Consumer;
 pub use self::incoming::Incoming;
+pub use self::output::ProcessOutput;
 pub use self::processing::Processing;
 pub use self::receiving::Receiving;
 pub use self::settling::Settling;

@@ -10,7 +10,8 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use crate::message::{Failure, error_type_of};
+use super::output::ProcessOutput;
+use crate::message::Failure;
 use crate::telemetry::current::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
 use crate::telemetry::engine::{Clock, Engine, ErrorReport};
 use crate::telemetry::operation::Operation;
@@ -49,18 +50,20 @@ pub struct Processing {
 }
 
 /// A message or a batch that counts as in flight until this is dropped.
-pub(super) struct InFlight(Arc<Prepared>);
+pub(super) struct InFlight(Option<Arc<Prepared>>);
 
 impl InFlight {
     pub(super) fn new(prepared: &Arc<Prepared>) -> Self {
-        prepared.engine.metrics.in_flight(1, &prepared.counts);
-        Self(Arc::clone(prepared))
+        let is_counted = prepared.engine.metrics.in_flight(1, &prepared.counts);
+        Self(is_counted.then(|| Arc::clone(prepared)))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.engine.metrics.in_flight(-1, &self.0.counts);
+        if let Some(prepared) = &self.0 {
+            prepared.engine.metrics.in_flight(-1, &prepared.counts);
+        }
     }
 }
 
@@ -129,7 +132,8 @@ impl Processing {
         operation.finish(late, report.as_ref())
     }
 
-    /// Runs a future in the scope and ends the processing with it. A panic is recorded and goes on.
+    /// Runs a future in the scope and ends the processing with it. An error that it returns makes the processing a failed one, with the
+    /// error's type as `error.type`. A panic is recorded and goes on.
     ///
     /// # Examples
     ///
@@ -142,57 +146,27 @@ impl Processing {
     /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
     /// # let consumer = Instrumentation::from_globals().consumer(source);
     /// # let headers: HashMap<String, String> = HashMap::new();
-    /// assert_eq!(consumer.process(&Incoming::new("orders", &headers)).run(async { "done" }).await, "done");
+    /// let result = consumer.process(&Incoming::new("orders", &headers)).run(async { "x".parse::<u8>() }).await;
+    /// assert!(result.is_err()); // and the span is a failed one
     /// # }
     /// ```
-    pub async fn run<F: Future>(self, future: F) -> F::Output {
-        match self.guarded(future).await {
-            Ok(output) => {
-                self.succeed();
-                output
-            }
-            Err(panic) => self.resume(panic),
-        }
-    }
-
-    /// Runs a future in the scope and ends the processing with it; an error makes it a failed one, with the error's type as `error.type`.
-    ///
-    /// # Errors
-    ///
-    /// Returns what the future returns.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::{collections::HashMap, sync::Arc};
-    /// # use throughline_core::message::{Operations, Source, System};
-    /// # use throughline_core::telemetry::{Incoming, Instrumentation};
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
-    /// # let consumer = Instrumentation::from_globals().consumer(source);
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// let result = consumer.process(&Incoming::new("orders", &headers)).try_run(async { "x".parse::<u8>() }).await;
-    /// assert!(result.is_err());
-    /// # }
-    /// ```
-    pub async fn try_run<F, T, E>(self, future: F) -> Result<T, E>
+    pub async fn run<F>(self, future: F) -> F::Output
     where
-        F: Future<Output = Result<T, E>>,
-        E: std::fmt::Display,
+        F: Future<Output: ProcessOutput>,
     {
-        let result = match self.guarded(future).await {
-            Ok(result) => result,
+        let output = match self.guarded(future).await {
+            Ok(output) => output,
             Err(panic) => self.resume(panic),
         };
-        match &result {
-            Ok(_) => self.succeed(),
-            Err(error) => {
-                let text = self.engine.settings.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
-                self.fail(&Failure::new(error_type_of::<E>(), text));
-            }
+        let failure = output.error().map(|(error_type, error)| {
+            let text = self.engine.settings.text_of(error).unwrap_or_else(|| NO_TEXT.to_owned());
+            Failure::new(error_type, text)
+        });
+        match failure {
+            None => self.succeed(),
+            Some(failure) => self.fail(&failure),
         }
-        result
+        output
     }
 
     async fn guarded<F: Future>(&self, future: F) -> Result<F::Output, Panic> {

@@ -44,7 +44,11 @@ impl ErrorReport {
     }
 
     pub(crate) fn of_publish(error: &PublishError, settings: &Settings) -> Self {
-        Self { error_type: error.error_type_owned(), ..Self::of_framework(error.error_type(), error, settings) }
+        let mut report = Self::of_framework(error.error_type(), error, settings);
+        // What the other side of a request says may be private, as what a handler says.
+        report.description =
+            report.description.filter(|_| error.error_reply().is_none() || settings.error_descriptions);
+        Self { error_type: error.error_type_owned(), ..report }
     }
 
     pub(crate) fn of_broker(error: &BrokerError, settings: &Settings) -> Self {

@@ -1,21 +1,25 @@
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
-use opentelemetry::{KeyValue, global};
 
+use super::until_set::{UntilSet, global_instruments};
 use crate::guard::{Foreign, Guard};
 use crate::message::OperationType;
 use crate::telemetry::semconv::{
     CLIENT_CONSUMED_MESSAGES, CLIENT_OPERATION_DURATION, CLIENT_SENT_MESSAGES, DURATION_BOUNDARIES, ERROR_TYPE,
     MESSAGING_OPERATION_TYPE, PROCESS_DURATION, PROCESS_IN_FLIGHT, QUEUE_DURATION, SETTLED_MESSAGES, SETTLEMENT,
-    instrumentation_scope,
 };
+
+/// The metrics of an instrumentation. Without a provider neither is a clock read nor an attribute made.
+pub(crate) struct Metrics {
+    instruments: UntilSet<Instruments>,
+    guard: Guard,
+}
 
 /// The instruments, created once for an instrumentation.
 // METR-18.
-pub(crate) struct Metrics {
-    /// Whether anything is recorded. Without it neither is a clock read nor an attribute made.
-    is_enabled: bool,
+pub(super) struct Instruments {
     meter: Meter,
     client_duration: Histogram<f64>,
     process_duration: Histogram<f64>,
@@ -24,20 +28,11 @@ pub(crate) struct Metrics {
     consumed: Counter<u64>,
     settled: Counter<u64>,
     in_flight: UpDownCounter<i64>,
-    guard: Guard,
 }
 
-impl Metrics {
-    /// Uses the global provider of now. The API's own, which records nothing, is told by its lack of any state.
-    pub(crate) fn from_globals() -> Self {
-        let provider = global::meter_provider();
-        let is_enabled = size_of_val(&*provider) > 0;
-        Self { is_enabled, ..Self::new(&provider.meter_with_scope(instrumentation_scope())) }
-    }
-
-    pub(crate) fn new(meter: &Meter) -> Self {
+impl Instruments {
+    pub(super) fn new(meter: &Meter) -> Self {
         Self {
-            is_enabled: true,
             meter: meter.clone(),
             client_duration: duration(
                 meter,
@@ -58,8 +53,18 @@ impl Metrics {
                 .with_unit("{delivery}")
                 .with_description("Deliveries being handled.")
                 .build(),
-            guard: Guard::default(),
         }
+    }
+}
+
+impl Metrics {
+    /// Uses the global provider, from when it is set on.
+    pub(crate) fn from_globals() -> Self {
+        Self { instruments: UntilSet::new(), guard: Guard::default() }
+    }
+
+    pub(crate) fn new(meter: &Meter) -> Self {
+        Self { instruments: UntilSet::given(Instruments::new(meter)), guard: Guard::default() }
     }
 
     /// The same, with what watches over the code of the meter provider.
@@ -67,13 +72,20 @@ impl Metrics {
         Self { guard: guard.clone(), ..self }
     }
 
-    pub(crate) const fn is_enabled(&self) -> bool {
-        self.is_enabled
+    #[inline]
+    fn instruments(&self) -> Option<&Instruments> {
+        self.instruments.get(|| self.guard.run(Foreign::Metrics, global_instruments).flatten())
+    }
+
+    /// Whether anything is recorded.
+    #[inline]
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.instruments().is_some()
     }
 
     /// What makes further metrics of the same scope; `None` where nobody measures.
     pub(crate) fn meter(&self) -> Option<Meter> {
-        self.is_enabled.then(|| self.meter.clone())
+        self.instruments().map(|instruments| instruments.meter.clone())
     }
 
     /// Records the duration of a finished operation; a failed one carries `error.type`.
@@ -85,39 +97,43 @@ impl Metrics {
         attributes: &[KeyValue],
         error: Option<&str>,
     ) {
+        let Some(instruments) = self.instruments.found() else { return };
         let histogram = match operation {
-            OperationType::Process => &self.process_duration,
-            _ => &self.client_duration,
+            OperationType::Process => &instruments.process_duration,
+            _ => &instruments.client_duration,
         };
         self.with_error(attributes, error, |attributes| histogram.record(elapsed.as_secs_f64(), attributes));
     }
 
     pub(crate) fn sent(&self, messages: usize, attributes: &[KeyValue], error: Option<&str>) {
-        if self.is_enabled && messages > 0 {
-            self.with_error(attributes, error, |attributes| self.sent.add(messages as u64, attributes));
+        if let Some(instruments) = self.instruments().filter(|_| messages > 0) {
+            self.with_error(attributes, error, |attributes| instruments.sent.add(messages as u64, attributes));
         }
     }
 
     pub(crate) fn consumed(&self, messages: usize, attributes: &[KeyValue]) {
-        if self.is_enabled {
-            self.guard.run(Foreign::Metrics, || self.consumed.add(messages as u64, attributes));
+        if let Some(instruments) = self.instruments() {
+            self.guard.run(Foreign::Metrics, || instruments.consumed.add(messages as u64, attributes));
         }
     }
 
     pub(crate) fn queued(&self, waited: Duration, attributes: &[KeyValue]) {
-        self.guard.run(Foreign::Metrics, || self.queue_duration.record(waited.as_secs_f64(), attributes));
+        if let Some(instruments) = self.instruments() {
+            self.guard.run(Foreign::Metrics, || instruments.queue_duration.record(waited.as_secs_f64(), attributes));
+        }
     }
 
     pub(crate) fn settled(&self, attributes: &[KeyValue]) {
-        if self.is_enabled {
-            self.guard.run(Foreign::Metrics, || self.settled.add(1, attributes));
+        if let Some(instruments) = self.instruments() {
+            self.guard.run(Foreign::Metrics, || instruments.settled.add(1, attributes));
         }
     }
 
-    pub(crate) fn in_flight(&self, change: i64, attributes: &[KeyValue]) {
-        if self.is_enabled {
-            self.guard.run(Foreign::Metrics, || self.in_flight.add(change, attributes));
-        }
+    /// Counts one more or one less, and tells whether that is recorded: what was not counted in is not counted out.
+    pub(crate) fn in_flight(&self, change: i64, attributes: &[KeyValue]) -> bool {
+        let Some(instruments) = self.instruments() else { return false };
+        self.guard.run(Foreign::Metrics, || instruments.in_flight.add(change, attributes));
+        true
     }
 
     fn with_error(&self, attributes: &[KeyValue], error: Option<&str>, record: impl FnOnce(&[KeyValue])) {

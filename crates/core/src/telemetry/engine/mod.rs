@@ -8,6 +8,7 @@ mod propagator;
 mod settings;
 mod span;
 mod tracer;
+mod until_set;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -16,8 +17,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use opentelemetry::propagation::{Extractor, Injector};
-use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanKind, TraceContextExt, TracerProvider};
-use opentelemetry::{Context, KeyValue, global};
+use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanKind, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
 
 pub(crate) use self::clock::Clock;
 pub(crate) use self::error_report::ErrorReport;
@@ -29,22 +30,38 @@ pub(crate) use self::settings::Settings;
 pub(crate) use self::span::Keys;
 use self::tracer::Build;
 pub(crate) use self::tracer::{Late, StartSpan, Started};
+use self::until_set::GlobalTracer;
 use super::attributes::once_each;
 use super::changes::{carries_nothing, outgoing_context};
 use super::choices::OperationInfo;
-use super::semconv::{ERROR_TYPE, SETTLEMENT_REASON, instrumentation_scope};
+use super::semconv::{ERROR_TYPE, SETTLEMENT_REASON};
 use crate::guard::{Foreign, Guard};
 use crate::message::OperationType;
 use crate::propagation::{self, Carrier, Remote};
 
 /// What all operations of one instrumentation share.
 pub(crate) struct Engine {
-    pub(crate) tracer: Box<dyn StartSpan>,
+    tracer: UsedTracer,
     pub(crate) metrics: Metrics,
     pub(crate) events: Option<Box<dyn RecordException>>,
     pub(crate) propagator: Propagator,
     pub(crate) settings: Arc<Settings>,
     sdk: AtomicU8,
+}
+
+/// The tracer of the user's, or that of the global provider.
+enum UsedTracer {
+    Given(Box<dyn StartSpan>),
+    Global(GlobalTracer),
+}
+
+impl UsedTracer {
+    fn as_dyn(&self) -> &dyn StartSpan {
+        match self {
+            Self::Given(tracer) => &**tracer,
+            Self::Global(tracer) => tracer,
+        }
+    }
 }
 
 /// What a span starts with.
@@ -65,7 +82,7 @@ const SDK_NONE: u8 = 1;
 const SDK_SOME: u8 = 2;
 
 impl Engine {
-    /// Puts an engine together, on the global tracer where none is given.
+    /// Puts an engine together. Where no tracer is given, it is that of the global provider, from when one is set on.
     pub(super) fn new(
         tracer: Option<Box<dyn StartSpan>>,
         metrics: Metrics,
@@ -73,13 +90,13 @@ impl Engine {
         propagator: Propagator,
         settings: Settings,
     ) -> Self {
-        let tracer =
-            tracer.unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(instrumentation_scope())));
-        let sdk = AtomicU8::new(match tracer.is_known_noop() {
+        let is_noop = tracer.as_ref().map_or(Some(true), |tracer| tracer.is_known_noop());
+        let sdk = AtomicU8::new(match is_noop {
             None => SDK_UNKNOWN,
             Some(true) => SDK_NONE,
             Some(false) => SDK_SOME,
         });
+        let tracer = tracer.map_or_else(|| UsedTracer::Global(GlobalTracer::new()), UsedTracer::Given);
         let metrics = metrics.guarded(&settings.guard);
         Self { tracer, metrics, events, propagator, settings: Arc::new(settings), sdk }
     }
@@ -95,8 +112,20 @@ impl Engine {
     }
 
     /// Tells whether spans can be made at all: only the API's own tracer, which makes none, is left out of the work for one.
+    #[inline]
     pub(crate) fn has_sdk(&self) -> bool {
-        self.sdk.load(Ordering::Relaxed) != SDK_NONE
+        self.sdk.load(Ordering::Relaxed) != SDK_NONE || self.finds_sdk()
+    }
+
+    /// Looks whether the global provider is set by now.
+    #[cold]
+    fn finds_sdk(&self) -> bool {
+        let UsedTracer::Global(tracer) = &self.tracer else { return false };
+        let is_there = tracer.is_there(self.guard());
+        if is_there {
+            self.sdk.store(SDK_SOME, Ordering::Relaxed);
+        }
+        is_there
     }
 
     /// Tells whether anything is recorded at all: spans, metrics or events.
@@ -111,7 +140,7 @@ impl Engine {
         let is_real = span.is_valid() && span.span_id() != parent.span().span_context().span_id();
         if self.sdk.load(Ordering::Relaxed) == SDK_UNKNOWN {
             let is_noop =
-                !is_real && self.guard().run(Foreign::SpanStart, || self.tracer.is_noop()).unwrap_or_default();
+                !is_real && self.guard().run(Foreign::SpanStart, || self.tracer.as_dyn().is_noop()).unwrap_or_default();
             self.sdk.store(if is_noop { SDK_NONE } else { SDK_SOME }, Ordering::Relaxed);
         }
         is_real
@@ -181,9 +210,27 @@ impl Engine {
     #[inline]
     pub(crate) fn start_span(&self, start: Start<'_>, late: &mut Late<'_>, parent: &Context) -> Option<Started> {
         let (build, late_is_in) = self.build(start, late)?;
-        let started =
-            self.tracer.start(&self.settings, build, parent, &mut |set| self.set_late(late_is_in, late, set))?;
+        let started = self
+            .tracer
+            .as_dyn()
+            .start(&self.settings, build, parent, &mut |set| self.set_late(late_is_in, late, set))?;
         self.is_real(started.context.span().span_context(), parent).then_some(started)
+    }
+
+    /// Starts the span of a request that is no message, and returns its context; that of the parent where there is to be none.
+    pub(crate) fn server_span(&self, name: Cow<'static, str>, links: Vec<Link>, parent: &Context) -> Context {
+        if !self.has_sdk() {
+            return parent.clone();
+        }
+        let builder = SpanBuilder {
+            span_kind: Some(SpanKind::Server),
+            links: Some(links).filter(|links| !links.is_empty()),
+            ..SpanBuilder::from_name(name)
+        };
+        let build = Build { builder, keys: Keys::default(), deferred: Vec::new() };
+        let started = self.tracer.as_dyn().start(&self.settings, build, parent, &mut |_| {});
+        let started = started.filter(|started| self.is_real(started.context.span().span_context(), parent));
+        started.map_or_else(|| parent.clone(), |started| started.context)
     }
 
     /// Starts a span and ends it at once, as [`start_span`](Self::start_span). Returns its context and how long it took, where that is
@@ -197,7 +244,7 @@ impl Engine {
         let clock = start.clock;
         let (build, late_is_in) = self.build(start, late)?;
         let mut elapsed = None;
-        let span = self.tracer.make(
+        let span = self.tracer.as_dyn().make(
             &self.settings,
             build,
             parent,

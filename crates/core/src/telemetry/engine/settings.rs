@@ -15,6 +15,7 @@ pub(crate) type AttributeHook = Arc<dyn Fn(&OperationInfo<'_>, &mut Vec<KeyValue
 pub(crate) type ErrorClassifier = Arc<dyn Fn(&(dyn Error + 'static)) -> Option<Cow<'static, str>> + Send + Sync>;
 
 /// All choices of a telemetry set-up, see the builder for what each means; and what stands around the code of the user among them.
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) parent: ParentMode,
     pub(crate) trust: Trust,

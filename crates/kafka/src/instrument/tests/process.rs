@@ -1,3 +1,5 @@
+use std::convert::Infallible;
+
 use throughline_core::CurrentBaggage;
 
 use super::*;
@@ -7,8 +9,9 @@ use crate::raw_headers;
 async fn golden_k_04_process() {
     let capture = Capture::new();
     let otel = otel(&capture).group("g").topics(["orders"]);
-    let answer = otel.process(&message(Some("k1"), Some("{}"), &[("traceparent", SUPPLIED)]), async { 42 }).await;
-    assert_eq!(answer, 42);
+    let supplied = message(Some("k1"), Some("{}"), &[("traceparent", SUPPLIED)]);
+    let answer = otel.process(&supplied, async { Ok::<_, Infallible>(42) }).await;
+    assert_eq!(answer, Ok(42));
     let expected = "consumer.group.name=g destination.name=orders destination.partition.id=3 \
                     kafka.message.key=k1 kafka.offset=12";
     assert_eq!(only(&capture), ("process orders".to_owned(), SpanKind::Consumer, 1, expected.to_owned()), "GOLD-K-04");
@@ -99,7 +102,7 @@ async fn a_batch_has_the_baggage_of_all() {
 #[tokio::test]
 async fn golden_x_04_an_error_marks_the_span_and_is_returned() {
     let capture = Capture::new();
-    let failed = otel(&capture).try_process(&message(None, Some("{}"), &[]), async { "x".parse::<u8>() }).await;
+    let failed = otel(&capture).process(&message(None, Some("{}"), &[]), async { "x".parse::<u8>() }).await;
     assert!(failed.is_err());
     assert_eq!(error_type(&capture), "core::num::error::ParseIntError", "GOLD-X-04");
 }

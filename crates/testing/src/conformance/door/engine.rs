@@ -172,7 +172,7 @@ impl Handling {
     async fn process_batch(&self, reader: &mut Reader) {
         let mut taken = take(reader, self.job.messages).await;
         let processing = self.consumer.process_batch(&incomings(&taken));
-        self.job.drive(processing.try_run(self.handle(None))).await;
+        self.job.drive(processing.run(self.handle(None))).await;
         acknowledge_all(&mut taken).await;
     }
 
@@ -180,7 +180,7 @@ impl Handling {
         let mut received = reader.take().await;
         let processing = self.consumer.process(&incoming(&received.delivery));
         let context = processing.scope().context().clone();
-        self.job.drive(processing.try_run(self.handle(Some(&received.delivery)))).await;
+        self.job.drive(processing.run(self.handle(Some(&received.delivery)))).await;
         match self.job.settlement() {
             None => acknowledge(&mut received).await,
             Some(settlement) => self.settle(&mut received, &settlement, &context).await,

@@ -23,12 +23,18 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// ```
 /// assert_eq!(throughline_testing::conformance::GoldenError.to_string(), "out of stock");
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct GoldenError;
 
 impl fmt::Display for GoldenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("out of stock")
+    }
+}
+
+impl fmt::Debug for GoldenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -155,7 +161,7 @@ impl Job {
     /// use throughline_testing::conformance::Job;
     ///
     /// async fn process(job: &Job, consumer: &Consumer, message: &Incoming<'_>) {
-    ///     job.drive(consumer.process(message).try_run(job.run())).await;
+    ///     job.drive(consumer.process(message).run(job.run())).await;
     /// }
     /// ```
     pub async fn drive<F: Future>(&self, processing: F) {

@@ -1,5 +1,6 @@
 //! The raw door: processing without `serve`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use opentelemetry::Context;
@@ -104,9 +105,9 @@ async fn a_scope_asked_for_before_the_run_changes_what_is_sent_in_it() {
             let theirs = engine.clone();
             let in_task = spawn(async move { send(&theirs) }.with_current_context()).await.unwrap();
             scope.set_attribute("order.items", 3);
-            (before, send(&engine), in_task)
+            Ok::<_, Infallible>((before, send(&engine), in_task))
         };
-        let (before, after, in_task) = processing.run(task).await;
+        let (before, after, in_task) = processing.run(task).await.unwrap();
         raw.assert_sent(&before, AS_IT_CAME);
         raw.assert_sent(&after, CHANGED);
         raw.assert_sent(&in_task, CHANGED);
@@ -124,7 +125,7 @@ async fn changes_made_before_the_run_are_carried_too() {
         let raw = Raw::new(state);
         let processing = raw.process();
         change(&processing);
-        let sent = processing.try_run(async { Ok::<_, String>(send(&raw.engine)) }).await.unwrap();
+        let sent = processing.run(async { Ok::<_, String>(send(&raw.engine)) }).await.unwrap();
         raw.assert_sent(&sent, CHANGED);
     }
 }
@@ -133,7 +134,8 @@ async fn changes_made_before_the_run_are_carried_too() {
 async fn a_run_whose_scope_nobody_asks_for_is_below_the_process_span() {
     for state in State::ALL {
         let raw = Raw::new(state);
-        let sent = raw.process().run(async { (send(&raw.engine), Context::current().has_active_span()) }).await;
+        let task = async { Ok::<_, Infallible>((send(&raw.engine), Context::current().has_active_span())) };
+        let sent = raw.process().run(task).await.unwrap();
         raw.assert_sent(&sent.0, AS_IT_CAME);
         assert_eq!(sent.1, state.has_headers(), "{state:?}");
     }
@@ -184,9 +186,9 @@ async fn the_scopes_of_a_batchs_messages_keep_their_changes_to_themselves() {
                 sent.push(send.with_context(message.context().clone()).await);
             }
             sent.push(send(&raw.engine));
-            sent
+            Ok::<_, Infallible>(sent)
         };
-        let sent = processing.run(work).await;
+        let sent = processing.run(work).await.unwrap();
         let found: Vec<_> = sent.iter().map(|sent| sent.get("baggage").unwrap_or_default()).collect();
         let expected = if state.has_headers() {
             ["seen=0,tenant=acme", "seen=1,tenant=globex", "tenant=globex"]

@@ -1,0 +1,122 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::alarm::{Alarm, Cause};
+use super::dispatch::Dispatcher;
+use super::error::{ServeError, ServeErrorKind};
+use super::handling::Stages;
+use super::health::{Health, HealthState};
+use super::observer::{Observer, Place, Stops};
+use super::phase::Phase;
+use super::worker::Worker;
+use super::{Served, checks, destinations};
+use crate::app::Entry;
+use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
+use crate::telemetry::Instrumentation;
+
+/// The subscriptions of a service, and what they have in common.
+pub(super) struct Subscriptions {
+    /// Those that are active and whose worker does not run yet.
+    active: Vec<Active>,
+    pub(super) phase: watch::Sender<Phase>,
+    cause: mpsc::UnboundedSender<Cause>,
+    pub(super) limit: Duration,
+    pub(super) health: Health,
+    /// Known to the other apps of the connections for as long as these run.
+    routes: Vec<Arc<Vec<RouteOfApp>>>,
+}
+
+/// A subscription whose worker does not run yet.
+struct Active {
+    name: String,
+    place: Place,
+    worker: Worker,
+}
+
+impl Subscriptions {
+    pub(super) const fn new(
+        phase: watch::Sender<Phase>,
+        cause: mpsc::UnboundedSender<Cause>,
+        limit: Duration,
+        health: Health,
+    ) -> Self {
+        Self { active: Vec::new(), phase, cause, limit, health, routes: Vec::new() }
+    }
+
+    /// Starts those of all apps, in their order. Dropped, or when it fails, it leaves those that are active.
+    pub(super) async fn start(&mut self, apps: Vec<Served>) -> Result<(), ServeError> {
+        let mut started = Vec::with_capacity(apps.len());
+        for (connection, Served { broker, app }) in apps.into_iter().enumerate() {
+            let instrumentation = app.instrumentation();
+            let entries = app.into_entries();
+            self.routes.push(checks::check(&*broker, &entries)?);
+            let mut of_app = Vec::with_capacity(entries.len());
+            for entry in entries {
+                let about = (entry.subscription.clone(), entry.options.clone());
+                let active = self.subscribe((connection, &*broker), entry, instrumentation.as_ref()).await?;
+                self.active.push(active);
+                of_app.push(about);
+            }
+            started.push((broker, of_app));
+        }
+        for (broker, of_app) in &started {
+            destinations::check(&**broker, of_app).await?;
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        (connection, broker): (usize, &dyn Broker),
+        entry: Entry<()>,
+        engine: Option<&Instrumentation>,
+    ) -> Result<Active, ServeError> {
+        let name = entry.subscription.to_string();
+        let place = self.health.starts(&entry.subscription);
+        let mut subscriber =
+            broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
+        self.health.names(connection, &subscriber.source().system);
+        // Before the adapter may say otherwise.
+        place.set(HealthState::Ready);
+        let consumer = engine.map(|engine| engine.consumer(subscriber.source()));
+        let observer = Arc::new(Observer { consumer, place: place.clone() });
+        let transport = subscriber.transport().unwrap_or_else(|| broker.transport());
+        checks::check_retry(&*subscriber, &entry.subscription, &entry.options)?;
+        checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
+        let alarm = Alarm::new(&name, self.cause.clone());
+        let options = &entry.options;
+        let stages = Stages::new(&*subscriber, transport, entry.handler, options, engine, self.phase.subscribe());
+        let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone());
+        let batch = entry.subscription.batch();
+        let of_batch = batch.map_or(1, |policy| policy.max_messages);
+        let at_once = |handlers: usize| handlers.saturating_mul(of_batch);
+        let reception = Reception::new(observer, at_once(dispatcher.concurrency()));
+        // Requests in batches wait for each other as other messages do.
+        let requests = if batch.is_some() { dispatcher.concurrency() } else { dispatcher.room() };
+        subscriber.prepare(reception.with_requests_at_once(at_once(requests)));
+        let worker =
+            Worker::new(subscriber, dispatcher, batch, self.phase.subscribe(), alarm, self.limit).shown_at(&place);
+        Ok(Active { name, place, worker })
+    }
+
+    /// Lets the workers of those run that are active.
+    pub(super) fn run(&mut self, workers: &mut JoinSet<(String, Result<(), BrokerError>)>) {
+        for Active { name, place, worker } in self.active.drain(..) {
+            workers.spawn(async move {
+                let _stops = Stops(place);
+                (name, worker.run().await)
+            });
+        }
+    }
+}
+
+fn not_subscribed(name: &str, error: BrokerError) -> ServeError {
+    let kind = match error.kind() {
+        BrokerErrorKind::Configuration => ServeErrorKind::Configuration,
+        _ => ServeErrorKind::Subscribe,
+    };
+    ServeError::broker(kind, format!("cannot subscribe to {name}"), error)
+}
