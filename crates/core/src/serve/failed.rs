@@ -86,6 +86,17 @@ impl Failed {
                 error,
                 place = dead_letter.name()
             ),
+            None if message.is_request() => log_line!(
+                self.log,
+                WARN,
+                "a request failed; its sender is told",
+                destination,
+                group,
+                attempt,
+                attempts,
+                error_type,
+                error
+            ),
             None => log_line!(
                 self.log,
                 ERROR,
@@ -101,13 +112,26 @@ impl Failed {
         }
     }
 
-    /// What a handler gives up by decision is lost all the same, unless there is a dead letter.
+    /// What a handler gives up by decision is lost all the same, unless there is a dead letter. Of a request nothing is lost: its sender
+    /// is told.
     fn rejected(&self, message: &Delivery, reason: &str) {
         if self.dead_letter.is_some() {
             return;
         }
         let (destination, group, attempt) = (message.destination(), self.log.group(), message.attempt());
         let (reason, position) = (self.log.reason(reason), message.position());
+        if message.is_request() {
+            log_line!(
+                self.log,
+                WARN,
+                "a request is rejected by decision; its sender is told",
+                destination,
+                group,
+                attempt,
+                reason = reason.as_deref()
+            );
+            return;
+        }
         log_line!(
             self.log,
             ERROR,

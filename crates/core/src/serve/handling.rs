@@ -262,7 +262,9 @@ impl Handling<'_> {
     /// Which attempt of a message this is, and of how many.
     fn count(&self, message: &Delivery) -> Count {
         let in_place = Some(self.attempt.load(Ordering::Relaxed)).filter(|attempt| *attempt > 0);
-        let limits = [self.policy.get().most_attempts(), self.stages.failed.log.delivery_limit()];
+        let policy = self.policy.get();
+        let of_request = (message.is_request() && !policy.is_chosen()).then_some(1);
+        let limits = [of_request, policy.most_attempts(), self.stages.failed.log.delivery_limit()];
         let attempt = in_place.unwrap_or_else(|| message.attempt());
         Count { attempt, attempts: limits.into_iter().flatten().min() }
     }

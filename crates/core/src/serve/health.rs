@@ -1,10 +1,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::ServeError;
-use super::observer::{Place, Vitals};
+use super::vitals::Vitals;
 use crate::broker::{Broker, ConnectionState, Subscription};
 use crate::causes::Causes;
 use crate::message::System;
@@ -43,7 +43,6 @@ struct Inner {
 
 #[derive(Clone)]
 struct Connection {
-    /// Known from its first subscription.
     system: Option<Arc<System>>,
     broker: Weak<dyn Broker>,
 }
@@ -52,7 +51,7 @@ struct Connection {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionHealth {
-    /// The messaging system, such as `nats`; `None` before its first subscription is active.
+    /// The messaging system, such as `nats`; `None` before the start.
     pub system: Option<String>,
     /// Its server, as `host:port`, where that is known.
     pub server: Option<String>,
@@ -214,7 +213,7 @@ impl Health {
         Place { health: self.clone(), index: inner.subscriptions.len() - 1, vitals }
     }
 
-    pub(super) fn change(&self, subscription: usize, change: impl FnOnce(&mut SubscriptionHealth)) {
+    fn change(&self, subscription: usize, change: impl FnOnce(&mut SubscriptionHealth)) {
         if let Some((own, _)) = self.lock().subscriptions.get_mut(subscription) {
             change(own);
         }
@@ -243,6 +242,48 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one subscription in the health of its service.
+#[derive(Clone)]
+pub(super) struct Place {
+    health: Health,
+    index: usize,
+    vitals: Arc<Vitals>,
+}
+
+impl Place {
+    pub(super) fn set(&self, state: HealthState) {
+        self.health.change(self.index, |own| {
+            if own.state != HealthState::Stopped {
+                own.state = state;
+            }
+        });
+    }
+
+    /// Says what the subscription was given to receive from.
+    pub(super) fn assigned(&self, parts: Vec<String>) {
+        self.health.change(self.index, |own| own.assigned = Some(parts));
+    }
+
+    /// Notes a poll, and within what time the next one comes.
+    pub(super) fn polled(&self, again_within: Duration) {
+        self.vitals.note_polled(again_within);
+    }
+
+    /// Notes that a message has come.
+    pub(super) fn received(&self) {
+        self.vitals.note_received();
+    }
+}
+
+/// Shows a subscription as stopped when it is dropped, however that came.
+pub(super) struct Stops(pub(super) Place);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.set(HealthState::Stopped);
     }
 }
 

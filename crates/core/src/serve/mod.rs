@@ -22,6 +22,7 @@ pub(crate) mod service;
 mod settle;
 mod signals;
 mod subscriptions;
+mod vitals;
 mod work;
 mod worker;
 

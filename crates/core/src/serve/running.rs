@@ -15,8 +15,7 @@ use super::alongside::{Companion, CompanionEnd, Companions};
 use super::error::{ServeError, ServeErrorKind};
 use super::health::Health;
 use super::phase::{Deadlines, Phase};
-use super::service::Served;
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Served, Subscriptions};
 use crate::broker::{Broker, BrokerError, BrokerErrorKind};
 use crate::causes::Causes;
 
@@ -78,6 +77,7 @@ impl Running {
         if self.companions.is_empty() && why.kind() != ServeErrorKind::Alongside {
             self.brokers.clear();
         }
+        error!(error = %Causes(&why), "the service could not start");
         self.subscriptions.health.fails("the service could not start");
         self.end(Some(why), forced).await.err().unwrap_or_else(was_forced)
     }

@@ -8,7 +8,8 @@ use super::error::ServeError;
 use super::health::Health;
 use super::running::Running;
 use super::signals;
-use crate::app::{App, Ready};
+use super::subscriptions::Served;
+use crate::app::Ready;
 use crate::broker::{BoxFuture, Broker};
 use crate::message::BoxError;
 
@@ -50,12 +51,6 @@ pub struct Serve {
     forced: BoxFuture<'static, ()>,
     limit: Duration,
     health: Health,
-}
-
-/// One app and its broker.
-pub(super) struct Served {
-    pub(super) broker: Arc<dyn Broker>,
-    pub(super) app: App,
 }
 
 impl Serve {

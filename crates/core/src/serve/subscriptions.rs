@@ -8,16 +8,21 @@ use super::alarm::{Alarm, Cause};
 use super::dispatch::Dispatcher;
 use super::error::{ServeError, ServeErrorKind};
 use super::handling::Stages;
-use super::health::{Health, HealthState};
-use super::observer::{Observer, Place, Stops};
+use super::health::{Health, HealthState, Place, Stops};
+use super::observer::Observer;
 use super::phase::Phase;
-use super::service::Served;
 use super::worker::Worker;
 use super::{checks, destinations};
-use crate::app::Entry;
+use crate::app::{App, Entry};
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
 use crate::log::SubscriptionLog;
 use crate::telemetry::Instrumentation;
+
+/// One app and its broker.
+pub(super) struct Served {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) app: App,
+}
 
 /// The subscriptions of a service, and what they have in common.
 pub(super) struct Subscriptions {
@@ -54,11 +59,12 @@ impl Subscriptions {
         for (connection, Served { broker, app }) in apps.into_iter().enumerate() {
             let (engine, has_error_texts) = (app.instrumentation(), app.has_error_texts());
             let entries = app.into_entries();
+            self.health.names(connection, &broker.transport().system());
             self.routes.push(checks::check(&*broker, &entries)?);
             let routes: Vec<_> =
                 entries.iter().map(|entry| (entry.subscription.clone(), entry.options.clone())).collect();
             for entry in entries {
-                let active = self.subscribe((connection, &*broker), entry, engine.as_ref(), has_error_texts).await?;
+                let active = self.subscribe(&*broker, entry, engine.as_ref(), has_error_texts).await?;
                 self.active.push(active);
             }
             started.push((broker, routes));
@@ -71,7 +77,7 @@ impl Subscriptions {
 
     async fn subscribe(
         &mut self,
-        (connection, broker): (usize, &dyn Broker),
+        broker: &dyn Broker,
         entry: Entry<()>,
         engine: Option<&Instrumentation>,
         has_error_texts: bool,
@@ -80,7 +86,6 @@ impl Subscriptions {
         let place = self.health.starts(&entry.subscription);
         let mut subscriber =
             broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
-        self.health.names(connection, &subscriber.source().system);
         // Before the adapter may say otherwise.
         place.set(HealthState::Ready);
         let consumer = engine.map(|engine| engine.consumer(subscriber.source()));

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
@@ -12,8 +12,8 @@ use tracing::{error, info};
 use super::alarm::Alarm;
 use super::batching::Batcher;
 use super::dispatch::{Dispatcher, record_received};
+use super::health::Place;
 use super::lanes::Lanes;
-use super::observer::Place;
 use super::patience::ends_here;
 use super::phase::{Deadlines, Phase, until_aborting};
 use super::work::Work;
@@ -57,8 +57,10 @@ impl Worker {
 
     /// Logs that the subscription is active.
     pub(super) fn report_start(&self) {
-        let (log, concurrency) = (self.dispatcher.log(), self.dispatcher.concurrency());
+        let log = self.dispatcher.log();
         let (destination, group) = (log.destination(), log.group());
+        // Where only the lanes bound it there is no number worth reading.
+        let concurrency = Some(self.dispatcher.concurrency()).filter(|most| *most <= Semaphore::MAX_PERMITS);
         info!(destination, group, concurrency, "a subscription has started");
     }
 

@@ -153,6 +153,35 @@ async fn what_is_rejected_by_decision_is_an_error_where_it_is_lost() {
     assert_eq!(lost[0].level, Level::ERROR);
 }
 
+/// Nothing is lost of a request: its sender knows.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_fails_is_a_warning_with_its_one_attempt() {
+    let log = Log::listen();
+    let reject = async |_order: String| Settlement::reject("unknown tenant");
+    let app = App::new().subscribe(orders(), fail).subscribe(Channel::new("others"), reject);
+    let (memory, _running) = run(app, []).await;
+    for destination in ["orders", "others"] {
+        let answer: Result<String, _> = memory.publisher().without_telemetry().request(destination, "x").await;
+        assert!(answer.unwrap_err().error_reply().is_some());
+    }
+    let failed = lines(&log, "a request failed; its sender is told", 1).await;
+    failed[0].has(&["destination=\"orders\"", "attempt=1 ", "attempts=1 ", CAUSES]);
+    let rejected = lines(&log, "a request is rejected by decision; its sender is told", 1).await;
+    rejected[0].has(&["destination=\"others\"", "reason=\"unknown tenant\""]);
+    assert_eq!((failed[0].level, rejected[0].level), (Level::WARN, Level::WARN));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_says_why() {
+    let log = Log::listen();
+    let memory = Memory::new();
+    memory.disconnect();
+    serve(memory, App::new().subscribe(orders(), fail)).start().await.unwrap_err();
+    let line = &lines(&log, "the service could not start", 1).await[0];
+    line.has(&["cannot subscribe to `orders` (group `stock`)", "connection to the in-memory broker is lost"]);
+    assert_eq!(line.level, Level::ERROR);
+}
+
 /// Texts of users are private where they say so; where and how a body is wrong never is.
 #[tokio::test(start_paused = true)]
 async fn texts_can_be_switched_off_and_of_a_body_only_position_and_kind_are_said() {

@@ -329,6 +329,16 @@ async fn a_lost_connection_is_not_ready_and_live() {
     assert!(health.is_live() && !health.is_ready());
 }
 
+/// A service may only publish to a broker.
+#[tokio::test]
+async fn a_connection_without_a_subscription_is_shown_too() {
+    let service = serve(Memory::new(), App::new());
+    let health = service.health();
+    let running = service.start().await.unwrap();
+    assert!(health.to_string().contains("connection in_memory: connected"), "{health}");
+    running.shutdown().await.unwrap();
+}
+
 /// When a message came last is known, without a lock for each.
 #[tokio::test]
 async fn a_subscription_shows_when_its_last_message_came() {

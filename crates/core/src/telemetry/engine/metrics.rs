@@ -1,14 +1,15 @@
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use opentelemetry::{KeyValue, global};
 
-use super::until_set::{UntilSet, global_instruments};
+use super::until_set::UntilSet;
 use crate::guard::{Foreign, Guard};
 use crate::message::OperationType;
 use crate::telemetry::semconv::{
     CLIENT_CONSUMED_MESSAGES, CLIENT_OPERATION_DURATION, CLIENT_SENT_MESSAGES, DURATION_BOUNDARIES, ERROR_TYPE,
     MESSAGING_OPERATION_TYPE, PROCESS_DURATION, PROCESS_IN_FLIGHT, QUEUE_DURATION, SETTLED_MESSAGES, SETTLEMENT,
+    instrumentation_scope,
 };
 
 /// The metrics of an instrumentation. Without a provider neither is a clock read nor an attribute made.
@@ -19,7 +20,7 @@ pub(crate) struct Metrics {
 
 /// The instruments, created once for an instrumentation.
 // METR-18.
-pub(super) struct Instruments {
+struct Instruments {
     meter: Meter,
     client_duration: Histogram<f64>,
     process_duration: Histogram<f64>,
@@ -31,7 +32,7 @@ pub(super) struct Instruments {
 }
 
 impl Instruments {
-    pub(super) fn new(meter: &Meter) -> Self {
+    fn new(meter: &Meter) -> Self {
         Self {
             meter: meter.clone(),
             client_duration: duration(
@@ -55,6 +56,12 @@ impl Instruments {
                 .build(),
         }
     }
+
+    /// Those of the global provider. The API's own, which records nothing, is told by its lack of any state.
+    fn global() -> Option<Self> {
+        let provider = global::meter_provider();
+        (size_of_val(&*provider) > 0).then(|| Self::new(&provider.meter_with_scope(instrumentation_scope())))
+    }
 }
 
 impl Metrics {
@@ -74,7 +81,7 @@ impl Metrics {
 
     #[inline]
     fn instruments(&self) -> Option<&Instruments> {
-        self.instruments.get(|| self.guard.run(Foreign::Metrics, global_instruments).flatten())
+        self.instruments.get(|| self.guard.run(Foreign::Metrics, Instruments::global).flatten())
     }
 
     /// Whether anything is recorded.

@@ -6,7 +6,6 @@ use opentelemetry::global::{self, BoxedSpan, BoxedTracer};
 use opentelemetry::trace::noop::NoopTracer;
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider as _};
 
-use super::metrics::Instruments;
 use super::tracer::StartSpan;
 use crate::guard::{Foreign, Guard};
 use crate::telemetry::semconv::instrumentation_scope;
@@ -88,12 +87,6 @@ impl Tracer for GlobalTracer {
             None => BoxedTracer::new(Box::new(NoopTracer::new())).build_with_context(builder, parent),
         }
     }
-}
-
-/// The instruments of the global provider. The API's own, which records nothing, is told by its lack of any state.
-pub(super) fn global_instruments() -> Option<Instruments> {
-    let provider = global::meter_provider();
-    (size_of_val(&*provider) > 0).then(|| Instruments::new(&provider.meter_with_scope(instrumentation_scope())))
 }
 
 #[cfg(test)]
