@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use throughline_core::broker::Broker;
-use throughline_core::serve;
+use throughline_core::serve::HealthState;
+use throughline_core::{App, serve};
 use throughline_nats::{Nats, Stream, Subject};
 use tokio::time::{Instant, timeout};
 
@@ -70,4 +71,26 @@ async fn the_end_is_over_at_its_deadline_when_the_server_says_nothing_more() {
         let _ = Broker::shutdown(&nats, deadline).await;
     };
     timeout(Duration::from_millis(1500), end).await.expect("no wait of its own is longer than the deadline");
+}
+
+/// The connection is there and the server says nothing: only the supervision of the consumer sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a NATS server: cargo xtask test --broker nats"]
+async fn a_consumer_of_which_nothing_is_heard_is_degraded() {
+    let server = OwnServer::start("silent-consumer").await;
+    let door = MutableDoor::open(&server).await;
+    // It is not given up meanwhile.
+    let options = server::options().ping_interval(Duration::from_secs(600));
+    let nats = Nats::connect_with(door.url(), options).await.expect("a connection");
+    let stream = Stream::new("ORDERS").subjects(["orders"]).durable("stock");
+    let service = serve(nats, App::new().subscribe(stream, async |_order: String| ()));
+    let health = service.health();
+    let running = service.shutdown_timeout(Duration::from_secs(1)).start().await.expect("the app starts");
+    let state = || health.subscriptions().first().map(|one| one.state.clone());
+    assert_eq!(state(), Some(HealthState::Ready));
+
+    door.mute();
+    wait_until("it is degraded", || matches!(state(), Some(HealthState::Degraded(_)))).await;
+    assert!(health.is_ready(), "it takes messages");
+    drop(running);
 }

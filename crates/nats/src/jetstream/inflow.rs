@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::{Consumer, FromConsumer, Info};
 use async_nats::{Message, StatusCode, Subject};
 use futures_util::{FutureExt, StreamExt};
 use throughline_core::BrokerError;
+use throughline_core::broker::Observe;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tracing::{error, warn};
@@ -54,6 +55,9 @@ pub(super) struct Inflow {
     /// How often the server delivers a message; it has no limit unless the number is positive.
     max_deliver: Arc<AtomicI64>,
     fatal: Option<BrokerError>,
+    /// Whoever hears that the server does not deliver; known before the first message is asked for.
+    observer: Arc<OnceLock<Arc<dyn Observe>>>,
+    is_degraded: bool,
 }
 
 /// How a consumer is bound to one link of the connection.
@@ -126,7 +130,13 @@ impl Inflow {
             strangers: Seldom::default(),
             max_deliver,
             fatal: None,
+            observer: Arc::default(),
+            is_degraded: false,
         })
+    }
+
+    pub(super) fn observer(&self) -> Arc<OnceLock<Arc<dyn Observe>>> {
+        Arc::clone(&self.observer)
     }
 
     /// Binds to the link that comes after a lost one. Cancel safe.
@@ -196,6 +206,9 @@ impl Inflow {
     fn take(&mut self, arrived: Message) {
         if is_from_stream(&arrived) {
             self.supervision.heard();
+            if self.is_degraded {
+                self.show();
+            }
             if let Some(pull) = &mut self.binding.pull {
                 pull.outstanding = pull.outstanding.saturating_sub(1);
             }
@@ -251,6 +264,7 @@ impl Inflow {
     async fn supervise(&mut self) -> Result<(), BrokerError> {
         self.connection.denied.check(&self.binding.subject)?;
         let is_forgotten = self.supervision.look(&self.binding.link).await?;
+        self.show();
         if is_forgotten == Some(Forgotten::WithTheConnection) {
             self.caution.lost(&self.binding.link.client.server_info());
         }
@@ -264,6 +278,16 @@ impl Inflow {
             self.note_limit(&info);
         }
         Ok(())
+    }
+
+    /// Shows in the health of the app that the server does not deliver, and that it does again.
+    fn show(&mut self) {
+        let is_degraded = self.supervision.is_waiting();
+        if let Some(observer) = self.observer.get().filter(|_| is_degraded != self.is_degraded) {
+            let why = "the server does not deliver what it is asked for: it is asked again, and the log says why";
+            observer.degraded(is_degraded.then(|| why.into()));
+            self.is_degraded = is_degraded;
+        }
     }
 
     /// Notes how often the server delivers, which may be changed while the consumer is in use.

@@ -6,15 +6,15 @@ mod prefetch;
 mod reuse;
 mod supervision;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::Info;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use throughline_core::BrokerError;
-use throughline_core::broker::{Pattern, Received, Reception, Subscriber, Subscription};
+use throughline_core::broker::{Observe, Pattern, Received, Reception, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -53,6 +53,7 @@ pub(crate) struct StreamSubscriber {
     headers_only: bool,
     max_deliver: Arc<AtomicI64>,
     max_ack_pending: i64,
+    observer: Arc<OnceLock<Arc<dyn Observe>>>,
 }
 
 impl StreamSubscriber {
@@ -87,7 +88,7 @@ impl StreamSubscriber {
         let group = info.config.deliver_group.as_deref();
         let source = semconv::stream_source(&connection.systems.jetstream, &filters, &info.name, group);
         let inflow = Inflow::open(connection, info.clone(), stream.held()).await?;
-        let max_deliver = inflow.max_deliver();
+        let (max_deliver, observer) = (inflow.max_deliver(), inflow.observer());
         let inflow = Arc::new(Mutex::new(inflow));
         Ok(Self {
             keeper: tokio::spawn(keep(Arc::clone(&inflow), Arc::clone(&acks))),
@@ -95,6 +96,7 @@ impl StreamSubscriber {
             headers_only: info.config.headers_only,
             max_deliver,
             max_ack_pending: info.config.max_ack_pending,
+            observer,
             acks,
             source: Arc::new(source),
             last: LastSubject::new(),
@@ -138,6 +140,8 @@ impl Subscriber for StreamSubscriber {
     }
 
     fn prepare(&mut self, reception: Reception) {
+        // Called once.
+        let _ = self.observer.set(Arc::clone(reception.observer()));
         let needed = reception.messages_at_once();
         let pending = usize::try_from(self.max_ack_pending).ok().filter(|most| *most > 0);
         if let Some(max_ack_pending) = pending.filter(|most| *most < needed) {
