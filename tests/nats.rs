@@ -27,6 +27,8 @@ mod kept;
 mod last_delivery;
 #[path = "nats/limits.rs"]
 mod limits;
+#[path = "nats/logs.rs"]
+mod logs;
 #[path = "nats/raw_core.rs"]
 mod raw_core;
 #[path = "nats/raw_jetstream.rs"]

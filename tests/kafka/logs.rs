@@ -125,7 +125,7 @@ async fn an_outage_is_a_few_lines_that_say_what_is_not_committed_and_why() {
         // Who stays a member has its commits answered in the end.
         assert!(topic.starts_with("stays") || !said.is_empty(), "{log:#?}");
         for (line, part) in said.iter().flat_map(|line| {
-            [&**group, &*format!("{topic}/0"), "cause="].map(|part| ((*line).clone(), part.to_owned()))
+            [&**group, &*format!("{topic}/0"), "error="].map(|part| ((*line).clone(), part.to_owned()))
         }) {
             assert!(line.contains(&part), "{part} is missing: {line}");
         }
@@ -171,6 +171,12 @@ async fn a_member_that_was_thrown_out_says_which_partitions_it_has_lost_and_who_
         assert!(said[0].contains(part), "{part} is missing: {said:?}");
     }
     assert!(with(&log, "tried again with the next commit").is_empty(), "they are another member's: {log:#?}");
+    for message in ["partitions were assigned", "partitions were given up"] {
+        let said = with(&log, message);
+        for part in [&*group, &*topic, "partitions=\"0\""] {
+            assert!(said[0].contains(part), "{part} is missing: {said:?}");
+        }
+    }
     // And it is a member again.
     second.signal("-KILL").await;
     publish_bodies(&url, &topic, &["after".to_owned()]).await;

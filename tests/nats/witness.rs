@@ -37,7 +37,7 @@ pub(crate) fn counted(capture: &Capture, name: &str, with: &[(&str, &str)]) -> u
     capture.metrics().iter().filter(|point| point.name == name && has(point)).map(|point| point.sum as u64).sum()
 }
 
-/// What was logged at the level of a warning or above, on the thread of the test.
+/// What was logged for operators, on the thread of the test.
 #[derive(Clone, Default)]
 pub(crate) struct Log {
     lines: Arc<Mutex<Vec<(Level, String)>>>,
@@ -62,6 +62,7 @@ impl Log {
         let told = || {
             self.has(Level::ERROR, "the connection task of the NATS client ended")
                 || self.has(Level::WARN, "the connection to NATS was lost and made again")
+                || self.has(Level::WARN, "the connection to NATS is lost")
         };
         wait_until(&format!("the loss by {poison} is logged"), told).await;
     }
@@ -69,7 +70,7 @@ impl Log {
 
 impl tracing::Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("throughline") && *metadata.level() <= Level::WARN
+        metadata.target().starts_with("throughline") && *metadata.level() <= Level::INFO
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

@@ -41,6 +41,7 @@ pub mod extract;
 mod guard;
 pub mod handler;
 mod later;
+mod log;
 pub mod message;
 pub mod middleware;
 pub mod propagation;

@@ -56,7 +56,8 @@ impl Denied {
         if let Some(events) = self.drops.lock().unwrap_or_else(PoisonError::into_inner).note(1) {
             warn!(
                 events,
-                "the NATS client dropped messages since its own buffer for a subscription was full: what reads from it is too slow,                  and core NATS delivers none again"
+                "the NATS client dropped messages since its own buffer for a subscription was full: what reads from it is too slow, \
+                 and core NATS delivers none again"
             );
         }
     }

@@ -42,6 +42,11 @@ impl Link {
         self.client.connection_state() == State::Connected
     }
 
+    /// Tells whether the client has lost the connection it had; not before the first one.
+    pub(crate) fn is_disconnected(&self) -> bool {
+        self.client.connection_state() == State::Disconnected
+    }
+
     /// Counts how often the client has connected by itself.
     pub(crate) fn connects(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)

@@ -85,7 +85,7 @@ impl Keeper {
     async fn watch(&mut self) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut connects = 1;
+        let mut told = Told::default();
         loop {
             let reported = tokio::select! {
                 reported = self.reports.recv() => reported,
@@ -99,7 +99,7 @@ impl Keeper {
             // connected it is not asked: the questions would fill its queue.
             let is_lost = reported == Some(link.number()) || (link.is_connected() && link.is_gone());
             if !is_lost {
-                self.tell_of_reconnects(&link, &mut connects);
+                told.tell(&self.server, &link);
                 continue;
             }
             if self.has_given_up(&link) {
@@ -108,7 +108,7 @@ impl Keeper {
             }
             drop((links, link));
             let Some(client) = self.connect().await else { return };
-            connects = 1;
+            told = Told::default();
             self.client = client.clone();
             let Some(links) = self.links.upgrade() else { return };
             links.replace(client);
@@ -154,18 +154,45 @@ impl Keeper {
             warn!(server = self.server, attempts, error = %failed, "cannot connect to NATS anew, trying again");
         }
     }
+}
 
-    /// Reports what the client does by itself and tells nobody.
-    fn tell_of_reconnects(&self, link: &Link, connects: &mut u64) {
-        let now = link.connects();
-        if now > *connects {
+/// What the log says of the connection that the client makes again by itself, and tells nobody.
+struct Told {
+    connects: u64,
+    lost: Option<Instant>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { connects: 1, lost: None }
+    }
+}
+
+impl Told {
+    fn tell(&mut self, server: &str, link: &Link) {
+        if link.is_disconnected() {
+            if self.lost.is_none() {
+                warn!(
+                    server,
+                    "the connection to NATS is lost; the client connects again by itself. What was under way on core NATS is lost, \
+                     what a stream has not seen settled comes again"
+                );
+                self.lost = Some(Instant::now());
+            }
+            return;
+        }
+        let connects = link.connects();
+        if let Some(lost) = self.lost.take() {
+            info!(server, seconds = lost.elapsed().as_secs(), "connected to NATS again");
+        } else if connects > self.connects {
+            // Too short to be seen.
             warn!(
-                server = self.server,
+                server,
                 "the connection to NATS was lost and made again by the client. What was under way on core NATS is lost, \
                  what a stream has not seen settled comes again"
             );
-            *connects = now;
         }
+        self.connects = connects;
     }
 }
 

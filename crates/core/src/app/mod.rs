@@ -33,6 +33,7 @@ use crate::telemetry::{Builder, Instrumentation};
 pub struct App<S = ()> {
     router: Router<S>,
     telemetry: Option<TelemetryChoice>,
+    has_error_texts: bool,
 }
 
 /// Where an app's telemetry comes from.
@@ -51,7 +52,7 @@ impl<S: Send + Sync + 'static> App<S> {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self { router: Router::new(), telemetry: Some(TelemetryChoice::Globals) }
+        Self { router: Router::new(), telemetry: Some(TelemetryChoice::Globals), has_error_texts: true }
     }
 
     /// Adds a subscription and what handles it: a handler, or a [`Route`](crate::Route) made of one.
@@ -122,6 +123,23 @@ impl<S: Send + Sync + 'static> App<S> {
         self
     }
 
+    /// Switches the texts of errors in the log (default on; switch off where they may hold private data).
+    ///
+    /// The text is that of an error your code returned, with its causes. `error_type` stays, and so do the errors of the framework and
+    /// the broker. Of a body that cannot be decoded the log has position and kind, such as `data error at line 1 column 13`, and never
+    /// what is in it, whatever is set here.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let app: throughline_core::App = throughline_core::App::new().error_texts_in_logs(false);
+    /// ```
+    #[must_use]
+    pub const fn error_texts_in_logs(mut self, on: bool) -> Self {
+        self.has_error_texts = on;
+        self
+    }
+
     /// Gives the handlers their state.
     ///
     /// # Examples
@@ -140,6 +158,7 @@ impl<S: Send + Sync + 'static> App<S> {
         App {
             router: self.router.map_handlers(|handler| Arc::new(Bound::new(handler, Arc::clone(&state)))),
             telemetry: self.telemetry,
+            has_error_texts: self.has_error_texts,
         }
     }
 }
@@ -181,6 +200,10 @@ impl App<()> {
             TelemetryChoice::Globals => Instrumentation::from_globals(),
             TelemetryChoice::Given(middleware) => middleware.instrumentation().clone(),
         })
+    }
+
+    pub(crate) const fn has_error_texts(&self) -> bool {
+        self.has_error_texts
     }
 
     pub(crate) fn into_entries(self) -> Vec<Entry<()>> {

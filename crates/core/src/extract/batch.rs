@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use opentelemetry::context::FutureExt as _;
-use tracing::warn;
 
 use super::{FromDelivery, Rejection, Shape};
 use crate::codec::{Decode, IntoOutcome};
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Outcome};
 use crate::middleware::panicked;
 use crate::telemetry::{CurrentBaggage, CurrentSpan, Scope, ScopeState};
@@ -165,7 +165,11 @@ impl<T> CurrentBaggage for BatchMessage<T> {
 
 /// The outcomes of the single messages of a batch, filled in while its handler runs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Verdicts(Arc<Mutex<Judged>>);
+pub(crate) struct Verdicts {
+    judged: Arc<Mutex<Judged>>,
+    /// `None` outside of an app.
+    log: Option<Arc<SubscriptionLog>>,
+}
 
 #[derive(Debug, Default)]
 struct Judged {
@@ -175,15 +179,24 @@ struct Judged {
 }
 
 impl Verdicts {
+    pub(crate) fn new(log: Arc<SubscriptionLog>) -> Self {
+        Self { judged: Arc::default(), log: Some(log) }
+    }
+
     fn set(&self, index: usize, message: &Delivery, outcome: Outcome) {
         let mut judged = self.lock();
         if judged.is_over {
-            let (destination, attempt) = (message.destination(), message.attempt());
-            warn!(
-                destination,
-                attempt,
+            drop(judged);
+            let Some(log) = &self.log else { return };
+            let (destination, group, attempt) = (message.destination(), log.group(), message.attempt());
+            log_line!(
+                log,
+                WARN,
                 "a message of a batch was settled after the handler had returned: that comes too late and is ignored; await in the \
-                 handler what settles its messages"
+                 handler what settles its messages",
+                destination,
+                group,
+                attempt
             );
             return;
         }
@@ -203,7 +216,7 @@ impl Verdicts {
 
     /// A poisoned lock only means that another thread panicked between two complete writes.
     fn lock(&self) -> MutexGuard<'_, Judged> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

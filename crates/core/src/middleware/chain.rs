@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use super::failure_rule::{Attempts, PolicyInForce, decide, panic_failure, panicked};
 use super::{InnerTelemetry, RetryPolicy};
 use crate::broker::{BoxFuture, Publish, PublishError};
+use crate::log::SubscriptionLog;
 use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt};
 
 /// What wraps every delivery and every publish of an app or a subscription, single messages and batches alike.
@@ -80,6 +81,15 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// What judges a failure of the delivery.
     fn policy(&self) -> &PolicyInForce<'_>;
+
+    /// The log of the subscription.
+    fn log(&self) -> &SubscriptionLog;
+
+    /// Logs that an attempt in place failed and another one follows after a delay.
+    fn attempt_failed(&self, delivery: &Delivery, failure: &Failure, delay: Duration);
+
+    /// Notes which attempt begins in place.
+    fn attempt_begins(&self, attempt: u32);
 }
 
 /// What the chain of a publish ends in: the telemetry and the broker.
@@ -108,6 +118,10 @@ impl<'a> Next<'a> {
     /// What says by which policy the delivery is judged.
     pub(super) fn policy_in_force(self) -> &'a PolicyInForce<'a> {
         self.endpoint.policy()
+    }
+
+    pub(super) fn log(self) -> &'a SubscriptionLog {
+        self.endpoint.log()
     }
 
     /// Passes the delivery on to the next middleware, or to the handler.
@@ -200,6 +214,16 @@ impl Next<'_> {
     /// The policy that judges the delivery.
     pub(super) fn policy(self) -> Arc<RetryPolicy> {
         self.endpoint.policy().get()
+    }
+
+    /// Waits after a failed attempt before another one in place, and says so in the log; false where there is to be none.
+    pub(super) async fn wait_for_attempt(self, delivery: &Delivery, failure: &Failure, delay: Duration) -> bool {
+        self.endpoint.attempt_failed(delivery, failure, delay);
+        let goes_on = self.wait(delay).await;
+        if goes_on {
+            self.endpoint.attempt_begins(delivery.attempt().saturating_add(1));
+        }
+        goes_on
     }
 
     /// Waits before a forward is tried again; false where it is not to be.

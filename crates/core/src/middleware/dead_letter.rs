@@ -1,12 +1,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use tracing::error;
-
 use super::forwarding::{Forwarded, Forwarding, unpublishable};
 use super::{Middleware, Next};
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement};
+use async_trait::async_trait;
 
 /// The header that says why a message is a dead letter.
 const REASON: &str = "dead-letter-reason";
@@ -98,7 +97,7 @@ impl Middleware for DeadLetter {
             let Some(message) = delivery.messages().get(index) else { return own };
             match done.get_mut(index).and_then(Option::take) {
                 None if is_rejected(&own) => {
-                    report_loop(message);
+                    report_loop(next.log(), message);
                     unpublishable(own, message, "it came from the dead letter")
                 }
                 None => own,
@@ -125,11 +124,17 @@ fn buried(own: Outcome) -> Outcome {
     own.with_settlement(Settlement::Ack).with_fate(Fate::Buried(reason))
 }
 
-fn report_loop(message: &Delivery) {
-    let (destination, attempt) = (message.destination(), message.attempt());
-    let group = message.source().and_then(|source| source.group.as_deref()).unwrap_or_default();
-    let position = message.position().unwrap_or_default();
-    error!(destination, group, attempt, position, "a message that came from the dead letter is not sent there again");
+fn report_loop(log: &SubscriptionLog, message: &Delivery) {
+    let (destination, group, attempt) = (message.destination(), log.group(), message.attempt());
+    log_line!(
+        log,
+        ERROR,
+        "a message that came from the dead letter is not sent there again",
+        destination,
+        group,
+        attempt,
+        position = message.position()
+    );
 }
 
 /// Lets a message that is to be forwarded come again by itself, at once.

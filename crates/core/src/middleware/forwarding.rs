@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use tracing::{error, warn};
-
 use super::Next;
-use crate::causes::Causes;
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
 
 /// What became of a message that was to go elsewhere.
@@ -70,7 +68,7 @@ impl<'a> Forwarding<'a> {
                 Ok(()) => *ended = Some(Forwarded::Confirmed),
                 Err(failure) => {
                     has_failed = true;
-                    report(self.name, message, envelope, &failure, tries, delay);
+                    report(self.next.log(), self.name, message, envelope, &failure, (tries, delay));
                     if !failure.is_retryable() {
                         *ended = Some(Forwarded::Refused(failure));
                     }
@@ -103,15 +101,44 @@ impl<'a> Forwarding<'a> {
     }
 }
 
-fn report(name: &str, message: &Delivery, envelope: &Envelope, failure: &Failure, tries: u32, delay: Duration) {
-    let (destination, attempt) = (message.destination(), message.attempt());
-    let group = message.source().and_then(|source| source.group.as_deref()).unwrap_or_default();
-    let (place, error) = (envelope.destination().name(), Causes(failure.error()));
-    let position = message.position().unwrap_or_default();
+fn report(
+    log: &SubscriptionLog,
+    name: &str,
+    message: &Delivery,
+    envelope: &Envelope,
+    failure: &Failure,
+    (tries, delay): (u32, Duration),
+) {
+    let (destination, group, attempt) = (message.destination(), log.group(), message.attempt());
+    let (place, error_type, error) = (envelope.destination().name(), failure.error_type(), log.error_text(failure));
+    let error = error.as_deref();
     if failure.is_retryable() {
-        warn!(destination, group, attempt, place, tries, ?delay, %error, "a {name} was not published and is tried again");
+        log_line!(
+            log,
+            WARN,
+            "a {name} was not published and is tried again",
+            destination,
+            group,
+            attempt,
+            place,
+            tries,
+            ?delay,
+            error_type,
+            error
+        );
     } else {
-        error!(destination, group, attempt, place, position, %error, "a {name} can never be published and is not tried again");
+        log_line!(
+            log,
+            ERROR,
+            "a {name} can never be published and is not tried again",
+            destination,
+            group,
+            attempt,
+            place,
+            error_type,
+            error,
+            position = message.position()
+        );
     }
 }
 

@@ -46,10 +46,11 @@ impl Retry {
         Self { policy: Arc::new(policy) }
     }
 
-    /// How long to wait before the delivery is tried again here; `None` where it is not.
-    fn delay_before_next(&self, outcome: &Outcome, attempt: u32) -> Option<Duration> {
-        let judgement = self.policy.judge(outcome.own_failure()?, attempt);
-        (judgement == Judgement::Again).then(|| self.policy.delay(attempt))
+    /// Why the delivery is tried again here, and how long to wait before; `None` where it is not.
+    fn delay_before_next<'a>(&self, outcome: &'a Outcome, attempt: u32) -> Option<(&'a Failure, Duration)> {
+        let failure = outcome.own_failure()?;
+        let judgement = self.policy.judge(failure, attempt);
+        (judgement == Judgement::Again).then(|| (failure, self.policy.delay(attempt)))
     }
 }
 
@@ -59,9 +60,9 @@ impl Middleware for Retry {
         let in_force = next.policy_in_force();
         let number = in_force.replace(&self.policy);
         let mut outcome = next.run(delivery.clone()).await;
-        while let Some(delay) = self.delay_before_next(&outcome, delivery.attempt()) {
+        while let Some((failure, delay)) = self.delay_before_next(&outcome, delivery.attempt()) {
             // One further inside has made all attempts there are; or the app ends, or another member gets the message.
-            if !in_force.is_latest(number) || !next.wait(delay).await {
+            if !in_force.is_latest(number) || !next.wait_for_attempt(&delivery, failure, delay).await {
                 break;
             }
             next.discard().await;

@@ -256,7 +256,6 @@ impl RetryPolicy {
     }
 
     /// The most attempts; `None` where somebody else counts them.
-    #[allow(dead_code, reason = "for the log line of a failed attempt")]
     pub(crate) fn most_attempts(&self) -> Option<u32> {
         Some(self.attempts.unwrap_or(ATTEMPTS)).filter(|most| *most < u32::MAX)
     }

@@ -1,13 +1,17 @@
+use std::sync::Arc;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::settle::extend_all;
 use super::work::Work;
 use crate::broker::{BatchPolicy, BrokerError, Received, Subscriber};
 use crate::later::later;
+use crate::log::SubscriptionLog;
 
 /// Collects messages until a batch is full or its first message has waited long enough. Without a policy every message is one unit.
 pub(super) struct Batcher {
     policy: Option<BatchPolicy>,
+    log: Arc<SubscriptionLog>,
     pending: Vec<Received>,
     deadline: Option<Instant>,
     /// When the broker wants to hear of what is collected, where it does.
@@ -17,8 +21,8 @@ pub(super) struct Batcher {
 }
 
 impl Batcher {
-    pub(super) const fn new(policy: Option<BatchPolicy>) -> Self {
-        Self { policy, pending: Vec::new(), deadline: None, beat: None, is_reported: false }
+    pub(super) const fn new(policy: Option<BatchPolicy>, log: Arc<SubscriptionLog>) -> Self {
+        Self { policy, log, pending: Vec::new(), deadline: None, beat: None, is_reported: false }
     }
 
     /// Returns the next unit of work if it is complete with what is here already.
@@ -91,7 +95,7 @@ impl Batcher {
     /// The first message says for all how often: they are of one subscription.
     async fn keep(&mut self) {
         self.beat = self.pending.first().and_then(Received::heartbeat).map(later);
-        extend_all(&self.pending, &mut self.is_reported).await;
+        extend_all(&self.log, &self.pending, &mut self.is_reported).await;
     }
 
     fn take_pending(&mut self) -> Vec<Received> {

@@ -4,7 +4,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{error, warn};
 
 use super::alarm::Alarm;
 use super::dropped::Dropped;
@@ -16,7 +15,9 @@ use super::work::Work;
 use crate::broker::{Received, Subscriber};
 use crate::handler::RouteOptions;
 use crate::later::later;
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Fate, Settlement};
+use crate::middleware::Settler;
 use crate::telemetry::{Incoming, Receiving};
 
 /// How many requests are handled at the same time where the user sets nothing.
@@ -45,6 +46,18 @@ impl Dispatcher {
             alarm,
             dropped: Dropped::default(),
             stages,
+        }
+    }
+
+    pub(super) fn log(&self) -> &SubscriptionLog {
+        &self.stages.failed.log
+    }
+
+    /// Counts messages that are about to be settled while the app ends.
+    fn note_settled(&self, messages: usize) {
+        // In one step: this is asked for each message.
+        if !matches!(self.stages.phase.has_changed(), Ok(false)) {
+            self.dropped.note_handled(messages);
         }
     }
 
@@ -112,7 +125,8 @@ impl Dispatcher {
                 }
                 longest = longest.max(delay);
             }
-            settle_all(endings, handled.settler.as_ref(), self.stages.group()).await;
+            self.note_settled(endings.len());
+            settle_all(endings, handled.settler.as_ref(), self.log()).await;
             let Some(delay) = longest else { return };
             let again = work.retain(|index, _| self.delay_before_next(&handled, index).is_some());
             let Some(again) = again else { return };
@@ -126,7 +140,8 @@ impl Dispatcher {
     fn is_to_be_settled(&self, message: &Received, index: usize, handled: &Handled) -> bool {
         let fate = handled.outcome_of(index).fate();
         if matches!(fate, Fate::Interrupted) {
-            report_interrupted(message, self.stages.group());
+            self.dropped.note_left(1);
+            report_interrupted(self.log(), handled.settler.as_ref(), message);
             return false;
         }
         let is_rejected = matches!(handled.outcome.settlement_of(index), Settlement::Reject { .. });
@@ -144,7 +159,7 @@ impl Dispatcher {
         loop {
             let patience = self.stages.patience(work.messages());
             let left = due.saturating_duration_since(Instant::now());
-            if with_heartbeats(work.messages(), pin!(patience.wait(left))).await {
+            if with_heartbeats(self.log(), work.messages(), pin!(patience.wait(left))).await {
                 return Some(work);
             }
             let phase = *self.stages.phase.borrow();
@@ -154,7 +169,12 @@ impl Dispatcher {
                 return None;
             }
             let stays = |message: &Received| phase.is_running() || is_final(message);
-            work = work.retain(|_, message| !message.is_withdrawn() && stays(message))?;
+            let all = work.messages().len();
+            let kept = work.retain(|_, message| !message.is_withdrawn() && stays(message));
+            if !phase.is_running() {
+                self.dropped.note_left(all - kept.as_ref().map_or(0, |kept| kept.messages().len()));
+            }
+            work = kept?;
         }
     }
 
@@ -186,25 +206,29 @@ pub(super) fn record_received(receiving: Receiving, work: &Work) {
     }
 }
 
-fn report_interrupted(message: &Received, group: &str) {
-    let delivery = &message.delivery;
-    let (destination, attempt) = (delivery.destination(), delivery.attempt());
-    let position = delivery.position().unwrap_or_default();
+fn report_interrupted(log: &SubscriptionLog, settler: Option<&Settler>, message: &Received) {
+    let _current = settler.map(|settler| settler.context.clone().attach());
+    let (delivery, group) = (&message.delivery, log.group());
+    let (destination, attempt, position) = (delivery.destination(), delivery.attempt(), delivery.position());
     if is_final(message) {
-        error!(
+        log_line!(
+            log,
+            ERROR,
+            "a message was not published before the app ended, and the broker delivers it no more",
             destination,
             group,
             attempt,
-            position,
-            "a message was not published before the app ended, and the broker delivers it no more"
+            position
         );
     } else {
-        warn!(
+        log_line!(
+            log,
+            WARN,
+            "a message was not published before it was given up here; the broker delivers it again",
             destination,
             group,
             attempt,
-            position,
-            "a message was not published before it was given up here; the broker delivers it again"
+            position
         );
     }
 }

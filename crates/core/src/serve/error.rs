@@ -24,8 +24,8 @@ pub enum ServeErrorKind {
 /// Why an app could not be served to its regular end.
 ///
 /// Its text has everything in one line: the subscription, the broker's error and the causes of that. So does its `Debug`, for a `main` that
-/// returns it. Since the text has them, they are not the [`source`](Error::source) as well; [`broker_error`](Self::broker_error) returns
-/// them.
+/// returns it. Since the text has them, they are not the [`source`](Error::source) as well; [`cause`](Self::cause) and
+/// [`broker_error`](Self::broker_error) return them.
 ///
 /// # Examples
 ///
@@ -62,6 +62,24 @@ impl ServeError {
         self.kind
     }
 
+    /// Returns the error behind it: the broker's, or that of what ran alongside the app.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use throughline_core::ServeError;
+    ///
+    /// fn is_taken(error: &ServeError) -> bool {
+    ///     let io = error.cause().and_then(|cause| cause.downcast_ref::<io::Error>());
+    ///     io.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
+
     /// Returns the broker's error behind it, where it is one.
     #[must_use]
     pub fn broker_error(&self) -> Option<&BrokerError> {
@@ -73,7 +91,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         match &self.source {
-            Some(source) => write!(f, ": {}", Causes(source.as_ref())),
+            Some(source) => write!(f, ": {}", Causes(&**source)),
             None => Ok(()),
         }
     }
@@ -116,6 +134,13 @@ mod tests {
             cause = error.source();
         }
         assert_eq!(chain.join(": "), TEXT);
+    }
+
+    #[test]
+    fn the_error_of_what_ran_alongside_is_at_hand() {
+        let error = ServeError::alongside("http", std::io::Error::other("address in use").into());
+        assert_eq!(error.to_string(), "`http`, which ran alongside the app, failed: address in use");
+        assert!(error.broker_error().is_none() && error.cause().is_some_and(|cause| cause.is::<std::io::Error>()));
     }
 
     #[test]

@@ -7,11 +7,10 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
-use tracing::warn;
 
 use crate::broker::ErrorReplyHeaders;
-use crate::causes::Causes;
 use crate::handler::RouteOptions;
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
 use crate::middleware::{Middleware, Next, Outlet as _, header_text, panic_failure};
 use crate::publish::Publisher;
@@ -40,7 +39,13 @@ impl ErrorReplies {
     }
 
     /// Answers each message that is given up, once. A reply that fails changes nothing.
-    pub(super) async fn publish(&self, outcome: &Outcome, asked: &Delivery, scope: Option<&Scope>, group: &str) {
+    pub(super) async fn publish(
+        &self,
+        outcome: &Outcome,
+        asked: &Delivery,
+        scope: Option<&Scope>,
+        log: &SubscriptionLog,
+    ) {
         let of_messages = scope.map_or(&[][..], Scope::members);
         for (index, message) in asked.messages().iter().enumerate() {
             let own = outcome.each().get(index).and_then(Option::as_ref).unwrap_or(outcome);
@@ -51,8 +56,8 @@ impl ErrorReplies {
             let published = AssertUnwindSafe(publishing).catch_unwind().with_context(context).await;
             match published {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => report(message, group, &error.into_failure()),
-                Err(panic) => report(message, group, &panic_failure(panic)),
+                Ok(Err(error)) => report(log, message, &error.into_failure()),
+                Err(panic) => report(log, message, &panic_failure(panic)),
             }
         }
     }
@@ -86,10 +91,19 @@ fn told(outcome: &Outcome) -> Option<(u16, Cow<'_, str>)> {
     })
 }
 
-fn report(asked: &Delivery, group: &str, failure: &Failure) {
-    let (destination, attempt) = (asked.destination(), asked.attempt());
-    let error = Causes(failure.error());
-    warn!(destination, group, attempt, %error, "a requester was not told that its request failed; the message counts as decided");
+fn report(log: &SubscriptionLog, asked: &Delivery, failure: &Failure) {
+    let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
+    let (error_type, error) = (failure.error_type(), log.error_text(failure));
+    log_line!(
+        log,
+        WARN,
+        "a requester was not told that its request failed; the message counts as decided",
+        destination,
+        group,
+        attempt,
+        error_type,
+        error = error.as_deref()
+    );
 }
 
 /// Where the chain of a request tells the requester: within the dead letter, which may have to wait, and around the place where

@@ -1,13 +1,14 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use tracing::error;
 
 use super::error_replies::{ErrorReplies, TellRequesters};
+use super::failed::{Count, Failed};
 use super::patience::{Patience, ends_here};
 use super::phase::{Phase, until_aborting};
 use super::replies::Replies;
@@ -16,10 +17,11 @@ use super::work::Work;
 use crate::broker::{BoxFuture, Publish, PublishError, Received, Subscriber};
 use crate::extract::Verdicts;
 use crate::handler::{ErasedHandler, RouteOptions};
-use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime};
+use crate::log::{SubscriptionLog, log_line};
+use crate::message::{Delivery, Envelope, Failure, Outcome, Receipt, Runtime, Settlement};
 use crate::middleware::{
-    Attempts, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, PolicyInForce, RetryLater,
-    RetryPolicy, Settler, decide, panicked, process_with,
+    Attempts, DeadLetter, Endpoint, InnerTelemetry, Middleware, Next, Outlet as _, Overrides, PolicyInForce,
+    RetryLater, RetryPolicy, Settler, decide, panicked, process_with,
 };
 use crate::publish::Publisher;
 use crate::telemetry::{Consumer, Instrumentation, Receiving, Scope, ScopeState, run_in};
@@ -45,6 +47,7 @@ pub(super) struct Stages {
     /// Whether nothing but telemetry, on its defaults, can stand around the chain.
     may_be_bare: bool,
     receive_spans: bool,
+    pub(super) failed: Failed,
     pub(super) phase: watch::Receiver<Phase>,
     runtime: Arc<Runtime>,
 }
@@ -57,6 +60,7 @@ impl Stages {
         options: &RouteOptions,
         instrumentation: Option<&Instrumentation>,
         phase: watch::Receiver<Phase>,
+        log: Arc<SubscriptionLog>,
     ) -> Self {
         let source = subscriber.source();
         let overrides = Overrides { parent: options.parent, trust: options.trust };
@@ -66,11 +70,14 @@ impl Stages {
         let publisher = Publisher::of_app(transport, options.middleware.clone(), instrumentation);
         let telemetry = instrumentation.map(Instrumentation::to_any);
         let runtime = Runtime { telemetry, source: Arc::clone(&source), services: Box::new(publisher.clone()) };
+        let route = subscriber.retry_route();
+        let failed =
+            Failed::new(log, options.dead_letter.as_ref().map(DeadLetter::destination).cloned(), route.clone());
         let chosen = options.retry_policy();
         let policy = chosen.cloned().unwrap_or_else(RetryPolicy::unchosen);
         // Where messages wait in a place of their own, that counts their attempts.
-        let policy = if subscriber.retry_route().is_some() { policy.uncounted() } else { policy };
-        let retry_later = subscriber.retry_route().map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
+        let policy = if route.is_some() { policy.uncounted() } else { policy };
+        let retry_later = route.map(|route| Arc::new(RetryLater::new(route)) as Arc<dyn Middleware>);
         let dead_letter = options.dead_letter.clone().map(|dead_letter| Arc::new(dead_letter) as Arc<dyn Middleware>);
         let around: Vec<_> = dead_letter.into_iter().chain(retry_later).collect();
         let error_replies = ErrorReplies::new(&publisher, options);
@@ -95,6 +102,7 @@ impl Stages {
             policy: Arc::new(policy),
             overrides: Some(overrides).filter(|_| is_overridden && consumer.is_none()),
             consumer,
+            failed,
             phase,
             runtime: Arc::new(runtime),
         }
@@ -114,32 +122,38 @@ impl Stages {
         let handling = AssertUnwindSafe(async {
             let delivery = if asked.is_batch() { asked.clone() } else { self.equip(asked.clone()) };
             let inner_telemetry = InnerTelemetry::new(self.overrides);
-            let policy = PolicyInForce::new(&self.policy);
-            let handling = Handling { stages: self, received, asked, inner_telemetry, policy };
+            let (policy, attempt) = (PolicyInForce::new(&self.policy), AtomicU32::new(0));
+            let handling = Handling { stages: self, received, asked, inner_telemetry, policy, attempt };
             // Where neither a span nor a heartbeat stands around it: each future less on the way is felt here.
             if self.is_bare(received, asked) {
                 return handling.without_span(delivery).await;
             }
-            with_heartbeats(received, pin!(handling.process(delivery))).await
+            with_heartbeats(&self.failed.log, received, pin!(handling.process(delivery))).await
         });
         match handling.catch_unwind().await {
             Ok(handled) => handled,
             Err(panic) => {
-                error!(
-                    destination = asked.destination(),
-                    "telemetry or the framework panicked around a handler; the message follows the failure rule"
+                let log = &self.failed.log;
+                let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
+                log_line!(
+                    log,
+                    ERROR,
+                    "telemetry or the framework panicked around a handler; the message follows the failure rule",
+                    destination,
+                    group,
+                    attempt
                 );
                 let outcome = decide(panicked(panic), &Attempts::of(asked), || Arc::clone(&self.policy));
                 if let Some(replies) = &self.error_replies {
-                    Box::pin(replies.publish(&outcome, asked, None, self.group())).await;
+                    Box::pin(replies.publish(&outcome, asked, None, &self.failed.log)).await;
                 }
-                Handled { outcome, settler: None, policy: None }
+                Handled { outcome, settler: None }
             }
         }
     }
 
     pub(super) fn patience<'a>(&'a self, received: &'a [Received]) -> Patience<'a> {
-        Patience { received, phase: &self.phase, group: self.group() }
+        Patience { received, phase: &self.phase, log: &self.failed.log }
     }
 
     /// Notes in a delivery that is handled again why that is so.
@@ -151,17 +165,6 @@ impl Stages {
             None => failure.error_type().into(),
         });
         delivery.set_retry_cause(error_type.as_deref());
-    }
-
-    /// The policy that judged a failure: "attempt 2 of 10".
-    #[allow(dead_code, reason = "for the log line of a failed attempt")]
-    pub(super) fn policy_of<'a>(&'a self, handled: &'a Handled) -> &'a RetryPolicy {
-        handled.policy.as_ref().unwrap_or(&self.policy)
-    }
-
-    /// The group of the subscription, for the log.
-    pub(super) fn group(&self) -> &str {
-        self.runtime.source.group.as_deref().unwrap_or_default()
     }
 
     /// Starts the receive span, where the user wants one.
@@ -194,8 +197,6 @@ impl Stages {
 pub(super) struct Handled {
     pub(super) outcome: Outcome,
     pub(super) settler: Option<Settler>,
-    /// What judged a failure, where there is one.
-    policy: Option<Arc<RetryPolicy>>,
 }
 
 impl Handled {
@@ -212,6 +213,8 @@ struct Handling<'a> {
     asked: &'a Delivery,
     inner_telemetry: InnerTelemetry,
     policy: PolicyInForce<'a>,
+    /// Which attempt in place it is; zero where there was no other one.
+    attempt: AtomicU32,
 }
 
 impl Handling<'_> {
@@ -220,7 +223,7 @@ impl Handling<'_> {
             let run = |delivery| self.handle(delivery);
             let (state, inner) = (self.stages.scope_state, &self.inner_telemetry);
             let (outcome, settler) = process_with(consumer, delivery, state, inner, run).await;
-            return self.handled(outcome, Some(settler));
+            return Handled { outcome, settler: Some(settler) };
         }
         self.without_span(delivery).await
     }
@@ -228,22 +231,40 @@ impl Handling<'_> {
     /// Where telemetry is ordinary middleware, that says what the settlement is recorded with.
     async fn without_span(&self, delivery: Delivery) -> Handled {
         let outcome = self.handle(delivery).await;
-        self.handled(outcome, self.inner_telemetry.take_settler())
-    }
-
-    fn handled(&self, outcome: Outcome, settler: Option<Settler>) -> Handled {
-        let policy = outcome.failure().map(|_| self.policy.get());
-        Handled { outcome, settler, policy }
+        Handled { outcome, settler: self.inner_telemetry.take_settler() }
     }
 
     async fn handle(&self, delivery: Delivery) -> Outcome {
         let is_asked = self.asked.messages().iter().any(|message| message.reply_to().is_some());
         let around = if is_asked { &self.stages.around_requests } else { &self.stages.around };
         if around.is_empty() {
-            return self.answer(delivery).await;
+            let outcome = self.answer(delivery).await;
+            self.report(&outcome);
+            return outcome;
         }
         let inner = Answering { handling: self, scope: delivery.scope_at(ScopeState::Absent) };
         Next::new(around, &inner).run(delivery).await
+    }
+
+    /// Logs what failed, and what is to become of it, before anything is forwarded.
+    fn report(&self, outcome: &Outcome) {
+        if *outcome.settlement() == Settlement::Ack && outcome.each().is_empty() {
+            return;
+        }
+        // Where telemetry is ordinary middleware, its span has ended and is not current here.
+        let _current = self.inner_telemetry.scope().map(|scope| scope.context().clone().attach());
+        for (index, message) in self.asked.messages().iter().enumerate() {
+            let (settlement, failure) = (outcome.settlement_of(index), outcome.failure_of(index));
+            self.stages.failed.settlement(message, settlement, failure, self.count(message));
+        }
+    }
+
+    /// Which attempt of a message this is, and of how many.
+    fn count(&self, message: &Delivery) -> Count {
+        let in_place = Some(self.attempt.load(Ordering::Relaxed)).filter(|attempt| *attempt > 0);
+        let limits = [self.policy.get().most_attempts(), self.stages.failed.log.delivery_limit()];
+        let attempt = in_place.unwrap_or_else(|| message.attempt());
+        Count { attempt, attempts: limits.into_iter().flatten().min() }
     }
 
     /// Runs middleware and handler, and publishes and confirms what they replied before the message is settled. What the broker does not
@@ -270,7 +291,7 @@ impl Handling<'_> {
     async fn tell_requesters_within(&self, outcome: &Outcome, scope: Option<&Scope>) {
         let Some(replies) = &self.stages.error_replies else { return };
         let scope = self.inner_telemetry.scope().or_else(|| outcome.scope()).or_else(|| scope.cloned());
-        replies.publish(outcome, self.asked, scope.as_ref(), self.stages.group()).await;
+        replies.publish(outcome, self.asked, scope.as_ref(), &self.stages.failed.log).await;
     }
 
     fn reply(&self, outcome: Outcome, scope: Option<Scope>) -> BoxFuture<'_, Outcome> {
@@ -293,7 +314,7 @@ impl Endpoint for Handling<'_> {
         if !delivery.is_batch() {
             return handler.call(delivery, &());
         }
-        let verdicts = Verdicts::default();
+        let verdicts = Verdicts::new(Arc::clone(&self.stages.failed.log));
         delivery.insert_extension(verdicts.clone());
         let handled = AssertUnwindSafe(handler.call(delivery, &())).catch_unwind();
         // Caught here already: a panic must not take the verdicts on single messages with it.
@@ -323,6 +344,18 @@ impl Endpoint for Handling<'_> {
     fn policy(&self) -> &PolicyInForce<'_> {
         &self.policy
     }
+
+    fn log(&self) -> &SubscriptionLog {
+        &self.stages.failed.log
+    }
+
+    fn attempt_failed(&self, delivery: &Delivery, failure: &Failure, delay: Duration) {
+        self.stages.failed.tried_again(delivery, failure, self.count(delivery), delay);
+    }
+
+    fn attempt_begins(&self, attempt: u32) {
+        self.attempt.store(attempt, Ordering::Relaxed);
+    }
 }
 
 /// What dead letters and retries elsewhere stand before.
@@ -333,7 +366,11 @@ struct Answering<'a> {
 
 impl Endpoint for Answering<'_> {
     fn call(&self, delivery: Delivery) -> BoxFuture<'_, Outcome> {
-        Box::pin(self.handling.answer(delivery))
+        Box::pin(async move {
+            let outcome = self.handling.answer(delivery).await;
+            self.handling.report(&outcome);
+            outcome
+        })
     }
 
     fn publish(&self, envelope: Envelope) -> BoxFuture<'_, Result<Receipt, PublishError>> {
@@ -360,6 +397,18 @@ impl Endpoint for Answering<'_> {
 
     fn policy(&self) -> &PolicyInForce<'_> {
         &self.handling.policy
+    }
+
+    fn log(&self) -> &SubscriptionLog {
+        self.handling.log()
+    }
+
+    fn attempt_failed(&self, delivery: &Delivery, failure: &Failure, delay: Duration) {
+        self.handling.attempt_failed(delivery, failure, delay);
+    }
+
+    fn attempt_begins(&self, attempt: u32) {
+        self.handling.attempt_begins(attempt);
     }
 }
 

@@ -99,17 +99,24 @@ impl Lanes {
         }
     }
 
-    /// Gives up the messages that wait; those that are being handled go on, and so do those that the broker delivers no more. With them
-    /// the lanes end.
-    pub(super) fn give_back(&mut self, dispatcher: &Arc<Dispatcher>, tasks: &mut JoinSet<()>) {
+    /// Gives up the messages that wait, and returns how many; those that are being handled go on, and so do those that the broker delivers
+    /// no more. With them the lanes end.
+    pub(super) fn give_back(&mut self, dispatcher: &Arc<Dispatcher>, tasks: &mut JoinSet<()>) -> usize {
+        let mut given_up = 0;
+        let mut keep_last = |messages: &mut VecDeque<Received>| {
+            let before = messages.len();
+            messages.retain(is_last);
+            given_up += before - messages.len();
+        };
         for Entrance { lane, collected } in self.by_number.values_mut() {
-            lane.lock().waiting.retain(is_last);
-            collected.retain(is_last);
+            keep_last(&mut lane.lock().waiting);
+            keep_last(collected);
         }
         self.flush(dispatcher, tasks);
         for Entrance { lane, .. } in self.by_number.values() {
             lane.end();
         }
+        given_up
     }
 }
 

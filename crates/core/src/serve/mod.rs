@@ -9,6 +9,7 @@ mod dispatch;
 mod dropped;
 pub(crate) mod error;
 mod error_replies;
+mod failed;
 mod handling;
 mod health;
 mod lanes;

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep_until};
 use super::phase::Phase;
 use crate::broker::Received;
 use crate::later::later;
+use crate::log::SubscriptionLog;
 
 /// How often it is looked whether another member gets a message that waits here.
 const WITHDRAWAL_CHECK: Duration = Duration::from_millis(50);
@@ -14,8 +15,7 @@ const WITHDRAWAL_CHECK: Duration = Duration::from_millis(50);
 pub(super) struct Patience<'a> {
     pub(super) received: &'a [Received],
     pub(super) phase: &'a watch::Receiver<Phase>,
-    /// That of the subscription, for the log.
-    pub(super) group: &'a str,
+    pub(super) log: &'a SubscriptionLog,
 }
 
 impl Patience<'_> {

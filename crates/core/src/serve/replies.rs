@@ -4,11 +4,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
-use tracing::{debug, error, warn};
+use tracing::debug;
 
 use super::patience::Patience;
 use crate::broker::{PublishError, PublishErrorKind};
-use crate::causes::Causes;
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement};
 use crate::middleware::{Outlet as _, RetryPolicy, panic_failure, unpublishable};
 use crate::publish::Publisher;
@@ -145,7 +145,7 @@ impl Replies {
             let failure = match AssertUnwindSafe(publishing).catch_unwind().await {
                 Ok(Ok(_)) => break,
                 Ok(Err(error)) if addressee.is_gone(&error) => {
-                    report_gone(asked, patience.group, &error);
+                    report_gone(patience.log, asked, error);
                     return Ok(());
                 }
                 Ok(Err(error)) => {
@@ -162,7 +162,8 @@ impl Replies {
             };
             let delay = self.policy.pause(tries);
             let given_up = self.why_given_up(&failure, tries);
-            report(asked, patience.group, &place, &failure, tries, Some(delay).filter(|_| given_up.is_none()));
+            let next = Some(delay).filter(|_| given_up.is_none());
+            report(patience.log, asked, &place, &failure, (tries, next));
             if let Some(why) = given_up {
                 return Err(Unanswered::GivenUp(failure, why));
             }
@@ -230,19 +231,59 @@ fn is_acked(outcome: &Outcome) -> bool {
     *outcome.settlement() == Settlement::Ack
 }
 
-fn report(asked: &Delivery, group: &str, place: &Destination, failure: &Failure, tries: u32, delay: Option<Duration>) {
-    let (destination, attempt) = (asked.destination(), asked.attempt());
-    let (place, error) = (place.name(), Causes(failure.error()));
+fn report(
+    log: &SubscriptionLog,
+    asked: &Delivery,
+    place: &Destination,
+    failure: &Failure,
+    (tries, delay): (u32, Option<Duration>),
+) {
+    let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
+    let (place, error_type, error) = (place.name(), failure.error_type(), log.error_text(failure));
+    let error = error.as_deref();
     if let Some(delay) = delay {
-        warn!(destination, group, attempt, place, tries, ?delay, %error, "a reply was not published and is tried again");
+        log_line!(
+            log,
+            WARN,
+            "a reply was not published and is tried again",
+            destination,
+            group,
+            attempt,
+            place,
+            tries,
+            ?delay,
+            error_type,
+            error
+        );
     } else {
-        let position = asked.position().unwrap_or_default();
-        error!(destination, group, attempt, place, position, %error, "a reply was not published and is not tried again");
+        log_line!(
+            log,
+            ERROR,
+            "a reply was not published and is not tried again",
+            destination,
+            group,
+            attempt,
+            place,
+            tries,
+            error_type,
+            error,
+            position = asked.position()
+        );
     }
 }
 
-fn report_gone(asked: &Delivery, group: &str, error: &PublishError) {
-    let (destination, attempt) = (asked.destination(), asked.attempt());
-    let error = Causes(error);
-    warn!(destination, group, attempt, %error, "the requester's address cannot be published to; the message counts as handled");
+fn report_gone(log: &SubscriptionLog, asked: &Delivery, error: PublishError) {
+    let failure = error.into_failure();
+    let (destination, group, attempt) = (asked.destination(), log.group(), asked.attempt());
+    let (error_type, error) = (failure.error_type(), log.error_text(&failure));
+    log_line!(
+        log,
+        WARN,
+        "the requester's address cannot be published to; the message counts as handled",
+        destination,
+        group,
+        attempt,
+        error_type,
+        error = error.as_deref()
+    );
 }

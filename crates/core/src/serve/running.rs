@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Served;
 use super::alarm::Cause;
@@ -138,7 +138,8 @@ impl Running {
         forced: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let failed = self.run_on(pin!(signal)).await;
-        if failed.is_some() {
+        if let Some(failed) = &failed {
+            error!(error = %Causes(failed), "the service ends by itself");
             self.subscriptions.health.fails("a part of the service has failed");
         }
         self.end(failed, forced).await
@@ -152,20 +153,26 @@ impl Running {
         self.subscriptions.health.is_ending();
         self.subscriptions.phase.send_replace(Phase::Draining(deadlines));
         self.subscriptions.run(&mut self.workers);
-        let mut errors = Errors(failed);
+        let (subscriptions, limit) = (self.workers.len(), self.subscriptions.limit);
+        info!(subscriptions, ?limit, "the service ends: no more messages are taken, handlers finish");
+        let mut errors = Errors::new(failed);
         tokio::select! {
             biased;
-            () = &mut forced => return Err(was_forced()),
+            () = &mut forced => {
+                let subscriptions = self.workers.len();
+                warn!(subscriptions, "the service is ended at once: what is not settled is left as it is");
+                return Err(was_forced());
+            }
             () = self.drain(deadlines, &mut errors) => {}
         }
-        self.subscriptions.health.explain(errors.0.as_ref());
+        self.subscriptions.health.explain(errors.first.as_ref());
         let closing = join_all(self.brokers.iter().map(|broker| close(&**broker, deadlines)));
         tokio::select! {
             biased;
             () = &mut forced => errors.note(was_forced()),
             closed = closing => closed.into_iter().filter_map(Result::err).for_each(|error| errors.note(error)),
         }
-        errors.0.map_or(Ok(()), Err)
+        errors.into_result()
     }
 
     /// Waits for the end, and returns the error where it came from within.
@@ -228,14 +235,25 @@ impl Running {
 }
 
 /// The error that a service ends with: the first one.
-struct Errors(Option<ServeError>);
+struct Errors {
+    first: Option<ServeError>,
+}
 
 impl Errors {
+    /// One that a service ended by was logged then.
+    const fn new(first: Option<ServeError>) -> Self {
+        Self { first }
+    }
+
+    /// Logs an error at the end.
     fn note(&mut self, error: ServeError) {
-        match &self.0 {
-            None => self.0 = Some(error),
-            Some(_) => error!(error = %Causes(&error), "another error at the end of the service"),
-        }
+        error!(error = %Causes(&error), "an error at the end of the service");
+        self.first.get_or_insert(error);
+    }
+
+    fn into_result(self) -> Result<(), ServeError> {
+        info!("the service has ended");
+        self.first.map_or(Ok(()), Err)
     }
 }
 
@@ -254,7 +272,8 @@ async fn close(broker: &dyn Broker, deadlines: Deadlines) -> Result<(), ServeErr
 }
 
 fn was_forced() -> ServeError {
-    let message = "a second signal ended the app before its shutdown was done: what is not settled is delivered again";
+    let message = "a second signal ended the app before its shutdown was done: what is not settled is delivered again where \
+                   the broker does so";
     let error = BrokerError::new(BrokerErrorKind::Ended, "forced", message);
     ServeError::broker(ServeErrorKind::Shutdown, "the shutdown was cut short".to_owned(), error)
 }

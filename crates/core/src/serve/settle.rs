@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use smallvec::SmallVec;
-use tracing::{error, warn};
 
 use crate::broker::{BatchSettled, BrokerError, Received, Settle};
 use crate::causes::Causes;
+use crate::log::{SubscriptionLog, log_line};
 use crate::message::{Fate, Outcome, Settlement};
 use crate::middleware::Settler;
 use crate::telemetry::Incoming;
@@ -46,10 +46,10 @@ impl Ending<'_> {
 pub(super) type Endings<'a> = SmallVec<[Ending<'a>; 1]>;
 
 /// Settles messages in their order, and all of the same settlement at once, where the broker can be told so.
-pub(super) async fn settle_all(mut endings: Endings<'_>, settler: Option<&Settler>, group: &str) {
+pub(super) async fn settle_all(mut endings: Endings<'_>, settler: Option<&Settler>, log: &SubscriptionLog) {
     // The rule, and then nothing is allocated.
     if are_alike(&endings) {
-        return settle_caught(&mut endings, settler, group).await;
+        return settle_caught(&mut endings, settler, log).await;
     }
     let mut rest = endings.into_iter();
     while let Some(first) = rest.next() {
@@ -60,7 +60,7 @@ pub(super) async fn settle_all(mut endings: Endings<'_>, settler: Option<&Settle
             (alike, rest) = (own, others.into_iter());
         }
         alike.insert(0, first);
-        settle_caught(&mut alike, settler, group).await;
+        settle_caught(&mut alike, settler, log).await;
     }
 }
 
@@ -69,31 +69,32 @@ fn are_alike(endings: &[Ending<'_>]) -> bool {
     others.is_empty() || first.is_of_many() && others.iter().all(|other| other.is_like(first))
 }
 
-async fn settle_caught(alike: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
-    if AssertUnwindSafe(settle_alike(alike, settler, group)).catch_unwind().await.is_err() {
+async fn settle_caught(alike: &mut [Ending<'_>], settler: Option<&Settler>, log: &SubscriptionLog) {
+    if AssertUnwindSafe(settle_alike(alike, settler, log)).catch_unwind().await.is_err() {
         let destination = alike.first().map(|one| one.message.delivery.destination());
-        error!(destination, group, messages = alike.len(), "settling panicked; the broker was not told");
+        let (group, messages) = (log.group(), alike.len());
+        log_line!(log, ERROR, "settling panicked; the broker was not told", destination, group, messages);
     }
 }
 
-async fn settle_alike(endings: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
+async fn settle_alike(endings: &mut [Ending<'_>], settler: Option<&Settler>, log: &SubscriptionLog) {
     match endings {
         [] => {}
-        [one] => settle_one(one, settler, group).await,
+        [one] => settle_one(one, settler, log).await,
         // Boxed, so that single messages do not carry the room for it.
-        several => Box::pin(settle_several(several, settler, group)).await,
+        several => Box::pin(settle_several(several, settler, log)).await,
     }
 }
 
 /// The span covers the broker's own call alone.
 // SPAN-32.
-async fn settle_one(ending: &mut Ending<'_>, settler: Option<&Settler>, group: &str) {
+async fn settle_one(ending: &mut Ending<'_>, settler: Option<&Settler>, log: &SubscriptionLog) {
     let Some(settle) = ending.take_settle(settler) else { return };
     let result = settle.settle(ending.message, ending.settlement).await;
-    told(&*settle, &[ending.message], ending.settlement, &result, settler, group);
+    told(&*settle, &[ending.message], ending.settlement, &result, settler, log);
 }
 
-async fn settle_several(endings: &mut [Ending<'_>], settler: Option<&Settler>, group: &str) {
+async fn settle_several(endings: &mut [Ending<'_>], settler: Option<&Settler>, log: &SubscriptionLog) {
     let mut settle = None;
     for ending in endings.iter_mut() {
         // Each is told of here and nowhere else from now on.
@@ -103,10 +104,10 @@ async fn settle_several(endings: &mut [Ending<'_>], settler: Option<&Settler>, g
     let (Some(settle), Some(first)) = (settle, endings.first()) else { return };
     let messages: Vec<&Received> = endings.iter().map(|ending| &*ending.message).collect();
     match settle.settle_batch(&messages, first.settlement).await {
-        BatchSettled::Together(result) => told(&*settle, &messages, first.settlement, &result, settler, group),
+        BatchSettled::Together(result) => told(&*settle, &messages, first.settlement, &result, settler, log),
         BatchSettled::OneByOne(results) => {
             for (message, result) in messages.iter().zip(&results) {
-                told(&*settle, &[*message], first.settlement, result, settler, group);
+                told(&*settle, &[*message], first.settlement, result, settler, log);
             }
         }
     }
@@ -119,13 +120,13 @@ fn told(
     settlement: &Settlement,
     result: &Result<(), BrokerError>,
     settler: Option<&Settler>,
-    group: &str,
+    log: &SubscriptionLog,
 ) {
     if result.is_ok() && messages.first().is_some_and(|first| settle.is_deferred(first)) {
         return;
     }
     if let (Err(error), Some(first)) = (result, messages.first()) {
-        report(first, error, group);
+        report(log, settler, first, error);
     }
     if let Some(Settler { consumer, context, clock, .. }) = settler {
         let incoming = messages.iter().map(|message| Incoming::from_delivery(&message.delivery));
@@ -134,13 +135,33 @@ fn told(
     }
 }
 
-fn report(message: &Received, error: &BrokerError, group: &str) {
-    let (destination, attempt, error) = (message.delivery.destination(), message.delivery.attempt(), Causes(error));
-    if message.delivery.is_last_attempt() {
-        let position = message.delivery.position().unwrap_or_default();
-        error!(destination, group, attempt, position, %error, "settling failed, and the broker delivers the message no more");
+fn report(log: &SubscriptionLog, settler: Option<&Settler>, message: &Received, error: &BrokerError) {
+    let _current = settler.map(|settler| settler.context.clone().attach());
+    let (message, group, error_type) = (&message.delivery, log.group(), error.error_type());
+    let (destination, attempt, error) = (message.destination(), message.attempt(), Causes(error));
+    if message.is_last_attempt() {
+        log_line!(
+            log,
+            ERROR,
+            "settling failed, and the broker delivers the message no more",
+            destination,
+            group,
+            attempt,
+            error_type,
+            %error,
+            position = message.position()
+        );
     } else {
-        warn!(destination, group, attempt, %error, "settling failed; the broker delivers the message again");
+        log_line!(
+            log,
+            WARN,
+            "settling failed; the broker delivers the message again",
+            destination,
+            group,
+            attempt,
+            error_type,
+            %error
+        );
     }
 }
 
@@ -155,38 +176,42 @@ fn label(outcome: &Outcome, settlement: &Settlement) -> &'static str {
 
 /// Runs a future and meanwhile tells the broker that the messages are still being worked on.
 // SPAN-34.
-pub(super) async fn with_heartbeats<F: Future>(received: &[Received], work: F) -> F::Output {
+pub(super) async fn with_heartbeats<F: Future>(log: &SubscriptionLog, received: &[Received], work: F) -> F::Output {
     let Some(interval) = received.iter().filter_map(Received::heartbeat).min() else { return work.await };
-    match select(std::pin::pin!(work), std::pin::pin!(beat(received, interval))).await {
+    match select(std::pin::pin!(work), std::pin::pin!(beat(log, received, interval))).await {
         Either::Left((output, _)) => output,
         Either::Right(((), work)) => work.await,
     }
 }
 
-async fn beat(received: &[Received], interval: Duration) {
+async fn beat(log: &SubscriptionLog, received: &[Received], interval: Duration) {
     // One line for each outage, however long it is and however many messages there are.
     let mut is_reported = false;
     loop {
         tokio::time::sleep(interval).await;
-        extend_all(received, &mut is_reported).await;
+        extend_all(log, received, &mut is_reported).await;
     }
 }
 
 /// Tells the broker once that messages are still wanted; a failure is reported unless the last one was.
-pub(super) async fn extend_all(messages: &[Received], is_reported: &mut bool) {
+pub(super) async fn extend_all(log: &SubscriptionLog, messages: &[Received], is_reported: &mut bool) {
     let mut failed = None;
     for message in messages {
         failed = message.extend().await.err().map(|error| (message, error)).or(failed);
     }
     match failed {
         Some((message, error)) if !*is_reported => {
-            let (destination, attempt, error) =
-                (message.delivery.destination(), message.delivery.attempt(), Causes(&error));
-            warn!(
+            let (message, group, error_type) = (&message.delivery, log.group(), error.error_type());
+            let (destination, attempt, error) = (message.destination(), message.attempt(), Causes(&error));
+            log_line!(
+                log,
+                WARN,
+                "the broker could not be told that a message is still being handled; it may deliver it to another member meanwhile",
                 destination,
+                group,
                 attempt,
-                %error,
-                "the broker could not be told that a message is still being handled; it may deliver it to another member meanwhile"
+                error_type,
+                %error
             );
             *is_reported = true;
         }

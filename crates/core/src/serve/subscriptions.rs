@@ -15,6 +15,7 @@ use super::worker::Worker;
 use super::{Served, checks, destinations};
 use crate::app::Entry;
 use crate::broker::{Broker, BrokerError, BrokerErrorKind, Reception, RouteOfApp};
+use crate::log::SubscriptionLog;
 use crate::telemetry::Instrumentation;
 
 /// The subscriptions of a service, and what they have in common.
@@ -50,20 +51,19 @@ impl Subscriptions {
     pub(super) async fn start(&mut self, apps: Vec<Served>) -> Result<(), ServeError> {
         let mut started = Vec::with_capacity(apps.len());
         for (connection, Served { broker, app }) in apps.into_iter().enumerate() {
-            let instrumentation = app.instrumentation();
+            let (engine, has_error_texts) = (app.instrumentation(), app.has_error_texts());
             let entries = app.into_entries();
             self.routes.push(checks::check(&*broker, &entries)?);
-            let mut of_app = Vec::with_capacity(entries.len());
+            let routes: Vec<_> =
+                entries.iter().map(|entry| (entry.subscription.clone(), entry.options.clone())).collect();
             for entry in entries {
-                let about = (entry.subscription.clone(), entry.options.clone());
-                let active = self.subscribe((connection, &*broker), entry, instrumentation.as_ref()).await?;
+                let active = self.subscribe((connection, &*broker), entry, engine.as_ref(), has_error_texts).await?;
                 self.active.push(active);
-                of_app.push(about);
             }
-            started.push((broker, of_app));
+            started.push((broker, routes));
         }
-        for (broker, of_app) in &started {
-            destinations::check(&**broker, of_app).await?;
+        for (broker, routes) in started {
+            destinations::check(&*broker, &routes).await?;
         }
         Ok(())
     }
@@ -73,6 +73,7 @@ impl Subscriptions {
         (connection, broker): (usize, &dyn Broker),
         entry: Entry<()>,
         engine: Option<&Instrumentation>,
+        has_error_texts: bool,
     ) -> Result<Active, ServeError> {
         let name = entry.subscription.to_string();
         let place = self.health.starts(&entry.subscription);
@@ -87,8 +88,10 @@ impl Subscriptions {
         checks::check_retry(&*subscriber, &entry.subscription, &entry.options)?;
         checks::check_destinations(&*transport, &entry.subscription, &entry.options)?;
         let alarm = Alarm::new(&name, self.cause.clone());
-        let options = &entry.options;
-        let stages = Stages::new(&*subscriber, transport, entry.handler, options, engine, self.phase.subscribe());
+        let (options, phase) = (&entry.options, self.phase.subscribe());
+        let log = Arc::new(SubscriptionLog::new(&entry.subscription, has_error_texts));
+        let stages =
+            Stages::new(&*subscriber, transport, entry.handler, options, engine, phase.clone(), Arc::clone(&log));
         let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone());
         let batch = entry.subscription.batch();
         let of_batch = batch.map_or(1, |policy| policy.max_messages);
@@ -97,14 +100,14 @@ impl Subscriptions {
         // Requests in batches wait for each other as other messages do.
         let requests = if batch.is_some() { dispatcher.concurrency() } else { dispatcher.room() };
         subscriber.prepare(reception.with_requests_at_once(at_once(requests)));
-        let worker =
-            Worker::new(subscriber, dispatcher, batch, self.phase.subscribe(), alarm, self.limit).shown_at(&place);
+        let worker = Worker::new(subscriber, dispatcher, batch, phase, alarm, self.limit, log).shown_at(&place);
         Ok(Active { name, place, worker })
     }
 
     /// Lets the workers of those run that are active.
     pub(super) fn run(&mut self, workers: &mut JoinSet<(String, Result<(), BrokerError>)>) {
         for Active { name, place, worker } in self.active.drain(..) {
+            worker.report_start();
             workers.spawn(async move {
                 let _stops = Stops(place);
                 (name, worker.run().await)

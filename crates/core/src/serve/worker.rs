@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
-use tracing::error;
+use tracing::{error, info};
 
 use super::alarm::Alarm;
 use super::batching::Batcher;
@@ -18,6 +18,7 @@ use super::patience::ends_here;
 use super::phase::{Deadlines, Phase, until_aborting};
 use super::work::Work;
 use crate::broker::{BatchPolicy, BrokerError, BrokerErrorKind, Received, Subscriber};
+use crate::log::SubscriptionLog;
 
 /// The receive loop of one subscription.
 pub(super) struct Worker {
@@ -43,8 +44,9 @@ impl Worker {
         phase: watch::Receiver<Phase>,
         alarm: Alarm,
         limit: Duration,
+        log: Arc<SubscriptionLog>,
     ) -> Self {
-        let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch));
+        let (dispatcher, batcher) = (Arc::new(dispatcher), Batcher::new(batch, log));
         Self { subscriber, dispatcher, batcher, phase, alarm, place: None, limit, running: JoinSet::new(), lanes: None }
     }
 
@@ -53,13 +55,21 @@ impl Worker {
         Self { place: Some(place.clone()), ..self }
     }
 
+    /// Logs that the subscription is active.
+    pub(super) fn report_start(&self) {
+        let (log, concurrency) = (self.dispatcher.log(), self.dispatcher.concurrency());
+        let (destination, group) = (log.destination(), log.group());
+        info!(destination, group, concurrency, "a subscription has started");
+    }
+
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
         let result = self.take_messages().await;
         if result.is_err() {
             self.alarm.ended();
         }
         if let Some(lanes) = &mut self.lanes {
-            lanes.give_back(&self.dispatcher, &mut self.running);
+            let left = lanes.give_back(&self.dispatcher, &mut self.running);
+            self.dispatcher.dropped.note_left(left);
         }
         let deadlines = self.deadlines();
         until_aborting(&self.phase, self.subscriber.close(deadlines.handlers)).await;
@@ -71,10 +81,9 @@ impl Worker {
             Ok(finished) => finished,
             Err(_) => Err(not_finished(self.limit)),
         };
-        let source = self.subscriber.source();
-        let group = source.group.as_deref().unwrap_or_default();
-        let destination = source.template.as_deref().or(source.destination.as_deref()).unwrap_or_default();
-        self.dispatcher.dropped.report(destination, group, self.limit);
+        let log = self.dispatcher.log();
+        log.flush();
+        self.dispatcher.dropped.report(log, self.limit);
         result.and(finished)
     }
 

@@ -8,11 +8,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Statistics, TopicPartitionList};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::orders::{Orders, Task};
 use super::partition::{Beginning, Partition};
-use super::report::{Occasion, named};
+use super::report::{Occasion, named, report_assigned, report_given_up};
 use super::shared::Shared;
 use super::start::{self, Starts};
 use crate::subscription::StartPosition;
@@ -32,7 +32,7 @@ impl Context {
     /// Takes partitions over, from where they are to be read.
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &mut TopicPartitionList) {
         let starts = self.starts(consumer, partitions);
-        info!(group = self.group(), partitions = starts.own.len(), "partitions were assigned");
+        report_assigned(self.group(), starts.own.iter().map(|(topic, number, _)| (topic, *number)));
         // Owned first: messages may come as soon as the client knows.
         self.shared.ownership.own(starts.own.iter().cloned());
         let assigned = match consumer.rebalance_protocol() {
@@ -111,7 +111,7 @@ impl Context {
         for partition in &gone {
             partition.lose();
         }
-        info!(group = self.group(), partitions = gone.len(), "partitions were given up");
+        report_given_up(self.group(), &gone);
         let unassigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
             _ => consumer.unassign(),

@@ -13,7 +13,7 @@ use super::hand_out::{HandOut, HandOver};
 use super::judge::{Judge, check_topic};
 use super::orders::{Orders, Task};
 use super::partition::{Beginning, Partition};
-use super::report::{Occasion, is_rebalancing};
+use super::report::{Occasion, is_rebalancing, report_assigned};
 use super::shared::Shared;
 use super::{start, watermarks};
 use crate::config::{poll_interval, unusable};
@@ -146,6 +146,8 @@ impl Poller {
         let cannot = |failed: KafkaError| error::broker("the partitions could not be assigned", &failed);
         let mut list = start::list_of(keys);
         let starts = start::positions(consumer, &self.shared, &mut list).map_err(cannot)?;
+        let group = self.shared.settings.group.as_deref();
+        report_assigned(group, starts.own.iter().map(|(topic, number, _)| (topic, *number)));
         self.shared.ownership.own(starts.own);
         consumer.assign(&list).map_err(cannot)?;
         self.shared.commits.commit_starts(consumer);

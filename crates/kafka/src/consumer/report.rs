@@ -1,5 +1,6 @@
 //! What the consumer tells telemetry by itself: commits in the background, and the lag.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use throughline_core::broker::Observe;
 use throughline_core::telemetry::semconv::{
     MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_NAME, MESSAGING_SYSTEM, RETRY_DESTINATION,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::ownership::Ownership;
 use super::partition::Partition;
@@ -92,7 +93,7 @@ impl Reports {
         // One that is lost by now is another member's.
         let is_lost = is_of_others(failed) || positions.iter().all(|(partition, _)| partition.is_lost());
         if occasion == Occasion::End && is_rebalancing(failed) {
-            debug!(group = self.group.as_deref(), cause = %failed, "the last offsets are committed when the group is divided");
+            debug!(group = self.group.as_deref(), error = %failed, "the last offsets are committed when the group is divided");
             return;
         }
         let comes_again = is_lost || occasion != Occasion::Background;
@@ -102,11 +103,11 @@ impl Reports {
         let partitions = named(&partitions);
         if comes_again {
             warn!(
-                group, %partitions, left_out, cause = %failed,
+                group, %partitions, left_out, error = %failed,
                 "offsets were not committed: their messages come again, to the member that has their partitions next"
             );
         } else {
-            warn!(group, %partitions, left_out, cause = %failed, "offsets were not committed yet: that is tried again with the next commit");
+            warn!(group, %partitions, left_out, error = %failed, "offsets were not committed yet: that is tried again with the next commit");
         }
     }
 }
@@ -140,6 +141,37 @@ pub(super) fn named(partitions: &[Arc<Partition>]) -> String {
     names.join(", ")
 }
 
+/// Logs which partitions are read from now on, in a line for each topic.
+pub(super) fn report_assigned<'a>(group: Option<&str>, partitions: impl Iterator<Item = (&'a Arc<str>, i32)>) {
+    let topics = by_topic(partitions);
+    for (topic, partitions) in &topics {
+        info!(topic, group, partitions, "partitions were assigned");
+    }
+    if topics.is_empty() {
+        info!(group, "no partitions were assigned: other members of the group have them");
+    }
+}
+
+/// Logs which partitions are read no more.
+pub(super) fn report_given_up(group: Option<&str>, gone: &[Arc<Partition>]) {
+    for (topic, partitions) in by_topic(gone.iter().map(|partition| (&partition.topic, partition.number))) {
+        info!(topic, group, partitions, "partitions were given up");
+    }
+}
+
+/// The numbers of partitions as a text, for each topic.
+fn by_topic<'a>(partitions: impl Iterator<Item = (&'a Arc<str>, i32)>) -> BTreeMap<&'a str, String> {
+    let mut numbers: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for (topic, number) in partitions {
+        numbers.entry(topic).or_default().push(number);
+    }
+    let text = |mut numbers: Vec<i32>| {
+        numbers.sort_unstable();
+        numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    numbers.into_iter().map(|(topic, numbers)| (topic, text(numbers))).collect()
+}
+
 /// Lets the meter of the app ask for the lag, from what the client knows by itself. Returns whether there is a meter.
 pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, observer: &dyn Observe) -> bool {
     let Some(meter) = observer.meter() else { return false };
@@ -166,4 +198,18 @@ pub(super) fn measure_lag(ownership: &Arc<Ownership>, group: Option<Arc<str>>, o
         })
         .build();
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_named_for_each_topic_in_their_order() {
+        let (orders, bills) = (Arc::from("orders"), Arc::from("bills"));
+        let partitions = [(&orders, 10), (&bills, 1), (&orders, 2)];
+        let named: Vec<_> = by_topic(partitions.into_iter()).into_iter().collect();
+        assert_eq!(named, [("bills", "1".to_owned()), ("orders", "2, 10".to_owned())]);
+        assert!(by_topic(std::iter::empty()).is_empty());
+    }
 }

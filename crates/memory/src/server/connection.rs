@@ -16,10 +16,9 @@ use super::{OpenMessage, Queue};
 #[derive(Default)]
 pub(crate) struct Connection {
     is_lost: AtomicBool,
-    /// Since when, where it is.
-    lost_since: Mutex<Option<Instant>>,
     /// Lost, and the client has given up.
     is_gone: AtomicBool,
+    lost_at: Mutex<Option<Instant>>,
     changed: Notify,
     /// Whether any call is to fail; asked before the lock is taken.
     has_faults: AtomicBool,
@@ -133,29 +132,29 @@ impl Connection {
         self.is_lost.load(Ordering::Acquire)
     }
 
-    /// Returns how it is, for probes.
-    pub(crate) fn state(&self) -> ConnectionState {
-        match *lock(&self.lost_since) {
-            Some(since) => ConnectionState::Disconnected { since, why: LOST },
-            None => ConnectionState::Connected,
-        }
-    }
-
     /// Loses the connection, for ever or until [`restore`](Self::restore).
     pub(crate) fn lose(&self, for_good: bool) {
+        lock(&self.lost_at).get_or_insert_with(Instant::now);
         self.is_gone.store(for_good, Ordering::Release);
-        lock(&self.lost_since).get_or_insert_with(Instant::now);
         self.is_lost.store(true, Ordering::Release);
         self.changed.notify_waiters();
         self.tell_observers();
     }
 
     pub(crate) fn restore(&self) {
-        lock(&self.lost_since).take();
+        *lock(&self.lost_at) = None;
         self.is_lost.store(false, Ordering::Release);
         self.is_gone.store(false, Ordering::Release);
         self.changed.notify_waiters();
         self.tell_observers();
+    }
+
+    pub(crate) fn state(&self) -> ConnectionState {
+        match *lock(&self.lost_at) {
+            None => ConnectionState::Connected,
+            Some(_) if self.is_gone.load(Ordering::Acquire) => ConnectionState::Closed,
+            Some(since) => ConnectionState::Disconnected { since, why: LOST },
+        }
     }
 
     /// Waits until the connection is there.

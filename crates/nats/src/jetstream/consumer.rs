@@ -5,6 +5,7 @@ use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::Stream as NativeStream;
 use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, Pattern, Subscription};
+use tracing::info;
 
 use super::reuse::{Contradiction, contradiction};
 use crate::connection::Connection;
@@ -75,7 +76,10 @@ pub(super) async fn stream(connection: &Connection, stream: &Stream) -> Result<N
     };
     match &stream.declared {
         Some(config) if missing.kind() == BrokerErrorKind::NotFound => {
-            context.create_stream(config).await.map_err(|failed| error::create_stream(failed, &stream.name))
+            let created = context.create_stream(config).await;
+            let created = created.map_err(|failed| error::create_stream(failed, &stream.name))?;
+            info!(stream = &*stream.name, "the stream is created");
+            Ok(created)
         }
         _ => Err(missing),
     }
@@ -133,7 +137,10 @@ pub(super) async fn consumer(native: &NativeStream, stream: &Stream, wanted: &Co
     let name = wanted.durable_name.as_deref().unwrap_or_default();
     match native.consumer_info(name).await {
         Ok(info) => match contradiction(wanted, &info, stream).or_else(|| Contradiction::bound(&info)) {
-            None => Ok(info),
+            None => {
+                info!(stream = &*stream.name, consumer = name, "the consumer is there and is used");
+                Ok(info)
+            }
             Some(contradiction) => Err(contradiction.reused(stream, name)),
         },
         Err(failed) if failed.kind() == ConsumerInfoErrorKind::NotFound => create(native, stream, wanted, name).await,
@@ -146,7 +153,10 @@ async fn create(native: &NativeStream, stream: &Stream, wanted: &Config, name: &
     let created = created.map_err(|failed| error::create_consumer(failed, &stream.name, name))?;
     let info = created.cached_info();
     match contradiction(wanted, info, stream) {
-        None => Ok(info.clone()),
+        None => {
+            info!(stream = &*stream.name, consumer = name, "the consumer is created");
+            Ok(info.clone())
+        }
         Some(contradiction) => {
             // An older server leaves out what it does not know. It must not keep a consumer that takes other messages.
             let _ = native.delete_consumer(name).await;

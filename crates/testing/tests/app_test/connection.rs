@@ -26,9 +26,12 @@ async fn subscriptions_wait_until_the_connection_is_back() {
     let state = test.health().subscriptions()[0].state.clone();
     assert!(matches!(&state, HealthState::Degraded(why) if why.contains("connection")), "{state:?}");
 
+    assert!(!test.health().is_ready() && test.health().is_live());
+
     test.broker().reconnect();
     assert_eq!(test.next::<String>("reserved").await, "meanwhile");
     test.settle().await;
+    assert!(test.health().is_ready());
     assert_eq!(test.health().subscriptions()[0].state, HealthState::Ready);
 }
 

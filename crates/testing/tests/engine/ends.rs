@@ -16,6 +16,8 @@ use throughline_memory::{Channel, Memory};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::support::Log;
+
 /// How long the whole end may take here.
 const LIMIT: Duration = Duration::from_secs(5);
 /// That, and what an adapter may add to say why.
@@ -182,6 +184,19 @@ async fn no_wait_outlasts_the_shutdown_timeout() {
             }
         }
     }
+}
+
+/// The log says what is true of the broker: this one knows no settlement.
+#[tokio::test(start_paused = true)]
+async fn messages_that_come_once_only_are_said_to_be_lost() {
+    let log = Log::listen();
+    let (_, ended) = ends_within(Slow::new(Stuck::Nowhere, 1, 5), 1).await;
+    assert_eq!(ended, Ok(()));
+    let lost =
+        log.with("the app ended before messages were handled; they are lost, as the broker delivers them once only");
+    lost[0].has(&["destination=\"orders\"", "messages=6"]);
+    assert!(log.with("the app ended before messages were handled; the broker delivers them again").is_empty());
+    log.with("a subscription has ended")[0].has(&["handled=0", "left=6"]);
 }
 
 /// What probes of an orchestrator see of an app, from before its start to after its end.

@@ -24,6 +24,7 @@ mod forwards;
 mod kept;
 mod lanes;
 mod limits;
+mod logs;
 mod metrics;
 mod middleware;
 mod names;

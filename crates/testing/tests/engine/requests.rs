@@ -37,7 +37,7 @@ async fn ask(publisher: &Publisher, body: &'static str) -> Result<String, Publis
 async fn answer<Args>(handler: impl IntoRoute<Args, ()>) -> (Option<u16>, String) {
     let test = served(handler).await;
     let asked = Instant::now();
-    let error = ask(&test.publisher(), "bread").await.unwrap_err();
+    let error = ask(test.publisher(), "bread").await.unwrap_err();
     assert_eq!((error.kind(), error.error_type()), (PublishErrorKind::RequestFailed, "request_failed"), "{error}");
     assert_eq!(asked.elapsed(), Duration::ZERO, "at once");
     let reply = error.error_reply().unwrap();
@@ -100,7 +100,7 @@ async fn a_request_that_is_to_come_again_is_answered_when_it_is_handled() {
         if delivery.attempt() < 3 { Err(Settlement::retry_after(Duration::from_secs(60))) } else { Ok("1.50".into()) }
     }
     let test = served(price).await;
-    assert_eq!(ask(&test.publisher(), "bread").await.unwrap(), "1.50");
+    assert_eq!(ask(test.publisher(), "bread").await.unwrap(), "1.50");
 }
 
 /// What the user sets is what happens.
@@ -112,15 +112,15 @@ async fn a_request_is_tried_again_where_the_user_wants_it() {
     let policy = |attempts| RetryPolicy::new().attempts(attempts);
     for route in [price.retry(policy(3)), price.middleware(Retry::new(policy(3))), price.retry(RetryPolicy::new())] {
         let test = served(route).await;
-        assert_eq!(ask(&test.publisher(), "bread").await.unwrap(), "1.50");
+        assert_eq!(ask(test.publisher(), "bread").await.unwrap(), "1.50");
     }
     for route in [price.retry(policy(2)), price.middleware(Retry::new(policy(2)))] {
         let test = served(route).await;
-        let error = ask(&test.publisher(), "bread").await.unwrap_err();
+        let error = ask(test.publisher(), "bread").await.unwrap_err();
         assert_eq!(error.kind(), PublishErrorKind::RequestFailed);
     }
     let app = App::new().retry(policy(3)).subscribe(Channel::new("prices.get"), price);
-    assert_eq!(ask(&start(app).await.publisher(), "bread").await.unwrap(), "1.50");
+    assert_eq!(ask(start(app).await.publisher(), "bread").await.unwrap(), "1.50");
 }
 
 /// SPAN-36, SPAN-38, ATTR-C-31: the reply belongs to the trace, and nobody's text is in it.
@@ -131,7 +131,7 @@ async fn an_error_reply_is_in_the_trace_as_any_reply() {
     }
     let test = served(price).await;
     let publisher = test.publisher();
-    let error = ask(&publisher, "bread").await.unwrap_err();
+    let error = ask(publisher, "bread").await.unwrap_err();
     assert_eq!(error.to_string(), "`prices.get` answers that the request failed: 404 secret word");
     test.settle().await;
 
@@ -198,7 +198,7 @@ async fn an_error_reply_may_have_a_body() {
         Envelope::unaddressed("{\"why\":1}").with_header("Reply-Error-Code", "OUT_OF_STOCK").with_header("x", "y")
     }
     let test = served(price).await;
-    let error = ask(&test.publisher(), "bread").await.unwrap_err();
+    let error = ask(test.publisher(), "bread").await.unwrap_err();
     let reply = error.error_reply().unwrap();
     assert_eq!((reply.code(), reply.code_text(), reply.text()), (None, "OUT_OF_STOCK", ""));
     assert_eq!(reply.body().as_ref(), b"{\"why\":1}");
@@ -240,7 +240,7 @@ async fn failing(_item: String) -> Result<String, Failure> {
 async fn a_request_is_answered_and_becomes_a_dead_letter() {
     for route in [failing.dead_letter("prices.dead"), failing.middleware(DeadLetter::to("prices.dead"))] {
         let test = served(route).await;
-        let error = ask(&test.publisher(), "bread").await.unwrap_err();
+        let error = ask(test.publisher(), "bread").await.unwrap_err();
         assert_eq!(error.error_reply().and_then(|reply| reply.code()), Some(500));
         assert_eq!(test.next::<String>("prices.dead").await, "bread");
     }
@@ -252,7 +252,7 @@ async fn a_dead_letter_that_is_away_does_not_hold_up_the_answer() {
     let (down, tries) = Down::at("prices.dead");
     let test = served(failing.dead_letter("prices.dead").middleware(down)).await;
     let asked = Instant::now();
-    let error = ask(&test.publisher(), "bread").await.unwrap_err();
+    let error = ask(test.publisher(), "bread").await.unwrap_err();
     assert_eq!((error.kind(), asked.elapsed()), (PublishErrorKind::RequestFailed, Duration::ZERO));
     while tries.load(Ordering::SeqCst) < 3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -332,9 +332,9 @@ async fn a_slow_request_does_not_hold_up_the_next_one() {
     let gate = Gate::closed();
     let test = start(App::new().subscribe(Channel::new("prices.get"), gated).with_state(gate.clone())).await;
     let publisher = test.publisher();
-    let slow = ask(&publisher, "slow");
+    let slow = ask(publisher, "slow");
     let fast = async {
-        let answer = ask(&publisher, "fast").await.unwrap();
+        let answer = ask(publisher, "fast").await.unwrap();
         assert_eq!(gate.begun.take(), ["slow"], "it is still being handled");
         gate.open.add_permits(1);
         answer
@@ -348,7 +348,7 @@ async fn so_many_requests_are_handled_at_the_same_time_and_no_more() {
     let gate = Gate::closed();
     let test = start(App::new().subscribe(Channel::new("prices.get"), gated).with_state(gate.clone())).await;
     let publisher = test.publisher();
-    let requests = (0..70).map(|_| ask(&publisher, "slow"));
+    let requests = (0..70).map(|_| ask(publisher, "slow"));
     let watch = async {
         quiet().await;
         assert_eq!(gate.begun.take().len(), 64);
@@ -375,7 +375,7 @@ async fn what_the_user_sets_bounds_requests_too() {
                 gate.open.add_permits(most);
             }
         };
-        let requests = ["1", "2", "3", "4"].map(|body| ask(&publisher, body));
+        let requests = ["1", "2", "3", "4"].map(|body| ask(publisher, body));
         let (answers, ()) = tokio::join!(futures_util::future::join_all(requests), watch);
         assert!(answers.iter().all(Result::is_ok));
     }
@@ -387,7 +387,7 @@ async fn messages_that_nobody_waits_for_are_handled_one_at_a_time() {
     let gate = Gate::closed();
     let test = start(App::new().subscribe(Channel::new("prices.get"), gated).with_state(gate.clone())).await;
     let publisher = test.publisher();
-    let request = ask(&publisher, "asked");
+    let request = ask(publisher, "asked");
     let others = async {
         quiet().await;
         publisher.publish_batch("prices.get", ["1", "2", "3"]).await.unwrap();
@@ -417,7 +417,7 @@ async fn each_request_of_a_batch_has_its_own_answer() {
     let test = start(App::new().subscribe(channel, price)).await;
     let publisher = test.publisher();
     publisher.publish("prices.get", "nobody asks").await.unwrap();
-    let (good, bad) = tokio::join!(ask(&publisher, "good"), ask(&publisher, "bad"));
+    let (good, bad) = tokio::join!(ask(publisher, "good"), ask(publisher, "bad"));
     assert_eq!(good.unwrap(), "re: good");
     let bad = bad.unwrap_err();
     assert_eq!(bad.error_reply().map(|reply| (reply.code(), reply.text())), Some((Some(404), "no such item")));

@@ -238,7 +238,7 @@ async fn what_ends_alongside_ends_the_app() {
         assert_eq!(ended.as_ref().err().map(throughline_core::ServeError::kind), kind, "{how}");
         if let Err(error) = ended {
             assert!(error.to_string().contains("`http`"), "{error}");
-            let cause = std::error::Error::source(&error).unwrap().to_string();
+            let cause = error.cause().expect("its own error").to_string();
             assert!(cause.contains(if how == "error" { "the port is gone" } else { "on purpose" }), "{cause}");
         }
         assert_eq!(journal.lines(), ["one is closed"]);

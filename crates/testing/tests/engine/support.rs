@@ -95,9 +95,9 @@ impl<T> Clone for Seen<T> {
     }
 }
 
-/// What is logged on this thread as a warning or an error, until it is dropped.
+/// What is logged on this thread under the targets of the project, until it is dropped.
 pub(crate) struct Log {
-    lines: Arc<Mutex<Vec<(Level, String)>>>,
+    lines: Arc<Mutex<Vec<Line>>>,
     _guard: tracing::subscriber::DefaultGuard,
     /// With one dispatcher alone, a thread of another test may switch an event off for all.
     _second: tracing::Dispatch,
@@ -121,28 +121,49 @@ impl Log {
     }
 
     fn of(&self, level: Level) -> Vec<String> {
-        let lines = self.lines.lock().unwrap();
-        lines.iter().filter(|(own, _)| *own == level).map(|(_, line)| line.clone()).collect()
+        self.lines().into_iter().filter(|line| line.level == level).map(|line| line.text).collect()
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// The lines with this message.
+    pub(crate) fn with(&self, message: &str) -> Vec<Line> {
+        self.lines().into_iter().filter(|line| line.text.contains(&format!("message={message} "))).collect()
     }
 }
 
-struct Listener(Arc<Mutex<Vec<(Level, String)>>>);
+/// One line: its fields as `name=value`, in their order.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) level: Level,
+    pub(crate) text: String,
+}
 
-impl<S: tracing::Subscriber> Layer<S> for Listener {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        if *event.metadata().level() <= Level::WARN {
-            let mut line = Line::default();
-            event.record(&mut line);
-            self.0.lock().unwrap().push((*event.metadata().level(), line.0));
+impl Line {
+    #[track_caller]
+    pub(crate) fn has(&self, parts: &[&str]) {
+        for part in parts {
+            assert!(self.text.contains(part), "{part} is not in {self:?}");
         }
     }
 }
 
-#[derive(Default)]
-struct Line(String);
+struct Listener(Arc<Mutex<Vec<Line>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Listener {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if event.metadata().target().starts_with("throughline") {
+            let mut line = Line { level: *event.metadata().level(), text: String::new() };
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line);
+        }
+    }
+}
 
 impl tracing::field::Visit for Line {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        self.0.push_str(&format!("{field}={value:?} "));
+        self.text.push_str(&format!("{field}={value:?} "));
     }
 }

@@ -56,6 +56,9 @@ pub const ALL: [Row; 40] = [
 
 type Attribute = (&'static str, Val);
 
+/// Why there is another attempt, on its span.
+const CAUSE: Attribute = ("throughline.retry.cause", Val::OwnFault);
+
 const NAME: Attribute = ("messaging.destination.name", Val::Destination);
 const TEMPLATE: Attribute = ("messaging.destination.template", Val::Template);
 const COUNT: &str = "messaging.batch.message_count";
@@ -167,8 +170,8 @@ pub const J03_ACK: Row = Row::new("GOLD-J-03 ack", Act::Process(Process { work: 
 pub const J03_NAK: Row = Row::new("GOLD-J-03 nak", Act::Process(Process { work: Does::Retry, ..ONE }))
     .spans(&[
         PROCESS_ONE.attributes(&[NAME]),
-        Span::settle(Verb::Retry).attributes(&[NAME]),
-        PROCESS_ONE.label("process again").attributes(&[NAME]),
+        Span::settle(Verb::Retry).attributes(&[NAME, ("throughline.retry.delay", Val::Seconds(0.001))]),
+        PROCESS_ONE.label("process again").attributes(&[NAME, ("throughline.attempt", Val::Int(2))]),
     ])
     .settled(&[Verb::Ack]);
 
@@ -216,8 +219,8 @@ pub const X06: Row = Row::new("GOLD-X-06", Act::Process(Process { work: Does::Ha
 pub const X07: Row = Row::new("GOLD-X-07", Act::Process(Process { work: Does::FailTwice, ..ONE }))
     .spans(&[
         PROCESS_ONE.attributes(&[NAME]),
-        Span::attempt().attributes(&[("throughline.attempt", Val::Int(2))]).fails(Fault::Own),
-        Span::attempt().attributes(&[("throughline.attempt", Val::Int(3))]),
+        Span::attempt().attributes(&[("throughline.attempt", Val::Int(2)), CAUSE]).fails(Fault::Own),
+        Span::attempt().attributes(&[("throughline.attempt", Val::Int(3)), CAUSE]),
     ])
     .settled(&[Verb::Ack]);
 

@@ -58,6 +58,9 @@ pub(super) enum Val {
     /// The id of message #.
     Id(usize),
     Int(i64),
+    /// The `error.type` of the error that the handler returns.
+    OwnFault,
+    Seconds(f64),
     /// What the destination is called in telemetry.
     Template,
     Text(&'static str),

@@ -236,6 +236,8 @@ impl World {
             Val::DestinationOf(number) => format!("{}{}", self.wildcard(verb).name, number).into(),
             Val::Id(number) => self.message_id(number).into(),
             Val::Int(number) => number.into(),
+            Val::OwnFault => std::any::type_name::<GoldenError>().into(),
+            Val::Seconds(seconds) => seconds.into(),
             Val::Template => self.low_cardinality(verb, at).map(|(_, name)| name).unwrap_or_default().into(),
             Val::Text(text) => text.into(),
             Val::True => true.into(),
