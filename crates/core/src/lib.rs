@@ -71,6 +71,6 @@ pub use self::middleware::chain::Middleware;
 pub use self::middleware::retry_policy::RetryPolicy;
 pub use self::publish::publisher::Publisher;
 pub use self::serve::error::{ServeError, ServeErrorKind};
-pub use self::serve::serve;
+pub use self::serve::service::serve;
 pub use self::telemetry::current::baggage::CurrentBaggage;
 pub use self::telemetry::current::span::CurrentSpan;

@@ -10,12 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
-use super::Served;
 use super::alarm::Cause;
 use super::alongside::{Companion, CompanionEnd, Companions};
 use super::error::{ServeError, ServeErrorKind};
 use super::health::Health;
 use super::phase::{Deadlines, Phase};
+use super::service::Served;
 use super::subscriptions::Subscriptions;
 use crate::broker::{Broker, BrokerError, BrokerErrorKind};
 use crate::causes::Causes;

@@ -7,6 +7,7 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::AckKind;
 use async_nats::jetstream::{ContextBuilder, Message as StreamMessage};
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, RequestErrorKind};
+use opentelemetry::Value;
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use throughline_core::CurrentBaggage;
 use throughline_core::message::CreationContext;
@@ -315,6 +316,7 @@ async fn golden_j_03_settlements_are_children_of_the_process_span() {
         (AckKind::Term, "term orders.>"),
         (AckKind::Next, "ack orders.>"),
     ] {
+        let delay = matches!(kind, AckKind::Nak(_)).then_some(1.0);
         let capture = Capture::new();
         let orders = otel(&capture).subscription(Stream::new("ORDERS").durable("dur").filter("orders.>"));
         orders.process(&orders_42, async { orders.ack_with(&orders_42, kind).await.unwrap() }).await;
@@ -322,8 +324,9 @@ async fn golden_j_03_settlements_are_children_of_the_process_span() {
         let settle = tree.find(name);
         assert_eq!(tree.parent(settle).map(|span| span.name.as_ref()), Some("process orders.>"), "GOLD-J-03, LINK-12");
         assert_eq!(settle.span_kind, SpanKind::Client, "SPAN-06");
-        let set = attributes(&settle.attributes);
+        let mut set = attributes(&settle.attributes);
         assert_eq!(set["messaging.destination.subscription.name"].as_str(), "dur", "ATTR-J-02");
+        assert_eq!(set.remove("throughline.retry.delay"), delay.map(Value::F64));
         assert_eq!(set.len(), 6, "{set:?}");
     }
 }
