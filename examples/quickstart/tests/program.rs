@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 const LINES: [&str; 8] = [
     "order 44: in the dead letter",
     "6 spans  3 services",
-    "stock      ├─ retry  attempt=2",
+    "           │  │ attempt=2 retry.cause=quickstart::orders::NotReserved",
     "✗ quickstart::orders::NotReserved: no warehouse has a unicorn",
     "billing process stock.reserved",
     "baggage tenant=acme warehouse=north",
