@@ -174,10 +174,9 @@ fn parse(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
 pub(crate) const ERROR_REPLY: ErrorReplyHeaders =
     ErrorReplyHeaders { code: "Nats-Service-Error-Code", text: "Nats-Service-Error" };
 
-/// Tells whether a header is the server's own.
+/// Tells whether a header is the server's own, or says of a reply that its request failed: it belongs to the message it came with.
 pub(crate) fn is_server_header(name: &str) -> bool {
-    let is_of_service = || [ERROR_REPLY.code, ERROR_REPLY.text].iter().any(|own| own.eq_ignore_ascii_case(name));
-    name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-")) && !is_of_service()
+    name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"))
 }
 
 fn refused(name: &str) -> PublishError {

@@ -14,7 +14,7 @@ use throughline_core::broker::{Outbound, OutboundUse, PublishErrorKind};
 use throughline_core::{Destination, Envelope, PublishError, Receipt};
 use tokio::time::timeout;
 
-use crate::carrier::{put, to_native};
+use crate::carrier::{ERROR_REPLY, put, to_native};
 use crate::connection::Connection;
 use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID};
 use crate::destination::{Expected, Through};
@@ -260,7 +260,10 @@ pub(crate) fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError>
         (CORRELATION_ID, envelope.correlation_id()),
         (CONTENT_TYPE, envelope.content_type()),
     ];
-    for (name, value) in own {
+    // What a stranger sent so is passed on in no other message: it would make an error reply of it.
+    let of_error = [ERROR_REPLY.code, ERROR_REPLY.text].map(|name| (name, envelope.headers().get(name)));
+    let of_error = of_error.into_iter().filter(|_| envelope.is_error_reply());
+    for (name, value) in own.into_iter().chain(of_error) {
         if let Some(value) = value {
             put(&mut headers, name, value)?;
         }
@@ -288,6 +291,7 @@ mod tests {
         let envelope = Envelope::new("orders", "x")
             .with_header("Nats-Expected-Stream", "OTHER")
             .with_header("nats-msg-id", "copied")
+            .with_header("Nats-Service-Error", "copied")
             .with_id("m1")
             .with_correlation_id("c1")
             .with_content_type("application/json");

@@ -41,6 +41,7 @@ struct Rare {
     /// What the broker knows about the message that this one forwards.
     origin: Option<Arc<dyn Native>>,
     batch: Vec<Envelope>,
+    is_error_reply: bool,
 }
 
 /// Where the creation context of a message comes from.
@@ -289,6 +290,19 @@ impl Envelope {
 
     fn properties_mut(&mut self) -> &mut Properties {
         self.properties.get_or_insert_default()
+    }
+
+    /// Marks it as the framework's word that a request failed.
+    pub(crate) fn into_error_reply(mut self) -> Self {
+        self.rare_mut().is_error_reply = true;
+        self
+    }
+
+    /// Tells whether the framework says with it that a request failed. An adapter that passes on no headers of such names takes those of
+    /// [`error_reply_headers`](crate::broker::Publish::error_reply_headers) from this message alone.
+    #[must_use]
+    pub fn is_error_reply(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.is_error_reply)
     }
 
     fn rare_mut(&mut self) -> &mut Rare {

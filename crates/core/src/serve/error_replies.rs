@@ -70,7 +70,8 @@ impl ErrorReplies {
         let (code, text) = told(outcome)?;
         let reply = Envelope::new(address.clone(), Bytes::new())
             .with_header(self.headers.code, code.to_string())
-            .with_header(self.headers.text, header_text(&text));
+            .with_header(self.headers.text, header_text(&text))
+            .into_error_reply();
         Some(match message.correlation_id() {
             Some(id) => reply.with_correlation_id(id),
             None => reply,

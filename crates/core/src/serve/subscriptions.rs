@@ -59,12 +59,15 @@ impl Subscriptions {
         for (connection, Served { broker, app }) in apps.into_iter().enumerate() {
             let (engine, has_error_texts) = (app.instrumentation(), app.has_error_texts());
             let entries = app.into_entries();
-            self.health.names(connection, &broker.transport().system());
+            if entries.is_empty() {
+                // It is only published to.
+                self.health.names(connection, &broker.transport().system());
+            }
             self.routes.push(checks::check(&*broker, &entries)?);
             let routes: Vec<_> =
                 entries.iter().map(|entry| (entry.subscription.clone(), entry.options.clone())).collect();
             for entry in entries {
-                let active = self.subscribe(&*broker, entry, engine.as_ref(), has_error_texts).await?;
+                let active = self.subscribe((connection, &*broker), entry, engine.as_ref(), has_error_texts).await?;
                 self.active.push(active);
             }
             started.push((broker, routes));
@@ -77,7 +80,7 @@ impl Subscriptions {
 
     async fn subscribe(
         &mut self,
-        broker: &dyn Broker,
+        (connection, broker): (usize, &dyn Broker),
         entry: Entry<()>,
         engine: Option<&Instrumentation>,
         has_error_texts: bool,
@@ -86,6 +89,7 @@ impl Subscriptions {
         let place = self.health.starts(&entry.subscription);
         let mut subscriber =
             broker.subscribe(&entry.subscription).await.map_err(|error| not_subscribed(&name, error))?;
+        self.health.names(connection, &subscriber.source().system);
         // Before the adapter may say otherwise.
         place.set(HealthState::Ready);
         let consumer = engine.map(|engine| engine.consumer(subscriber.source()));

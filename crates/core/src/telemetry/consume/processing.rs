@@ -32,8 +32,9 @@ use crate::telemetry::run_in::run_in;
 /// # let source = Arc::new(Source::new(Arc::new(System::new("nats", Operations::DEFAULT))));
 /// # let consumer = Instrumentation::from_globals().consumer(source);
 /// # let headers: HashMap<String, String> = HashMap::new();
-/// let answer = consumer.process(&Incoming::new("orders", &headers)).run(async { 42 }).await;
-/// assert_eq!(answer, 42);
+/// let handling = async { "42".parse::<u64>() }; // its error would be the span's
+/// let answer = consumer.process(&Incoming::new("orders", &headers)).run(handling).await;
+/// assert_eq!(answer, Ok(42));
 /// # }
 /// ```
 #[must_use = "dropped at once, the processing is recorded as cancelled"]

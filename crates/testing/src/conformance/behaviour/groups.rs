@@ -20,18 +20,28 @@ pub async fn subscriptions_of_one_group_share_the_messages<H: Harness>() {
         running.push(bench.serve(App::new().subscribe(bench.harness.subscription(&spec), handle)).await);
     }
     let publisher = bench.publisher().await;
-    for number in 0..MANY {
-        publish_with_key(&publisher, &spec.destination, format!("{number:02}")).await;
+    // Which member gets a message is the broker's to say: there are more of them until both have one. The case has a deadline.
+    let mut published = 0;
+    let has_each = |notes: &[(String, u32)]| [0, 1].iter().all(|member| notes.iter().any(|(_, by)| by == member));
+    while published < MANY || !has_each(&seen.all()) {
+        publish_with_key(&publisher, &spec.destination, format!("{published:06}")).await;
+        published += 1;
+        if published.is_multiple_of(MANY) {
+            seen.count(published).await;
+        }
     }
 
-    let notes = seen.count(MANY).await;
+    seen.count(published).await;
 
     for app in running {
         stopped(app).await;
     }
     let all = seen.all();
-    assert_eq!(sorted(&all), (0..MANY).map(|number| format!("{number:02}")).collect::<Vec<_>>(), "each exactly once");
-    assert!([0, 1].iter().all(|member| notes.iter().any(|(_, by)| by == member)), "one member got nothing");
+    assert_eq!(
+        sorted(&all),
+        (0..published).map(|number| format!("{number:06}")).collect::<Vec<_>>(),
+        "each exactly once"
+    );
     bench.stop().await;
 }
 

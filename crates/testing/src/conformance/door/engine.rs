@@ -116,6 +116,7 @@ fn outgoing<'a>(message: &'a Message, envelope: &'a mut Envelope) -> Outgoing<'a
 
 fn incoming(delivery: &Delivery) -> Incoming<'_> {
     Incoming::new(delivery.destination(), delivery.headers())
+        .with_attempt(delivery.attempt())
         .with_id(delivery.id())
         .with_correlation_id(delivery.correlation_id())
         .with_body_size(delivery.payload().len())
