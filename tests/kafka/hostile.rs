@@ -169,9 +169,9 @@ async fn odd_headers_pass_handlers_retry_topics_and_a_dead_letter_and_no_message
     let each = ODD.map(|(body, ..)| (body.to_owned(), vec![1, 2, 3]));
     assert_eq!(numbers, BTreeMap::from(each), "each message, each attempt, once");
     let spans = capture.spans();
-    let first = spans.iter().filter(|span| span.name == format!("process {topic}"));
-    let traces: Vec<String> = first.map(|span| span.span_context.trace_id().to_string()).collect();
-    assert_eq!(traces, vec![TRACE; ODD.len()], "the context beside the odd headers is followed");
+    let each = spans.iter().filter(|span| span.name == format!("process {topic}"));
+    let traces: Vec<String> = each.map(|span| span.span_context.trace_id().to_string()).collect();
+    assert_eq!(traces, vec![TRACE; 3 * ODD.len()], "the context beside the odd headers is followed by each attempt");
     delete_all(&url, &all).await;
 }
 
