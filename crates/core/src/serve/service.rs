@@ -58,7 +58,7 @@ impl Serve {
     /// start or ends, the others drain; and no broker is closed before all apps are done, so that the last handler of each can still
     /// publish to all. One deadline holds for all ([`shutdown_timeout`](Self::shutdown_timeout)).
     ///
-    /// It is for another connection: what one connection receives belongs in one [`App`].
+    /// It is for another connection: what one connection receives belongs in one [`App`](crate::App).
     ///
     /// # Examples
     ///
