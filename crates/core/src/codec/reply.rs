@@ -11,10 +11,9 @@ use crate::message::Headers;
 ///
 /// ```
 /// use throughline_core::codec::Reply;
-/// use throughline_core::extract::Json;
 ///
-/// async fn reserve(Json(order): Json<u64>) -> Reply<Json<bool>> {
-///     Reply::new(Json(true)).key(order.to_string()).header("tenant", "acme")
+/// async fn reserve(order: String) -> Reply<String> {
+///     Reply::new(format!("reserved {order}")).key(order).header("tenant", "acme")
 /// }
 /// ```
 #[derive(Clone, Debug)]
