@@ -1,0 +1,3 @@
+/// What to consume: a queue.
+#[derive(Clone, Debug)]
+pub struct Queue {}
