@@ -1,5 +1,7 @@
 //! RabbitMQ for Throughline, on the client `lapin`.
 
+mod address;
+mod broker;
 mod carrier;
 mod connection;
 mod consumer;
@@ -17,3 +19,8 @@ mod publish;
 mod semconv;
 mod subscription;
 mod topology;
+
+pub use self::address::Addresses;
+pub use self::broker::Rabbit;
+pub use self::options::RabbitOptions;
+pub use self::subscription::Queue;

@@ -90,7 +90,10 @@ mod tests {
 
     #[test]
     fn a_generated_name_and_a_reply_address_are_anonymous() {
-        assert!(is_anonymous("amq.gen-x") && is_anonymous("amq.rabbitmq.reply-to.g2dk") && is_anonymous(""), "ATTR-R-08");
+        assert!(
+            is_anonymous("amq.gen-x") && is_anonymous("amq.rabbitmq.reply-to.g2dk") && is_anonymous(""),
+            "ATTR-R-08"
+        );
         assert!(!is_anonymous("orders"), "ATTR-R-08");
     }
 }

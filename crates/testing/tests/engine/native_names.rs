@@ -11,7 +11,7 @@ use opentelemetry::Context;
 use opentelemetry_sdk::trace::SpanData;
 use throughline_core::broker::{BatchPolicy, Broker, Pattern, Publish, Received, Subscriber, Subscription, Wildcards};
 use throughline_core::extract::Batch;
-use throughline_core::message::{Native, Source};
+use throughline_core::message::{Native, Operations, Source, System};
 use throughline_core::telemetry::{Incoming, SettleSpans};
 use throughline_core::{App, BrokerError, Headers, Settlement, serve};
 use throughline_memory::{Channel, Memory};
@@ -273,7 +273,9 @@ fn a_pattern_counts_within_its_namespace_and_is_shown_as_it_says() {
         Pattern::new("eu.*", signs).within("events").shown_as("events:eu.*:stock"),
         Pattern::exact("eu.1").within("bills").shown_as("bills:eu.1:stock"),
     ];
-    let source = Source::new(Arc::new(system())).with_patterns(patterns).with_others("stock").with_destination("stock");
+    let of_exchanges = System::new("rabbitmq", Operations::DEFAULT);
+    let source =
+        Source::new(Arc::new(of_exchanges)).with_patterns(patterns).with_others("stock").with_destination("stock");
     let capture = Capture::new();
     let consumer = capture.instrumentation().build().consumer(Arc::new(source));
     let headers = Headers::new();
@@ -281,7 +283,7 @@ fn a_pattern_counts_within_its_namespace_and_is_shown_as_it_says() {
         let native = Through(exchange, format!("{}:{key}:stock", exchange.unwrap_or_default()));
         consumer.process(&Incoming::new(key, &headers).with_native(&native)).succeed();
         let span = capture.spans().pop().unwrap();
-        capture.clear();
+        capture.reset();
         span.name.into_owned()
     };
     assert_eq!(name(Some("events"), "eu.1"), "process events:eu.*:stock");
