@@ -130,7 +130,7 @@ fn compose(workspace: &Workspace, tried: &mut Vec<String>) -> Result<Option<Serv
 
 fn local(installed: &Installed) -> Result<Server, ServerError> {
     let prepare = |address: SocketAddr, data: &_| settings::prepare(installed, address, data);
-    let start = Start { name: BROKER.name, program: &installed.java, prepare: &prepare };
+    let start = Start { name: BROKER.name, program: &installed.java, ports: 1, prepare: &prepare };
     let (process, address, ()) = Process::start(&start, address::probe)?;
     let (version, home) = (installed.version.clone(), installed.home.clone());
     Ok(Server::local(BROKER.name, address.to_string(), version, home, process))

@@ -175,7 +175,7 @@ fn compose(
 
 fn local(program: &Path) -> Result<Server, ServerError> {
     let prepare = |address: SocketAddr, data: &Path| Ok(arguments(address, data));
-    let start = Start { name: BROKER.name, program, prepare: &prepare };
+    let start = Start { name: BROKER.name, program, ports: 1, prepare: &prepare };
     let (process, address, info) = Process::start(&start, address::probe)?;
     Ok(Server::local(BROKER.name, url(address), info.version, program.to_owned(), process))
 }
