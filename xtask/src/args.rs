@@ -71,6 +71,13 @@ pub(crate) struct TestOptions {
     pub(crate) tests: Vec<String>,
 }
 
+impl TestOptions {
+    /// Whether one of the arguments can be part of a test's name.
+    pub(crate) fn name_tests(&self) -> bool {
+        self.cargo.iter().chain(&self.tests).any(|argument| !argument.starts_with('-'))
+    }
+}
+
 /// A command line that is not understood.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum ArgumentError {
@@ -202,6 +209,8 @@ mod tests {
         assert_eq!(options.brokers.iter().map(|broker| broker.name).collect::<Vec<_>>(), ["nats"]);
         assert_eq!(options.cargo, ["jetstream", "--release"]);
         assert_eq!(options.tests, ["--nocapture"]);
+        assert!(options.name_tests() && test_options("test -- -- golden").name_tests());
+        assert!(!test_options("test -- --release -- --nocapture").name_tests());
         assert_eq!(test_options("test --broker=nats").brokers.len(), 1);
         assert!(test_options("test").brokers.is_empty());
     }

@@ -41,7 +41,7 @@ pub const BROKER: Broker = Broker {
     url_variable: URL_VARIABLE,
     program_variable: HOME_VARIABLE,
     others: &[Program { name: "Python with confluent-kafka", variable: PYTHON_VARIABLE, find: python::python }],
-    passes: &[Pass { name: "kafka", required: true, start: find_or_start, program: home }],
+    passes: &[Pass { name: "kafka", tests: &[], required: true, start: find_or_start, program: home }],
 };
 
 const HELP: &str = "\

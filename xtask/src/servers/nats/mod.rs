@@ -41,8 +41,8 @@ pub const BROKER: Broker = Broker {
     program_variable: PROGRAM_VARIABLE,
     others: &[],
     passes: &[
-        Pass { name: "nats", required: true, start: find_or_start, program },
-        Pass { name: "nats-2.9", required: false, start: find_or_start_2_9, program: program_2_9 },
+        Pass { name: "nats", tests: &[], required: true, start: find_or_start, program },
+        Pass { name: "nats-2.9", tests: &[], required: false, start: find_or_start_2_9, program: program_2_9 },
     ],
 };
 
