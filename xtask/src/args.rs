@@ -21,7 +21,7 @@ Commands:
   server NAME                         start one broker and keep it until Ctrl-C
   help                                this text
 
-Brokers: nats, kafka
+Brokers: nats, kafka, rabbit
 
 Each broker is looked for in this order: its address in the environment (such as THROUGHLINE_NATS_URL),
 Docker Compose when an engine answers, a local server on a free port (installed when missing).";
