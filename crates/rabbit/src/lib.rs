@@ -17,10 +17,16 @@ mod options;
 mod properties;
 mod publish;
 mod semconv;
+mod size;
 mod subscription;
 mod topology;
 
 pub use self::address::Addresses;
 pub use self::broker::Rabbit;
+pub use self::carrier::{ClientHeaders, HeaderExtractor, HeaderInjector};
+pub use self::death::{Death, DeathEntry, DeathReason, FirstDeath};
+pub use self::delivery::NativeMessage;
+pub use self::extract::{DeliveryTag, ExchangeName, Redelivered, RoutingKey};
 pub use self::options::RabbitOptions;
+pub use self::properties::Properties;
 pub use self::subscription::Queue;

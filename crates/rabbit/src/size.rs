@@ -1,0 +1,75 @@
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use throughline_core::PublishError;
+use throughline_core::broker::PublishErrorKind;
+
+/// What a frame has around its content: type, channel, length and end.
+const FRAME: usize = 8;
+
+/// What stands before the properties: class, weight, size of the body, and which properties there are.
+const BEFORE_PROPERTIES: usize = 14;
+
+/// Fails where the properties of a message do not fit in one frame: the server would end the connection, with all that is under way on it.
+// PROP-R-07.
+pub(crate) fn check(properties: &BasicProperties, frame_max: u32) -> Result<(), PublishError> {
+    let size = of_header(properties);
+    let most = match frame_max {
+        // No limit.
+        0 => return Ok(()),
+        most => usize::try_from(most).unwrap_or(usize::MAX),
+    };
+    if size <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "the properties and headers of the message have {size} bytes, and the connection takes {most} at most: \
+         move what is large to the body, or raise `frame_max` at the server and the client"
+    );
+    Err(PublishError::new(PublishErrorKind::TooLarge, "too_large", message))
+}
+
+/// Returns how many bytes the frame with the properties has.
+fn of_header(properties: &BasicProperties) -> usize {
+    let texts = [
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.correlation_id(),
+        properties.reply_to(),
+        properties.expiration(),
+        properties.message_id(),
+        properties.kind(),
+        properties.user_id(),
+        properties.app_id(),
+        properties.cluster_id(),
+    ];
+    let texts: usize = texts.into_iter().flatten().map(of_short).sum();
+    let bytes = [properties.delivery_mode(), properties.priority()].into_iter().flatten().count();
+    let time = properties.timestamp().map_or(0, |_| 8);
+    let headers = properties.headers().as_ref().map_or(0, of_table);
+    FRAME + BEFORE_PROPERTIES + texts + bytes + time + headers
+}
+
+fn of_short(text: &ShortString) -> usize {
+    1 + text.as_str().len()
+}
+
+fn of_table(table: &FieldTable) -> usize {
+    4 + table.into_iter().map(|(name, value)| of_short(name) + of_value(value)).sum::<usize>()
+}
+
+/// Returns how many bytes a value has with its type.
+fn of_value(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::Void => 0,
+        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
+        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
+        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
+        AMQPValue::DecimalValue(_) => 5,
+        AMQPValue::LongLongInt(_) | AMQPValue::Double(_) | AMQPValue::Timestamp(_) => 8,
+        AMQPValue::ShortString(text) => of_short(text),
+        AMQPValue::LongString(text) => 4 + text.len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.len(),
+        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(of_value).sum::<usize>(),
+        AMQPValue::FieldTable(table) => of_table(table),
+    }
+}
