@@ -15,10 +15,10 @@ use crate::link::Link;
 use crate::options::Limits;
 
 /// A channel with confirms, which many publish on at the same time.
-pub(super) struct ConfirmChannel {
-    pub(super) channel: Channel,
+pub(crate) struct ConfirmChannel {
+    pub(crate) channel: Channel,
     /// The link that it belongs to.
-    pub(super) link: Arc<Link>,
+    pub(crate) link: Arc<Link>,
     /// How many were published. Held while the client takes a message: it counts and writes under two locks, and two tasks at a
     /// time would get the confirmations of each other.
     published: Mutex<u64>,
@@ -52,7 +52,7 @@ impl ConfirmChannel {
         Ok(Self { channel, link: Arc::clone(link), published: Mutex::default(), pending })
     }
 
-    pub(super) fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         self.channel.status().connected()
     }
 
@@ -65,7 +65,7 @@ impl ConfirmChannel {
         let Parts { exchange, key, mandatory, properties, body } = parts;
         let print = Fingerprint::new(exchange.as_str(), key.as_str(), &properties, &body);
         if !self.is_usable() {
-            let failed = lapin::ErrorKind::InvalidChannelState(self.channel.status().state(), "basic.publish").into();
+            let failed = lapin::ErrorKind::InvalidChannel(self.channel.id()).into();
             return Err((failed, Parts { exchange, key, mandatory, properties, body }));
         }
         let (answer, answered) = oneshot::channel();

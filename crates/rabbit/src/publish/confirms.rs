@@ -30,7 +30,10 @@ pub(super) type Confirmed = Pin<Box<dyn Future<Output = lapin::Result<Confirmati
 pub(super) enum Answer {
     Stored,
     /// No queue took it.
-    Returned { code: u16, text: String },
+    Returned {
+        code: u16,
+        text: String,
+    },
     /// A queue could not take it.
     Refused,
     /// The channel has ended before the server said so.

@@ -22,7 +22,8 @@ impl Fingerprint {
         let mut hasher = DefaultHasher::new();
         (exchange, key).hash(&mut hasher);
         let place = hasher.finish();
-        (properties.message_id(), properties.correlation_id(), properties.reply_to(), properties.kind()).hash(&mut hasher);
+        (properties.message_id(), properties.correlation_id(), properties.reply_to(), properties.kind())
+            .hash(&mut hasher);
         if let Some(headers) = properties.headers() {
             hash_table(headers, &mut hasher);
         }

@@ -16,12 +16,14 @@ use throughline_core::{BrokerError, PublishError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::channel::{ConfirmChannel, Parts};
+pub(crate) use self::channel::ConfirmChannel;
+use self::channel::Parts;
 use self::confirms::Answer;
 pub use self::failure::PublishFailure;
 use self::problem::Problem;
 use self::proof::Proof;
 pub(crate) use self::publisher::RabbitPublisher;
+use crate::error;
 use crate::link::{Link, Links};
 use crate::names::short;
 use crate::options::Limits;
@@ -53,6 +55,14 @@ pub(crate) struct Outgoing {
     pub(crate) body: Bytes,
 }
 
+impl Outgoing {
+    fn into_parts(self) -> Result<Parts, PublishError> {
+        let Self { exchange, key, mandatory, properties, body } = self;
+        let (exchange, key) = (short("exchange", &exchange)?, short("routing key", &key)?);
+        Ok(Parts { exchange, key, mandatory, properties, body })
+    }
+}
+
 impl Publishing {
     pub(crate) fn new(links: Arc<Links>, limits: Limits) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(limits.unconfirmed));
@@ -76,10 +86,8 @@ impl Publishing {
     ///
     /// A dropped call may have published.
     pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
-        let Outgoing { exchange, key, mandatory, properties, body } = message;
-        let (exchange, key) = (short("exchange", &exchange)?, short("routing key", &key)?);
-        let is_doubtful = body.len() > LARGE || properties.user_id().is_some();
-        let mut parts = Parts { exchange, key, mandatory, properties, body };
+        let mut parts = message.into_parts()?;
+        let is_doubtful = parts.body.len() > LARGE || parts.properties.user_id().is_some();
         let deadline = Instant::now() + self.limits.publish_wait;
         let mut room = self.room(&parts, deadline).await?;
         loop {
@@ -101,7 +109,7 @@ impl Publishing {
             let place = Problem::place(&parts);
             match channel.send(parts, room) {
                 Ok(answered) => {
-                    let result = self.answer(&place, answered).await;
+                    let result = self.answer(answered).await;
                     if let Err(Problem::Unknown { .. }) = &result {
                         self.proof.forget_if_closed(&channel);
                     }
@@ -126,7 +134,10 @@ impl Publishing {
         }
         match timeout_at(deadline, Arc::clone(&self.room).acquire_owned()).await {
             Ok(Ok(room)) => Ok(room),
-            _ => Err(Problem::NoRoom(self.limits.unconfirmed, self.limits.publish_wait).into_error(&Problem::place(parts))),
+            _ => {
+                Err(Problem::NoRoom(self.limits.unconfirmed, self.limits.publish_wait)
+                    .into_error(&Problem::place(parts)))
+            }
         }
     }
 
@@ -201,8 +212,8 @@ impl Publishing {
         };
         let exchange = parts.exchange.clone();
         let result = match channel.send(parts, room) {
-            Ok(answered) => self.answer(&place, answered).await.map_err(Problem::alone),
-            Err((failed, _)) => Err(Problem::NoChannel(error_text(&failed))),
+            Ok(answered) => self.answer(answered).await.map_err(Problem::alone),
+            Err((failed, _)) => Err(Problem::NoChannel(error::told(&failed))),
         };
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
             self.proof.note(link, exchange.as_str());
@@ -212,12 +223,7 @@ impl Publishing {
     }
 
     /// Waits for the answer to one message.
-    async fn answer(
-        &self,
-        place: &str,
-        answered: tokio::sync::oneshot::Receiver<Answer>,
-    ) -> Result<(), Problem> {
-        let _ = place;
+    async fn answer(&self, answered: tokio::sync::oneshot::Receiver<Answer>) -> Result<(), Problem> {
         match timeout(self.limits.confirm, answered).await {
             Ok(Ok(Answer::Stored)) => Ok(()),
             Ok(Ok(Answer::Returned { code, text })) => Err(Problem::Returned { code, text }),
@@ -233,7 +239,47 @@ impl Publishing {
         let all = u32::try_from(self.limits.unconfirmed).unwrap_or(u32::MAX);
         let is_quiet = timeout_at(deadline, self.room.acquire_many(all)).await.is_ok();
         let closed = self.links.close(deadline).await;
-        if is_quiet { closed } else { Err(crate::error::unanswered("confirm what was published before the end")) }
+        if is_quiet { closed } else { Err(error::unanswered("confirm what was published before the end")) }
+    }
+
+    /// Opens a channel with confirms, for one who also receives on it. Waits for the connection as a publish does.
+    pub(crate) async fn own_channel(&self, deadline: Instant) -> Result<ConfirmChannel, BrokerError> {
+        let connected = timeout_at(deadline, self.links.connected()).await;
+        let link = connected.map_err(|_| error::timed_out("reach RabbitMQ", self.limits.publish_wait))??;
+        ConfirmChannel::open(&link, &self.limits).await
+    }
+
+    /// Publishes on such a channel. The exchange has to be there: one that is not ends the channel.
+    pub(crate) async fn publish_on(&self, channel: &ConfirmChannel, message: Outgoing) -> Result<(), PublishError> {
+        let parts = message.into_parts()?;
+        let deadline = Instant::now() + self.limits.publish_wait;
+        size::check(&parts.properties, channel.link.client.configuration().frame_max())?;
+        let (place, room) = (Problem::place(&parts), self.room(&parts, deadline).await?);
+        let result = match channel.send(parts, room) {
+            Ok(answered) => self.answer(answered).await,
+            Err((failed, _)) => Err(Problem::NoChannel(error::told(&failed))),
+        };
+        result.map_err(|problem| problem.into_error(&place))
+    }
+
+    /// Fails where an exchange is known to be missing: a message to it would end its channel. The server is asked once for each.
+    pub(crate) async fn require_exchange(&self, exchange: &str, key: &str) -> Result<(), PublishError> {
+        let Some(link) = self.links.current().filter(|link| !exchange.is_empty() && !self.proof.has(link, exchange))
+        else {
+            return Ok(());
+        };
+        match timeout(self.limits.answer, proof::look(&link, exchange)).await {
+            Ok(Ok(())) => {
+                self.proof.note(&link, exchange);
+                Ok(())
+            }
+            Ok(Err(failed)) if error::reply_code(&failed) == Some(404) => {
+                let place = format!("exchange `{exchange}` with key `{key}`");
+                Err(Problem::Refused(failed).into_error(&place))
+            }
+            // Whoever publishes hears of it.
+            _ => Ok(()),
+        }
     }
 
     /// Asks whether what an app will publish to is there: the exchange, or the queue of the default exchange.
@@ -247,8 +293,4 @@ enum Proved {
     Answered(Result<(), PublishError>),
     /// It is proved already: the message goes the shared way.
     Shared(Parts, OwnedSemaphorePermit),
-}
-
-fn error_text(failed: &lapin::Error) -> String {
-    crate::error::told(failed)
 }

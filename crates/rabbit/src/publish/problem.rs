@@ -69,7 +69,9 @@ impl Problem {
             Self::Blocked(wait) => not_sent(
                 Kind::Unavailable,
                 "blocked",
-                format!("RabbitMQ took no messages for {wait:?} because of an alarm (memory or disk): look at the server"),
+                format!(
+                    "RabbitMQ took no messages for {wait:?} because of an alarm (memory or disk): look at the server"
+                ),
             ),
             Self::NoRoom(most, wait) => not_sent(
                 Kind::Unavailable,
@@ -133,5 +135,9 @@ fn refused(place: &str, failed: &lapin::Error) -> PublishError {
         Some(311) => (Kind::TooLarge, "send less"),
         _ => (Kind::Refused, "correct the message"),
     };
-    PublishError::new(kind, error::error_type(failed), format!("RabbitMQ refuses the message to {place} ({told}): {what_to_do}"))
+    PublishError::new(
+        kind,
+        error::error_type(failed),
+        format!("RabbitMQ refuses the message to {place} ({told}): {what_to_do}"),
+    )
 }

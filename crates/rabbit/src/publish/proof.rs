@@ -75,6 +75,16 @@ pub(super) async fn ask(links: &Links, limits: &Limits, outbound: &Outbound<'_>)
     }
 }
 
+/// Asks whether an exchange exists, on a channel of its own.
+pub(super) async fn look(link: &Link, exchange: &str) -> lapin::Result<()> {
+    let channel = link.client.create_channel().await?;
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    // Names were checked before.
+    let name = lapin::types::ShortString::try_new(exchange).unwrap_or_default();
+    channel.exchange_declare(name, ExchangeKind::Direct, options, FieldTable::default()).await?;
+    channel.close(200, "asked".into()).await
+}
+
 async fn declared(channel: &Channel, address: &Address<'_>) -> Result<lapin::Result<()>, BrokerError> {
     if address.exchange.is_empty() {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

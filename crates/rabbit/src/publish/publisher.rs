@@ -8,7 +8,7 @@ use throughline_core::broker::{BoxFuture, Publish};
 use throughline_core::message::{System, Target};
 use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 
-use super::{Outgoing, Publishing};
+use super::Outgoing;
 use crate::connection::Connection;
 use crate::destination::{Address, Options};
 use crate::names::short;
@@ -87,13 +87,5 @@ impl Publish for RabbitPublisher {
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {
         let outgoing = outgoing(&envelope)?;
         self.connection.requests.request(outgoing, wait).await
-    }
-}
-
-impl Publishing {
-    /// Tells whether an exchange is there, without publishing to it.
-    pub(crate) async fn has_exchange(&self, exchange: &str) -> Result<(), PublishError> {
-        let _ = exchange;
-        Ok(())
     }
 }
