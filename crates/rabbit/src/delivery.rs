@@ -18,6 +18,10 @@ use crate::semconv::{DELIVERY_TAG, DIRECT_REPLY, ROUTING_KEY, is_anonymous, sour
 /// The header that counts how often a quorum queue has delivered a message before.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
+/// The headers of a copy that has waited in a delay queue: by which exchange and key the message came.
+pub(crate) const RETRY_EXCHANGE: &str = "retry-exchange";
+pub(crate) const RETRY_KEY: &str = "retry-key";
+
 /// The header with the place of a message in a stream.
 const STREAM_OFFSET: &str = "x-stream-offset";
 
@@ -264,7 +268,11 @@ impl Reading {
     /// Turns a message of the client into a delivery. `again` is how often it was handed out before by this process without the server's
     /// counting it.
     pub(crate) fn to_delivery(&mut self, message: lapin::message::Delivery, again: u32) -> Delivery {
-        let way = self.way(message.exchange.as_str(), message.routing_key.as_str());
+        let waited = waited(message.properties.headers().as_ref(), &self.from.queue);
+        let way = match waited.as_ref() {
+            Some((exchange, key)) => self.way(exchange, key),
+            None => self.way(message.exchange.as_str(), message.routing_key.as_str()),
+        };
         let native = NativeMessage {
             delivery_tag: message.delivery_tag,
             redelivered: message.redelivered,
@@ -277,6 +285,14 @@ impl Reading {
         let delivery = with_attempt(delivery, &native, &self.from, again);
         delivery.with_native(Arc::new(native))
     }
+}
+
+/// Returns by which exchange and key a message came first that has waited in a delay queue of the queue.
+fn waited(table: Option<&FieldTable>, queue: &str) -> Option<(String, String)> {
+    let text = |name| table.and_then(|table| table.inner().get(name)).and_then(crate::carrier::string);
+    let text = |name| text(name).and_then(|text| std::str::from_utf8(text).ok()).map(str::to_owned);
+    let (exchange, key) = (text(RETRY_EXCHANGE)?, text(RETRY_KEY)?);
+    death::has_waited(table, queue).then_some((exchange, key))
 }
 
 // ATTR-R-07.

@@ -32,4 +32,4 @@ pub use self::extract::{DeliveryTag, ExchangeName, Redelivered, RoutingKey};
 pub use self::options::RabbitOptions;
 pub use self::properties::Properties;
 pub use self::publish::PublishFailure;
-pub use self::subscription::Queue;
+pub use self::subscription::{Exchange, Overflow, Queue, StreamOffset};

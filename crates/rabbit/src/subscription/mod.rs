@@ -1,12 +1,8 @@
-use throughline_core::BrokerError;
+mod check;
+mod exchange;
+mod queue;
 
-/// What to consume: a queue.
-#[derive(Clone, Debug)]
-pub struct Queue {}
-
-impl Queue {
-    /// Checks what can be known without the server.
-    pub(crate) fn check(&self) -> Result<(), BrokerError> {
-        unimplemented!()
-    }
-}
+pub(crate) use self::exchange::Declares;
+pub use self::exchange::Exchange;
+pub(crate) use self::queue::Binding;
+pub use self::queue::{Overflow, Queue, StreamOffset};
