@@ -143,12 +143,11 @@ impl DeathEntry {
     }
 }
 
-/// Tells whether a message has waited in a delay queue of a queue.
-pub(crate) fn has_waited(table: Option<&FieldTable>, queue: &str) -> bool {
-    tables(table).any(|entry| {
-        let left = text(entry, "queue").is_some_and(|left| is_delay_of(left, queue));
-        left && text(entry, "reason") == Some("expired")
-    })
+/// Tells whether a message comes from a delay queue of a queue: it has waited there, and was nowhere else since.
+pub(crate) fn has_waited(table: &FieldTable, queue: &str) -> bool {
+    // Older servers say of the last time only what is first in the list.
+    let last = || tables(Some(table)).next().and_then(|entry| text(entry, "queue"));
+    text(table, "x-last-death-queue").or_else(last).is_some_and(|last| is_delay_of(last, queue))
 }
 
 /// Tells whether a name is that of a delay queue of a queue.

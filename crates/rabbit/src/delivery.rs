@@ -5,14 +5,16 @@ use lapin::BasicProperties;
 use lapin::types::{DeliveryTag, FieldTable, ShortString};
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
-use throughline_core::broker::{RETRY_ATTEMPT, RETRY_ERROR};
 use throughline_core::message::{Native, NativeHeaders, OperationType};
 use throughline_core::propagation::is_propagation_header;
 use throughline_core::{Delivery, Destination, Headers};
+use tracing::warn;
 
 use crate::carrier::{HeaderExtractor, number, to_headers};
+use crate::copy::Returned;
 use crate::death;
 use crate::properties::{CONTENT_TYPE, Properties, time};
+use crate::seldom::Seldom;
 use crate::semconv::{DELIVERY_TAG, DIRECT_REPLY, ROUTING_KEY, is_anonymous, source_name};
 
 /// The header that counts how often a quorum queue has delivered a message before.
@@ -246,12 +248,13 @@ pub(crate) struct Reading {
     from: Arc<ReadFrom>,
     /// The way of the last message.
     last: Arc<Way>,
+    unanswered: Seldom,
 }
 
 impl Reading {
     pub(crate) fn new(from: Arc<ReadFrom>) -> Self {
         let last = Arc::new(Way::new(Arc::clone(&from), "", &from.queue));
-        Self { from, last }
+        Self { from, last, unanswered: Seldom::default() }
     }
 
     fn way(&mut self, exchange: &str, key: &str) -> Arc<Way> {
@@ -264,23 +267,50 @@ impl Reading {
     /// Turns a message of the client into a delivery. `again` is how often it was handed out before by this process without the server's
     /// counting it.
     pub(crate) fn to_delivery(&mut self, message: lapin::message::Delivery, again: u32) -> Delivery {
-        let way = self.way(message.exchange.as_str(), message.routing_key.as_str());
-        let native = NativeMessage {
-            delivery_tag: message.delivery_tag,
-            redelivered: message.redelivered,
-            properties: message.properties,
-            copied: OnceLock::new(),
-            way,
-        };
-        let delivery = Delivery::new(Arc::clone(&native.way.key), message.data);
-        let delivery = with_properties(delivery, &native.properties, &self.from.queue);
-        let delivery = with_attempt(delivery, &native, &self.from, again);
+        let lapin::message::Delivery { delivery_tag, exchange, routing_key, redelivered, properties, data, .. } =
+            message;
+        let returned = Returned::read(&properties, &self.from.queue);
+        let came_by = returned.and_then(|returned| returned.way);
+        let (exchange, key) = came_by.unwrap_or((exchange.as_str(), routing_key.as_str()));
+        let way = self.way(exchange, key);
+
+        let counted = counted(&properties, redelivered, self.from.counts);
+        let attempt = returned.map_or(1, |returned| returned.attempt).saturating_add(counted).saturating_add(again);
+        let mut delivery = Delivery::new(Arc::clone(&way.key), data).with_attempt(attempt);
+        if let Some(cause) = returned.and_then(|returned| returned.cause) {
+            delivery = delivery.with_retry_cause(cause);
+        }
+        if self.from.most_deliveries.is_some_and(|most| counted.saturating_add(1) >= most) {
+            delivery = delivery.with_last_attempt();
+        }
+        let delivery = self.with_reply_to(with_properties(delivery, &properties), &properties);
+        let native = NativeMessage { way, delivery_tag, redelivered, properties, copied: OnceLock::new() };
         delivery.with_native(Arc::new(native))
+    }
+
+    /// Sets where an answer is expected: not where it would come back to the queue, at once or after a delay.
+    // ATTR-R-08.
+    fn with_reply_to(&mut self, delivery: Delivery, properties: &BasicProperties) -> Delivery {
+        let address = properties.reply_to().as_ref().map(ShortString::as_str).filter(|address| !address.is_empty());
+        let Some(address) = address else { return delivery };
+        let queue = &*self.from.queue;
+        if address == queue || address == DIRECT_REPLY || death::is_delay_of(address, queue) {
+            if let Some(count) = self.unanswered.note() {
+                warn!(
+                    destination = queue,
+                    count, "a message asks for its answer where nobody waits for one: it is handled, and not answered"
+                );
+            }
+            return delivery;
+        }
+        let delivery = delivery.with_reply_to(Destination::new(address));
+        // What waits there has no name of its own: a queue that has one may be read tomorrow.
+        if is_anonymous(address) { delivery.with_waiting_requester() } else { delivery }
     }
 }
 
 // ATTR-R-07.
-fn with_properties(mut delivery: Delivery, properties: &BasicProperties, queue: &str) -> Delivery {
+fn with_properties(mut delivery: Delivery, properties: &BasicProperties) -> Delivery {
     let text = |text: &Option<ShortString>| {
         text.as_ref().map(ShortString::as_str).filter(|text| !text.is_empty()).map(Arc::<str>::from)
     };
@@ -290,46 +320,22 @@ fn with_properties(mut delivery: Delivery, properties: &BasicProperties, queue: 
     if let Some(id) = text(properties.correlation_id()) {
         delivery = delivery.with_correlation_id(id);
     }
-    if let Some(sent_at) = properties.timestamp().and_then(time) {
-        delivery = delivery.with_sent_at(sent_at);
-    }
-    match properties.reply_to().as_ref().map(ShortString::as_str).filter(|address| is_for_answers(address, queue)) {
-        // The address of somebody who waits: a queue with a name may be read tomorrow.
-        Some(address) if is_anonymous(address) => {
-            delivery.with_reply_to(Destination::new(address)).with_waiting_requester()
-        }
-        Some(address) => delivery.with_reply_to(Destination::new(address)),
+    match properties.timestamp().and_then(time) {
+        Some(sent_at) => delivery.with_sent_at(sent_at),
         None => delivery,
     }
 }
 
-/// Tells whether an answer may go to an address: not where it would come back to the queue, at once or after a delay.
-// ATTR-R-08.
-fn is_for_answers(address: &str, queue: &str) -> bool {
-    !address.is_empty() && address != DIRECT_REPLY && address != queue && !death::is_delay_of(address, queue)
-}
-
-/// Says which attempt it is: what a copy in a delay queue says, what the server has counted since, and what this process has.
+/// Returns how often the server has delivered the message before, as far as it says so.
 // R10.
-fn with_attempt(delivery: Delivery, native: &NativeMessage, from: &ReadFrom, again: u32) -> Delivery {
-    let header = |name| native.table().and_then(|table| table.inner().get(name));
-    let counted = match (from.counts, native.redelivered) {
-        // At the first delivery it says what a stranger wrote.
-        (_, false) => 0,
-        (true, true) => header(DELIVERY_COUNT).and_then(number).map_or(0, |count| count.try_into().unwrap_or(u32::MAX)),
-        (false, true) => 1,
-    };
-    let waited = header(RETRY_ATTEMPT).is_some() && death::has_waited(native.table(), &from.queue);
-    let copy = if waited { native.get(RETRY_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(2) } else { 1_u32 };
-    let attempt = copy.max(1).saturating_add(counted).saturating_add(again);
-    let cause = if waited { native.get(RETRY_ERROR).map(Arc::<str>::from) } else { None };
-
-    let mut delivery = delivery.with_attempt(attempt);
-    if let Some(cause) = cause {
-        delivery = delivery.with_retry_cause(cause);
+fn counted(properties: &BasicProperties, redelivered: bool, counts: bool) -> u32 {
+    // At the first delivery the header is a stranger's.
+    if !redelivered {
+        return 0;
     }
-    match from.most_deliveries {
-        Some(most) if counted.saturating_add(1) >= most => delivery.with_last_attempt(),
-        _ => delivery,
+    if !counts {
+        return 1;
     }
+    let count = properties.headers().as_ref().and_then(|table| number(table.inner().get(DELIVERY_COUNT)?));
+    count.map_or(0, |count| count.try_into().unwrap_or(u32::MAX))
 }

@@ -15,7 +15,7 @@ use crate::names::{LONGEST, TooLong, short};
 const LONGEST_EXPIRATION: u64 = u32::MAX as u64;
 
 const TRANSIENT: u8 = 1;
-const PERSISTENT: u8 = 2;
+pub(crate) const PERSISTENT: u8 = 2;
 
 /// The header under which core has the content type, for which AMQP has a property.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
@@ -219,21 +219,13 @@ impl Properties {
     /// and not who sent it, since the server takes no foreign user.
     // R13.
     pub(crate) fn forwarded(arrived: &BasicProperties) -> Self {
-        let mut kept = BasicProperties::default();
-        if let Some(priority) = *arrived.priority() {
-            kept = kept.with_priority(priority);
-        }
-        if let Some(time) = *arrived.timestamp() {
-            kept = kept.with_timestamp(time);
-        }
-        let texts: [(_, fn(BasicProperties, ShortString) -> BasicProperties); 4] = [
-            (arrived.content_encoding(), BasicProperties::with_content_encoding),
-            (arrived.kind(), BasicProperties::with_type),
-            (arrived.app_id(), BasicProperties::with_app_id),
-            (arrived.cluster_id(), BasicProperties::with_cluster_id),
+        const KEPT: [Text; 4] = [
+            (BasicProperties::content_encoding, BasicProperties::with_content_encoding),
+            (BasicProperties::kind, BasicProperties::with_type),
+            (BasicProperties::app_id, BasicProperties::with_app_id),
+            (BasicProperties::cluster_id, BasicProperties::with_cluster_id),
         ];
-        let texts = texts.into_iter().filter_map(|(text, with)| Some((text.clone()?, with)));
-        Self::of(texts.fold(kept, |kept, (text, with)| with(kept, text)))
+        Self::of(copied(arrived, &KEPT))
     }
 
     /// Returns the properties for a publish, with all but the headers as they were set.
@@ -272,6 +264,27 @@ impl Properties {
         }
         Ok(())
     }
+}
+
+/// A property that is a text: how it is read and set.
+pub(crate) type Text =
+    (fn(&BasicProperties) -> &Option<ShortString>, fn(BasicProperties, ShortString) -> BasicProperties);
+
+/// Returns properties with the priority, the time and these texts of others: those of the client can be set and not taken away.
+pub(crate) fn copied(from: &BasicProperties, texts: &[Text]) -> BasicProperties {
+    let mut copy = BasicProperties::default();
+    if let Some(priority) = *from.priority() {
+        copy = copy.with_priority(priority);
+    }
+    if let Some(time) = *from.timestamp() {
+        copy = copy.with_timestamp(time);
+    }
+    for (get, with) in texts {
+        if let Some(text) = get(from) {
+            copy = with(copy, text.clone());
+        }
+    }
+    copy
 }
 
 /// Returns a time of the protocol, in seconds since 1970; `None` where it is beyond what can be represented.
