@@ -81,3 +81,95 @@ impl<'a> Returned<'a> {
         Some(Self { attempt, cause: text(RETRY_ERROR), way: way.or_else(fanout) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{any_properties, each_type, table, text, with_headers};
+
+    fn message(properties: BasicProperties) -> NativeMessage {
+        NativeMessage::at("shop", "placed.eu", "orders").with_properties(properties)
+    }
+
+    /// What the server makes of a copy that has waited.
+    fn waited(copy: &BasicProperties) -> BasicProperties {
+        let mut headers = copy.headers().clone().unwrap_or_default();
+        headers.insert("x-last-death-queue".into(), text("orders.retry.30s"));
+        copy.clone().with_headers(headers)
+    }
+
+    #[test]
+    fn a_copy_keeps_everything_and_its_headers_do_not_grow() {
+        let kept = || {
+            BasicProperties::default()
+                .with_priority(5)
+                .with_timestamp(u64::MAX)
+                .with_content_type("application/json".into())
+                .with_content_encoding("gzip".into())
+                .with_correlation_id("c1".into())
+                .with_reply_to("answers".into())
+                .with_message_id("m1".into())
+                .with_type("order.placed".into())
+                .with_app_id("shop".into())
+        };
+        let own = [
+            ("retry-attempt", text("2")),
+            ("retry-error", text("timeout")),
+            ("retry-exchange", text("shop")),
+            ("retry-routing-key", text("placed.eu")),
+        ];
+        let headers = table(&[each_type(), own.to_vec()].concat());
+        let arrived =
+            kept().with_headers(table(&each_type())).with_expiration("60000".into()).with_user_id("guest".into());
+        let first = to_copy(&message(arrived), 2, Some("timeout"));
+        assert_eq!(first, kept().with_headers(headers.clone()).with_delivery_mode(2));
+
+        let second = to_copy(&message(waited(&first)), 3, None);
+        let mut expected = headers;
+        expected.insert("retry-attempt".into(), text("3"));
+        let expected = expected.into_iter().filter(|(name, _)| name.as_str() != "retry-error");
+        let second: Vec<_> =
+            second.headers().iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
+        assert_eq!(second, expected.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_copy_that_has_waited_says_what_it_is() {
+        let read = |properties: &BasicProperties| {
+            let returned = Returned::read(properties, "orders")?;
+            let owned = |text: &str| text.to_owned();
+            Some((
+                returned.attempt,
+                returned.cause.map(owned),
+                returned.way.map(|(exchange, key)| (owned(exchange), owned(key))),
+            ))
+        };
+        let copy = to_copy(&message(BasicProperties::default()), 4, Some("timeout"));
+        let way = Some(("shop".to_owned(), "placed.eu".to_owned()));
+        assert_eq!(read(&waited(&copy)), Some((4, Some("timeout".to_owned()), way)));
+        let fanout = to_copy(&NativeMessage::at("logs", "", "orders"), 2, None);
+        assert_eq!(read(&waited(&fanout)), Some((2, None, Some(("logs".to_owned(), String::new())))));
+        let plain = to_copy(&NativeMessage::at("", "orders", "orders"), 2, None);
+        assert_eq!(plain.headers(), &Some(table(&[("retry-attempt", text("2"))])));
+        assert_eq!(read(&waited(&plain)), Some((2, None, None)));
+        assert_eq!(read(&copy), None, "a stranger can write the headers, too");
+    }
+
+    #[test]
+    fn a_word_that_is_no_number_counts_as_the_second_attempt() {
+        for odd in ["0", "1", "-1", "soon", "4294967296", ""] {
+            let properties = waited(&with_headers(&[("retry-attempt", text(odd))]));
+            assert_eq!(Returned::read(&properties, "orders").map(|returned| returned.attempt), Some(2), "{odd}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_arrived_can_be_copied(properties in any_properties(), attempt: u32) {
+            let copy = to_copy(&message(properties), attempt, Some("timeout"));
+            let _ = Returned::read(&waited(&copy), "orders");
+        }
+    }
+}

@@ -339,3 +339,219 @@ fn counted(properties: &BasicProperties, redelivered: bool, counts: bool) -> u32
     let count = properties.headers().as_ref().and_then(|table| number(table.inner().get(DELIVERY_COUNT)?));
     count.map_or(0, |count| count.try_into().unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use lapin::types::AMQPValue;
+    use opentelemetry::Value;
+    use proptest::prelude::*;
+    use throughline_core::Envelope;
+
+    use super::*;
+    use crate::copy::to_copy;
+    use crate::testing::{any_properties, arrived, each_type, table, text, with_headers};
+
+    const CLASSIC: (bool, Option<u32>) = (false, None);
+    const QUORUM: (bool, Option<u32>) = (true, Some(4));
+
+    fn reading((counts, most_deliveries): (bool, Option<u32>)) -> Reading {
+        Reading::new(Arc::new(ReadFrom { queue: "orders".into(), counts, most_deliveries, is_stream: false }))
+    }
+
+    fn read(properties: BasicProperties) -> Delivery {
+        reading(CLASSIC).to_delivery(arrived("shop", "placed.eu", properties), 0)
+    }
+
+    fn again(queue: (bool, Option<u32>), redelivered: bool, properties: BasicProperties, again: u32) -> Delivery {
+        let message = lapin::message::Delivery { redelivered, ..arrived("", "orders", properties) };
+        reading(queue).to_delivery(message, again)
+    }
+
+    fn native(delivery: &Delivery) -> &NativeMessage {
+        delivery.native().unwrap()
+    }
+
+    fn name(exchange: &str, key: &str) -> String {
+        let delivery = reading(CLASSIC).to_delivery(arrived(exchange, key, BasicProperties::default()), 0);
+        native(&delivery).destination().unwrap().into_owned()
+    }
+
+    #[test]
+    fn a_message_keeps_all_that_is_portable() {
+        let properties = with_headers(&[("tenant", text("acme"))])
+            .with_message_id("m1".into())
+            .with_correlation_id("c1".into())
+            .with_timestamp(1_700_000_000)
+            .with_content_type("application/json".into());
+        let delivery = read(properties);
+        assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("placed.eu", &b"{}"[..]));
+        assert_eq!((delivery.id(), delivery.correlation_id()), (Some("m1"), Some("c1")), "ATTR-R-07");
+        assert_eq!(delivery.sent_at(), Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
+        assert_eq!((delivery.header("Tenant"), delivery.content_type()), (Some("acme"), Some("application/json")));
+        let headers: Vec<_> = delivery.headers().iter().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(headers, ["tenant", "content-type"]);
+        let message = native(&delivery);
+        assert_eq!((message.exchange(), message.routing_key(), message.queue()), ("shop", "placed.eu", "orders"));
+        assert_eq!((message.delivery_tag(), message.redelivered(), message.namespace()), (7, false, Some("shop")));
+        let far = read(BasicProperties::default().with_timestamp(u64::MAX));
+        assert_eq!((far.sent_at(), far.id()), (None, None));
+    }
+
+    #[test]
+    fn the_name_is_exchange_key_and_queue() {
+        assert_eq!(name("shop", "placed.eu"), "shop:placed.eu:orders", "ATTR-R-02");
+        assert_eq!(
+            (name("", "orders"), name("logs", ""), name("shop", "orders")),
+            ("orders".into(), "logs:orders".into(), "shop:orders".into()),
+            "ATTR-R-03"
+        );
+        let plain = reading(CLASSIC).to_delivery(arrived("", "orders", BasicProperties::default()), 0);
+        assert_eq!(native(&plain).namespace(), None);
+    }
+
+    #[test]
+    fn each_message_has_its_own_way() {
+        let mut reading = reading(CLASSIC);
+        let ways = [("a", "1"), ("a", "1"), ("b", "1"), ("b", "2"), ("a", "1")];
+        let read = ways.map(|(exchange, key)| {
+            let delivery = reading.to_delivery(arrived(exchange, key, BasicProperties::default()), 0);
+            (native(&delivery).exchange().to_owned(), delivery.destination().to_owned())
+        });
+        assert_eq!(read, ways.map(|(exchange, key)| (exchange.to_owned(), key.to_owned())));
+    }
+
+    #[test]
+    fn key_and_tag_are_attributes_where_they_belong() {
+        let attributes = |exchange: &str, key: &str, operation| {
+            let delivery = reading(CLASSIC).to_delivery(arrived(exchange, key, BasicProperties::default()), 0);
+            let mut attributes = Vec::new();
+            native(&delivery).attributes(operation, &mut attributes);
+            attributes
+        };
+        let tag = KeyValue::new(DELIVERY_TAG, Value::I64(7));
+        for operation in [OperationType::Receive, OperationType::Process] {
+            let key = KeyValue::new(ROUTING_KEY, "placed.eu");
+            assert_eq!(attributes("shop", "placed.eu", operation), [key, tag.clone()], "ATTR-R-05, ATTR-R-06");
+        }
+        assert_eq!(attributes("shop", "placed.eu", OperationType::Settle), [tag.clone()], "ATTR-R-05, ATTR-R-06");
+        assert_eq!(attributes("logs", "", OperationType::Process), [tag], "ATTR-R-05");
+    }
+
+    #[test]
+    fn a_header_reads_the_same_before_and_after_the_headers_are_copied() {
+        let delivery = read(with_headers(&each_type()));
+        let names: Vec<_> = each_type().into_iter().map(|(name, _)| name).collect();
+        let read =
+            |delivery: &Delivery| names.iter().map(|name| delivery.header(name).map(str::to_owned)).collect::<Vec<_>>();
+        let before = read(&delivery);
+        assert_eq!(delivery.headers().len(), 13);
+        assert_eq!(before, read(&delivery));
+        assert_eq!(delivery.header("i32"), Some("-70000"));
+    }
+
+    #[test]
+    fn a_header_with_a_content_type_is_read_before_the_property() {
+        let both = with_headers(&[("Content-Type", text("vnd/x"))]).with_content_type("application/json".into());
+        let delivery = read(both);
+        assert_eq!(delivery.content_type(), Some("vnd/x"));
+        assert_eq!(delivery.headers().get("content-type"), Some("vnd/x"));
+        assert!(native(&read(BasicProperties::default())).headers().is_none());
+    }
+
+    #[test]
+    fn the_attempt_counts_what_the_server_and_this_process_have_seen() {
+        let count = |count| with_headers(&[("x-delivery-count", AMQPValue::LongLongInt(count))]);
+        let none = BasicProperties::default;
+        for (queue, redelivered, properties, handed, attempt, is_last) in [
+            (QUORUM, false, none(), 0, 1, false),
+            (QUORUM, false, count(0), 0, 1, false),
+            (QUORUM, true, count(1), 0, 2, false),
+            (QUORUM, true, count(2), 1, 4, false),
+            (QUORUM, true, count(3), 0, 4, true),
+            (QUORUM, true, count(-1), 0, 1, false),
+            (QUORUM, true, count(i64::MAX), 3, u32::MAX, true),
+            (QUORUM, false, count(1_000), 0, 1, false),
+            (CLASSIC, false, none(), 0, 1, false),
+            (CLASSIC, false, none(), 2, 3, false),
+            (CLASSIC, true, none(), 0, 2, false),
+            (CLASSIC, true, count(1_000), 0, 2, false),
+        ] {
+            let delivery = again(queue, redelivered, properties.clone(), handed);
+            let seen = (delivery.attempt(), delivery.is_last_attempt());
+            assert_eq!(seen, (attempt, is_last), "{queue:?} {redelivered} {properties:?} {handed}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_has_waited_is_the_message_again() {
+        let copy = to_copy(&NativeMessage::at("shop", "placed.eu", "orders"), 3, Some("timeout"));
+        let mut headers = copy.headers().clone().unwrap();
+        headers.insert("x-last-death-queue".into(), text("orders.retry.30s"));
+        let delivery = again(QUORUM, false, copy.clone().with_headers(headers), 0);
+        assert_eq!((delivery.attempt(), delivery.retry_cause()), (3, Some("timeout")));
+        assert_eq!(native(&delivery).destination().as_deref(), Some("shop:placed.eu:orders"));
+        assert_eq!((delivery.destination(), native(&delivery).exchange()), ("placed.eu", "shop"));
+        let forged = again(QUORUM, false, copy, 0);
+        assert_eq!((forged.attempt(), forged.retry_cause(), forged.destination()), (1, None, "orders"));
+    }
+
+    #[test]
+    fn an_answer_goes_where_somebody_waits() {
+        let reply = |address: &str| {
+            let delivery = read(BasicProperties::default().with_reply_to(address.into()));
+            let to = delivery.reply_to().map(|to| (to.name().to_owned(), to.is_temporary()));
+            (to, delivery.is_request())
+        };
+        for address in ["amq.rabbitmq.reply-to.g1h2", "amq.gen-x"] {
+            assert_eq!(reply(address), (Some((address.to_owned(), true)), true), "ATTR-R-08");
+        }
+        assert_eq!(reply("answers"), (Some(("answers".to_owned(), true)), false), "nobody may be waiting there");
+        assert_eq!(reply("orders.retry").0.map(|(name, _)| name).as_deref(), Some("orders.retry"));
+        for address in ["", "orders", "orders.retry.30s", "amq.rabbitmq.reply-to"] {
+            assert_eq!(reply(address), (None, false), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_message_lies_in_its_queue_or_at_its_offset() {
+        let delivery = read(BasicProperties::default());
+        assert_eq!(native(&delivery).position().as_deref(), Some("queue orders"));
+        let from = ReadFrom { queue: "events".into(), counts: false, most_deliveries: None, is_stream: true };
+        let properties = with_headers(&[("x-stream-offset", AMQPValue::LongLongInt(42))]);
+        let delivery = Reading::new(Arc::new(from)).to_delivery(arrived("", "events", properties), 0);
+        assert_eq!(native(&delivery).position().as_deref(), Some("stream events, offset 42"));
+    }
+
+    #[test]
+    fn a_forward_has_the_properties_that_stay() {
+        let properties = with_headers(&[("count", AMQPValue::LongInt(3))]).with_priority(5).with_expiration("1".into());
+        let envelope = Envelope::forward(&read(properties), "dead");
+        let kept = envelope.native::<Properties>().unwrap();
+        assert_eq!((kept.priority(), kept.expiration(), kept.header("count")), (Some(5), None, None));
+        let origin = envelope.origin::<NativeMessage>().unwrap();
+        assert_eq!(origin.table(), Some(&table(&[("count", AMQPValue::LongInt(3))])));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_stranger_sends_panics(
+            properties in any_properties(),
+            exchange in ".{0,4}",
+            key in "orders|.{0,4}",
+            redelivered: bool,
+            counts: bool,
+            name in "x-death|retry-attempt|Content-Type|.{0,4}",
+        ) {
+            let message = lapin::message::Delivery { redelivered, ..arrived(&exchange, &key, properties) };
+            let delivery = reading((counts, Some(4))).to_delivery(message, 1);
+            let native = native(&delivery);
+            let before = delivery.header(&name).map(str::to_owned);
+            let _ = (native.position(), native.destination(), native.keys(), native.get_all(&name));
+            let copied = delivery.headers().get_last(&name).filter(|text| !text.is_empty()).map(str::to_owned);
+            prop_assert!(before.is_none() || copied.is_some(), "{name}");
+            prop_assert!(delivery.attempt() >= 1);
+        }
+    }
+}

@@ -21,6 +21,8 @@ mod seldom;
 mod semconv;
 mod size;
 mod subscription;
+#[cfg(test)]
+mod testing;
 mod topology;
 
 pub use self::address::Addresses;

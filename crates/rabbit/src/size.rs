@@ -73,3 +73,48 @@ fn of_value(value: &AMQPValue) -> usize {
         AMQPValue::FieldTable(table) => of_table(table),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use lapin::protocol::basic::gen_properties;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{any_properties, each_type, text, with_headers};
+
+    /// How many bytes the client writes.
+    fn written(properties: &BasicProperties) -> usize {
+        let mut room = vec![0; 1 << 16];
+        let written = gen_properties(properties)(Cursor::new(&mut room[..]).into()).unwrap();
+        // Type, channel and length; class, weight and size of the body; the end.
+        7 + 12 + usize::try_from(written.position).unwrap() + 1
+    }
+
+    #[test]
+    fn every_type_has_the_size_that_the_client_writes() {
+        for (name, value) in each_type() {
+            let properties = with_headers(&[(name, value)]);
+            assert_eq!(of_header(&properties), written(&properties), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_in_a_frame_is_refused_with_both_sizes() {
+        let around = of_header(&with_headers(&[("big", text(""))]));
+        let filled = |bytes: usize| with_headers(&[("big", text(&"x".repeat(bytes)))]);
+        assert!(check(&filled(131_072 - around), 131_072).is_ok(), "PROP-R-07");
+        let error = check(&filled(131_073 - around), 131_072).unwrap_err();
+        assert_eq!((error.kind(), error.error_type()), (PublishErrorKind::TooLarge, "too_large"));
+        assert!(error.to_string().contains("131073 bytes") && error.to_string().contains("131072 at most"), "{error}");
+        assert!(check(&filled(1_000_000), 0).is_ok(), "no limit");
+    }
+
+    proptest! {
+        #[test]
+        fn any_properties_have_the_size_that_the_client_writes(properties in any_properties()) {
+            prop_assert_eq!(of_header(&properties), written(&properties));
+        }
+    }
+}
