@@ -14,6 +14,7 @@ use crate::consumer;
 use crate::link::Links;
 use crate::options::RabbitOptions;
 use crate::publish::{Publishing, RabbitPublisher};
+use crate::requests::Requests;
 use crate::semconv::{self, SYSTEM};
 use crate::subscription::Queue;
 
@@ -74,7 +75,8 @@ impl Rabbit {
         let consuming = Links::open("consuming", addresses, options).await?;
         let publishing = Publishing::new(publishing, limits);
         let routes = Routes::default();
-        Ok(Self { connection: Arc::new(Connection { system, consuming, publishing, limits, routes }) })
+        let requests = Requests::new(&publishing);
+        Ok(Self { connection: Arc::new(Connection { system, consuming, publishing, requests, limits, routes }) })
     }
 
     /// Returns a publisher, for a program that is no service; handlers get theirs as an argument.

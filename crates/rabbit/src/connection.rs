@@ -6,6 +6,7 @@ use throughline_core::message::System;
 use crate::link::Links;
 use crate::options::Limits;
 use crate::publish::Publishing;
+use crate::requests::Requests;
 
 /// What publishers and subscribers of one `Rabbit` share.
 pub(crate) struct Connection {
@@ -14,6 +15,7 @@ pub(crate) struct Connection {
     pub(crate) consuming: Arc<Links>,
     /// What publishes, on a connection of its own.
     pub(crate) publishing: Arc<Publishing>,
+    pub(crate) requests: Requests,
     pub(crate) limits: Limits,
     pub(crate) routes: Routes,
 }

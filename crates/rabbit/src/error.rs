@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use lapin::protocol::AMQPErrorKind;
 use lapin::uri::AMQPUri;
 use lapin::{Error, ErrorKind};
 use throughline_core::BrokerError;
@@ -18,7 +19,10 @@ pub(crate) const CONNECTION_LOST: &str = "connection_lost";
 // ATTR-R-14.
 pub(crate) fn error_type(failed: &Error) -> Cow<'static, str> {
     match failed.kind() {
-        ErrorKind::ProtocolError(reply) => reply_name(reply.kind().to_string()),
+        ErrorKind::ProtocolError(reply) => reply_name(&match reply.kind() {
+            AMQPErrorKind::Soft(name) => name.to_string(),
+            AMQPErrorKind::Hard(name) => name.to_string(),
+        }),
         ErrorKind::ChannelsLimitReached => "channel-limit".into(),
         ErrorKind::AuthProviderError(_) => "access-refused".into(),
         ErrorKind::IOError(_)
@@ -31,7 +35,7 @@ pub(crate) fn error_type(failed: &Error) -> Cow<'static, str> {
     }
 }
 
-fn reply_name(name: String) -> Cow<'static, str> {
+fn reply_name(name: &str) -> Cow<'static, str> {
     name.to_ascii_lowercase().replace(['_', ' '], "-").into()
 }
 
