@@ -143,12 +143,11 @@ impl DeathEntry {
     }
 }
 
-/// Tells whether a message has waited in a delay queue of a queue.
-pub(crate) fn has_waited(table: Option<&FieldTable>, queue: &str) -> bool {
-    tables(table).any(|entry| {
-        let left = text(entry, "queue").is_some_and(|left| is_delay_of(left, queue));
-        left && text(entry, "reason") == Some("expired")
-    })
+/// Tells whether a message comes from a delay queue of a queue: it has waited there, and was nowhere else since.
+pub(crate) fn has_waited(table: &FieldTable, queue: &str) -> bool {
+    // Older servers say of the last time only what is first in the list.
+    let last = || tables(Some(table)).next().and_then(|entry| text(entry, "queue"));
+    text(table, "x-last-death-queue").or_else(last).is_some_and(|last| is_delay_of(last, queue))
 }
 
 /// Tells whether a name is that of a delay queue of a queue.
@@ -173,4 +172,96 @@ fn text<'a>(table: &'a FieldTable, name: &str) -> Option<&'a str> {
 
 fn utf8(value: &AMQPValue) -> Option<&str> {
     std::str::from_utf8(string(value)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use lapin::types::FieldArray;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{any_table, table, text as string};
+
+    fn array(values: Vec<AMQPValue>) -> AMQPValue {
+        AMQPValue::FieldArray(FieldArray::from(values))
+    }
+
+    fn entry() -> AMQPValue {
+        AMQPValue::FieldTable(table(&[
+            ("count", AMQPValue::LongLongInt(2)),
+            ("reason", string("expired")),
+            ("queue", string("orders.retry.30s")),
+            ("time", AMQPValue::Timestamp(1_700_000_000)),
+            ("exchange", string("")),
+            ("routing-keys", array(vec![string("orders.retry.30s"), AMQPValue::Void])),
+            ("original-expiration", string("60000")),
+        ]))
+    }
+
+    #[test]
+    fn what_the_server_notes_is_read() {
+        let table = table(&[
+            ("x-death", array(vec![entry(), AMQPValue::FieldTable(table(&[("reason", string("delivery_limit"))]))])),
+            ("x-first-death-queue", string("orders")),
+            ("x-first-death-reason", string("rejected")),
+            ("x-first-death-exchange", string("shop")),
+        ]);
+        let death = Death::read(Some(&table));
+        let last = &death.entries[0];
+        assert_eq!((last.queue.as_str(), last.exchange.as_str(), last.count), ("orders.retry.30s", "", 2));
+        assert_eq!(
+            (&last.reason, &last.routing_keys[..]),
+            (&DeathReason::Expired, &["orders.retry.30s".to_owned()][..])
+        );
+        assert_eq!(last.time, Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
+        assert_eq!(last.original_expiration, Some(Duration::from_secs(60)));
+        assert_eq!(death.entries[1].reason, DeathReason::DeliveryLimit);
+        assert_eq!(death.count(), 3);
+        let first = death.first.unwrap();
+        assert_eq!((first.queue.as_str(), first.exchange.as_str()), ("orders", "shop"));
+        assert_eq!(first.reason, DeathReason::Rejected);
+    }
+
+    #[test]
+    fn of_foreign_nonsense_is_read_what_can_be() {
+        assert_eq!(Death::read(None), Death::default());
+        for nonsense in [string("rejected"), AMQPValue::LongInt(3), array(vec![string("x"), AMQPValue::Void])] {
+            assert_eq!(Death::read(Some(&table(&[("x-death", nonsense)]))).entries, []);
+        }
+        let odd = table(&[
+            ("count", AMQPValue::LongLongInt(-1)),
+            ("reason", AMQPValue::Boolean(true)),
+            ("queue", AMQPValue::LongString(vec![0xff].into())),
+            ("time", AMQPValue::Timestamp(u64::MAX)),
+            ("original-expiration", string("soon")),
+            ("routing-keys", string("k")),
+        ]);
+        let death = Death::read(Some(&table(&[("x-death", array(vec![AMQPValue::FieldTable(odd), entry()]))])));
+        assert_eq!(death.entries[0], DeathEntry { count: 1, ..DeathEntry::default() });
+        assert_eq!(death.entries.len(), 2);
+    }
+
+    #[test]
+    fn only_what_waited_last_in_a_delay_queue_of_the_queue_has_waited() {
+        let died =
+            |queue: &str| AMQPValue::FieldTable(table(&[("queue", string(queue)), ("reason", string("expired"))]));
+        let old = |queues: &[&str]| table(&[("x-death", array(queues.iter().map(|queue| died(queue)).collect()))]);
+        assert!(has_waited(&old(&["orders.retry.30s", "orders"]), "orders"));
+        assert!(!has_waited(&old(&["orders", "orders.retry.30s"]), "orders"), "it was given up since");
+        assert!(!has_waited(&old(&["bills.retry.30s"]), "orders") && !has_waited(&old(&["orders.retry"]), "orders"));
+        let mut new = old(&["orders.retry.30s", "orders"]);
+        new.insert("x-last-death-queue".into(), string("orders"));
+        assert!(!has_waited(&new, "orders"), "newer servers say which was the last");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_stranger_sends_panics(table in any_table(), queue in "orders|.{0,4}") {
+            let death = Death::read(Some(&table));
+            let _ = death.count();
+            let _ = has_waited(&table, &queue);
+        }
+    }
 }

@@ -117,3 +117,39 @@ fn message<'a>(delivery: &'a Delivery, wanted: &str) -> Result<&'a NativeMessage
     let advice = "in a test give the message a `NativeMessage::at(..)`";
     delivery.native().ok_or_else(|| Rejection::not_from("RabbitMQ", delivery, wanted, advice))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lapin::types::AMQPValue;
+
+    use super::*;
+    use crate::testing::with_headers;
+
+    async fn extract<T: FromDelivery<()>>(delivery: &Delivery) -> Result<T, Rejection> {
+        T::from_delivery(delivery, &()).await
+    }
+
+    #[tokio::test]
+    async fn the_place_and_the_properties_are_those_of_the_message() {
+        let properties = with_headers(&[("count", AMQPValue::LongInt(3))]).with_priority(5);
+        let native = NativeMessage::at("shop", "placed.eu", "orders").with_properties(properties.clone());
+        let delivery = Delivery::new("placed.eu", "x").with_native(Arc::new(native));
+        assert_eq!(extract::<RoutingKey>(&delivery).await.unwrap(), RoutingKey("placed.eu".to_owned()));
+        assert_eq!(extract::<ExchangeName>(&delivery).await.unwrap(), ExchangeName("shop".to_owned()));
+        assert_eq!(extract::<DeliveryTag>(&delivery).await.unwrap(), DeliveryTag(1));
+        assert_eq!(extract::<Redelivered>(&delivery).await.unwrap(), Redelivered(false));
+        assert_eq!(extract::<Properties>(&delivery).await.unwrap().native(), &properties);
+        assert_eq!(extract::<Death>(&delivery).await.unwrap(), Death::default());
+    }
+
+    #[tokio::test]
+    async fn a_message_of_another_broker_is_rejected_for_good_and_the_text_says_why() {
+        let rejection = extract::<Death>(&Delivery::new("orders", "x")).await.unwrap_err();
+        assert!(!rejection.failure().is_retryable());
+        let text = rejection.to_string();
+        assert!(text.contains("`orders`") && text.contains("`Death`") && text.contains("NativeMessage::at"), "{text}");
+        assert!(extract::<RoutingKey>(&Delivery::new("orders", "x")).await.is_ok(), "each message has one");
+    }
+}

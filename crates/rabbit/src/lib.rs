@@ -5,6 +5,7 @@ mod broker;
 mod carrier;
 mod connection;
 mod consumer;
+mod copy;
 mod death;
 mod delivery;
 mod destination;
@@ -17,9 +18,12 @@ mod options;
 mod properties;
 mod publish;
 mod requests;
+mod seldom;
 mod semconv;
 mod size;
 mod subscription;
+#[cfg(test)]
+mod testing;
 mod topology;
 
 pub use self::address::Addresses;

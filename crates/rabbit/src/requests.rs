@@ -167,7 +167,7 @@ async fn hand_out(mut replies: Consumer, waiting: Arc<Waiting>) {
         });
         match asked {
             // Whoever asked may have gone right now.
-            Some(asked) => drop(asked.send(reading.to_delivery(reply, 0))),
+            Some(asked) => drop(asked.send(reading.read(reply, 0))),
             None => debug!("a reply came for which nobody waits any more: it is dropped"),
         }
     }

@@ -9,21 +9,25 @@ const FRAME: usize = 8;
 /// What stands before the properties: class, weight, size of the body, and which properties there are.
 const BEFORE_PROPERTIES: usize = 14;
 
+/// Which part of a frame is left free: with each delivery and each dead letter the server adds headers of its own, and sends them in a frame
+/// that is too large then. That would end the connection of the consumer, each time the message comes.
+const RESERVE: u32 = 32;
+
 /// Fails where the properties of a message do not fit in one frame: the server would end the connection, with all that is under way on it.
 // PROP-R-07.
 pub(crate) fn check(properties: &BasicProperties, frame_max: u32) -> Result<(), PublishError> {
-    let size = of_header(properties);
-    let most = match frame_max {
-        // No limit.
+    // Zero is no limit.
+    let most = match frame_max - frame_max / RESERVE {
         0 => return Ok(()),
         most => usize::try_from(most).unwrap_or(usize::MAX),
     };
+    let size = of_header(properties);
     if size <= most {
         return Ok(());
     }
     let message = format!(
-        "the properties and headers of the message have {size} bytes, and the connection takes {most} at most: \
-         move what is large to the body, or raise `frame_max` at the server and the client"
+        "the properties and headers of the message have {size} bytes, and with frames of {frame_max} bytes {most} are the most: \
+         move what is large to the body, or raise `frame_max` at the server"
     );
     Err(PublishError::new(PublishErrorKind::TooLarge, "too_large", message))
 }
@@ -71,5 +75,51 @@ fn of_value(value: &AMQPValue) -> usize {
         AMQPValue::ByteArray(bytes) => 4 + bytes.len(),
         AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(of_value).sum::<usize>(),
         AMQPValue::FieldTable(table) => of_table(table),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use lapin::protocol::basic::gen_properties;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{any_properties, each_type, text, with_headers};
+
+    /// How many bytes the client writes.
+    fn written(properties: &BasicProperties) -> usize {
+        let mut room = vec![0; 1 << 16];
+        let written = gen_properties(properties)(Cursor::new(&mut room[..]).into()).unwrap();
+        // Type, channel and length; class, weight and size of the body; the end.
+        7 + 12 + usize::try_from(written.position).unwrap() + 1
+    }
+
+    #[test]
+    fn every_type_has_the_size_that_the_client_writes() {
+        for (name, value) in each_type() {
+            let properties = with_headers(&[(name, value)]);
+            assert_eq!(of_header(&properties), written(&properties), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_in_a_frame_is_refused_with_both_sizes() {
+        let around = of_header(&with_headers(&[("big", text(""))]));
+        let filled = |bytes: usize| with_headers(&[("big", text(&"x".repeat(bytes)))]);
+        assert!(check(&filled(126_976 - around), 131_072).is_ok(), "PROP-R-07");
+        let error = check(&filled(126_977 - around), 131_072).unwrap_err();
+        assert_eq!((error.kind(), error.error_type()), (PublishErrorKind::TooLarge, "too_large"));
+        let text = error.to_string();
+        assert!(text.contains("126977 bytes") && text.contains("131072 bytes 126976 are the most"), "{text}");
+        assert!(check(&filled(1_000_000), 0).is_ok(), "no limit");
+    }
+
+    proptest! {
+        #[test]
+        fn any_properties_have_the_size_that_the_client_writes(properties in any_properties()) {
+            prop_assert_eq!(of_header(&properties), written(&properties));
+        }
     }
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use throughline_core::broker::{RETRY_ATTEMPT, RETRY_ERROR};
+use throughline_core::broker::BrokerErrorKind;
 use throughline_core::{BrokerError, Delivery};
 use tokio::time::timeout;
 
-use crate::carrier::is_of_server;
 use crate::connection::Connection;
+use crate::copy::to_copy;
 use crate::death::DELAY_MARK;
-use crate::delivery::{NativeMessage, RETRY_EXCHANGE, RETRY_KEY};
+use crate::delivery::NativeMessage;
 use crate::error;
 use crate::names::short;
 use crate::publish::Outgoing;
@@ -56,11 +56,7 @@ impl Copies {
             self.declared.lock().await.1.remove(&seconds);
         }
         published.map_err(|failed| {
-            BrokerError::new(
-                throughline_core::broker::BrokerErrorKind::Other,
-                failed.error_type().to_owned(),
-                failed.to_string(),
-            )
+            BrokerError::new(BrokerErrorKind::Other, failed.error_type().to_owned(), failed.to_string())
         })
     }
 
@@ -114,33 +110,7 @@ impl Copies {
                 "a message that did not come from RabbitMQ cannot wait in a delay queue",
             ));
         };
-        let mut headers = FieldTable::default();
-        for (name, value) in native.properties().headers().iter().flatten() {
-            if !is_of_server(name.as_str()) && name.as_str() != RETRY_ERROR {
-                headers.insert(name.clone(), value.clone());
-            }
-        }
-        let text = |text: &str| AMQPValue::LongString(text.into());
-        headers.insert(RETRY_ATTEMPT.into(), text(&message.attempt().saturating_add(1).to_string()));
-        headers.insert(RETRY_EXCHANGE.into(), text(native.exchange()));
-        headers.insert(RETRY_KEY.into(), text(native.routing_key()));
-        if let Some(cause) = cause {
-            headers.insert(RETRY_ERROR.into(), text(cause));
-        }
-        let arrived = native.properties();
-        let mut properties = crate::Properties::forwarded(arrived).native().clone().with_headers(headers);
-        properties = properties.with_delivery_mode(arrived.delivery_mode().unwrap_or(2));
-        let texts: [(_, fn(lapin::BasicProperties, ShortString) -> lapin::BasicProperties); 4] = [
-            (arrived.content_type(), lapin::BasicProperties::with_content_type),
-            (arrived.message_id(), lapin::BasicProperties::with_message_id),
-            (arrived.correlation_id(), lapin::BasicProperties::with_correlation_id),
-            (arrived.reply_to(), lapin::BasicProperties::with_reply_to),
-        ];
-        for (value, with) in texts {
-            if let Some(value) = value {
-                properties = with(properties, value.clone());
-            }
-        }
+        let properties = to_copy(native, message.attempt().saturating_add(1), cause);
         let (exchange, key, body) = (String::new(), waiting.to_owned(), message.payload().clone());
         Ok(Outgoing { exchange, key, mandatory: true, properties, body })
     }

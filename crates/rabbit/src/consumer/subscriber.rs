@@ -90,7 +90,7 @@ impl RabbitSubscriber {
     fn received(&mut self, message: lapin::message::Delivery) -> Option<Received> {
         let State::Active(active) = &mut self.state else { return None };
         let tag = message.delivery_tag;
-        let delivery = active.reading.to_delivery(message, 0);
+        let delivery = active.reading.read(message, 0);
         if self.opening.queue.is_no_ack() {
             return Some(Received::new(delivery));
         }
@@ -209,11 +209,11 @@ impl Subscriber for RabbitSubscriber {
         while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
             let tag = message.delivery_tag;
             if self.opening.queue.is_no_ack() {
-                self.kept.push(Received::new(active.reading.to_delivery(message, 0)));
+                self.kept.push(Received::new(active.reading.read(message, 0)));
                 continue;
             }
             active.session.deliver(tag);
-            let delivery = active.reading.to_delivery(message, 0);
+            let delivery = active.reading.read(message, 0);
             let received = Received::new(delivery).with_settle(Arc::clone(&active.session) as _, tag);
             if received.delivery.is_last_attempt() {
                 self.kept.push(received);
