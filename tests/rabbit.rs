@@ -2,6 +2,11 @@
 //!
 //! `cargo xtask test --broker rabbit` finds or starts the server and runs it; the address is in `THROUGHLINE_RABBIT_URL`.
 
+#![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
+
+#[path = "rabbit/topology.rs"]
+mod topology;
+
 mod conformance {
     use std::io::{Read, Write};
     use std::net::TcpStream;
