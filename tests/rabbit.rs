@@ -13,3 +13,5 @@ mod golden;
 mod harness;
 #[path = "rabbit/server.rs"]
 mod server;
+#[path = "rabbit/topology.rs"]
+mod topology;
