@@ -300,7 +300,7 @@ pub(crate) fn millis(text: &str) -> Option<Duration> {
 
 /// Returns a value as a server takes it.
 // PROP-R-02.
-fn sendable(value: &AMQPValue) -> Result<AMQPValue, &'static str> {
+pub(crate) fn sendable(value: &AMQPValue) -> Result<AMQPValue, &'static str> {
     const NOT_FINITE: &str = "the server closes the connection on a number that is not finite";
     match value {
         AMQPValue::ShortString(text) => Ok(AMQPValue::LongString(text.as_str().into())),

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use lapin::ExchangeKind;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::arguments;
 
 /// An exchange that a queue is bound to.
 ///
@@ -23,7 +25,7 @@ pub struct Exchange {
     pub(crate) auto_delete: bool,
     pub(crate) internal: bool,
     pub(crate) arguments: FieldTable,
-    /// An argument with a name that is too long, which is told at the start.
+    /// What is wrong with an argument, which is told at the start.
     pub(crate) wrong: Option<String>,
     pub(crate) from: Vec<(Exchange, Arc<str>, FieldTable)>,
 }
@@ -125,10 +127,7 @@ impl Exchange {
     /// Sets any argument by its name.
     #[must_use]
     pub fn argument(mut self, name: &str, value: AMQPValue) -> Self {
-        match ShortString::try_new(name) {
-            Ok(name) => drop(self.arguments.insert(name, value)),
-            Err(_) => self.wrong = Some(format!("{} bytes", name.len())),
-        }
+        arguments::set(&mut self.arguments, &mut self.wrong, name, &value);
         self
     }
 
@@ -144,14 +143,43 @@ impl Exchange {
     /// # let _ = queue;
     /// ```
     #[must_use]
-    pub fn bound_to(mut self, source: Self, key: impl Into<Arc<str>>) -> Self {
-        self.from.push((source, key.into(), FieldTable::default()));
+    pub fn bound_to(self, source: Self, key: impl Into<Arc<str>>) -> Self {
+        self.bound_with(source, key, [])
+    }
+
+    /// Binds it to another exchange with a key and arguments, such as the headers that a headers exchange looks at.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lapin::types::AMQPValue;
+    /// use throughline_rabbit::{Exchange, Queue};
+    ///
+    /// let of_acme = [("x-match", AMQPValue::LongString("all".into())), ("tenant", AMQPValue::LongString("acme".into()))];
+    /// let acme = Exchange::fanout("acme").bound_with(Exchange::headers("by-tenant"), "", of_acme);
+    /// let queue = Queue::new("acme.stock").bind(acme, "");
+    /// # let _ = queue;
+    /// ```
+    #[must_use]
+    pub fn bound_with<'a>(
+        mut self,
+        source: Self,
+        key: impl Into<Arc<str>>,
+        arguments: impl IntoIterator<Item = (&'a str, AMQPValue)>,
+    ) -> Self {
+        let arguments = arguments::table(&mut self.wrong, arguments);
+        self.from.push((source, key.into(), arguments));
         self
     }
 
     /// Tells whether a message comes whatever its key.
     pub(crate) fn takes_any_key(&self) -> bool {
         matches!(&self.declares, Declares::As(ExchangeKind::Fanout | ExchangeKind::Headers | ExchangeKind::Custom(_)))
+    }
+
+    /// Tells whether a plug-in of the server says which messages come.
+    pub(crate) const fn is_of_plug_in(&self) -> bool {
+        matches!(&self.declares, Declares::As(ExchangeKind::Custom(_)))
     }
 
     /// Tells whether keys are patterns, as far as that is known.

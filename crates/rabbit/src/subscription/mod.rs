@@ -1,6 +1,8 @@
+mod arguments;
 mod check;
 mod exchange;
 mod queue;
+mod route;
 
 pub(crate) use self::exchange::Declares;
 pub use self::exchange::Exchange;

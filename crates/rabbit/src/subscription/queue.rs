@@ -3,13 +3,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::options::BasicConsumeOptions;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
 use throughline_core::message::{Source, System};
 use tracing::warn;
 
+use super::arguments;
 use super::exchange::{Declares, Exchange};
-use crate::semconv::{SYSTEM, WILDCARDS, is_anonymous, source_name};
+use crate::semconv::{SYSTEM, is_anonymous, source_name};
+
+/// The argument of a queue that says how often it delivers a message again.
+pub(super) const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
 /// What to consume: a queue, with its bindings.
 ///
@@ -38,7 +42,7 @@ pub struct Queue {
     pub(crate) auto_delete: bool,
     pub(crate) arguments: FieldTable,
     pub(crate) bindings: Vec<Binding>,
-    /// A name that is too long, which is told at the start.
+    /// What is wrong with an argument, which is told at the start.
     pub(crate) wrong: Option<String>,
     pub(crate) prefetch: Option<u16>,
     pub(crate) consumer_tag: Option<Arc<str>>,
@@ -47,7 +51,6 @@ pub struct Queue {
     pub(crate) no_ack: bool,
     pub(crate) retries_in_place: bool,
     pub(crate) batch: Option<BatchPolicy>,
-    pub(crate) delivery_limit: Option<u32>,
 }
 
 /// What a queue is on the server.
@@ -92,6 +95,8 @@ pub enum StreamOffset {
     At(u64),
     /// At the first message of that time or later, to the second.
     Since(SystemTime),
+    /// At the first message that is at most so old when the reading begins, to the second.
+    Ago(Duration),
 }
 
 impl Queue {
@@ -115,7 +120,6 @@ impl Queue {
             no_ack: false,
             retries_in_place: false,
             batch: None,
-            delivery_limit: None,
         }
     }
 
@@ -151,9 +155,8 @@ impl Queue {
     /// Binds it to an exchange with a key, or a pattern where the exchange has such. A token `{name}` stands for one word, as `*`, and
     /// telemetry shows it by that name.
     #[must_use]
-    pub fn bind(mut self, exchange: Exchange, key: impl Into<Arc<str>>) -> Self {
-        self.bindings.push(Binding { exchange, key: key.into(), arguments: FieldTable::default() });
-        self
+    pub fn bind(self, exchange: Exchange, key: impl Into<Arc<str>>) -> Self {
+        self.bind_with(exchange, key, [])
     }
 
     /// Binds it to a headers exchange: a message comes when all these headers are equal.
@@ -183,22 +186,38 @@ impl Queue {
         self.bind_matching(exchange, "any", headers)
     }
 
-    fn bind_matching<'a>(
+    /// Binds it to an exchange with a key and arguments, as exchanges of a plug-in take them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lapin::types::AMQPValue;
+    /// use throughline_rabbit::{Exchange, Queue};
+    ///
+    /// let any = [("x-match", AMQPValue::LongString("any-with-x".into())), ("x-tenant", AMQPValue::LongString("acme".into()))];
+    /// let queue = Queue::new("acme").bind_with(Exchange::headers("by-tenant"), "", any);
+    /// # let _ = queue;
+    /// ```
+    #[must_use]
+    pub fn bind_with<'a>(
         mut self,
+        exchange: Exchange,
+        key: impl Into<Arc<str>>,
+        arguments: impl IntoIterator<Item = (&'a str, AMQPValue)>,
+    ) -> Self {
+        let arguments = arguments::table(&mut self.wrong, arguments);
+        self.bindings.push(Binding { exchange, key: key.into(), arguments });
+        self
+    }
+
+    fn bind_matching<'a>(
+        self,
         exchange: Exchange,
         matching: &str,
         headers: impl IntoIterator<Item = (&'a str, AMQPValue)>,
     ) -> Self {
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-match".into(), AMQPValue::LongString(matching.into()));
-        for (name, value) in headers {
-            match ShortString::try_new(name) {
-                Ok(name) => drop(arguments.insert(name, value)),
-                Err(_) => self.wrong = Some(format!("a header of a binding with {} bytes", name.len())),
-            }
-        }
-        self.bindings.push(Binding { exchange, key: "".into(), arguments });
-        self
+        let how = ("x-match", AMQPValue::LongString(matching.into()));
+        self.bind_with(exchange, "", std::iter::once(how).chain(headers))
     }
 
     /// Asks whether the queue is there, in place of declaring it; its exchanges are declared as they say.
@@ -299,9 +318,8 @@ impl Queue {
 
     /// Sets how often a quorum queue delivers a message again. The delivery after that is the last one: a failed message is dead-lettered.
     #[must_use]
-    pub fn delivery_limit(mut self, again: u32) -> Self {
-        self.delivery_limit = Some(again);
-        self.argument("x-delivery-limit", number(again.into()))
+    pub fn delivery_limit(self, again: u32) -> Self {
+        self.argument(DELIVERY_LIMIT, number(again.into()))
     }
 
     /// Lets one consumer at a time receive, so that the order holds over several processes.
@@ -313,10 +331,7 @@ impl Queue {
     /// Sets any argument by its name.
     #[must_use]
     pub fn argument(mut self, name: &str, value: AMQPValue) -> Self {
-        match ShortString::try_new(name) {
-            Ok(name) => drop(self.arguments.insert(name, value)),
-            Err(_) => self.wrong = Some(format!("an argument with a name of {} bytes", name.len())),
-        }
+        arguments::set(&mut self.arguments, &mut self.wrong, name, &value);
         self
     }
 
@@ -403,8 +418,18 @@ impl Queue {
 
     /// How often the server delivers a message at most: new ones have a limit of their own.
     pub(crate) fn most_deliveries(&self) -> Option<u32> {
-        const OF_SERVER: u32 = 20;
-        self.is_quorum().then(|| self.delivery_limit.unwrap_or(OF_SERVER).saturating_add(1))
+        const OF_SERVER: i64 = 20;
+        if !self.is_quorum() {
+            return None;
+        }
+        // A negative limit is none.
+        let again = arguments::number(&self.arguments, DELIVERY_LIMIT).unwrap_or(OF_SERVER);
+        u32::try_from(again).ok().map(|again| again.saturating_add(1))
+    }
+
+    /// How often the server delivers a message at most where that is said here.
+    fn chosen_deliveries(&self) -> Option<u32> {
+        self.most_deliveries().filter(|_| self.arguments.contains_key(DELIVERY_LIMIT))
     }
 
     pub(crate) fn unique_tag(&self) -> String {
@@ -433,11 +458,11 @@ impl Queue {
         arguments
     }
 
-    /// Returns the arguments of the declaration.
+    /// Returns the arguments of the declaration. They always say what kind of queue it is, since a virtual host may have a default.
     pub(crate) fn declared_arguments(&self) -> FieldTable {
         let mut arguments = self.arguments.clone();
         let kind = match self.kind {
-            Kind::Classic => return arguments,
+            Kind::Classic => "classic",
             Kind::Quorum => "quorum",
             Kind::Stream(_) => "stream",
         };
@@ -445,17 +470,16 @@ impl Queue {
         arguments
     }
 
-    pub(crate) fn text_argument(&self, name: &str) -> Option<&[u8]> {
-        match self.arguments.inner().get(name) {
-            Some(AMQPValue::LongString(text)) => Some(text.as_bytes()),
-            _ => None,
-        }
+    pub(super) fn text_argument(&self, name: &str) -> Option<&str> {
+        arguments::text(&self.arguments, name)
     }
 
     /// Warns of a quorum queue whose failed messages the server drops without a word.
     // R12.
     pub(crate) fn warn_of_losses(&self) {
-        if self.is_quorum() && self.delivery_limit.is_none() && self.text_argument("x-dead-letter-exchange").is_none() {
+        let is_declared = matches!(self.declares, Declares::As(_));
+        let says = |name: &str| self.arguments.contains_key(name);
+        if self.is_quorum() && is_declared && !says(DELIVERY_LIMIT) && !says("x-dead-letter-exchange") {
             warn!(
                 destination = %self,
                 "a quorum queue without a dead letter exchange and a delivery limit: new servers drop a message without a word after 20 more \
@@ -470,15 +494,14 @@ impl Queue {
         let is_anonymous = is_anonymous(name);
         let shown_queue = if is_anonymous { "" } else { name };
         let mut patterns = Vec::new();
-        for Binding { exchange, key, .. } in &self.bindings {
-            let pattern = if exchange.takes_any_key() { Pattern::new("#", WILDCARDS) } else { exchange.pattern(key) };
+        for route in self.bindings.iter().flat_map(|binding| binding.routes().0) {
+            let pattern = route.pattern();
             // Of a queue that nobody named, only a pattern says something that is not generated.
-            if is_anonymous && (exchange.takes_any_key() || !pattern.is_wildcard()) {
+            if is_anonymous && (route.takes_any_key() || !pattern.is_wildcard()) {
                 continue;
             }
-            let shown_key = if exchange.takes_any_key() { "" } else { key };
-            let shown = source_name(&exchange.name, shown_key, shown_queue).into_owned();
-            patterns.push(within(pattern, &exchange.name).shown_as(shown));
+            let shown = source_name(route.exchange(), route.shown_key(), shown_queue).into_owned();
+            patterns.push(pattern.shown_as(shown));
         }
         let mut source = Source::new(Arc::clone(system));
         if is_anonymous {
@@ -495,17 +518,6 @@ impl Queue {
     }
 }
 
-fn within(pattern: Pattern, exchange: &Arc<str>) -> Pattern {
-    if exchange.is_empty() { pattern } else { pattern.within(Arc::clone(exchange)) }
-}
-
-impl Exchange {
-    /// Returns the pattern of a key: one with wildcards where the exchange has such.
-    pub(crate) fn pattern(&self, key: &Arc<str>) -> Pattern {
-        if self.has_patterns() { Pattern::new(Arc::clone(key), WILDCARDS) } else { Pattern::exact(Arc::clone(key)) }
-    }
-}
-
 impl StreamOffset {
     fn to_value(self) -> AMQPValue {
         match self {
@@ -513,6 +525,7 @@ impl StreamOffset {
             Self::Last => AMQPValue::LongString("last".into()),
             Self::Next => AMQPValue::LongString("next".into()),
             Self::At(offset) => number(offset),
+            Self::Ago(time) => AMQPValue::LongString(format!("{}s", time.as_secs()).into()),
             Self::Since(time) => {
                 AMQPValue::Timestamp(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
             }
@@ -543,26 +556,35 @@ impl fmt::Display for Queue {
     }
 }
 
+impl Binding {
+    /// Names what a broker in memory cannot do.
+    fn need(&self) -> Option<&'static str> {
+        if !self.arguments.inner().is_empty() {
+            return Some("bindings by headers");
+        }
+        if self.exchange.is_of_plug_in() {
+            return Some("exchanges of a plug-in");
+        }
+        (!self.routes().1).then_some("patterns at two exchanges in a row")
+    }
+}
+
 impl From<Queue> for Subscription {
     fn from(queue: Queue) -> Self {
-        let mut subscription = match (queue.is_generated(), queue.bindings.split_first()) {
-            (true, Some((first, _))) => {
-                let only = Self::new(SYSTEM, memory_pattern(first));
-                queue.bindings.iter().skip(1).fold(only, |all, binding| all.with_pattern(memory_pattern(binding)))
-            }
-            (_, _) => {
-                let own = Self::new(SYSTEM, Pattern::exact(Arc::clone(&queue.name)));
-                queue.bindings.iter().fold(own, |all, binding| all.with_pattern(memory_pattern(binding)))
-            }
+        let bound = || queue.bindings.iter().flat_map(|binding| binding.routes().0).map(|route| route.pattern());
+        let (first, bound): (_, Vec<_>) = match bound().next() {
+            Some(first) if queue.is_generated() => (first, bound().skip(1).collect()),
+            _ => (Pattern::exact(Arc::clone(&queue.name)), bound().collect()),
         };
+        let mut subscription = bound.into_iter().fold(Self::new(SYSTEM, first), Self::with_pattern);
         if !queue.is_generated() {
             subscription = subscription.with_group(Arc::clone(&queue.name));
         }
         if let Some(policy) = queue.batch {
             subscription = subscription.with_batch(policy);
         }
-        if let Some(most) = queue.delivery_limit {
-            subscription = subscription.with_delivery_limit(most.saturating_add(1));
+        if let Some(most) = queue.chosen_deliveries() {
+            subscription = subscription.with_delivery_limit(most);
         }
         if queue.no_ack || queue.is_stream() {
             subscription = subscription.without_redelivery();
@@ -570,20 +592,133 @@ impl From<Queue> for Subscription {
         if queue.is_stream() {
             subscription = subscription.with_need("reading a stream again");
         }
-        if queue.bindings.iter().any(|binding| !binding.arguments.inner().is_empty()) {
-            subscription = subscription.with_need("bindings by headers");
+        for need in queue.bindings.iter().filter_map(Binding::need) {
+            subscription = subscription.with_need(need);
         }
         let description = queue.to_string();
         subscription.with_description(description).with_native(queue)
     }
 }
 
-/// The pattern by which a broker in memory leads messages to the queue.
-fn memory_pattern(binding: &Binding) -> Pattern {
-    let pattern = if binding.exchange.takes_any_key() {
-        Pattern::new("#", WILDCARDS)
-    } else {
-        binding.exchange.pattern(&binding.key)
-    };
-    within(pattern, &binding.exchange.name)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(queue: Queue) -> Vec<(Option<String>, String)> {
+        let subscription = Subscription::from(queue);
+        let own = |pattern: &Pattern| (pattern.namespace().map(str::to_owned), pattern.as_str().to_owned());
+        subscription.patterns().iter().map(own).collect()
+    }
+
+    fn of(exchange: &str, key: &str) -> (Option<String>, String) {
+        (Some(exchange.to_owned()), key.to_owned())
+    }
+
+    #[test]
+    fn a_queue_receives_by_its_name_and_by_each_binding() {
+        let queue = Queue::new("stock").bind(Exchange::topic("orders"), "placed.*").bind(Exchange::fanout("all"), "k");
+        assert_eq!(patterns(queue), [(None, "stock".to_owned()), of("orders", "placed.*"), of("all", "#")]);
+        let generated = Queue::generated().bind(Exchange::direct("orders"), "a").bind(Exchange::named("b"), "c.#");
+        assert_eq!(patterns(generated.clone()), [of("orders", "a"), of("b", "c.#")]);
+        assert_eq!(Subscription::from(generated).group(), None);
+        assert_eq!(Subscription::from(Queue::new("stock")).group(), Some("stock"));
+    }
+
+    #[test]
+    fn a_queue_receives_from_exchanges_before_its_own() {
+        let eu = Exchange::fanout("eu").bound_to(Exchange::topic("orders"), "*.eu");
+        assert_eq!(
+            patterns(Queue::new("q").bind(eu.clone(), "")).get(1..),
+            Some(&[of("orders", "*.eu"), of("eu", "#")][..])
+        );
+        let narrowed = Exchange::topic("placed").bound_to(Exchange::fanout("all"), "");
+        let both = patterns(Queue::new("q").bind(narrowed, "placed.#"));
+        assert_eq!(both.get(1..), Some(&[of("all", "placed.#"), of("placed", "placed.#")][..]));
+        let crossed = Exchange::topic("placed").bound_to(Exchange::topic("orders"), "*.eu");
+        let crossed = Subscription::from(Queue::new("q").bind(crossed, "placed.*"));
+        assert_eq!(crossed.needs(), ["patterns at two exchanges in a row"]);
+        assert!(Subscription::from(Queue::new("q").bind(eu, "")).needs().is_empty());
+    }
+
+    #[test]
+    fn what_memory_cannot_do_is_named() {
+        let needs = |queue: Queue| Subscription::from(queue).needs().to_vec();
+        let header = [("tenant", AMQPValue::Boolean(true))];
+        assert_eq!(needs(Queue::new("q").bind_headers(Exchange::headers("h"), header)), ["bindings by headers"]);
+        assert_eq!(needs(Queue::new("q").bind(Exchange::of_kind("x-hash", "h"), "1")), ["exchanges of a plug-in"]);
+        assert_eq!(needs(Queue::new("q").stream(StreamOffset::First)).len(), 1);
+        assert!(needs(Queue::new("q").quorum().bind(Exchange::direct("d"), "k")).is_empty());
+    }
+
+    #[test]
+    fn the_limit_of_deliveries_is_that_of_the_server() {
+        let most = |queue: Queue| (queue.most_deliveries(), Subscription::from(queue).delivery_limit());
+        assert_eq!(most(Queue::new("q")), (None, None));
+        assert_eq!(most(Queue::new("q").quorum()), (Some(21), None), "new servers have one of their own");
+        assert_eq!(most(Queue::new("q").quorum().delivery_limit(4)), (Some(5), Some(5)));
+        let limit = |value| Queue::new("q").quorum().argument(DELIVERY_LIMIT, value);
+        assert_eq!(most(limit(AMQPValue::LongInt(4))), (Some(5), Some(5)));
+        assert_eq!(most(limit(AMQPValue::LongInt(-1))), (None, None), "no limit");
+    }
+
+    #[test]
+    fn each_builder_says_its_argument() {
+        let queue = Queue::new("q")
+            .dead_letter_exchange("dead", "q")
+            .message_ttl(Duration::from_secs(2))
+            .expires(Duration::from_secs(3))
+            .max_length(4)
+            .max_bytes(5)
+            .overflow(Overflow::DropHead)
+            .max_priority(6)
+            .single_active_consumer()
+            .argument("x-queue-leader-locator", AMQPValue::LongString("balanced".into()));
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let expected = [
+            ("x-dead-letter-exchange", text("dead")),
+            ("x-dead-letter-routing-key", text("q")),
+            ("x-expires", number(3_000)),
+            ("x-max-length", number(4)),
+            ("x-max-length-bytes", number(5)),
+            ("x-max-priority", AMQPValue::ShortShortUInt(6)),
+            ("x-message-ttl", number(2_000)),
+            ("x-overflow", text("drop-head")),
+            ("x-queue-leader-locator", text("balanced")),
+            ("x-queue-type", text("classic")),
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+        ];
+        let declared = queue.declared_arguments();
+        let declared: Vec<_> = declared.inner().iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        assert_eq!(declared, expected);
+    }
+
+    #[test]
+    fn a_stream_is_read_from_where_it_says_and_then_goes_on() {
+        let offset = |from, next| {
+            let arguments = Queue::new("q").stream(from).consume_arguments(next);
+            arguments.inner().get("x-stream-offset").cloned()
+        };
+        let text = |text: &str| Some(AMQPValue::LongString(text.into()));
+        assert_eq!(offset(StreamOffset::First, None), text("first"));
+        assert_eq!(offset(StreamOffset::Ago(Duration::from_secs(90)), None), text("90s"));
+        assert_eq!(
+            offset(StreamOffset::Since(UNIX_EPOCH + Duration::from_secs(7)), None),
+            Some(AMQPValue::Timestamp(7))
+        );
+        assert_eq!(offset(StreamOffset::First, Some(8)), Some(AMQPValue::LongLongInt(8)), "R18");
+    }
+
+    #[test]
+    fn names_show_each_binding_and_never_a_generated_queue() {
+        let system = Arc::new(crate::semconv::system(None, None));
+        let shown = |queue: &Queue, name: &str| -> Vec<String> {
+            let source = queue.source(&system, name);
+            source.patterns.iter().flat_map(|all| all.iter()).map(|pattern| pattern.shown().to_owned()).collect()
+        };
+        let eu = Exchange::fanout("eu").bound_to(Exchange::topic("orders"), "*.eu");
+        let queue = Queue::new("q").bind(Exchange::topic("t"), "a.{id}").bind(eu, "");
+        assert_eq!(shown(&queue, "q"), ["t:a.{id}:q", "orders:*.eu:q", "eu:q", "q"], "ATTR-R-10");
+        let generated = Queue::generated().bind(Exchange::topic("t"), "a.*").bind(Exchange::direct("d"), "k");
+        assert_eq!(shown(&generated, "amq.gen-x"), ["t:a.*"], "ATTR-R-08");
+    }
 }
