@@ -21,7 +21,7 @@ Commands:
   server NAME                         start one broker and keep it until Ctrl-C
   help                                this text
 
-Brokers: nats, kafka
+Brokers: nats, kafka, rabbit
 
 Each broker is looked for in this order: its address in the environment (such as THROUGHLINE_NATS_URL),
 Docker Compose when an engine answers, a local server on a free port (installed when missing).";
@@ -69,6 +69,13 @@ pub(crate) struct TestOptions {
     pub(crate) cargo: Vec<String>,
     /// For the test programs.
     pub(crate) tests: Vec<String>,
+}
+
+impl TestOptions {
+    /// Whether one of the arguments can be part of a test's name.
+    pub(crate) fn name_tests(&self) -> bool {
+        self.cargo.iter().chain(&self.tests).any(|argument| !argument.starts_with('-'))
+    }
 }
 
 /// A command line that is not understood.
@@ -202,6 +209,8 @@ mod tests {
         assert_eq!(options.brokers.iter().map(|broker| broker.name).collect::<Vec<_>>(), ["nats"]);
         assert_eq!(options.cargo, ["jetstream", "--release"]);
         assert_eq!(options.tests, ["--nocapture"]);
+        assert!(options.name_tests() && test_options("test -- -- golden").name_tests());
+        assert!(!test_options("test -- --release -- --nocapture").name_tests());
         assert_eq!(test_options("test --broker=nats").brokers.len(), 1);
         assert!(test_options("test").brokers.is_empty());
     }

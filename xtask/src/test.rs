@@ -166,7 +166,7 @@ impl Run<'_> {
         Tests {
             title: format!("{} tests on version {}", pass.name, given.server.version()),
             select: vec!["--test".to_owned(), given.broker.name.to_owned()],
-            filter: vec!["--ignored"],
+            filter: filter(pass, self.options),
             server: Some(given),
             empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
         }
@@ -266,6 +266,12 @@ impl<'a> Given<'a> {
     }
 }
 
+/// The tests of a pass. Those that the user names come in place of its own: test programs run what has any of the names.
+fn filter(pass: &Pass, options: &TestOptions) -> Vec<&'static str> {
+    let names = if options.name_tests() { &[] } else { pass.tests };
+    [&["--ignored"], names].concat()
+}
+
 /// Whether a run without a test is in order: a missing suite is a failure, a filter that matches none is not.
 #[derive(Clone, Copy)]
 enum Empty {
@@ -320,6 +326,15 @@ mod tests {
         assert_eq!(judge(true, tally(0, 0), Empty::Fails), Err(("no test ran".into(), 1)));
         assert!(judge(true, tally(0, 0), Empty::Allowed).is_ok());
         assert!(judge(true, tally(1, 0), Empty::Fails).is_ok());
+    }
+
+    #[test]
+    fn a_pass_runs_its_tests_unless_the_user_names_others() {
+        let pass = Pass { tests: &["golden::", "faults::"], ..BROKERS[0].passes[0] };
+        let mut options = TestOptions { tests: vec!["--nocapture".to_owned()], ..TestOptions::default() };
+        assert_eq!(filter(&pass, &options), ["--ignored", "golden::", "faults::"]);
+        options.cargo.push("restart".to_owned());
+        assert_eq!(filter(&pass, &options), ["--ignored"]);
     }
 
     #[test]

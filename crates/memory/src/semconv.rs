@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use throughline_core::broker::Subscription;
+use throughline_core::broker::{Pattern, Subscription};
 use throughline_core::message::{Operations, Source, System};
 
 /// `messaging.system`.
@@ -20,16 +20,14 @@ pub(crate) fn system() -> System {
     System::new(SYSTEM, OPERATIONS)
 }
 
-/// Describes what a subscription reads from: no group. A wildcard is the template.
+/// Describes what a subscription reads from: no group. A wildcard is the template, by its text: a message is shown by its name alone.
 // ATTR-M-02, ATTR-M-01.
 pub(crate) fn source(system: &Arc<System>, subscription: &Subscription) -> Source {
-    Source::new(Arc::clone(system)).with_patterns(subscription.patterns().iter().cloned())
+    Source::new(Arc::clone(system)).with_patterns(subscription.patterns().iter().map(Pattern::alone))
 }
 
 #[cfg(test)]
 mod tests {
-    use throughline_core::broker::Pattern;
-
     use super::*;
     use crate::Channel;
 

@@ -26,6 +26,8 @@ pub struct Broker {
 pub struct Pass {
     /// What to call it in the output.
     pub name: &'static str,
+    /// Parts of the names of the tests that it is for, such as `golden::`; empty for all tests.
+    pub tests: &'static [&'static str],
     /// Whether tests fail when it cannot be had; else it is left out, with the reason.
     pub required: bool,
     /// Finds or starts the server.

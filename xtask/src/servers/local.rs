@@ -19,6 +19,10 @@ use super::error::{ServerError, ServerErrorKind};
 const ATTEMPTS: u32 = 3;
 /// A server on the JVM takes its time where many tests run.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Processes that a server started can outlive it for a moment, and still write.
+const REMOVED_WITHIN: Duration = Duration::from_secs(5);
+/// How often ports in a row are looked for.
+const SEARCHES: u32 = 100;
 /// How much of a server's log an error shows: a stack trace does not fill it.
 const LAST_LINES: usize = 15;
 
@@ -37,6 +41,8 @@ pub(super) type Prepare<'a> = dyn Fn(SocketAddr, &Path) -> Result<Vec<OsString>,
 pub(super) struct Start<'a> {
     pub(super) name: &'static str,
     pub(super) program: &'a Path,
+    /// How many ports in a row it listens on, from that of its address.
+    pub(super) ports: u16,
     pub(super) prepare: &'a Prepare<'a>,
 }
 
@@ -60,7 +66,7 @@ impl Process {
         probe: &impl Fn(SocketAddr) -> io::Result<T>,
     ) -> Result<(Self, SocketAddr, T), ServerError> {
         let data = Folder::create(start.name)?;
-        let address = free_address()?;
+        let address = free_addresses(start.ports)?;
         let log = data.path().join("server.log");
         let output = File::create(&log)?;
         let child = Command::new(start.program)
@@ -130,15 +136,44 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("xtask: the folder {} is left behind: {error}", self.0.display());
+        let deadline = Instant::now() + REMOVED_WITHIN;
+        while let Err(error) = fs::remove_dir_all(&self.0) {
+            if Instant::now() >= deadline {
+                eprintln!("xtask: the folder {} is left behind: {error}", self.0.display());
+                return;
+            }
+            thread::sleep(POLL);
         }
     }
 }
 
 /// A loopback address with a port that is free now.
 pub(super) fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+    free_addresses(1)
+}
+
+/// As [`free_address`], the first of this many ports in a row.
+fn free_addresses(ports: u16) -> io::Result<SocketAddr> {
+    let mut search = 1;
+    loop {
+        match in_a_row(ports) {
+            Ok((first, _)) => return first.local_addr(),
+            Err(_) if search < SEARCHES => search += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A free port and those above it, all taken.
+fn in_a_row(ports: u16) -> io::Result<(TcpListener, Vec<TcpListener>)> {
+    let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = first.local_addr()?.port();
+    let above = |further| {
+        let port = port.checked_add(further).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    };
+    let above = (1..ports).map(above).collect::<io::Result<_>>()?;
+    Ok((first, above))
 }
 
 fn failed(start: &Start<'_>, why: &str) -> ServerError {
@@ -158,7 +193,8 @@ mod tests {
 
     fn shell(script: &'static str) -> Result<(Process, SocketAddr, ()), ServerError> {
         let prepare = |_: SocketAddr, _: &Path| Ok(vec!["-c".into(), script.into()]);
-        Process::start(&Start { name: "test", program: Path::new("/bin/sh"), prepare: &prepare }, |_| Ok(()))
+        let start = Start { name: "test", program: Path::new("/bin/sh"), ports: 1, prepare: &prepare };
+        Process::start(&start, |_| Ok(()))
     }
 
     #[test]
@@ -171,9 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn ports_in_a_row_are_free_together() {
+        let (first, above) = (0..SEARCHES).find_map(|_| in_a_row(3).ok()).unwrap();
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        assert_eq!(above.iter().map(port).collect::<Vec<_>>(), [port(&first) + 1, port(&first) + 2]);
+        assert!(free_addresses(3).unwrap().ip().is_loopback());
+    }
+
+    #[test]
     fn a_server_that_ends_at_once_is_an_error_with_its_last_words() {
         let prepare = |_: SocketAddr, _: &Path| Ok(vec!["-c".into(), "echo the disk is full; exit 1".into()]);
-        let start = Start { name: "test", program: Path::new("/bin/sh"), prepare: &prepare };
+        let start = Start { name: "test", program: Path::new("/bin/sh"), ports: 1, prepare: &prepare };
         let error = Process::start(&start, |_| Err::<(), _>(io::ErrorKind::ConnectionRefused.into())).unwrap_err();
         assert_eq!(error.kind(), ServerErrorKind::NotReady);
         assert!(error.to_string().contains("the disk is full"), "{error}");

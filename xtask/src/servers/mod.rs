@@ -17,6 +17,7 @@ mod install;
 pub mod kafka;
 mod local;
 pub mod nats;
+pub mod rabbit;
 mod server;
 mod table;
 

@@ -1,7 +1,7 @@
 //! The table of brokers.
 
 use super::broker::Broker;
-use super::{kafka, nats};
+use super::{kafka, nats, rabbit};
 
 /// Every broker that the project's tests need.
 ///
@@ -13,7 +13,7 @@ use super::{kafka, nats};
 /// let names: Vec<_> = BROKERS.iter().map(|broker| broker.name).collect();
 /// assert!(names.contains(&"nats"));
 /// ```
-pub const BROKERS: &[Broker] = &[nats::BROKER, kafka::BROKER];
+pub const BROKERS: &[Broker] = &[nats::BROKER, kafka::BROKER, rabbit::BROKER];
 
 /// The broker of this name.
 ///

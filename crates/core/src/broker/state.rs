@@ -5,6 +5,13 @@ use std::time::Instant;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ConnectionState {
+    /// The server is reached, and takes no messages at present: publishes wait.
+    Blocked {
+        /// When the server said so.
+        since: Instant,
+        /// Why, in one line without a secret.
+        why: Cow<'static, str>,
+    },
     /// It was closed, and is not made again.
     Closed,
     /// The server is reached.

@@ -257,6 +257,8 @@ pub struct Source {
     pub template: Option<Arc<str>>,
     /// What of the messages' names is known to be one of a few; `None` where all of them are, such as topics.
     pub patterns: Option<Arc<[Pattern]>>,
+    /// What stands as the template for a message that none of the patterns takes; `None` shows it by its operation alone.
+    pub others: Option<Arc<str>>,
     /// `messaging.consumer.group.name`.
     pub group: Option<Arc<str>>,
     /// `messaging.destination.subscription.name`, such as a JetStream consumer.
@@ -285,6 +287,7 @@ impl Source {
             destination: None,
             template: None,
             patterns: None,
+            others: None,
             group: None,
             subscription: None,
             temporary: false,
@@ -328,10 +331,30 @@ impl Source {
     pub fn with_patterns(mut self, patterns: impl IntoIterator<Item = Pattern>) -> Self {
         let patterns: Arc<[Pattern]> = patterns.into_iter().collect();
         if let [only] = patterns.as_ref() {
-            self.destination = Some(only.as_str().into());
-            self.template = only.is_wildcard().then(|| only.as_str().into());
+            self.destination = Some(only.shown().into());
+            self.template = only.is_wildcard().then(|| only.shown().into());
         }
         self.patterns = Some(patterns);
+        self
+    }
+
+    /// Sets what stands as the template for messages that none of the patterns takes, where there may be such: bindings that others
+    /// have made. The patterns then count although the source has a destination, which is that of what stands for no message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use throughline_core::broker::Pattern;
+    /// # use throughline_core::message::{Operations, Source, System};
+    /// # let system = Arc::new(System::new("rabbitmq", Operations::DEFAULT));
+    /// let placed = Pattern::exact("placed").within("orders").shown_as("orders:placed:stock");
+    /// let source = Source::new(system).with_patterns([placed]).with_others("stock").with_destination("stock");
+    /// assert_eq!(source.others.as_deref(), Some("stock"));
+    /// ```
+    #[must_use]
+    pub fn with_others(mut self, template: impl Into<Arc<str>>) -> Self {
+        self.others = Some(template.into());
         self
     }
 

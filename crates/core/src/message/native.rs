@@ -29,6 +29,12 @@ pub trait Native: Any + Send + Sync {
         None
     }
 
+    /// Returns what the delivery's destination is within, such as an exchange; by it and the destination telemetry finds the
+    /// [pattern](super::Source::with_patterns) that the message came by. The default is `None`: nothing.
+    fn namespace(&self) -> Option<&str> {
+        None
+    }
+
     /// Adds the attributes of this single message for a span of that type; in a batch those that differ go on the links.
     fn attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
         let _ = (operation, attributes);

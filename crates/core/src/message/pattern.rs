@@ -62,6 +62,8 @@ pub struct Pattern {
     namespace: Option<Arc<str>>,
     text: Arc<str>,
     wildcards: Option<Wildcards>,
+    /// What telemetry shows it by, where that is not the text.
+    shown: Option<Arc<str>>,
 }
 
 impl Pattern {
@@ -74,7 +76,7 @@ impl Pattern {
     /// ```
     #[must_use]
     pub fn exact(name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: None, text: name.into(), wildcards: None }
+        Self { namespace: None, text: name.into(), wildcards: None, shown: None }
     }
 
     /// Creates a pattern from a text with wildcards.
@@ -92,7 +94,7 @@ impl Pattern {
         let has_wildcard = text
             .split(wildcards.separator)
             .any(|token| token == wildcards.one || token == wildcards.rest || is_placeholder(token));
-        Self { namespace: None, text, wildcards: has_wildcard.then_some(wildcards) }
+        Self { namespace: None, text, wildcards: has_wildcard.then_some(wildcards), shown: None }
     }
 
     /// Restricts the pattern to names [within](Destination::within) something: these keys of this exchange.
@@ -121,10 +123,51 @@ impl Pattern {
         self.namespace.as_deref()
     }
 
+    /// Sets what telemetry shows the pattern by, where a name has more parts there than the broker's own patterns have.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::{Pattern, Wildcards};
+    ///
+    /// let signs = Wildcards::new('.', "*", "#").rest_may_be_empty();
+    /// let placed = Pattern::new("placed.*", signs).within("orders").shown_as("orders:placed.*:stock");
+    /// assert_eq!((placed.as_str(), placed.shown()), ("placed.*", "orders:placed.*:stock"));
+    /// ```
+    #[must_use]
+    pub fn shown_as(mut self, text: impl Into<Arc<str>>) -> Self {
+        self.shown = Some(text.into());
+        self
+    }
+
+    /// Returns what telemetry shows the pattern by; the default is its text.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.shown.as_deref().unwrap_or(&self.text)
+    }
+
+    /// Returns the pattern by its text alone: within nothing, and shown as it is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::broker::Pattern;
+    /// assert_eq!(Pattern::exact("placed").within("orders").alone(), Pattern::exact("placed"));
+    /// ```
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self { namespace: None, shown: None, ..self.clone() }
+    }
+
     /// Tells whether a message to that destination matches.
     #[must_use]
     pub fn takes(&self, destination: &Destination) -> bool {
-        self.namespace() == destination.namespace() && self.matches(destination.name())
+        self.takes_within(destination.namespace(), destination.name())
+    }
+
+    /// Tells whether a name matches that is within something, or alone.
+    pub(crate) fn takes_within(&self, namespace: Option<&str>, name: &str) -> bool {
+        self.namespace() == namespace && self.matches(name)
     }
 
     /// Returns the text of the pattern.

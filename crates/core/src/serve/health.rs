@@ -306,6 +306,9 @@ impl fmt::Display for ConnectionHealth {
         f.write_str("connection")?;
         [&self.system, &self.server].into_iter().flatten().try_for_each(|name| write!(f, " {name}"))?;
         match &self.state {
+            ConnectionState::Blocked { since, why } => {
+                write!(f, ": blocked for {} s: {why}", since.elapsed().as_secs())
+            }
             ConnectionState::Closed => write!(f, ": closed"),
             ConnectionState::Connected => write!(f, ": connected"),
             ConnectionState::Disconnected { since, why } => {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::Context;
 use opentelemetry_sdk::trace::SpanData;
-use throughline_core::broker::{BatchPolicy, Broker, Pattern, Publish, Received, Subscriber, Subscription};
+use throughline_core::broker::{BatchPolicy, Broker, Pattern, Publish, Received, Subscriber, Subscription, Wildcards};
 use throughline_core::extract::Batch;
-use throughline_core::message::{Native, Source};
+use throughline_core::message::{Native, Operations, Source, System};
 use throughline_core::telemetry::{Incoming, SettleSpans};
 use throughline_core::{App, BrokerError, Headers, Settlement, serve};
 use throughline_memory::{Channel, Memory};
@@ -248,4 +248,50 @@ fn a_native_part_that_panics_or_names_nothing_leaves_the_destination() {
         assert_eq!(names, set(["receive placed", "process placed", "ack placed"]));
         assert_eq!(metrics, set(["messaging.destination.name=placed"]));
     }
+}
+
+/// A message that came through an exchange to a queue.
+struct Through(Option<&'static str>, String);
+
+impl Native for Through {
+    fn destination(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.1))
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        self.0
+    }
+}
+
+/// SPAN-14, ATTR-R-10: the same key of two exchanges is two names, each shown by the pattern of its own exchange; what no pattern takes
+/// is shown by what stands for others.
+#[test]
+fn a_pattern_counts_within_its_namespace_and_is_shown_as_it_says() {
+    let signs = Wildcards::new('.', "*", "#").rest_may_be_empty();
+    let patterns = [
+        Pattern::exact("stock"),
+        Pattern::new("eu.*", signs).within("events").shown_as("events:eu.*:stock"),
+        Pattern::exact("eu.1").within("bills").shown_as("bills:eu.1:stock"),
+    ];
+    let of_exchanges = System::new("rabbitmq", Operations::DEFAULT);
+    let source =
+        Source::new(Arc::new(of_exchanges)).with_patterns(patterns).with_others("stock").with_destination("stock");
+    let capture = Capture::new();
+    let consumer = capture.instrumentation().build().consumer(Arc::new(source));
+    let headers = Headers::new();
+    let name = |exchange: Option<&'static str>, key: &'static str| {
+        let native = Through(exchange, format!("{}:{key}:stock", exchange.unwrap_or_default()));
+        consumer.process(&Incoming::new(key, &headers).with_native(&native)).succeed();
+        let span = capture.spans().pop().unwrap();
+        capture.reset();
+        span.name.into_owned()
+    };
+    assert_eq!(name(Some("events"), "eu.1"), "process events:eu.*:stock");
+    assert_eq!(name(Some("bills"), "eu.1"), "process bills:eu.1:stock");
+    for other in [(None, "eu.1"), (Some("bills"), "eu.2"), (Some("elsewhere"), "eu.1"), (Some("events"), "stock")] {
+        assert_eq!(name(other.0, other.1), "process stock", "{other:?}");
+    }
+    let native = Through(None, "stock".to_owned());
+    consumer.process(&Incoming::new("stock", &headers).with_native(&native)).succeed();
+    assert_eq!(capture.spans()[0].name, "process stock");
 }

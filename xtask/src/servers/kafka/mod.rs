@@ -41,7 +41,7 @@ pub const BROKER: Broker = Broker {
     url_variable: URL_VARIABLE,
     program_variable: HOME_VARIABLE,
     others: &[Program { name: "Python with confluent-kafka", variable: PYTHON_VARIABLE, find: python::python }],
-    passes: &[Pass { name: "kafka", required: true, start: find_or_start, program: home }],
+    passes: &[Pass { name: "kafka", tests: &[], required: true, start: find_or_start, program: home }],
 };
 
 const HELP: &str = "\
@@ -130,7 +130,7 @@ fn compose(workspace: &Workspace, tried: &mut Vec<String>) -> Result<Option<Serv
 
 fn local(installed: &Installed) -> Result<Server, ServerError> {
     let prepare = |address: SocketAddr, data: &_| settings::prepare(installed, address, data);
-    let start = Start { name: BROKER.name, program: &installed.java, prepare: &prepare };
+    let start = Start { name: BROKER.name, program: &installed.java, ports: 1, prepare: &prepare };
     let (process, address, ()) = Process::start(&start, address::probe)?;
     let (version, home) = (installed.version.clone(), installed.home.clone());
     Ok(Server::local(BROKER.name, address.to_string(), version, home, process))

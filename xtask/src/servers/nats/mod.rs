@@ -41,8 +41,8 @@ pub const BROKER: Broker = Broker {
     program_variable: PROGRAM_VARIABLE,
     others: &[],
     passes: &[
-        Pass { name: "nats", required: true, start: find_or_start, program },
-        Pass { name: "nats-2.9", required: false, start: find_or_start_2_9, program: program_2_9 },
+        Pass { name: "nats", tests: &[], required: true, start: find_or_start, program },
+        Pass { name: "nats-2.9", tests: &[], required: false, start: find_or_start_2_9, program: program_2_9 },
     ],
 };
 
@@ -175,7 +175,7 @@ fn compose(
 
 fn local(program: &Path) -> Result<Server, ServerError> {
     let prepare = |address: SocketAddr, data: &Path| Ok(arguments(address, data));
-    let start = Start { name: BROKER.name, program, prepare: &prepare };
+    let start = Start { name: BROKER.name, program, ports: 1, prepare: &prepare };
     let (process, address, info) = Process::start(&start, address::probe)?;
     Ok(Server::local(BROKER.name, url(address), info.version, program.to_owned(), process))
 }

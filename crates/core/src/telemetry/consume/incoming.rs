@@ -149,6 +149,11 @@ impl<'a> Incoming<'a> {
         native.flatten().filter(|name| !name.is_empty()).unwrap_or(Cow::Borrowed(self.destination))
     }
 
+    /// What the destination is within, as the adapter says.
+    pub(super) fn namespace(&self, settings: &Settings) -> Option<&'a str> {
+        self.native.and_then(|native| settings.guard.run(Foreign::Destination, || native.namespace())).flatten()
+    }
+
     /// The attributes of one message of a batch: on its link, or on the span where all share them.
     // LINK-15.
     pub(super) fn attributes(&self, settings: &Settings, operation: OperationType) -> Vec<KeyValue> {

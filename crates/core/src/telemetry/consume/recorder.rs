@@ -80,7 +80,7 @@ impl Recorder {
         let clock = engine.clock();
         let Relation { parent, links, without_span } = self.origins().relate(&Context::current(), message);
         let name = message.name(self.settings());
-        let seen_as = self.shared.places.of(message.destination, &name);
+        let seen_as = self.named(message, &name);
         let span = self.process_span(seen_as, message, &name, clock, links, &parent);
         let context = match (&span, without_span) {
             (Some(span), _) => span.context.clone(),
@@ -190,7 +190,7 @@ impl Recorder {
         error: Option<&BrokerError>,
     ) {
         let places = &self.shared.places;
-        let seen_as = destination.map_or(places.common(), |destination| places.of(destination, destination));
+        let seen_as = destination.map_or(places.common(), |destination| places.of(None, destination, destination));
         self.settle_operation(seen_as, settlement, clock, error, |prepared| {
             let place = seen_as.place(destination);
             let particular = Particular { kind: SpanKind::Client, place, attributes, links: Vec::new(), clock };
@@ -233,7 +233,14 @@ impl Recorder {
     }
 
     fn seen_as(&self, message: &Incoming<'_>) -> &SeenAs {
-        self.shared.places.of(message.destination, &message.name(self.settings()))
+        self.named(message, &message.name(self.settings()))
+    }
+
+    /// How a message stands whose name is known.
+    fn named(&self, message: &Incoming<'_>, name: &str) -> &SeenAs {
+        let places = &self.shared.places;
+        let namespace = if places.has_namespaces() { message.namespace(self.settings()) } else { None };
+        places.of(namespace, message.destination, name)
     }
 
     fn all_seen_as(&self, messages: &[Incoming<'_>]) -> &SeenAs {
@@ -290,7 +297,7 @@ impl Recorder {
         };
         let links = origins.iter().filter_map(|origin| origin.link.clone()).map(link).collect();
         let name = message.name(self.settings());
-        let seen_as = self.shared.places.of(message.destination, &name);
+        let seen_as = self.named(message, &name);
         let place = seen_as.place(Some(&name));
         let particular = Particular { kind: SpanKind::Client, place, attributes, links, clock };
         seen_as.receive().start(particular, &mut late, parent)

@@ -16,6 +16,8 @@ pub(super) struct Places {
     only: Option<Arc<str>>,
     /// That of each pattern, where there are several.
     of_patterns: Vec<(Pattern, SeenAs)>,
+    /// Whether what a name is within tells messages apart.
+    has_namespaces: bool,
     /// That of a message that nothing of this stands for, and of different ones: the operation alone.
     // SPAN-17, SPAN-18.
     others: SeenAs,
@@ -27,18 +29,19 @@ impl Places {
             SeenAs::new(Arc::clone(engine), Arc::clone(source), destination, template, is_any)
         };
         let of_pattern = |pattern: &Pattern| {
-            let text = Some(Arc::from(pattern.as_str()));
+            let text = Some(Arc::from(pattern.shown()));
             let (destination, template) = if pattern.is_wildcard() { (None, text) } else { (text, None) };
             (pattern.clone(), seen_as(destination, template, false))
         };
-        let is_described = source.template.is_some() || source.destination.is_some();
+        let is_described = source.others.is_none() && (source.template.is_some() || source.destination.is_some());
         let patterns = source.patterns.as_deref().filter(|_| !is_described).unwrap_or_default();
-        let is_any = source.patterns.is_some() && !is_described;
+        let is_any = source.patterns.is_some() && !is_described && source.others.is_none();
         Self {
             common: seen_as(source.destination.clone(), source.template.clone(), is_any),
             only: source.destination.clone().filter(|_| source.patterns.is_some() && source.template.is_none()),
             of_patterns: patterns.iter().map(of_pattern).collect(),
-            others: seen_as(None, None, true),
+            has_namespaces: source.others.is_some() || patterns.iter().any(|pattern| pattern.namespace().is_some()),
+            others: seen_as(None, source.others.clone(), source.others.is_none()),
         }
     }
 
@@ -46,19 +49,23 @@ impl Places {
         &self.common
     }
 
+    pub(super) const fn has_namespaces(&self) -> bool {
+        self.has_namespaces
+    }
+
     /// How a message with that destination stands, where `name` is shown for it: the pattern it matches decides, and the name stands
     /// where the destination would.
-    pub(super) fn of(&self, destination: &str, name: &str) -> &SeenAs {
-        let seen_as = self.by_pattern(destination, name);
+    pub(super) fn of(&self, namespace: Option<&str>, destination: &str, name: &str) -> &SeenAs {
+        let seen_as = self.by_pattern(namespace, destination, name);
         if name == destination { seen_as } else { seen_as.named(name).unwrap_or(&self.others) }
     }
 
-    fn by_pattern(&self, destination: &str, name: &str) -> &SeenAs {
+    fn by_pattern(&self, namespace: Option<&str>, destination: &str, name: &str) -> &SeenAs {
         if self.of_patterns.is_empty() {
             let is_other = self.only.as_deref().is_some_and(|only| only != destination && only != name);
             return if is_other { &self.others } else { &self.common };
         }
-        let found = self.of_patterns.iter().find(|(pattern, _)| pattern.matches(destination));
+        let found = self.of_patterns.iter().find(|(pattern, _)| pattern.takes_within(namespace, destination));
         found.map_or(&self.others, |(_, seen_as)| seen_as)
     }
 

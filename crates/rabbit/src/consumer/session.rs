@@ -1,0 +1,318 @@
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use throughline_core::broker::{BoxFuture, BrokerErrorKind, Received, Settle, done};
+use throughline_core::{BrokerError, Delivery, Failure, Settlement};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::warn;
+
+use super::copies::Copies;
+use super::held::{Again, Held};
+use super::tags::{Ack, Tags};
+use crate::error::CONNECTION_LOST;
+
+/// Up to which delay a message waits in the service and not in a queue.
+pub(super) const SHORT: Duration = Duration::from_secs(10);
+
+/// How long a message waits at least that its handler asks for again at once, and how long at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One channel with a consumer, until it ends: what it has delivered, and what the server is told of it.
+///
+/// Messages are settled over the channel, in order. The client's handle on a message settles in a task of its own, so that one
+/// acknowledgement of many would overtake a rejection, which ends the channel.
+pub(super) struct Session {
+    pub(super) channel: Channel,
+    pub(super) place: Place,
+    state: Mutex<State>,
+    /// Something is to be sent, or is due earlier.
+    changed: Notify,
+    /// A message is ready to be handed out again.
+    pub(super) again: Notify,
+    has_ended: AtomicBool,
+    /// How many settlements came too late.
+    late: AtomicU64,
+}
+
+/// What is the same for all channels of a subscription.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) queue: Arc<str>,
+    pub(super) copies: Option<Arc<Copies>>,
+    /// Whether the server counts how often it delivers.
+    pub(super) counts: bool,
+    /// How many messages may wait here for their next attempt.
+    pub(super) most_held: usize,
+}
+
+#[derive(Default)]
+struct State {
+    tags: Tags,
+    held: Held,
+    /// Why the attempt failed that is to be tried again.
+    causes: HashMap<u64, Arc<str>>,
+}
+
+impl Session {
+    pub(super) fn start(channel: Channel, place: Place) -> Arc<Self> {
+        let (changed, again) = (Notify::new(), Notify::new());
+        let (has_ended, late) = (AtomicBool::new(false), AtomicU64::new(0));
+        let session = Arc::new(Self { channel, place, state: Mutex::default(), changed, again, has_ended, late });
+        tokio::spawn(keep(Arc::clone(&session)));
+        session
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn deliver(&self, tag: u64) {
+        self.lock().tags.deliver(tag);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire) || !self.channel.status().connected()
+    }
+
+    /// Notes that the channel is not used any more. What is not settled comes again.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn take_again(&self) -> Option<Again> {
+        let mut state = self.lock();
+        if state.held.has_ready() { state.held.take_ready() } else { None }
+    }
+
+    /// Returns whether one more may wait here.
+    fn has_place(&self) -> bool {
+        self.lock().held.len() < self.place.most_held
+    }
+
+    /// Writes what was noted. The frames of the client are in the order of the calls, which the lock keeps.
+    fn flush(&self, state: &mut State) {
+        if state.tags.is_noted() {
+            for Ack { tag, multiple } in state.tags.take_acks() {
+                write(self.channel.basic_ack(tag, BasicAckOptions { multiple }));
+            }
+        }
+    }
+
+    fn reject(&self, tag: u64, requeue: bool) -> bool {
+        let mut state = self.lock();
+        let is_open = state.tags.tell(tag);
+        if is_open {
+            self.flush(&mut state);
+            write(self.channel.basic_reject(tag, BasicRejectOptions { requeue }));
+        }
+        is_open
+    }
+
+    /// Hands a message back that nobody has begun with.
+    pub(super) fn hand_back(&self, tag: u64) {
+        let mut state = self.lock();
+        if state.tags.tell(tag) {
+            self.flush(&mut state);
+            write(self.channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }));
+        }
+    }
+
+    /// Hands back what waits for its next attempt: the server is to count that of a quorum queue.
+    pub(super) fn hand_back_held(&self) {
+        let (counted, others) = self.lock().held.take_all();
+        for tag in counted {
+            self.reject(tag, true);
+        }
+        others.into_iter().for_each(|tag| self.hand_back(tag));
+    }
+
+    /// Holds a message until its next attempt.
+    fn hold(&self, message: &Received, delay: Duration, cause: Option<Arc<str>>) {
+        let again = (!self.place.counts).then(|| {
+            let attempt = message.delivery.attempt().saturating_add(1);
+            let again = message.delivery.clone().with_attempt(attempt);
+            match cause {
+                Some(cause) => again.with_retry_cause(cause),
+                None => again,
+            }
+        });
+        self.lock().held.hold(message.tag, Instant::now() + delay, again);
+        self.changed.notify_one();
+    }
+
+    async fn retry(&self, message: &Received, after: Option<Duration>) -> Result<(), BrokerError> {
+        let cause = self.lock().causes.remove(&message.tag);
+        let delay = after.filter(|delay| !delay.is_zero()).unwrap_or_else(|| pause(&message.delivery));
+        let copies = self.place.copies.as_ref().filter(|_| delay > SHORT || !self.has_place());
+        let Some(copies) = copies else {
+            self.hold(message, delay, cause);
+            return Ok(());
+        };
+        match copies.send(&message.delivery, delay, cause.as_deref()).await {
+            Ok(()) => {
+                self.note_ack(message.tag);
+                Ok(())
+            }
+            Err(failed) => {
+                warn!(
+                    destination = message.delivery.destination(),
+                    group = &*self.place.queue,
+                    attempt = message.delivery.attempt(),
+                    cause = %failed,
+                    "a message could not be put into its delay queue: it waits in the service"
+                );
+                self.hold(message, delay.min(SHORT), cause);
+                Ok(())
+            }
+        }
+    }
+
+    fn note_ack(&self, tag: u64) -> bool {
+        let is_open = self.lock().tags.ack(tag);
+        if is_open {
+            self.changed.notify_one();
+        }
+        is_open
+    }
+
+    fn too_late(&self, message: &Received) -> BrokerError {
+        if self.late.fetch_add(1, Ordering::Relaxed) == 0 {
+            warn!(
+                destination = message.delivery.destination(),
+                group = &*self.place.queue,
+                attempt = message.delivery.attempt(),
+                "a message was settled after its channel had ended: it is delivered again"
+            );
+        }
+        BrokerError::new(
+            BrokerErrorKind::Disconnected,
+            CONNECTION_LOST,
+            format!(
+                "the channel of queue `{}` has ended before the message was settled: it is delivered again",
+                self.place.queue
+            ),
+        )
+    }
+
+    /// Writes all that was noted, and waits until the server has read it.
+    pub(super) async fn finish(&self, deadline: Instant) -> Result<(), BrokerError> {
+        {
+            let mut state = self.lock();
+            self.flush(&mut state);
+        }
+        if self.is_over() {
+            self.end();
+            return Ok(());
+        }
+        let closed = timeout_at(deadline, self.channel.close(200, "the subscription ends".into())).await;
+        self.end();
+        match closed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(failed)) => {
+                Err(crate::error::broker(&failed, &format!("settle the last messages of queue `{}`", self.place.queue)))
+            }
+            Err(_) => {
+                Err(crate::error::unanswered(&format!("settle the last messages of queue `{}`", self.place.queue)))
+            }
+        }
+    }
+}
+
+/// Gives a frame to the client, which takes it with the first poll.
+fn write(frame: impl Future) {
+    let _ = pin!(frame).poll(&mut Context::from_waker(Waker::noop()));
+}
+
+/// Returns how long a message waits that is asked for again without a delay, so that nothing spins.
+fn pause(delivery: &Delivery) -> Duration {
+    let doublings = delivery.attempt().saturating_sub(1).min(8);
+    (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+}
+
+/// Writes acknowledgements, many at a time, and makes ready what has waited, until the channel ends.
+async fn keep(session: Arc<Session>) {
+    while !session.has_ended.load(Ordering::Acquire) {
+        let due = session.lock().held.next_due();
+        tokio::select! {
+            () = session.changed.notified() => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+        }
+        let of_server = {
+            let mut state = session.lock();
+            session.flush(&mut state);
+            let of_server = state.held.pass(Instant::now());
+            if state.held.has_ready() {
+                session.again.notify_one();
+            }
+            of_server
+        };
+        for tag in of_server {
+            session.reject(tag, true);
+        }
+    }
+    let late = session.late.load(Ordering::Relaxed);
+    if late > 1 {
+        warn!(
+            group = &*session.place.queue,
+            late, "messages were settled after their channel had ended: they are delivered again"
+        );
+    }
+}
+
+#[async_trait]
+impl Settle for Session {
+    /// Notes an acknowledgement, which is written at once with all others that are there; the rest is written in the call.
+    fn settle<'a>(
+        &'a self,
+        message: &'a Received,
+        settlement: &'a Settlement,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        if self.is_over() {
+            return Box::pin(std::future::ready(Err(self.too_late(message))));
+        }
+        match settlement {
+            Settlement::Ack => {
+                self.note_ack(message.tag);
+                done()
+            }
+            Settlement::Reject { .. } => {
+                self.reject(message.tag, false);
+                done()
+            }
+            Settlement::Retry { after } => Box::pin(self.retry(message, *after)),
+            other => {
+                self.reject(message.tag, true);
+                let text = format!("RabbitMQ does not know {other:?}: acknowledge, reject or retry");
+                let failed = BrokerError::new(BrokerErrorKind::Unsupported, "unsupported", text);
+                Box::pin(std::future::ready(Err(failed)))
+            }
+        }
+    }
+
+    fn is_withdrawn(&self, _message: &Received) -> bool {
+        self.is_over()
+    }
+
+    fn abandon(&self, message: &Received) {
+        if !self.is_over() {
+            self.hand_back(message.tag);
+        }
+    }
+
+    fn failed(&self, message: &Received, failure: &Failure, next: &Settlement) {
+        if matches!(next, Settlement::Retry { .. }) {
+            self.lock().causes.insert(message.tag, failure.error_type().into());
+        }
+    }
+}

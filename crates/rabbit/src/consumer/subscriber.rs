@@ -1,0 +1,248 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::BasicCancelOptions;
+use throughline_core::BrokerError;
+use throughline_core::broker::{BrokerErrorKind, Received, Reception, Subscriber, Subscription};
+use throughline_core::message::Source;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::opening::{Active, Declared, Opening};
+use super::session::Session;
+use crate::connection::Connection;
+use crate::error;
+use crate::subscription::Queue;
+
+/// How many messages are asked for at least, where the user does not say.
+const LEAST_PREFETCH: usize = 16;
+
+/// How many are asked for at most, where the user does not say.
+const MOST_PREFETCH: usize = 2_000;
+
+/// Receives from one queue, over one channel at a time. When it is lost, another one is opened, and all is declared again.
+pub(super) struct RabbitSubscriber {
+    opening: Opening,
+    source: Arc<Source>,
+    state: State,
+    /// Messages of the last delivery the server allows, which are not handed back.
+    kept: Vec<Received>,
+}
+
+enum State {
+    /// Nobody has asked for messages.
+    Declared(Option<Declared>),
+    Opening(Task),
+    Active(Box<Active>),
+    Closed(Option<Arc<Session>>),
+}
+
+/// A consumer in the making; it ends with the subscription.
+struct Task(JoinHandle<Result<Active, BrokerError>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl RabbitSubscriber {
+    pub(super) async fn open(connection: &Arc<Connection>, subscription: &Subscription) -> Result<Self, BrokerError> {
+        let Some(queue) = subscription.native::<Queue>() else {
+            return Err(BrokerError::configuration("subscribe with `Queue`"));
+        };
+        let opening = Opening {
+            connection: Arc::clone(connection),
+            queue: Arc::new(queue.clone()),
+            prefetch: prefetch(queue, 1),
+            observer: None,
+            next_offset: None,
+        };
+        let declared = opening.declare().await?;
+        queue.warn_of_losses();
+        let source = Arc::new(queue.source(&connection.system, &declared.name));
+        Ok(Self { opening, source, state: State::Declared(Some(declared)), kept: Vec::new() })
+    }
+
+    /// Begins to consume, where nobody has yet.
+    fn begin(&mut self) {
+        if let State::Declared(declared) = &mut self.state {
+            let (declared, opening) = (declared.take(), self.opening.clone());
+            self.state = State::Opening(Task(tokio::spawn(async move {
+                match declared {
+                    Some(declared) if declared.channel.status().connected() => opening.consume(declared).await,
+                    _ => opening.again("the connection was lost before it began".to_owned()).await,
+                }
+            })));
+        }
+    }
+
+    /// Makes the consumer again.
+    fn renew(&mut self, why: String) {
+        if let State::Active(active) = &self.state {
+            active.session.end();
+        }
+        self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why))));
+    }
+
+    /// Hands a message out.
+    fn received(&mut self, message: lapin::message::Delivery) -> Option<Received> {
+        let State::Active(active) = &mut self.state else { return None };
+        let tag = message.delivery_tag;
+        let delivery = active.reading.read(message, 0);
+        if self.opening.queue.is_no_ack() {
+            return Some(Received::new(delivery));
+        }
+        active.session.deliver(tag);
+        Some(Received::new(delivery).with_settle(Arc::clone(&active.session) as _, tag))
+    }
+
+    /// Returns a message that has waited for its next attempt.
+    fn again(&self) -> Option<Received> {
+        let State::Active(active) = &self.state else { return None };
+        let again = active.session.take_again()?;
+        Some(Received::new(again.delivery).with_settle(Arc::clone(&active.session) as _, again.tag))
+    }
+}
+
+/// How many messages the server may hand over before they are settled: what the user says, else enough for the handlers.
+fn prefetch(queue: &Queue, at_once: usize) -> u16 {
+    let own = || u16::try_from((at_once * 2).clamp(LEAST_PREFETCH, MOST_PREFETCH)).unwrap_or(u16::MAX);
+    queue.chosen_prefetch().unwrap_or_else(own)
+}
+
+#[async_trait]
+impl Subscriber for RabbitSubscriber {
+    fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source)
+    }
+
+    fn redelivers(&self) -> bool {
+        !self.opening.queue.is_no_ack() && !self.opening.queue.is_stream()
+    }
+
+    fn prepare(&mut self, reception: Reception) {
+        let at_once = reception.messages_at_once().max(reception.requests_at_once());
+        self.opening.prefetch = prefetch(&self.opening.queue, at_once);
+        self.opening.observer = Some(Arc::clone(reception.observer()));
+        self.begin();
+    }
+
+    async fn receive(&mut self) -> Result<Received, BrokerError> {
+        self.begin();
+        loop {
+            if let Some(again) = self.again() {
+                return Ok(again);
+            }
+            match &mut self.state {
+                State::Declared(_) | State::Closed(_) => {
+                    return Err(BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the subscription has ended"));
+                }
+                State::Opening(task) => {
+                    let opened = (&mut task.0).await;
+                    let ended = |_| BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the runtime has ended");
+                    match opened.map_err(ended).and_then(std::convert::identity) {
+                        Ok(active) => self.state = State::Active(Box::new(active)),
+                        Err(failed) => {
+                            self.state = State::Closed(None);
+                            return Err(failed);
+                        }
+                    }
+                }
+                State::Active(active) => {
+                    let next = tokio::select! {
+                        biased;
+                        () = active.session.again.notified() => continue,
+                        next = active.consumer.next() => next,
+                    };
+                    match next {
+                        Some(Ok(message)) => {
+                            if let Some(received) = self.received(message) {
+                                return Ok(received);
+                            }
+                        }
+                        Some(Err(failed)) => self.renew(error::told(&failed)),
+                        None => {
+                            self.renew(
+                                "the server has cancelled it: the queue was deleted or moved, or its channel closed"
+                                    .to_owned(),
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_receive(&mut self) -> Option<Result<Received, BrokerError>> {
+        if let Some(again) = self.again() {
+            return Some(Ok(again));
+        }
+        let State::Active(active) = &mut self.state else { return None };
+        // An end is `receive`'s to heal: what says so is not lost, since the channel tells it again.
+        if active.session.is_over() {
+            return None;
+        }
+        match active.consumer.next().now_or_never()? {
+            Some(Ok(message)) => self.received(message).map(Ok),
+            Some(Err(failed)) => {
+                self.renew(error::told(&failed));
+                None
+            }
+            None => {
+                self.renew("the server has cancelled it".to_owned());
+                None
+            }
+        }
+    }
+
+    // R22.
+    async fn close(&mut self, deadline: Instant) {
+        let state = std::mem::replace(&mut self.state, State::Closed(None));
+        let State::Active(mut active) = state else { return };
+        if !active.session.is_over() {
+            let cancelling = active.session.channel.basic_cancel(active.consumer.tag(), BasicCancelOptions::default());
+            let _ = timeout_at(deadline, cancelling).await;
+        }
+        self.state = State::Closed(Some(Arc::clone(&active.session)));
+        while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
+            let tag = message.delivery_tag;
+            if self.opening.queue.is_no_ack() {
+                self.kept.push(Received::new(active.reading.read(message, 0)));
+                continue;
+            }
+            active.session.deliver(tag);
+            let delivery = active.reading.read(message, 0);
+            let received = Received::new(delivery).with_settle(Arc::clone(&active.session) as _, tag);
+            if received.delivery.is_last_attempt() {
+                self.kept.push(received);
+            }
+            // One that is dropped is handed back.
+        }
+        self.kept.reverse();
+        active.session.hand_back_held();
+    }
+
+    async fn drain(&mut self) -> Option<Received> {
+        self.kept.pop()
+    }
+
+    async fn finish(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        match std::mem::replace(&mut self.state, State::Closed(None)) {
+            State::Closed(Some(session)) => session.finish(deadline).await,
+            State::Active(active) => active.session.finish(deadline).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for RabbitSubscriber {
+    fn drop(&mut self) {
+        match &self.state {
+            State::Active(active) => active.session.end(),
+            State::Closed(Some(session)) => session.end(),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,90 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel};
+use throughline_core::BrokerError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::confirms::{Answer, Collector, Confirmed, Pending};
+use super::fingerprint::Fingerprint;
+use crate::error;
+use crate::link::Link;
+use crate::options::Limits;
+
+/// A channel with confirms, which many publish on at the same time.
+pub(crate) struct ConfirmChannel {
+    pub(crate) channel: Channel,
+    /// The link that it belongs to.
+    pub(crate) link: Arc<Link>,
+    /// How many were published. Held while the client takes a message: it counts and writes under two locks, and two tasks at a
+    /// time would get the confirmations of each other.
+    published: Mutex<u64>,
+    pending: mpsc::UnboundedSender<Pending>,
+}
+
+/// What the client needs of one message.
+pub(super) struct Parts {
+    pub(super) exchange: ShortString,
+    pub(super) key: ShortString,
+    pub(super) mandatory: bool,
+    pub(super) properties: BasicProperties,
+    pub(super) body: bytes::Bytes,
+}
+
+impl ConfirmChannel {
+    pub(super) async fn open(link: &Arc<Link>, limits: &Limits) -> Result<Self, BrokerError> {
+        let opening = async {
+            let channel = link.client.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(channel)
+        };
+        let doing = "open a channel to publish on";
+        let channel = match timeout(limits.answer, opening).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(failed)) => return Err(error::broker(&failed, doing)),
+            Err(_) => return Err(error::timed_out(doing, limits.answer)),
+        };
+        let (pending, incoming) = mpsc::unbounded_channel();
+        tokio::spawn(Collector::new(channel.clone(), incoming).run());
+        Ok(Self { channel, link: Arc::clone(link), published: Mutex::default(), pending })
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        self.channel.status().connected()
+    }
+
+    /// Hands a message to the client and returns where the answer comes; `Err` where the client did not take it.
+    pub(super) fn send(
+        &self,
+        parts: Parts,
+        room: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Answer>, (lapin::Error, Parts)> {
+        let Parts { exchange, key, mandatory, properties, body } = parts;
+        let print = Fingerprint::new(exchange.as_str(), key.as_str(), &properties, &body);
+        if !self.is_usable() {
+            let failed = lapin::ErrorKind::InvalidChannel(self.channel.id()).into();
+            return Err((failed, Parts { exchange, key, mandatory, properties, body }));
+        }
+        let (answer, answered) = oneshot::channel();
+        let channel = self.channel.clone();
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+        let mut confirmed: Confirmed =
+            Box::pin(async move { channel.basic_publish(exchange, key, options, &body, properties).await?.await });
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        // The client takes the message with the first poll, all of it.
+        let polled = confirmed.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        *published += 1;
+        let confirmed = match polled {
+            Poll::Pending => confirmed,
+            // Seldom: it was answered at once, or the channel ended right now.
+            Poll::Ready(result) => Box::pin(std::future::ready(result)),
+        };
+        let pending = Pending { number: *published, print, mandatory, confirmed, answer, room };
+        // The collector is there as long as this is; it ends with the runtime.
+        let _ = self.pending.send(pending);
+        Ok(answered)
+    }
+}

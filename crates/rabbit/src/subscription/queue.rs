@@ -1,0 +1,724 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lapin::options::BasicConsumeOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
+use throughline_core::message::{Source, System};
+use tracing::warn;
+
+use super::arguments;
+use super::exchange::{Declares, Exchange};
+use crate::semconv::{SYSTEM, is_anonymous, source_name};
+
+/// The argument of a queue that says how often it delivers a message again.
+pub(super) const DELIVERY_LIMIT: &str = "x-delivery-limit";
+
+/// What to consume: a queue, with its bindings.
+///
+/// It is declared at the start: durable, not exclusive, a classic queue unless [`quorum`](Self::quorum) or [`stream`](Self::stream) says
+/// otherwise. What the server has of another form is an error that names both. A team that declares elsewhere says
+/// [`passive`](Self::passive) or [`no_declare`](Self::no_declare).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use throughline_core::broker::Subscription;
+/// use throughline_rabbit::{Exchange, Queue};
+///
+/// let stock = Queue::new("stock").quorum().delivery_limit(5).bind(Exchange::topic("orders"), "placed.*");
+/// let subscription = Subscription::from(stock.dead_letter_exchange("dead", "stock"));
+/// assert_eq!(subscription.destination(), "stock");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Queue {
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: Kind,
+    pub(crate) declares: Declares,
+    pub(crate) durable: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) arguments: FieldTable,
+    pub(crate) bindings: Vec<Binding>,
+    /// What is wrong with an argument, which is told at the start.
+    pub(crate) wrong: Option<String>,
+    pub(crate) prefetch: Option<u16>,
+    pub(crate) consumer_tag: Option<Arc<str>>,
+    pub(crate) consumer_priority: Option<i32>,
+    pub(crate) exclusive_consumer: bool,
+    pub(crate) no_ack: bool,
+    pub(crate) retries_in_place: bool,
+    pub(crate) batch: Option<BatchPolicy>,
+}
+
+/// What a queue is on the server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    Classic,
+    Quorum,
+    Stream(StreamOffset),
+}
+
+/// How a queue is bound to an exchange.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    pub(crate) exchange: Exchange,
+    pub(crate) key: Arc<str>,
+    pub(crate) arguments: FieldTable,
+}
+
+/// What a full queue does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// It drops its oldest messages, or dead-letters them. The server's default.
+    DropHead,
+    /// It refuses what is published, which is an error for the publisher.
+    RejectPublish,
+    /// It refuses what is published, and dead-letters it (classic queues).
+    RejectPublishDeadLetter,
+}
+
+/// Where reading a stream begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum StreamOffset {
+    /// At the first message there is.
+    First,
+    /// At the last part that was written.
+    Last,
+    /// With what is published from now on.
+    Next,
+    /// At the message with that number.
+    At(u64),
+    /// At the first message of that time or later, to the second.
+    Since(SystemTime),
+    /// At the first message that is at most so old when the reading begins, to the second.
+    Ago(Duration),
+}
+
+impl Queue {
+    /// Creates a durable classic queue.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            kind: Kind::Classic,
+            declares: Declares::As(lapin::ExchangeKind::Direct),
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: FieldTable::default(),
+            bindings: Vec::new(),
+            wrong: None,
+            prefetch: None,
+            consumer_tag: None,
+            consumer_priority: None,
+            exclusive_consumer: false,
+            no_ack: false,
+            retries_in_place: false,
+            batch: None,
+        }
+    }
+
+    /// Creates a queue for this connection alone, which the server names and removes with the connection. After a reconnect it is another
+    /// queue with another name; what was in it is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_rabbit::{Exchange, Queue};
+    /// let prices = Queue::generated().bind(Exchange::fanout("prices"), "");
+    /// # let _ = prices;
+    /// ```
+    #[must_use]
+    pub fn generated() -> Self {
+        Self { durable: false, exclusive: true, auto_delete: true, ..Self::new("") }
+    }
+
+    /// Makes it a quorum queue: replicated, and it counts how often it delivers a message.
+    #[must_use]
+    pub fn quorum(mut self) -> Self {
+        self.kind = Kind::Quorum;
+        self
+    }
+
+    /// Makes it a stream, read from that place on. Its messages stay, whatever is done with them; so none is tried again by the server.
+    #[must_use]
+    pub fn stream(mut self, from: StreamOffset) -> Self {
+        self.kind = Kind::Stream(from);
+        self
+    }
+
+    /// Binds it to an exchange with a key, or a pattern where the exchange has such. A token `{name}` stands for one word, as `*`, and
+    /// telemetry shows it by that name.
+    #[must_use]
+    pub fn bind(self, exchange: Exchange, key: impl Into<Arc<str>>) -> Self {
+        self.bind_with(exchange, key, [])
+    }
+
+    /// Binds it to a headers exchange: a message comes when all these headers are equal.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lapin::types::AMQPValue;
+    /// use throughline_rabbit::{Exchange, Queue};
+    ///
+    /// let acme = [("tenant", AMQPValue::LongString("acme".into()))];
+    /// let queue = Queue::new("acme").bind_headers(Exchange::headers("by-tenant"), acme);
+    /// # let _ = queue;
+    /// ```
+    #[must_use]
+    pub fn bind_headers<'a>(self, exchange: Exchange, headers: impl IntoIterator<Item = (&'a str, AMQPValue)>) -> Self {
+        self.bind_matching(exchange, "all", headers)
+    }
+
+    /// Binds it to a headers exchange: a message comes when any of these headers is equal.
+    #[must_use]
+    pub fn bind_any_header<'a>(
+        self,
+        exchange: Exchange,
+        headers: impl IntoIterator<Item = (&'a str, AMQPValue)>,
+    ) -> Self {
+        self.bind_matching(exchange, "any", headers)
+    }
+
+    /// Binds it to an exchange with a key and arguments, as exchanges of a plug-in take them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lapin::types::AMQPValue;
+    /// use throughline_rabbit::{Exchange, Queue};
+    ///
+    /// let any = [("x-match", AMQPValue::LongString("any-with-x".into())), ("x-tenant", AMQPValue::LongString("acme".into()))];
+    /// let queue = Queue::new("acme").bind_with(Exchange::headers("by-tenant"), "", any);
+    /// # let _ = queue;
+    /// ```
+    #[must_use]
+    pub fn bind_with<'a>(
+        mut self,
+        exchange: Exchange,
+        key: impl Into<Arc<str>>,
+        arguments: impl IntoIterator<Item = (&'a str, AMQPValue)>,
+    ) -> Self {
+        let arguments = arguments::table(&mut self.wrong, arguments);
+        self.bindings.push(Binding { exchange, key: key.into(), arguments });
+        self
+    }
+
+    fn bind_matching<'a>(
+        self,
+        exchange: Exchange,
+        matching: &str,
+        headers: impl IntoIterator<Item = (&'a str, AMQPValue)>,
+    ) -> Self {
+        let how = ("x-match", AMQPValue::LongString(matching.into()));
+        self.bind_with(exchange, "", std::iter::once(how).chain(headers))
+    }
+
+    /// Asks whether the queue is there, in place of declaring it; its exchanges are declared as they say.
+    #[must_use]
+    pub fn passive(mut self) -> Self {
+        self.declares = Declares::Passive;
+        self
+    }
+
+    /// Declares nothing, neither queue nor exchanges nor bindings: those that are named here say only how messages are shown.
+    #[must_use]
+    pub fn no_declare(mut self) -> Self {
+        self.declares = Declares::Nothing;
+        self
+    }
+
+    /// Makes it a queue of this connection alone, which the server removes with the connection.
+    #[must_use]
+    pub const fn exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// Lets the server remove the queue when its last consumer goes.
+    #[must_use]
+    pub const fn auto_delete(mut self) -> Self {
+        self.auto_delete = true;
+        self
+    }
+
+    /// Lets the queue go when the server stops. Only for exclusive queues: new servers take no others.
+    #[must_use]
+    pub const fn transient(mut self) -> Self {
+        self.durable = false;
+        self
+    }
+
+    /// Sets where the server sends messages that were rejected, expired or delivered too often: an exchange and a key, the empty
+    /// exchange for a queue.
+    #[must_use]
+    pub fn dead_letter_exchange(self, exchange: &str, key: &str) -> Self {
+        let queue = self.argument("x-dead-letter-exchange", AMQPValue::LongString(exchange.into()));
+        if key.is_empty() {
+            queue
+        } else {
+            queue.argument("x-dead-letter-routing-key", AMQPValue::LongString(key.into()))
+        }
+    }
+
+    /// Keeps a message until its dead letter has arrived, in a quorum queue that rejects what is published when it is full. Without it a
+    /// dead letter may be lost with the server.
+    #[must_use]
+    pub fn dead_letter_at_least_once(self) -> Self {
+        self.argument("x-dead-letter-strategy", AMQPValue::LongString("at-least-once".into()))
+    }
+
+    /// Sets how long a message may wait.
+    #[must_use]
+    pub fn message_ttl(self, ttl: Duration) -> Self {
+        self.argument("x-message-ttl", millis(ttl))
+    }
+
+    /// Lets the server remove the queue when nobody has used it for so long.
+    #[must_use]
+    pub fn expires(self, after: Duration) -> Self {
+        self.argument("x-expires", millis(after))
+    }
+
+    /// Sets how many messages may wait.
+    #[must_use]
+    pub fn max_length(self, messages: u64) -> Self {
+        self.argument("x-max-length", number(messages))
+    }
+
+    /// Sets how many bytes of bodies may wait.
+    #[must_use]
+    pub fn max_bytes(self, bytes: u64) -> Self {
+        self.argument("x-max-length-bytes", number(bytes))
+    }
+
+    /// Sets what happens when the queue is full.
+    #[must_use]
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        let name = match overflow {
+            Overflow::DropHead => "drop-head",
+            Overflow::RejectPublish => "reject-publish",
+            Overflow::RejectPublishDeadLetter => "reject-publish-dlx",
+        };
+        self.argument("x-overflow", AMQPValue::LongString(name.into()))
+    }
+
+    /// Sets how many priorities there are (classic queues). The server hands over up to the prefetch at a time, so that a message of a
+    /// high priority waits for those that were handed over before.
+    #[must_use]
+    pub fn max_priority(self, priorities: u8) -> Self {
+        self.argument("x-max-priority", AMQPValue::ShortShortUInt(priorities))
+    }
+
+    /// Sets how often a quorum queue delivers a message again. The delivery after that is the last one: a failed message is dead-lettered.
+    #[must_use]
+    pub fn delivery_limit(self, again: u32) -> Self {
+        self.argument(DELIVERY_LIMIT, number(again.into()))
+    }
+
+    /// Lets one consumer at a time receive, so that the order holds over several processes.
+    #[must_use]
+    pub fn single_active_consumer(self) -> Self {
+        self.argument("x-single-active-consumer", AMQPValue::Boolean(true))
+    }
+
+    /// Sets any argument by its name.
+    #[must_use]
+    pub fn argument(mut self, name: &str, value: AMQPValue) -> Self {
+        arguments::set(&mut self.arguments, &mut self.wrong, name, &value);
+        self
+    }
+
+    /// Sets how many messages the server hands over before they are settled. The default is twice as many as are handled at a time, 16 at
+    /// least and 2,000 at most. With 1 the server waits for each settlement.
+    #[must_use]
+    pub const fn prefetch(mut self, messages: u16) -> Self {
+        self.prefetch = Some(messages);
+        self
+    }
+
+    /// Sets how the consumer's tag begins; a number makes it unique. The default is the name of the queue.
+    #[must_use]
+    pub fn consumer_tag(mut self, tag: impl Into<Arc<str>>) -> Self {
+        self.consumer_tag = Some(tag.into());
+        self
+    }
+
+    /// Sets the consumer's priority: the server hands messages to those of the highest while they take them.
+    #[must_use]
+    pub const fn consumer_priority(mut self, priority: i32) -> Self {
+        self.consumer_priority = Some(priority);
+        self
+    }
+
+    /// Makes it the only consumer: others are refused.
+    #[must_use]
+    pub const fn exclusive_consumer(mut self) -> Self {
+        self.exclusive_consumer = true;
+        self
+    }
+
+    /// Lets the server forget each message when it has sent it: at most once, and nothing is tried again by the server. What is not yet
+    /// handled waits in the memory of the service, without a limit of the server's; so it is only for messages that may be lost and a
+    /// handler that keeps up.
+    #[must_use]
+    pub const fn no_ack(mut self) -> Self {
+        self.no_ack = true;
+        self
+    }
+
+    /// Lets messages wait for their next attempt in the service, however long, and declares no delay queues. They count as not settled
+    /// meanwhile, so that the prefetch bounds how many wait.
+    #[must_use]
+    pub const fn retry_in_place(mut self) -> Self {
+        self.retries_in_place = true;
+        self
+    }
+
+    /// Hands messages to the handler in batches: when `max_messages` are there, or when the first has waited for `max_wait`.
+    #[must_use]
+    pub const fn batch(mut self, max_messages: usize, max_wait: Duration) -> Self {
+        self.batch = Some(BatchPolicy::new(max_messages, max_wait));
+        self
+    }
+
+    pub(crate) fn is_quorum(&self) -> bool {
+        self.kind == Kind::Quorum
+    }
+
+    pub(crate) const fn is_stream(&self) -> bool {
+        matches!(self.kind, Kind::Stream(_))
+    }
+
+    pub(crate) fn is_generated(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    pub(crate) const fn is_no_ack(&self) -> bool {
+        self.no_ack
+    }
+
+    pub(crate) fn retries_in_place(&self) -> bool {
+        self.retries_in_place
+            || self.exclusive
+            || self.is_generated()
+            || self.is_stream()
+            || self.declares == Declares::Nothing
+    }
+
+    pub(crate) const fn chosen_prefetch(&self) -> Option<u16> {
+        self.prefetch
+    }
+
+    /// How often the server delivers a message at most: new ones have a limit of their own.
+    pub(crate) fn most_deliveries(&self) -> Option<u32> {
+        const OF_SERVER: i64 = 20;
+        if !self.is_quorum() {
+            return None;
+        }
+        // A negative limit is none.
+        let again = arguments::number(&self.arguments, DELIVERY_LIMIT).unwrap_or(OF_SERVER);
+        u32::try_from(again).ok().map(|again| again.saturating_add(1))
+    }
+
+    /// How often the server delivers a message at most where that is said here.
+    fn chosen_deliveries(&self) -> Option<u32> {
+        self.most_deliveries().filter(|_| self.arguments.contains_key(DELIVERY_LIMIT))
+    }
+
+    pub(crate) fn unique_tag(&self) -> String {
+        let begin = self.consumer_tag.as_deref().unwrap_or(&self.name);
+        let begin: String = begin.chars().take(100).collect();
+        format!("{begin}-{:016x}", fastrand::u64(..))
+    }
+
+    pub(crate) fn consume_options(&self) -> BasicConsumeOptions {
+        BasicConsumeOptions {
+            no_ack: self.no_ack,
+            exclusive: self.exclusive_consumer,
+            ..BasicConsumeOptions::default()
+        }
+    }
+
+    pub(crate) fn consume_arguments(&self, next_offset: Option<u64>) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        if let Some(priority) = self.consumer_priority {
+            arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
+        }
+        if let Kind::Stream(from) = self.kind {
+            let from = next_offset.map_or(from, StreamOffset::At);
+            arguments.insert("x-stream-offset".into(), from.to_value());
+        }
+        arguments
+    }
+
+    /// Returns the arguments of the declaration. They always say what kind of queue it is, since a virtual host may have a default.
+    pub(crate) fn declared_arguments(&self) -> FieldTable {
+        let mut arguments = self.arguments.clone();
+        let kind = match self.kind {
+            Kind::Classic => "classic",
+            Kind::Quorum => "quorum",
+            Kind::Stream(_) => "stream",
+        };
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        arguments
+    }
+
+    pub(super) fn text_argument(&self, name: &str) -> Option<&str> {
+        arguments::text(&self.arguments, name)
+    }
+
+    /// Warns of a quorum queue whose failed messages the server drops without a word.
+    // R12.
+    pub(crate) fn warn_of_losses(&self) {
+        let is_declared = matches!(self.declares, Declares::As(_));
+        let says = |name: &str| self.arguments.contains_key(name);
+        if self.is_quorum() && is_declared && !says(DELIVERY_LIMIT) && !says("x-dead-letter-exchange") {
+            warn!(
+                destination = %self,
+                "a quorum queue without a dead letter exchange and a delivery limit: new servers drop a message without a word after 20 more \
+                 deliveries; set `dead_letter_exchange`, or `delivery_limit`"
+            );
+        }
+    }
+
+    /// Describes what is read from, for telemetry: each binding as a pattern, and what no binding explains by the queue.
+    // ATTR-R-02, ATTR-R-08 to -10.
+    pub(crate) fn source(&self, system: &Arc<System>, name: &str) -> Source {
+        let is_anonymous = is_anonymous(name);
+        let shown_queue = if is_anonymous { "" } else { name };
+        let mut patterns = Vec::new();
+        for route in self.bindings.iter().flat_map(|binding| binding.routes().0) {
+            let pattern = route.pattern();
+            // Of a queue that nobody named, only a pattern says something that is not generated.
+            if is_anonymous && (route.takes_any_key() || !pattern.is_wildcard()) {
+                continue;
+            }
+            let shown = source_name(route.exchange(), route.shown_key(), shown_queue).into_owned();
+            patterns.push(pattern.shown_as(shown));
+        }
+        let mut source = Source::new(Arc::clone(system));
+        if is_anonymous {
+            source = source.with_patterns(patterns);
+            (source.destination, source.template) = (None, None);
+        } else {
+            patterns.push(Pattern::exact(name));
+            source = source.with_patterns(patterns).with_others(name).with_destination(name);
+            source.template = None;
+        }
+        source.anonymous = is_anonymous;
+        source.temporary = self.exclusive || self.auto_delete || is_anonymous;
+        source
+    }
+}
+
+impl StreamOffset {
+    fn to_value(self) -> AMQPValue {
+        match self {
+            Self::First => AMQPValue::LongString("first".into()),
+            Self::Last => AMQPValue::LongString("last".into()),
+            Self::Next => AMQPValue::LongString("next".into()),
+            Self::At(offset) => number(offset),
+            Self::Ago(time) => AMQPValue::LongString(format!("{}s", time.as_secs()).into()),
+            Self::Since(time) => {
+                AMQPValue::Timestamp(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+            }
+        }
+    }
+}
+
+fn number(value: u64) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn millis(time: Duration) -> AMQPValue {
+    number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Classic => "queue",
+            Kind::Quorum => "quorum queue",
+            Kind::Stream(_) => "stream",
+        };
+        if self.is_generated() {
+            write!(f, "a {kind} that the server names")
+        } else {
+            write!(f, "{kind} `{}`", self.name)
+        }
+    }
+}
+
+impl Binding {
+    /// Names what a broker in memory cannot do.
+    fn need(&self) -> Option<&'static str> {
+        if !self.arguments.inner().is_empty() {
+            return Some("bindings by headers");
+        }
+        if self.exchange.is_of_plug_in() {
+            return Some("exchanges of a plug-in");
+        }
+        (!self.routes().1).then_some("patterns at two exchanges in a row")
+    }
+}
+
+impl From<Queue> for Subscription {
+    fn from(queue: Queue) -> Self {
+        let bound = || queue.bindings.iter().flat_map(|binding| binding.routes().0).map(|route| route.pattern());
+        let (first, bound): (_, Vec<_>) = match bound().next() {
+            Some(first) if queue.is_generated() => (first, bound().skip(1).collect()),
+            _ => (Pattern::exact(Arc::clone(&queue.name)), bound().collect()),
+        };
+        let mut subscription = bound.into_iter().fold(Self::new(SYSTEM, first), Self::with_pattern);
+        if !queue.is_generated() {
+            subscription = subscription.with_group(Arc::clone(&queue.name));
+        }
+        if let Some(policy) = queue.batch {
+            subscription = subscription.with_batch(policy);
+        }
+        if let Some(most) = queue.chosen_deliveries() {
+            subscription = subscription.with_delivery_limit(most);
+        }
+        if queue.no_ack || queue.is_stream() {
+            subscription = subscription.without_redelivery();
+        }
+        if queue.is_stream() {
+            subscription = subscription.with_need("reading a stream again");
+        }
+        for need in queue.bindings.iter().filter_map(Binding::need) {
+            subscription = subscription.with_need(need);
+        }
+        let description = queue.to_string();
+        subscription.with_description(description).with_native(queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(queue: Queue) -> Vec<(Option<String>, String)> {
+        let subscription = Subscription::from(queue);
+        let own = |pattern: &Pattern| (pattern.namespace().map(str::to_owned), pattern.as_str().to_owned());
+        subscription.patterns().iter().map(own).collect()
+    }
+
+    fn of(exchange: &str, key: &str) -> (Option<String>, String) {
+        (Some(exchange.to_owned()), key.to_owned())
+    }
+
+    #[test]
+    fn a_queue_receives_by_its_name_and_by_each_binding() {
+        let queue = Queue::new("stock").bind(Exchange::topic("orders"), "placed.*").bind(Exchange::fanout("all"), "k");
+        assert_eq!(patterns(queue), [(None, "stock".to_owned()), of("orders", "placed.*"), of("all", "#")]);
+        let generated = Queue::generated().bind(Exchange::direct("orders"), "a").bind(Exchange::named("b"), "c.#");
+        assert_eq!(patterns(generated.clone()), [of("orders", "a"), of("b", "c.#")]);
+        assert_eq!(Subscription::from(generated).group(), None);
+        assert_eq!(Subscription::from(Queue::new("stock")).group(), Some("stock"));
+    }
+
+    #[test]
+    fn a_queue_receives_from_exchanges_before_its_own() {
+        let eu = Exchange::fanout("eu").bound_to(Exchange::topic("orders"), "*.eu");
+        assert_eq!(
+            patterns(Queue::new("q").bind(eu.clone(), "")).get(1..),
+            Some(&[of("orders", "*.eu"), of("eu", "#")][..])
+        );
+        let narrowed = Exchange::topic("placed").bound_to(Exchange::fanout("all"), "");
+        let both = patterns(Queue::new("q").bind(narrowed, "placed.#"));
+        assert_eq!(both.get(1..), Some(&[of("all", "placed.#"), of("placed", "placed.#")][..]));
+        let crossed = Exchange::topic("placed").bound_to(Exchange::topic("orders"), "*.eu");
+        let crossed = Subscription::from(Queue::new("q").bind(crossed, "placed.*"));
+        assert_eq!(crossed.needs(), ["patterns at two exchanges in a row"]);
+        assert!(Subscription::from(Queue::new("q").bind(eu, "")).needs().is_empty());
+    }
+
+    #[test]
+    fn what_memory_cannot_do_is_named() {
+        let needs = |queue: Queue| Subscription::from(queue).needs().to_vec();
+        let header = [("tenant", AMQPValue::Boolean(true))];
+        assert_eq!(needs(Queue::new("q").bind_headers(Exchange::headers("h"), header)), ["bindings by headers"]);
+        assert_eq!(needs(Queue::new("q").bind(Exchange::of_kind("x-hash", "h"), "1")), ["exchanges of a plug-in"]);
+        assert_eq!(needs(Queue::new("q").stream(StreamOffset::First)).len(), 1);
+        assert!(needs(Queue::new("q").quorum().bind(Exchange::direct("d"), "k")).is_empty());
+    }
+
+    #[test]
+    fn the_limit_of_deliveries_is_that_of_the_server() {
+        let most = |queue: Queue| (queue.most_deliveries(), Subscription::from(queue).delivery_limit());
+        assert_eq!(most(Queue::new("q")), (None, None));
+        assert_eq!(most(Queue::new("q").quorum()), (Some(21), None), "new servers have one of their own");
+        assert_eq!(most(Queue::new("q").quorum().delivery_limit(4)), (Some(5), Some(5)));
+        let limit = |value| Queue::new("q").quorum().argument(DELIVERY_LIMIT, value);
+        assert_eq!(most(limit(AMQPValue::LongInt(4))), (Some(5), Some(5)));
+        assert_eq!(most(limit(AMQPValue::LongInt(-1))), (None, None), "no limit");
+    }
+
+    #[test]
+    fn each_builder_says_its_argument() {
+        let queue = Queue::new("q")
+            .dead_letter_exchange("dead", "q")
+            .message_ttl(Duration::from_secs(2))
+            .expires(Duration::from_secs(3))
+            .max_length(4)
+            .max_bytes(5)
+            .overflow(Overflow::DropHead)
+            .max_priority(6)
+            .single_active_consumer()
+            .argument("x-queue-leader-locator", AMQPValue::LongString("balanced".into()));
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let expected = [
+            ("x-dead-letter-exchange", text("dead")),
+            ("x-dead-letter-routing-key", text("q")),
+            ("x-expires", number(3_000)),
+            ("x-max-length", number(4)),
+            ("x-max-length-bytes", number(5)),
+            ("x-max-priority", AMQPValue::ShortShortUInt(6)),
+            ("x-message-ttl", number(2_000)),
+            ("x-overflow", text("drop-head")),
+            ("x-queue-leader-locator", text("balanced")),
+            ("x-queue-type", text("classic")),
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+        ];
+        let declared = queue.declared_arguments();
+        let declared: Vec<_> = declared.inner().iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        assert_eq!(declared, expected);
+    }
+
+    #[test]
+    fn a_stream_is_read_from_where_it_says_and_then_goes_on() {
+        let offset = |from, next| {
+            let arguments = Queue::new("q").stream(from).consume_arguments(next);
+            arguments.inner().get("x-stream-offset").cloned()
+        };
+        let text = |text: &str| Some(AMQPValue::LongString(text.into()));
+        assert_eq!(offset(StreamOffset::First, None), text("first"));
+        assert_eq!(offset(StreamOffset::Ago(Duration::from_secs(90)), None), text("90s"));
+        assert_eq!(
+            offset(StreamOffset::Since(UNIX_EPOCH + Duration::from_secs(7)), None),
+            Some(AMQPValue::Timestamp(7))
+        );
+        assert_eq!(offset(StreamOffset::First, Some(8)), Some(AMQPValue::LongLongInt(8)), "R18");
+    }
+
+    #[test]
+    fn names_show_each_binding_and_never_a_generated_queue() {
+        let system = Arc::new(crate::semconv::system(None, None));
+        let shown = |queue: &Queue, name: &str| -> Vec<String> {
+            let source = queue.source(&system, name);
+            source.patterns.iter().flat_map(|all| all.iter()).map(|pattern| pattern.shown().to_owned()).collect()
+        };
+        let eu = Exchange::fanout("eu").bound_to(Exchange::topic("orders"), "*.eu");
+        let queue = Queue::new("q").bind(Exchange::topic("t"), "a.{id}").bind(eu, "");
+        assert_eq!(shown(&queue, "q"), ["t:a.{id}:q", "orders:*.eu:q", "eu:q", "q"], "ATTR-R-10");
+        let generated = Queue::generated().bind(Exchange::topic("t"), "a.*").bind(Exchange::direct("d"), "k");
+        assert_eq!(shown(&generated, "amq.gen-x"), ["t:a.*"], "ATTR-R-08");
+    }
+}

@@ -1,0 +1,23 @@
+//! RabbitMQ on a real server, and what only a server that goes away can show.
+//!
+//! `cargo xtask test --broker rabbit` finds or starts the server and runs it; the address is in `THROUGHLINE_RABBIT_URL`. On the oldest
+//! server that is tested only `conformance`, `golden` and `faults` run.
+
+#![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
+
+#[path = "rabbit/conformance.rs"]
+mod conformance;
+#[path = "rabbit/consume.rs"]
+mod consume;
+#[path = "rabbit/faults.rs"]
+mod faults;
+#[path = "rabbit/golden.rs"]
+mod golden;
+#[path = "rabbit/harness.rs"]
+mod harness;
+#[path = "rabbit/publish.rs"]
+mod publish;
+#[path = "rabbit/server.rs"]
+mod server;
+#[path = "rabbit/topology.rs"]
+mod topology;
