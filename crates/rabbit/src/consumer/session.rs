@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,6 +59,10 @@ pub(super) struct Place {
 struct State {
     tags: Tags,
     held: Held,
+    /// Of a stream, the places of the messages that are not settled, by their tags.
+    offsets: BTreeMap<u64, u64>,
+    /// Of a stream, the place behind the last message.
+    next_offset: Option<u64>,
     /// Why the attempt failed that is to be tried again.
     causes: HashMap<u64, Arc<str>>,
 }
@@ -76,8 +80,20 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn deliver(&self, tag: u64) {
-        self.lock().tags.deliver(tag);
+    /// Notes a message that came, with its place in a stream.
+    pub(super) fn deliver(&self, tag: u64, offset: Option<u64>) {
+        let mut state = self.lock();
+        state.tags.deliver(tag);
+        if let Some(offset) = offset {
+            state.offsets.insert(tag, offset);
+            state.next_offset = Some(offset.saturating_add(1));
+        }
+    }
+
+    /// Returns where a stream goes on: with the first message that is not settled. What is behind it comes again.
+    pub(super) fn next_offset(&self) -> Option<u64> {
+        let state = self.lock();
+        state.offsets.values().min().copied().or(state.next_offset)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -112,6 +128,7 @@ impl Session {
     fn reject(&self, tag: u64, requeue: bool) -> bool {
         let mut state = self.lock();
         let is_open = state.tags.tell(tag);
+        state.offsets.remove(&tag);
         if is_open {
             self.flush(&mut state);
             write(self.channel.basic_reject(tag, BasicRejectOptions { requeue }));
@@ -179,7 +196,10 @@ impl Session {
     }
 
     fn note_ack(&self, tag: u64) -> bool {
-        let is_open = self.lock().tags.ack(tag);
+        let mut state = self.lock();
+        let is_open = state.tags.ack(tag);
+        state.offsets.remove(&tag);
+        drop(state);
         if is_open {
             self.changed.notify_one();
         }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::opening::{Active, Declared, Opening};
 use super::session::Session;
+use crate::carrier::number;
 use crate::connection::Connection;
 use crate::error;
 use crate::subscription::Queue;
@@ -82,6 +83,7 @@ impl RabbitSubscriber {
     fn renew(&mut self, why: String) {
         if let State::Active(active) = &self.state {
             active.session.end();
+            self.opening.next_offset = active.session.next_offset().or(self.opening.next_offset);
         }
         self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why))));
     }
@@ -89,12 +91,12 @@ impl RabbitSubscriber {
     /// Hands a message out.
     fn received(&mut self, message: lapin::message::Delivery) -> Option<Received> {
         let State::Active(active) = &mut self.state else { return None };
-        let tag = message.delivery_tag;
+        let (tag, offset) = (message.delivery_tag, offset(&message));
         let delivery = active.reading.read(message, 0);
         if self.opening.queue.is_no_ack() {
             return Some(Received::new(delivery));
         }
-        active.session.deliver(tag);
+        active.session.deliver(tag, offset);
         Some(Received::new(delivery).with_settle(Arc::clone(&active.session) as _, tag))
     }
 
@@ -104,6 +106,11 @@ impl RabbitSubscriber {
         let again = active.session.take_again()?;
         Some(Received::new(again.delivery).with_settle(Arc::clone(&active.session) as _, again.tag))
     }
+}
+
+/// Returns the place of a message in a stream.
+fn offset(message: &lapin::message::Delivery) -> Option<u64> {
+    message.properties.headers().as_ref()?.inner().get("x-stream-offset").and_then(number)
 }
 
 /// How many messages the server may hand over before they are settled: what the user says, else enough for the handlers.
@@ -212,7 +219,7 @@ impl Subscriber for RabbitSubscriber {
                 self.kept.push(Received::new(active.reading.read(message, 0)));
                 continue;
             }
-            active.session.deliver(tag);
+            active.session.deliver(tag, None);
             let delivery = active.reading.read(message, 0);
             let received = Received::new(delivery).with_settle(Arc::clone(&active.session) as _, tag);
             if received.delivery.is_last_attempt() {

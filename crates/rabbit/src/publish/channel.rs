@@ -61,12 +61,12 @@ impl ConfirmChannel {
         &self,
         parts: Parts,
         room: OwnedSemaphorePermit,
-    ) -> Result<oneshot::Receiver<Answer>, (lapin::Error, Parts)> {
+    ) -> Result<oneshot::Receiver<Answer>, Box<(lapin::Error, Parts)>> {
         let Parts { exchange, key, mandatory, properties, body } = parts;
         let print = Fingerprint::new(exchange.as_str(), key.as_str(), &properties, &body);
         if !self.is_usable() {
             let failed = lapin::ErrorKind::InvalidChannel(self.channel.id()).into();
-            return Err((failed, Parts { exchange, key, mandatory, properties, body }));
+            return Err(Box::new((failed, Parts { exchange, key, mandatory, properties, body })));
         }
         let (answer, answered) = oneshot::channel();
         let channel = self.channel.clone();

@@ -97,7 +97,7 @@ impl Publishing {
             if is_doubtful || !self.proof.has(&link, parts.exchange.as_str()) {
                 match self.prove(&link, parts, room, is_doubtful, deadline).await {
                     Proved::Answered(result) => return result,
-                    Proved::Shared(again, kept) => (parts, room) = (again, kept),
+                    Proved::Shared(again, kept) => (parts, room) = (*again, kept),
                 }
             }
             let channel = match self.shared_channel(&link).await {
@@ -117,8 +117,8 @@ impl Publishing {
                     return result.map_err(|problem| problem.into_error(&place));
                 }
                 // The channel has just ended; nothing was sent.
-                Err((_, kept)) => {
-                    parts = kept;
+                Err(kept) => {
+                    parts = kept.1;
                     room = self.room(&parts, deadline).await?;
                     if Instant::now() >= deadline && !self.limits.publish_wait.is_zero() {
                         return Err(Problem::NoConnection(self.limits.publish_wait).into_error(&place));
@@ -200,7 +200,7 @@ impl Publishing {
             return Proved::Answered(Err(Problem::NoConnection(self.limits.publish_wait).into_error(&place)));
         };
         if !is_doubtful && self.proof.has(link, parts.exchange.as_str()) {
-            return Proved::Shared(parts, room);
+            return Proved::Shared(Box::new(parts), room);
         }
         let channel = match alone.take().filter(|channel| channel.link.number == link.number && channel.is_usable()) {
             Some(channel) => channel,
@@ -214,7 +214,7 @@ impl Publishing {
         let exchange = parts.exchange.clone();
         let result = match channel.send(parts, room) {
             Ok(answered) => self.answer(answered).await.map_err(Problem::alone),
-            Err((failed, _)) => Err(Problem::NoChannel(error::told(&failed))),
+            Err(kept) => Err(Problem::NoChannel(error::told(&kept.0))),
         };
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
             self.proof.note(link, exchange.as_str());
@@ -258,7 +258,7 @@ impl Publishing {
         let (place, room) = (Problem::place(&parts), self.room(&parts, deadline).await?);
         let result = match channel.send(parts, room) {
             Ok(answered) => self.answer(answered).await,
-            Err((failed, _)) => Err(Problem::NoChannel(error::told(&failed))),
+            Err(kept) => Err(Problem::NoChannel(error::told(&kept.0))),
         };
         result.map_err(|problem| problem.into_error(&place))
     }
@@ -293,5 +293,5 @@ impl Publishing {
 enum Proved {
     Answered(Result<(), PublishError>),
     /// It is proved already: the message goes the shared way.
-    Shared(Parts, OwnedSemaphorePermit),
+    Shared(Box<Parts>, OwnedSemaphorePermit),
 }
