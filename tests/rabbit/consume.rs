@@ -5,6 +5,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
+use opentelemetry_sdk::trace::SpanData;
 use throughline_core::broker::{Broker, Received, Subscriber};
 use throughline_core::telemetry::SettleSpans;
 use throughline_core::{App, Delivery, Envelope, Settlement, serve};
@@ -80,7 +81,7 @@ async fn a_retry_without_room_waits_in_a_delay_queue() {
         let native = delivery.native::<NativeMessage>().expect("a message of RabbitMQ");
         assert_eq!((native.exchange(), *native.properties().priority()), (exchange.as_str(), Some(3)));
         let arrived = native.properties().headers().clone().expect("headers");
-        assert!(headers.into_iter_checked(&arrived), "R17: {arrived:?}");
+        assert!(has_all(&arrived, &headers), "R17: {arrived:?}");
         received.settle(&retry(Duration::from_millis(500))).await.expect("settled");
     }
     next(&mut subscriber).await.settle(&Settlement::Ack).await.expect("settled");
@@ -90,14 +91,19 @@ async fn a_retry_without_room_waits_in_a_delay_queue() {
     plain.delete(&name).await;
 }
 
-trait Within {
-    fn into_iter_checked(&self, all: &FieldTable) -> bool;
+/// Whether a table has all headers of another one, with their types.
+fn has_all(table: &FieldTable, headers: &FieldTable) -> bool {
+    headers.inner().iter().all(|(name, value)| table.inner().get(name) == Some(value))
 }
 
-impl Within for FieldTable {
-    fn into_iter_checked(&self, all: &FieldTable) -> bool {
-        self.inner().iter().all(|(name, value)| all.inner().get(name) == Some(value))
-    }
+/// A span: its name, and what only spans of RabbitMQ have.
+fn shown(span: &SpanData) -> String {
+    let get = |key: &str| attribute(span, key).map(|value| value.as_str().into_owned());
+    let key = get("messaging.rabbitmq.destination.routing_key").unwrap_or_default();
+    let tag = attribute(span, "messaging.rabbitmq.message.delivery_tag").is_some();
+    let anonymous = get("messaging.destination.anonymous").is_some();
+    let template = get("messaging.destination.template").unwrap_or_default();
+    format!("{} key={key} tag={tag} anonymous={anonymous} {template}", span.name)
 }
 
 /// GOLD-R-02, -03, -05 to -09, ATTR-R-02, -05, -06, -08, -10: names through exchanges.
@@ -131,15 +137,7 @@ async fn messages_are_named_by_their_bindings() {
         sleep(Duration::from_millis(10)).await;
     }
     running.shutdown().await.expect("an end");
-    let mut shown: Vec<String> = Vec::new();
-    for span in capture.spans() {
-        let get = |key: &str| attribute(&span, key).map(|value| value.as_str().into_owned());
-        let key = get("messaging.rabbitmq.destination.routing_key");
-        let tag = attribute(&span, "messaging.rabbitmq.message.delivery_tag").is_some();
-        let anonymous = get("messaging.destination.anonymous").is_some();
-        let template = get("messaging.destination.template").unwrap_or_default();
-        shown.push(format!("{} key={} tag={tag} anonymous={anonymous} {template}", span.name, key.unwrap_or_default()));
-    }
+    let shown: Vec<String> = capture.spans().iter().map(shown).collect();
     let rename = |text: &str| {
         let mut text = text.to_owned();
         for (unique, name) in [(&queue, "q"), (&logs, "direct_logs"), (&events, "ev"), (&fanout, "logs")] {

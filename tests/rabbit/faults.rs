@@ -82,6 +82,20 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    async fn suffer(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill => {
+                self.kill().await;
+                self.start_again().await;
+            }
+            Fault::CloseConnections => drop(self.control(&["close_all_connections", "a test"]).await),
+            Fault::Alarm => {
+                self.control(&["set_vm_memory_high_watermark", "0"]).await;
+                self.control(&["set_vm_memory_high_watermark", "0.6"]).await;
+            }
+        }
+    }
+
     async fn stop(mut self) {
         self.kill().await;
         let deadline = Instant::now() + PATIENCE;
@@ -123,6 +137,35 @@ enum Fault {
     Alarm,
 }
 
+/// What became of the messages that were published.
+#[derive(Default)]
+struct Published {
+    stored: Vec<String>,
+    unknown: usize,
+    not_sent: usize,
+}
+
+/// Publishes all messages, and does to the server what is to be done when it has a third of them.
+async fn publish_all(server: &mut Server, rabbit: &Rabbit, queue: &str, fault: Fault) -> Published {
+    let (transport, mut published) = (rabbit.transport(), Published::default());
+    for (number, chunk) in (0..MESSAGES).collect::<Vec<_>>().chunks(500).enumerate() {
+        if number == 6 {
+            server.suffer(fault).await;
+        }
+        let ids: Vec<String> = chunk.iter().map(ToString::to_string).collect();
+        let messages = ids.iter().map(|id| Envelope::new(queue.to_owned(), id.clone())).collect();
+        for (id, result) in ids.into_iter().zip(transport.publish_batch(messages).await) {
+            match result.map_err(|failed| (PublishFailure::of(&failed), failed)) {
+                Ok(_) => published.stored.push(id),
+                Err((Some(PublishFailure::MaybeStored), _)) => published.unknown += 1,
+                Err((Some(PublishFailure::NotSent), _)) => published.not_sent += 1,
+                Err((_, failed)) => panic!("{failed}"),
+            }
+        }
+    }
+    published
+}
+
 /// R1, R4, R6, R8: two consumers and a publisher go on by themselves; what the publisher was told to be stored is handled.
 async fn under_load(fault: Fault) {
     let mut server = Server::start().await;
@@ -142,43 +185,23 @@ async fn under_load(fault: Fault) {
         let app = App::new().subscribe(Queue::new(queue.as_str()), handle);
         running.push(serve(consuming.clone(), app).start().await.expect("a service"));
     }
-    let transport = publishing.transport();
-    let (mut stored, mut unknown, mut not_sent) = (Vec::new(), 0, 0);
-    for (number, chunk) in (0..MESSAGES).collect::<Vec<_>>().chunks(500).enumerate() {
-        if number == 6 {
-            match fault {
-                Fault::Kill => {
-                    server.kill().await;
-                    server.start_again().await;
-                }
-                Fault::CloseConnections => drop(server.control(&["close_all_connections", "a test"]).await),
-                Fault::Alarm => {
-                    server.control(&["set_vm_memory_high_watermark", "0"]).await;
-                    server.control(&["set_vm_memory_high_watermark", "0.6"]).await;
-                }
-            }
-        }
-        let ids: Vec<String> = chunk.iter().map(|id| id.to_string()).collect();
-        let messages = ids.iter().map(|id| Envelope::new(queue.clone(), id.clone())).collect();
-        for (id, result) in ids.into_iter().zip(transport.publish_batch(messages).await) {
-            match result.map_err(|failed| (PublishFailure::of(&failed), failed)) {
-                Ok(_) => stored.push(id),
-                Err((Some(PublishFailure::MaybeStored), _)) => unknown += 1,
-                Err((Some(PublishFailure::NotSent), _)) => not_sent += 1,
-                Err((_, failed)) => panic!("{failed}"),
-            }
-        }
-    }
+    let published = publish_all(&mut server, &publishing, &queue, fault).await;
     let deadline = Instant::now() + PATIENCE;
     let missing = || {
         let seen = seen.lock().expect("no panic");
-        stored.iter().filter(|id| !seen.contains_key(*id)).count()
+        published.stored.iter().filter(|id| !seen.contains_key(*id)).count()
     };
     while missing() > 0 {
-        assert!(Instant::now() < deadline, "{} of {} stored messages were never handled", missing(), stored.len());
+        assert!(
+            Instant::now() < deadline,
+            "{} of {} stored messages were never handled",
+            missing(),
+            published.stored.len()
+        );
         sleep(Duration::from_millis(50)).await;
     }
     let again: u32 = seen.lock().expect("no panic").values().map(|times| times - 1).sum();
+    let Published { stored, unknown, not_sent } = &published;
     println!("stored {} unknown {unknown} not sent {not_sent} handled again {again}", stored.len());
     // R6: after it the server has just the consumers that there are.
     let consumers = server.control(&["list_queues", "name", "consumers", "messages_unacknowledged"]).await;

@@ -31,7 +31,7 @@ impl Given {
     }
 
     async fn refused(&self, envelope: Envelope) -> PublishError {
-        self.transport.publish(envelope).await.err().expect("an error")
+        self.transport.publish(envelope).await.expect_err("an error")
     }
 
     async fn stop(self) {
@@ -152,6 +152,6 @@ async fn requests_fail_at_once_or_in_time() {
     assert_eq!(nobody.err().map(|failed| failed.error_type().to_owned()).as_deref(), Some("no-route"));
     assert!(began.elapsed() < Duration::from_secs(15), "it waited");
     let silent = given.transport.request(Envelope::new(given.queue.clone(), "?"), Duration::from_millis(300)).await;
-    assert!(silent.err().expect("no answer").is_timeout());
+    assert!(silent.expect_err("no answer").is_timeout());
     given.stop().await;
 }
