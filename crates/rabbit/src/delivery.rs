@@ -18,7 +18,7 @@ use crate::seldom::Seldom;
 use crate::semconv::{DELIVERY_TAG, DIRECT_REPLY, ROUTING_KEY, is_anonymous, source_name};
 
 /// The header that counts how often a quorum queue has delivered a message before.
-const DELIVERY_COUNT: &str = "x-delivery-count";
+pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// The header with the place of a message in a stream.
 const STREAM_OFFSET: &str = "x-stream-offset";

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lapin::BasicProperties;
 use lapin::message::{BasicGetMessage, Delivery};
 use lapin::types::{DeliveryTag, ShortString};
 use opentelemetry::KeyValue;
@@ -10,7 +11,7 @@ use throughline_core::telemetry::Consumer;
 
 use crate::carrier::ClientHeaders;
 use crate::copy::Returned;
-use crate::delivery::{ReadFrom, Way, counted};
+use crate::delivery::{DELIVERY_COUNT, ReadFrom, Way, counted};
 use crate::properties::time;
 
 /// A message as the client hands it over: of a consumer, or of `basic_get`. References to them are too.
@@ -68,6 +69,12 @@ impl Subscribed {
         &self.from.queue
     }
 
+    /// Tells whether the server counts the deliveries of a message. Where the queue is not known, a count that is there is believed.
+    fn counts(&self, properties: &BasicProperties) -> bool {
+        let has_count = || properties.headers().as_ref().is_some_and(|table| table.contains_key(DELIVERY_COUNT));
+        self.from.counts && (!self.from.queue.is_empty() || has_count())
+    }
+
     fn way(&self, exchange: &str, key: &str) -> Arc<Way> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if !last.is(exchange, key) {
@@ -99,7 +106,7 @@ impl<M: ClientMessage> ReadMessage<M> for Subscribed {
         read.reply_to = text(properties.reply_to());
         read.body_size = message.data.len();
         read.sent_at = properties.timestamp().and_then(time);
-        let before = counted(properties, message.redelivered, self.from.counts);
+        let before = counted(properties, message.redelivered, self.counts(properties));
         read.attempt = returned.map_or(1, |returned| returned.attempt).saturating_add(before);
         read.native = Some(RawPlace { way: self.way(exchange, key), delivery_tag: message.delivery_tag });
         read

@@ -4,6 +4,8 @@ mod process;
 mod publish;
 mod settle;
 mod subscription;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};

@@ -133,7 +133,7 @@ impl RawClient {
 /// Lets the client take one message at a time, which it does when the call is polled first: it counts and writes under two locks, and
 /// two tasks at a time would get the confirmations of each other.
 // L2.
-async fn one_at_a_time<F: Future>(turn: &Mutex<()>, publish: F) -> F::Output {
+pub(super) async fn one_at_a_time<F: Future>(turn: &Mutex<()>, publish: F) -> F::Output {
     let mut publish = pin!(publish);
     let first = poll_fn(|context| {
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
