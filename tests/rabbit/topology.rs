@@ -165,7 +165,8 @@ async fn headers_lead_to_the_queue_and_exchanges_to_each_other() {
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn every_builder_is_taken_by_the_server() {
     let (rabbit, other) = (connect().await, Other::connect().await);
-    let [classic, quorum, stream, exclusive] = ["classic", "quorum", "stream", "exclusive"].map(unique);
+    let kinds = ["classic", "quorum", "stream", "exclusive", "forgetful"];
+    let [classic, quorum, stream, exclusive, forgetful] = kinds.map(unique);
     let seconds = Duration::from_secs;
     let all_of_classic = Queue::new(classic.clone())
         .dead_letter_exchange("", "dead")
@@ -186,10 +187,15 @@ async fn every_builder_is_taken_by_the_server() {
         .overflow(Overflow::RejectPublish)
         .dead_letter_at_least_once();
     let all_of_stream = Queue::new(stream.clone()).stream(StreamOffset::Ago(seconds(60))).max_bytes(500_000_000);
-    let all_of_exclusive = Queue::new(exclusive).exclusive().transient().auto_delete().exclusive_consumer();
-    for queue in [all_of_classic, all_of_quorum, all_of_stream, all_of_exclusive, Queue::generated().no_ack()] {
-        let opened = subscribe(&rabbit, queue.clone()).await;
-        opened.unwrap_or_else(|failed| panic!("{failed}: {queue:?}"));
+    let all_of_exclusive = Queue::new(exclusive.clone()).exclusive().transient().auto_delete().exclusive_consumer();
+    let unsettled = Queue::new(forgetful.clone()).exclusive().no_ack();
+    let queues = [all_of_classic, all_of_quorum, all_of_stream, all_of_exclusive, unsettled];
+    for (queue, name) in queues.into_iter().zip([&classic, &quorum, &stream, &exclusive, &forgetful]) {
+        let opened = subscribe(&rabbit, queue).await;
+        let mut subscriber = opened.unwrap_or_else(|failed| panic!("{failed}: {name}"));
+        let to = throughline_core::Destination::new(name.clone());
+        within(rabbit.publisher().publish(to, name.clone()).into_future()).await.expect("the queue takes it");
+        assert_eq!(next(&mut subscriber).await, *name);
     }
     other.remove(&[&classic, &quorum, &stream], &[]).await;
 }
@@ -332,9 +338,15 @@ async fn a_queue_of_another_connection_is_refused() {
     other.declare(&locked, QueueDeclareOptions { exclusive: true, ..DURABLE }, &[]).await;
     let refused = subscribe(&rabbit, Queue::new(locked.clone()).exclusive()).await;
     says(refused, BrokerErrorKind::Configuration, &[&locked, "another connection has it", "`exclusive`"]);
-    let first = subscribe(&rabbit, Queue::new(shared.clone()).exclusive_consumer()).await.expect("the only one");
-    let second = subscribe(&connect().await, Queue::new(shared.clone())).await;
-    says(second, BrokerErrorKind::Configuration, &[&shared, "`single_active_consumer`"]);
+    let mut first = subscribe(&rabbit, Queue::new(shared.clone()).exclusive_consumer()).await.expect("it is declared");
+    let to = throughline_core::Destination::new(shared.clone());
+    within(rabbit.publisher().publish(to, "mine".to_owned()).into_future()).await.expect("the queue takes it");
+    assert_eq!(next(&mut first).await, "mine");
+    let second = connect().await;
+    let mut second = subscribe(&second, Queue::new(shared.clone())).await.expect("the queue is there");
+    let failed = within(second.receive()).await.err().expect("it has a consumer of its own");
+    assert!(failed.to_string().contains("`single_active_consumer`"), "{failed}");
+    assert_eq!(failed.kind(), BrokerErrorKind::Configuration);
     drop(first);
     other.remove(&[&shared], &[]).await;
 }
