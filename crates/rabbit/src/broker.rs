@@ -119,7 +119,19 @@ impl Broker for Rabbit {
     }
 
     fn check(&self, subscriptions: &[&Subscription]) -> Result<(), BrokerError> {
-        subscriptions.iter().try_for_each(|subscription| queue_of(subscription)?.check())
+        let queues: Vec<_> =
+            subscriptions.iter().map(|subscription| queue_of(subscription)).collect::<Result<_, _>>()?;
+        for (index, queue) in queues.iter().enumerate() {
+            queue.check()?;
+            let is_same = |other: &&Queue| !queue.is_generated() && other.name == queue.name;
+            if queues.iter().skip(index + 1).copied().any(|other| is_same(&other)) {
+                return Err(BrokerError::configuration(format!(
+                    "two handlers subscribe to {queue} and would each see only a part of its messages: give each a queue of its own, bound to \
+                     the same exchange, or merge the handlers"
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {

@@ -32,6 +32,7 @@
 //! | `memory` | the in-memory broker, `throughline::memory` |
 //! | `kafka` | Kafka, `throughline::kafka`; a C compiler and `make` build its client |
 //! | `nats` | core NATS and JetStream, `throughline::nats` |
+//! | `rabbit` | RabbitMQ, `throughline::rabbit` |
 //! | `export` | telemetry pipelines, `throughline::export` |
 
 pub use throughline_core::*;
@@ -52,3 +53,7 @@ pub use throughline_memory as memory;
 #[cfg(feature = "nats")]
 #[doc(inline)]
 pub use throughline_nats as nats;
+/// RabbitMQ.
+#[cfg(feature = "rabbit")]
+#[doc(inline)]
+pub use throughline_rabbit as rabbit;

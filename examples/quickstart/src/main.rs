@@ -22,6 +22,7 @@ An order goes through three services; the terminal shows its trace.
   --broker memory   inside this program (the default)
   --broker nats     on a NATS server that is found or started; built with `--features nats`
   --broker kafka    on a Kafka server that is found or started; built with `--features kafka`
+  --broker rabbit   on a RabbitMQ server that is found or started; built with `--features rabbit`
   --help            this text";
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         [] | ["--broker", "memory"] => in_memory(),
         ["--broker", "nats"] => on_server::nats(),
         ["--broker", "kafka"] => on_server::kafka(),
+        ["--broker", "rabbit"] => on_server::rabbit(),
         ["--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -24,7 +24,18 @@ pub(crate) fn kafka() -> Result<(), Failed> {
     Err(built_without("kafka"))
 }
 
-#[cfg(not(all(feature = "kafka", feature = "nats")))]
+/// Plays the story on RabbitMQ.
+#[cfg(feature = "rabbit")]
+pub(crate) fn rabbit() -> Result<(), Failed> {
+    on_rabbit::run()
+}
+
+#[cfg(not(feature = "rabbit"))]
+pub(crate) fn rabbit() -> Result<(), Failed> {
+    Err(built_without("rabbit"))
+}
+
+#[cfg(not(all(feature = "kafka", feature = "nats", feature = "rabbit")))]
 fn built_without(broker: &str) -> Failed {
     let command = format!("cargo run -p quickstart --features {broker} -- --broker {broker}");
     format!("this program was built without the client of {broker}; this builds it and runs the story there:\n\n    {command}")
@@ -105,8 +116,46 @@ mod on_kafka {
     }
 }
 
+#[cfg(feature = "rabbit")]
+mod on_rabbit {
+    use quickstart::rabbit;
+    use quickstart::story::play;
+    use throughline::export::{Telemetry, console};
+    use tokio::runtime::Runtime;
+    use xtask::{interrupt, servers};
+
+    use super::interrupted;
+    use crate::{Failed, cast, finish, tell};
+
+    pub(super) fn run() -> Result<(), Failed> {
+        interrupt::install()?;
+        let server = servers::rabbit::find_or_start()?; // stopped when it is dropped, if it was started here
+        println!("using {server}");
+        Runtime::new()?.block_on(async {
+            let telemetry = console().service_name("shop").build()?;
+            let result = story(server.url(), &telemetry).await;
+            finish(result, &telemetry).await
+        })
+    }
+
+    async fn story(url: &str, telemetry: &Telemetry) -> Result<(), Failed> {
+        let run = rabbit::Run::prepare(url).await?;
+        let story = async {
+            // A connection each: they are three services.
+            let connections = [rabbit::connect(url).await?, rabbit::connect(url).await?, rabbit::connect(url).await?];
+            play(cast(telemetry, connections), rabbit::subscriptions(), tell).await.map(drop)
+        };
+        let played = tokio::select! {
+            played = story => played,
+            () = interrupted() => Err("interrupted".into()),
+        };
+        run.clean_up().await?;
+        played
+    }
+}
+
 /// Waits for Ctrl-C, which is a flag here so that the server is stopped before the program ends.
-#[cfg(any(feature = "kafka", feature = "nats"))]
+#[cfg(any(feature = "kafka", feature = "nats", feature = "rabbit"))]
 async fn interrupted() {
     while !xtask::interrupt::requested() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

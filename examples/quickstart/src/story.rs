@@ -75,8 +75,9 @@ pub async fn play<B: Broker>(
 
     let publisher = Publisher::new(&cast.shop.broker).telemetry(cast.shop.engine());
     let shop = serve(cast.shop.broker, shop).start().await?;
-    let stock = serve(cast.stock.broker, stock).start().await?;
+    // Before stock, whose replies it takes: where a service declares its own queue, nobody else has.
     let billing = serve(cast.billing.broker, billing).start().await?;
+    let stock = serve(cast.stock.broker, stock).start().await?;
 
     let orders = orders();
     for order in &orders {

@@ -39,6 +39,13 @@ fn the_terminal_shows_the_same_on_kafka() {
     assert!(said.contains("stock   commit orders.placed"), "{said}");
 }
 
+#[cfg(feature = "rabbit")]
+#[test]
+#[ignore = "needs RabbitMQ: cargo xtask test --broker rabbit"]
+fn the_terminal_shows_the_same_on_rabbit() {
+    shows_the_story(&quickstart(&["--broker", "rabbit"]).unwrap());
+}
+
 fn shows_the_story(output: &Output) {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -67,7 +74,13 @@ fn a_program_without_kafka_says_how_to_build_it_with_kafka() {
     assert_names_the_command("kafka", &quickstart(&["--broker", "kafka"]).unwrap());
 }
 
-#[cfg(not(all(feature = "kafka", feature = "nats")))]
+#[cfg(not(feature = "rabbit"))]
+#[test]
+fn a_program_without_rabbit_says_how_to_build_it_with_rabbit() {
+    assert_names_the_command("rabbit", &quickstart(&["--broker", "rabbit"]).unwrap());
+}
+
+#[cfg(not(all(feature = "kafka", feature = "nats", feature = "rabbit")))]
 fn assert_names_the_command(broker: &str, output: &Output) {
     let command = format!("cargo run -p quickstart --features {broker} -- --broker {broker}");
     assert_eq!(output.status.code(), Some(1));
@@ -93,4 +106,15 @@ fn a_kafka_server_that_does_not_answer_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("THROUGHLINE_KAFKA_URL names a server that does not answer"), "{said}");
+}
+
+#[cfg(feature = "rabbit")]
+#[test]
+fn a_rabbit_server_that_does_not_answer_is_named() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quickstart"));
+    let output =
+        command.args(["--broker", "rabbit"]).env("THROUGHLINE_RABBIT_URL", "amqp://127.0.0.1:1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("THROUGHLINE_RABBIT_URL names a server that does not answer"), "{said}");
 }

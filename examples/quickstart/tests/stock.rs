@@ -67,3 +67,14 @@ async fn the_app_for_nats_starts_unchanged_on_the_in_memory_broker() {
     let reserved: Json<StockReserved> = test.next("stock.reserved").await;
     assert_eq!(reserved.0.order, 1);
 }
+
+#[cfg(feature = "rabbit")]
+#[tokio::test]
+async fn the_app_for_rabbit_starts_unchanged_on_the_in_memory_broker() {
+    let warehouses = Warehouses::new(SdkTracerProvider::default().tracer("test"));
+    let placed = quickstart::rabbit::subscriptions().placed;
+    let test = throughline_testing::start(services::stock(placed, warehouses)).await;
+    test.publish("orders.placed", order("lamp")).await;
+    let reserved: Json<StockReserved> = test.next("stock.reserved").await;
+    assert_eq!(reserved.0.order, 1);
+}

@@ -9,6 +9,8 @@ use quickstart::kafka;
 use quickstart::memory;
 #[cfg(feature = "nats")]
 use quickstart::nats;
+#[cfg(feature = "rabbit")]
+use quickstart::rabbit;
 use quickstart::services::Subscriptions;
 use quickstart::story::{Cast, Service, play};
 use throughline::broker::Broker;
@@ -74,6 +76,18 @@ async fn every_order_is_one_trace_on_kafka() -> Result<(), Failed> {
     let run = kafka::Run::prepare(&url).await?;
     let connections = [kafka::connect(&url).await?, kafka::connect(&url).await?, kafka::connect(&url).await?];
     let told = tell_the_story(connections, run.subscriptions(), "send").await;
+    run.clean_up().await?;
+    told
+}
+
+#[cfg(feature = "rabbit")]
+#[tokio::test]
+#[ignore = "needs RabbitMQ: cargo xtask test --broker rabbit"]
+async fn every_order_is_one_trace_on_rabbit() -> Result<(), Failed> {
+    let url = std::env::var("THROUGHLINE_RABBIT_URL")?;
+    let run = rabbit::Run::prepare(&url).await?;
+    let connections = [rabbit::connect(&url).await?, rabbit::connect(&url).await?, rabbit::connect(&url).await?];
+    let told = tell_the_story(connections, rabbit::subscriptions(), "publish").await;
     run.clean_up().await?;
     told
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
-use throughline_core::broker::{BatchSettled, BoxFuture, BrokerErrorKind, Received, Settle, done};
+use throughline_core::broker::{BoxFuture, BrokerErrorKind, Received, Settle, done};
 use throughline_core::{BrokerError, Delivery, Failure, Settlement};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -298,21 +298,6 @@ impl Settle for Session {
                 Box::pin(std::future::ready(Err(failed)))
             }
         }
-    }
-
-    async fn settle_batch(&self, messages: &[&Received], settlement: &Settlement) -> BatchSettled {
-        if *settlement != Settlement::Ack {
-            return BatchSettled::one_by_one(self, messages, settlement).await;
-        }
-        if let Some(message) = messages.first().filter(|_| self.is_over()) {
-            return BatchSettled::Together(Err(self.too_late(message)));
-        }
-        let mut state = self.lock();
-        for message in messages {
-            state.tags.ack(message.tag);
-        }
-        self.flush(&mut state);
-        BatchSettled::Together(Ok(()))
     }
 
     fn is_withdrawn(&self, _message: &Received) -> bool {

@@ -102,7 +102,8 @@ impl Tags {
     }
 
     /// Counts the messages that nobody has settled.
-    pub(super) fn open(&self) -> usize {
+    #[cfg(test)]
+    fn open(&self) -> usize {
         self.states.iter().filter(|state| **state == State::Open).count()
     }
 }

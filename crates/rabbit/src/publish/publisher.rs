@@ -34,7 +34,9 @@ impl RabbitPublisher {
 fn outgoing(envelope: &Envelope) -> Result<Outgoing, PublishError> {
     let (destination, properties) = (envelope.destination(), to_native(envelope)?);
     let Address { exchange, key } = Address::of(destination);
-    let mandatory = destination.native::<Options>().is_none_or(|options| options.mandatory);
+    // Server 4.0.5 sends a direct reply back as unroutable although it has delivered it, so that nothing could be learnt from it.
+    let is_direct_reply = exchange.is_empty() && key.starts_with(DIRECT_REPLY);
+    let mandatory = !is_direct_reply && destination.native::<Options>().is_none_or(|options| options.mandatory);
     let (exchange, key) = (exchange.to_owned(), key.to_owned());
     Ok(Outgoing { exchange, key, mandatory, properties, body: envelope.payload().clone() })
 }

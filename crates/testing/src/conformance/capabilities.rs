@@ -37,6 +37,8 @@ pub struct Capabilities {
     pub settlement: bool,
     /// Header values outside of ASCII arrive unchanged.
     pub unicode_headers: bool,
+    /// A request that nobody hears fails at once, wherever it is sent to.
+    pub unheard_requests: bool,
     /// One subscription can take many destinations by a pattern.
     pub wildcards: bool,
 }
@@ -64,6 +66,7 @@ impl Capabilities {
             refuses_bodies: true,
             request_reply: true,
             settlement: true,
+            unheard_requests: true,
             unicode_headers: true,
             wildcards: true,
         }

@@ -93,6 +93,12 @@ pub trait Harness: Send + Sync + Sized + 'static {
         &[]
     }
 
+    /// Returns the attributes beyond its name that the destination gives to every create, send and request span from the start, whatever
+    /// their values are: a routing key. The default has none.
+    fn destination_attributes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns a pattern for all destinations that have one more word than `destination`, and one of them. The default is that of
     /// NATS: `orders.*` and `orders.42`.
     fn wildcard(&self, destination: &str) -> Wildcard {
@@ -203,6 +209,8 @@ pub struct Names {
     /// Whether a subscription by a pattern is called by that pattern. Else a message is called by its destination, where those are
     /// few and have names of their own.
     pub patterns_are_templates: bool,
+    /// Whether the client gives each request a correlation id, which its message then has and its reply too.
+    pub correlates_requests: bool,
 }
 
 impl Names {
@@ -225,6 +233,7 @@ impl Names {
             connection: Vec::new(),
             inbox: "_INBOX",
             patterns_are_templates: true,
+            correlates_requests: false,
         }
     }
 }

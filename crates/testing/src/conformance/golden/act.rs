@@ -102,7 +102,11 @@ async fn request<H: Harness, D: Door<H>>(bench: &Bench<H>, world: &World, door: 
     let answering = async {
         let asked = reader.next().await;
         if let Some(inbox) = asked.reply_to() {
-            delivered(publisher.publish(inbox.clone(), "a reply").await);
+            let mut reply = publisher.publish(inbox.clone(), "a reply");
+            if let Some(id) = asked.correlation_id() {
+                reply = reply.correlation_id(id);
+            }
+            delivered(reply.await);
         }
     };
     let (reply, ()) = tokio::join!(door.request(Message::new(world.orders.clone(), "a question")), answering);

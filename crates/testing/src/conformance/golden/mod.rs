@@ -78,6 +78,7 @@ fn lacking<H: Harness, D: Door<H>>(row: &Row) -> Option<Need> {
         Need::Groups => !capabilities.groups,
         Need::RequestReply => !capabilities.request_reply,
         Need::Settlement => !capabilities.settlement || !capabilities.redelivery,
+        Need::UnheardRequests => !capabilities.unheard_requests,
         Need::Wildcards => !capabilities.wildcards,
     })
 }

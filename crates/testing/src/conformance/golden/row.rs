@@ -26,6 +26,8 @@ pub struct Row {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Need {
     Ability(Ability),
+    /// A request that nobody hears fails at once.
+    UnheardRequests,
     /// A message that is refused for its body.
     BodyRefused,
     Door(DoorKind),
@@ -194,7 +196,8 @@ impl Row {
                 needs.extend(batch.then_some(Need::Ability(Ability::SendBatch)));
                 needs.extend(supplied.contains(&true).then_some(Need::Ability(Ability::Supply)));
             }
-            Act::Request | Act::NoResponders | Act::Answer => needs.push(Need::RequestReply),
+            Act::NoResponders => needs.extend([Need::RequestReply, Need::UnheardRequests]),
+            Act::Request | Act::Answer => needs.push(Need::RequestReply),
             Act::Pull { wildcard, batch, .. } => {
                 needs.push(Need::Ability(if batch { Ability::PullBatch } else { Ability::Pull }));
                 needs.extend(wildcard.then_some(Need::Wildcards));

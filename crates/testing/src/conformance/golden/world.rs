@@ -26,6 +26,10 @@ pub(super) struct World {
     pub(super) ambient: Option<Context>,
     /// What an operation on a single message has besides, by the type of the operation.
     message_attributes: [(&'static str, &'static [&'static str]); 5],
+    /// What the destination gives to the span of a message that leaves.
+    destination_attributes: &'static [&'static str],
+    /// Whether the messages are a request and its reply, which have a correlation id of the client's.
+    is_correlated: bool,
     /// Whether the messages come from several destinations.
     spread: bool,
     ambient_span: SpanContext,
@@ -70,6 +74,8 @@ impl World {
             ambient,
             message_attributes: OPERATIONS
                 .map(|operation| (operation.as_str(), bench.harness.message_attributes(operation))),
+            destination_attributes: bench.harness.destination_attributes(),
+            is_correlated: bench.harness.names().correlates_requests && matches!(row.act, Act::Answer | Act::Request),
             spread: matches!(row.act, Act::Process(process) if process.spread),
             id: bench.id.clone(),
         }
@@ -187,6 +193,12 @@ impl World {
         }
         for key in self.message_attributes(span).iter().filter(|key| on_span(span, key)) {
             push(key, None);
+        }
+        if matches!(span.verb, Verb::Create | Verb::Request | Verb::Send) {
+            self.destination_attributes.iter().for_each(|key| push(key, None));
+        }
+        if self.is_correlated && matches!(span.verb, Verb::Process | Verb::Send) {
+            push("messaging.message.conversation_id", None);
         }
         if let Some(fault) = span.error {
             push("error.type", Some(self.error_type(fault).into()));
