@@ -1,8 +1,7 @@
 //! What a subscription declares, what leads messages to it, and what the server refuses.
 
 use std::future::{Future, IntoFuture};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -12,20 +11,7 @@ use throughline_core::{BrokerError, Settlement};
 use throughline_rabbit::{Exchange, Overflow, Queue, Rabbit, StreamOffset, ToExchange};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn url() -> String {
-    match std::env::var("THROUGHLINE_RABBIT_URL") {
-        Ok(url) if !url.is_empty() => url,
-        _ => panic!("THROUGHLINE_RABBIT_URL names no server: run `cargo xtask test --broker rabbit`, which starts one"),
-    }
-}
-
-fn unique(what: &str) -> String {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{what}-{:x}-{:x}-{}", now.as_micros(), std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
-}
+use crate::server::{PATIENCE, unique, url};
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(PATIENCE, work).await.expect("the server answers in time")
@@ -344,7 +330,7 @@ async fn a_queue_of_another_connection_is_refused() {
     assert_eq!(next(&mut first).await, "mine");
     let second = connect().await;
     let mut second = subscribe(&second, Queue::new(shared.clone())).await.expect("the queue is there");
-    let failed = within(second.receive()).await.err().expect("it has a consumer of its own");
+    let failed = within(second.receive()).await.expect_err("it has a consumer of its own");
     assert!(failed.to_string().contains("`single_active_consumer`"), "{failed}");
     assert_eq!(failed.kind(), BrokerErrorKind::Configuration);
     drop(first);

@@ -55,8 +55,7 @@ impl<'a> Route<'a> {
         if self.lets_all_through() || (self.key == before.key && self.has_wildcards == before.has_wildcards) {
             return Some(before.clone());
         }
-        let through = before.lets_all_through();
-        through.then(|| Self { exchange: before.exchange, key: self.key, has_wildcards: self.has_wildcards })
+        before.lets_all_through().then_some(Self { exchange: before.exchange, ..*self })
     }
 }
 
