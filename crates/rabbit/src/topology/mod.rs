@@ -25,6 +25,7 @@ use crate::subscription::{Binding, Declares, Exchange, Queue};
 pub(crate) async fn declare(channel: &Channel, queue: &Queue, limits: &Limits) -> Result<Arc<str>, BrokerError> {
     let declaring = Declaring { channel, limits };
     if queue.declares == Declares::Nothing {
+        // It is only asked for, so that one that is missing is an error at the start.
         return declaring.queue(queue).await;
     }
     for Binding { exchange, .. } in &queue.bindings {
