@@ -1,8 +1,7 @@
 //! What a subscription declares, what leads messages to it, and what the server refuses.
 
 use std::future::{Future, IntoFuture};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -12,20 +11,7 @@ use throughline_core::{BrokerError, Settlement};
 use throughline_rabbit::{Exchange, Overflow, Queue, Rabbit, StreamOffset, ToExchange};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn url() -> String {
-    match std::env::var("THROUGHLINE_RABBIT_URL") {
-        Ok(url) if !url.is_empty() => url,
-        _ => panic!("THROUGHLINE_RABBIT_URL names no server: run `cargo xtask test --broker rabbit`, which starts one"),
-    }
-}
-
-fn unique(what: &str) -> String {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{what}-{:x}-{:x}-{}", now.as_micros(), std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
-}
+use crate::server::{PATIENCE, unique, url};
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(PATIENCE, work).await.expect("the server answers in time")
@@ -165,7 +151,8 @@ async fn headers_lead_to_the_queue_and_exchanges_to_each_other() {
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn every_builder_is_taken_by_the_server() {
     let (rabbit, other) = (connect().await, Other::connect().await);
-    let [classic, quorum, stream, exclusive] = ["classic", "quorum", "stream", "exclusive"].map(unique);
+    let kinds = ["classic", "quorum", "stream", "exclusive", "forgetful"];
+    let [classic, quorum, stream, exclusive, forgetful] = kinds.map(unique);
     let seconds = Duration::from_secs;
     let all_of_classic = Queue::new(classic.clone())
         .dead_letter_exchange("", "dead")
@@ -186,10 +173,15 @@ async fn every_builder_is_taken_by_the_server() {
         .overflow(Overflow::RejectPublish)
         .dead_letter_at_least_once();
     let all_of_stream = Queue::new(stream.clone()).stream(StreamOffset::Ago(seconds(60))).max_bytes(500_000_000);
-    let all_of_exclusive = Queue::new(exclusive).exclusive().transient().auto_delete().exclusive_consumer();
-    for queue in [all_of_classic, all_of_quorum, all_of_stream, all_of_exclusive, Queue::generated().no_ack()] {
-        let opened = subscribe(&rabbit, queue.clone()).await;
-        opened.unwrap_or_else(|failed| panic!("{failed}: {queue:?}"));
+    let all_of_exclusive = Queue::new(exclusive.clone()).exclusive().transient().auto_delete().exclusive_consumer();
+    let unsettled = Queue::new(forgetful.clone()).exclusive().no_ack();
+    let queues = [all_of_classic, all_of_quorum, all_of_stream, all_of_exclusive, unsettled];
+    for (queue, name) in queues.into_iter().zip([&classic, &quorum, &stream, &exclusive, &forgetful]) {
+        let opened = subscribe(&rabbit, queue).await;
+        let mut subscriber = opened.unwrap_or_else(|failed| panic!("{failed}: {name}"));
+        let to = throughline_core::Destination::new(name.clone());
+        within(rabbit.publisher().publish(to, name.clone()).into_future()).await.expect("the queue takes it");
+        assert_eq!(next(&mut subscriber).await, *name);
     }
     other.remove(&[&classic, &quorum, &stream], &[]).await;
 }
@@ -332,14 +324,15 @@ async fn a_queue_of_another_connection_is_refused() {
     other.declare(&locked, QueueDeclareOptions { exclusive: true, ..DURABLE }, &[]).await;
     let refused = subscribe(&rabbit, Queue::new(locked.clone()).exclusive()).await;
     says(refused, BrokerErrorKind::Configuration, &[&locked, "another connection has it", "`exclusive`"]);
-    let first = subscribe(&rabbit, Queue::new(shared.clone()).exclusive_consumer()).await.expect("the only one");
-    // A consumer begins when its subscription knows how many messages are handled at a time.
-    let mut first = first;
-    let pending = timeout(Duration::from_millis(500), first.receive()).await;
-    assert!(pending.is_err(), "it waits for a message");
-    let mut second = subscribe(&connect().await, Queue::new(shared.clone())).await.expect("the queue is there");
-    let refused = second.receive().await.map(|_| panic!("a message"));
-    says(refused, BrokerErrorKind::Configuration, &[&shared, "`single_active_consumer`"]);
+    let mut first = subscribe(&rabbit, Queue::new(shared.clone()).exclusive_consumer()).await.expect("it is declared");
+    let to = throughline_core::Destination::new(shared.clone());
+    within(rabbit.publisher().publish(to, "mine".to_owned()).into_future()).await.expect("the queue takes it");
+    assert_eq!(next(&mut first).await, "mine");
+    let second = connect().await;
+    let mut second = subscribe(&second, Queue::new(shared.clone())).await.expect("the queue is there");
+    let failed = within(second.receive()).await.expect_err("it has a consumer of its own");
+    assert!(failed.to_string().contains("`single_active_consumer`"), "{failed}");
+    assert_eq!(failed.kind(), BrokerErrorKind::Configuration);
     drop(first);
     other.remove(&[&shared], &[]).await;
 }

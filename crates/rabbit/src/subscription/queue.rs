@@ -227,7 +227,8 @@ impl Queue {
         self
     }
 
-    /// Declares nothing, neither queue nor exchanges nor bindings: those that are named here say only how messages are shown.
+    /// Declares nothing, neither queue nor exchanges nor bindings: those that are named here say only how messages are shown. The server is
+    /// asked whether the queue is there.
     #[must_use]
     pub fn no_declare(mut self) -> Self {
         self.declares = Declares::Nothing;
