@@ -51,6 +51,9 @@ struct Nats;
 #[doc = include_str!("src/kafka.md")]
 struct Kafka;
 
+#[doc = include_str!("src/rabbit.md")]
+struct Rabbit;
+
 #[doc = include_str!("src/raw-clients.md")]
 struct RawClients;
 
@@ -71,6 +74,9 @@ struct NatsPackage;
 
 #[doc = include_str!("../crates/kafka/README.md")]
 struct KafkaPackage;
+
+#[doc = include_str!("../crates/rabbit/README.md")]
+struct RabbitPackage;
 
 #[doc = include_str!("../crates/export/README.md")]
 struct ExportPackage;
