@@ -26,7 +26,7 @@ fn root() -> PathBuf {
 #[test]
 fn every_line_of_the_log_is_in_the_guide_and_every_one_there_is_logged() {
     let guide = fs::read_to_string(root().join("docs/src/logs.md")).unwrap();
-    for name in ["core", "nats", "kafka", "export"] {
+    for name in ["core", "nats", "kafka", "rabbit", "export"] {
         let heading = format!("`throughline_{name}`\n");
         let section = guide
             .split("\n## ")

@@ -25,7 +25,7 @@ fn the_file_map_has_every_room_and_every_file() {
     }
     let mut there = BTreeSet::new();
     for sources in
-        ["core", "kafka", "memory", "nats", "export", "testing", "throughline"].map(|name| format!("crates/{name}/src"))
+        ["core", "kafka", "memory", "nats", "rabbit", "export", "testing", "throughline"].map(|name| format!("crates/{name}/src"))
     {
         collect(&sources, &mut there).unwrap();
     }
