@@ -35,11 +35,11 @@ impl Consume {
         let spans = provider.as_ref().map(|provider| Spans::new(provider, QUEUE));
         let consumer = channel.basic_consume(QUEUE.into(), "bench".into(), options, arguments).await?;
         let worker = tokio::spawn(read(consumer, channel, spans));
-        let round = tally::round().await;
+        let round = tally::round().await?;
+        worker.await?;
         // What is acknowledged is written when this is answered.
         connection.close(200, "done".into()).await?;
-        worker.await?;
-        Ok(round?)
+        Ok(round)
     }
 
     async fn by_ours(url: &str, program: Program) -> Result<Round, Box<dyn Error>> {
@@ -60,8 +60,9 @@ impl Consume {
 
 /// What a careful program does: it acknowledges each message when it is handled, and does not wait until that is written. The client
 /// takes the acknowledgement with the first poll.
-async fn read(mut consumer: Consumer, channel: Channel, spans: Option<Spans>) {
-    while let Some(Ok(message)) = consumer.next().await {
+async fn read(consumer: Consumer, channel: Channel, spans: Option<Spans>) {
+    let mut messages = consumer.take(MESSAGES);
+    while let Some(Ok(message)) = messages.next().await {
         let (tag, context) = (message.delivery_tag, spans.as_ref().map(|spans| spans.process(&message)));
         let body = Bytes::from(message.data);
         match context {
