@@ -15,6 +15,9 @@ use crate::semconv::{SYSTEM, is_anonymous, source_name};
 /// The argument of a queue that says how often it delivers a message again.
 pub(super) const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
+/// How many bytes of a tag are those that the user chose; the rest makes it unique.
+const LONGEST_TAG_BEGIN: usize = 100;
+
 /// What to consume: a queue, with its bindings.
 ///
 /// It is declared at the start: durable, not exclusive, a classic queue unless [`quorum`](Self::quorum) or [`stream`](Self::stream) says
@@ -343,7 +346,7 @@ impl Queue {
         self
     }
 
-    /// Sets how the consumer's tag begins; a number makes it unique. The default is the name of the queue.
+    /// Sets how the consumer's tag begins, 100 bytes at most; a number makes it unique. The default is the name of the queue.
     #[must_use]
     pub fn consumer_tag(mut self, tag: impl Into<Arc<str>>) -> Self {
         self.consumer_tag = Some(tag.into());
@@ -434,7 +437,9 @@ impl Queue {
 
     pub(crate) fn unique_tag(&self) -> String {
         let begin = self.consumer_tag.as_deref().unwrap_or(&self.name);
-        let begin: String = begin.chars().take(100).collect();
+        // R16: bytes are counted and not letters.
+        let fits = |(at, letter): &(usize, char)| at + letter.len_utf8() <= LONGEST_TAG_BEGIN;
+        let begin: String = begin.char_indices().take_while(fits).map(|(_, letter)| letter).collect();
         format!("{begin}-{:016x}", fastrand::u64(..))
     }
 
