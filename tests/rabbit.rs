@@ -7,10 +7,16 @@
 
 #[path = "rabbit/conformance.rs"]
 mod conformance;
+#[path = "rabbit/consume.rs"]
+mod consume;
+#[path = "rabbit/faults.rs"]
+mod faults;
 #[path = "rabbit/golden.rs"]
 mod golden;
 #[path = "rabbit/harness.rs"]
 mod harness;
+#[path = "rabbit/publish.rs"]
+mod publish;
 #[path = "rabbit/server.rs"]
 mod server;
 #[path = "rabbit/topology.rs"]

@@ -20,6 +20,7 @@
 //! | `tally` | what such a program has handled |
 //! | [`kafka`] | the table of a real Kafka server |
 //! | [`nats`] | the table of a real NATS server |
+//! | [`rabbit`] | the table of a real RabbitMQ server |
 //! | [`stats`] | median and spread |
 //! | [`report`] | the table for a terminal, as JSON and as Markdown |
 //! | [`summary`] | the table of the guide |
@@ -34,6 +35,7 @@ pub mod nats;
 pub mod ours;
 pub mod pipeline;
 mod programs;
+pub mod rabbit;
 pub mod report;
 mod resident;
 pub mod rounds;

@@ -349,8 +349,13 @@ async fn a_queue_of_another_connection_is_refused() {
     let refused = subscribe(&rabbit, Queue::new(locked.clone()).exclusive()).await;
     says(refused, BrokerErrorKind::Configuration, &[&locked, "another connection has it", "`exclusive`"]);
     let first = subscribe(&rabbit, Queue::new(shared.clone()).exclusive_consumer()).await.expect("the only one");
-    let second = subscribe(&connect().await, Queue::new(shared.clone())).await;
-    says(second, BrokerErrorKind::Configuration, &[&shared, "`single_active_consumer`"]);
+    // A consumer begins when its subscription knows how many messages are handled at a time.
+    let mut first = first;
+    let pending = timeout(Duration::from_millis(500), first.receive()).await;
+    assert!(pending.is_err(), "it waits for a message");
+    let mut second = subscribe(&connect().await, Queue::new(shared.clone())).await.expect("the queue is there");
+    let refused = second.receive().await.map(|_| panic!("a message"));
+    says(refused, BrokerErrorKind::Configuration, &[&shared, "`single_active_consumer`"]);
     drop(first);
     other.remove(&[&shared], &[]).await;
 }

@@ -11,13 +11,14 @@ use serde_json::Value;
 use throughline_benches::report::{Report, replace_block};
 use throughline_benches::rounds::Rounds;
 use throughline_benches::summary::summary;
-use throughline_benches::{growth, kafka, memory, nats};
+use throughline_benches::{growth, kafka, memory, nats, rabbit};
 
-const USAGE: &str = "usage: measure memory|nats|kafka|growth --folder FOLDER [--rounds N] [--docs FILE]";
+const USAGE: &str = "usage: measure memory|nats|kafka|rabbit|growth --folder FOLDER [--rounds N] [--docs FILE]";
 
 /// Where the servers are.
 const NATS: &str = "THROUGHLINE_NATS_URL";
 const KAFKA: &str = "THROUGHLINE_KAFKA_URL";
+const RABBIT: &str = "THROUGHLINE_RABBIT_URL";
 
 struct Options {
     what: String,
@@ -58,6 +59,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             fs::write(options.folder.join("kafka-memory.json"), serde_json::to_string_pretty(&backlogs.json())?)?;
             put(&options, "kafka-memory", &backlogs.markdown())?;
             write(&kafka::measure(&url, options.rounds.unwrap_or(9))?, &options)
+        }
+        "rabbit" => {
+            let report = rabbit::measure(&url(RABBIT)?, options.rounds.unwrap_or(9))?;
+            write(&report, &options)
         }
         _ => Err(USAGE.into()),
     }

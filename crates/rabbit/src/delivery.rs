@@ -38,19 +38,37 @@ pub(crate) struct ReadFrom {
 
 /// By which way a message came. Most consumers see few ways, and messages that come by the same one share it.
 #[derive(Debug)]
-struct Way {
+pub(crate) struct Way {
     from: Arc<ReadFrom>,
-    exchange: String,
+    pub(crate) exchange: String,
     key: Arc<str>,
     /// The name for telemetry.
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Way {
-    fn new(from: Arc<ReadFrom>, exchange: &str, key: &str) -> Self {
+    pub(crate) fn new(from: Arc<ReadFrom>, exchange: &str, key: &str) -> Self {
         let name = source_name(exchange, key, &from.queue).into_owned();
         Self { exchange: exchange.to_owned(), key: key.into(), name, from }
     }
+
+    /// Tells whether a message came by this way.
+    pub(crate) fn is(&self, exchange: &str, key: &str) -> bool {
+        self.exchange == exchange && *self.key == *key
+    }
+
+    /// Adds what a span shows of a message that came by this way.
+    // ATTR-R-05, ATTR-R-06.
+    pub(crate) fn push_attributes(&self, operation: OperationType, tag: DeliveryTag, attributes: &mut Vec<KeyValue>) {
+        if operation != OperationType::Settle && !self.key.is_empty() {
+            attributes.push(KeyValue::new(ROUTING_KEY, Arc::clone(&self.key)));
+        }
+        attributes.push(tag_attribute(tag));
+    }
+}
+
+pub(crate) fn tag_attribute(tag: DeliveryTag) -> KeyValue {
+    KeyValue::new(DELIVERY_TAG, i64::try_from(tag).unwrap_or(i64::MAX))
 }
 
 /// What only RabbitMQ knows about a received message: exchange, routing key, queue, delivery tag, and all its properties.
@@ -178,13 +196,8 @@ impl Native for NativeMessage {
         Some(self.exchange()).filter(|exchange| !exchange.is_empty())
     }
 
-    // ATTR-R-05, ATTR-R-06.
     fn attributes(&self, operation: OperationType, attributes: &mut Vec<KeyValue>) {
-        let is_settle = operation == OperationType::Settle;
-        if !is_settle && !self.way.key.is_empty() {
-            attributes.push(KeyValue::new(ROUTING_KEY, Arc::clone(&self.way.key)));
-        }
-        attributes.push(KeyValue::new(DELIVERY_TAG, i64::try_from(self.delivery_tag).unwrap_or(i64::MAX)));
+        self.way.push_attributes(operation, self.delivery_tag, attributes);
     }
 
     fn headers(&self) -> Option<&dyn NativeHeaders> {
@@ -258,7 +271,7 @@ impl Reading {
     }
 
     fn way(&mut self, exchange: &str, key: &str) -> Arc<Way> {
-        if self.last.exchange != exchange || *self.last.key != *key {
+        if !self.last.is(exchange, key) {
             self.last = Arc::new(Way::new(Arc::clone(&self.from), exchange, key));
         }
         Arc::clone(&self.last)
@@ -328,7 +341,7 @@ fn with_properties(mut delivery: Delivery, properties: &BasicProperties) -> Deli
 
 /// Returns how often the server has delivered the message before, as far as it says so.
 // R10.
-fn counted(properties: &BasicProperties, redelivered: bool, counts: bool) -> u32 {
+pub(crate) fn counted(properties: &BasicProperties, redelivered: bool, counts: bool) -> u32 {
     // At the first delivery the header is a stranger's.
     if !redelivered {
         return 0;

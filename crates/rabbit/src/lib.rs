@@ -33,6 +33,7 @@ pub use self::death::{Death, DeathEntry, DeathReason, FirstDeath};
 pub use self::delivery::NativeMessage;
 pub use self::destination::ToExchange;
 pub use self::extract::{DeliveryTag, ExchangeName, Redelivered, RoutingKey};
+pub use self::instrument::{ClientMessage, Instrumentation, PublisherConfirm, SubscriptionTelemetry};
 pub use self::options::RabbitOptions;
 pub use self::properties::Properties;
 pub use self::publish::PublishFailure;

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant as Time};
 
 use futures_util::StreamExt;
@@ -43,8 +43,6 @@ pub(crate) struct Links {
     options: RabbitOptions,
     phase: watch::Sender<Phase>,
     blocked: watch::Sender<Option<(Time, Arc<str>)>>,
-    /// Which link was given up last, and why.
-    given_up: Mutex<Option<(u64, &'static str)>>,
     /// How many links there were.
     count: AtomicU64,
 }
@@ -53,7 +51,7 @@ pub(crate) struct Links {
 #[derive(Clone)]
 enum Phase {
     InUse(Arc<Link>),
-    Lost { since: Time, why: Arc<str>, was_parser: bool },
+    Lost { since: Time, why: Arc<str> },
     Closed,
 }
 
@@ -67,8 +65,8 @@ impl Links {
         let client = connect(what, &addresses, &options).await?;
         let events = client.events_listener().boxed();
         let phase = watch::Sender::new(Phase::InUse(Arc::new(Link { client, number: 1 })));
-        let (blocked, given_up, count) = (watch::Sender::new(None), Mutex::default(), AtomicU64::new(1));
-        let links = Arc::new(Self { what, addresses, options, phase, blocked, given_up, count });
+        let (blocked, count) = (watch::Sender::new(None), AtomicU64::new(1));
+        let links = Arc::new(Self { what, addresses, options, phase, blocked, count });
         tokio::spawn(keep(Arc::downgrade(&links), events));
         Ok(links)
     }
@@ -91,27 +89,6 @@ impl Links {
         }
     }
 
-    /// Waits until that link is lost. Cancel safe.
-    pub(crate) async fn lost(&self, link: &Link) {
-        let mut phases = self.phase.subscribe();
-        let is_other = |phase: &Phase| !matches!(phase, Phase::InUse(current) if current.number == link.number);
-        // The sender is as old as this.
-        let _ = phases.wait_for(is_other).await;
-    }
-
-    /// Tells that something shows this link to be unusable; it is closed and another one is made.
-    pub(crate) fn give_up(&self, link: &Link, why: &'static str) {
-        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some((link.number, why));
-    }
-
-    /// Why there is no link, and whether the client could not read what the server sent; `None` while there is one.
-    pub(crate) fn why_lost(&self) -> Option<(Arc<str>, bool)> {
-        match &*self.phase.borrow() {
-            Phase::Lost { why, was_parser, .. } => Some((Arc::clone(why), *was_parser)),
-            Phase::InUse(_) | Phase::Closed => None,
-        }
-    }
-
     /// Why the server takes nothing at present (an alarm), where it does not.
     pub(crate) fn blocked(&self) -> Option<Arc<str>> {
         self.blocked.borrow().as_ref().map(|(_, why)| Arc::clone(why))
@@ -126,9 +103,7 @@ impl Links {
     pub(crate) fn state(&self) -> ConnectionState {
         match &*self.phase.borrow() {
             Phase::Closed => ConnectionState::Closed,
-            Phase::Lost { since, why, .. } => {
-                ConnectionState::Disconnected { since: *since, why: why.to_string().into() }
-            }
+            Phase::Lost { since, why } => ConnectionState::Disconnected { since: *since, why: why.to_string().into() },
             Phase::InUse(_) => match &*self.blocked.borrow() {
                 Some((since, why)) => ConnectionState::Blocked { since: *since, why: why.to_string().into() },
                 None => ConnectionState::Connected,
@@ -148,13 +123,8 @@ impl Links {
         }
     }
 
-    fn is_given_up(&self, number: u64) -> Option<&'static str> {
-        let given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
-        given_up.filter(|(given_up, _)| *given_up == number).map(|(_, why)| why)
-    }
-
     /// Notes the loss of a link.
-    fn note_lost(&self, why: Arc<str>, was_parser: bool) {
+    fn note_lost(&self, why: Arc<str>) {
         warn!(
             server = %all_shown(&self.addresses),
             connection = self.what,
@@ -165,7 +135,7 @@ impl Links {
         self.phase.send_if_modified(|phase| {
             let goes_on = !matches!(phase, Phase::Closed);
             if goes_on {
-                *phase = Phase::Lost { since: Time::now(), why, was_parser };
+                *phase = Phase::Lost { since: Time::now(), why };
             }
             goes_on
         });
@@ -213,12 +183,12 @@ type Events = futures_util::stream::BoxStream<'static, Event>;
 async fn keep(links: Weak<Links>, mut events: Events) {
     loop {
         let Some(link) = links.upgrade().and_then(|links| links.current()) else { return };
-        let Some((why, was_parser)) = watch_over(&links, &link, &mut events).await else { return };
+        let Some(why) = watch_over(&links, &link, &mut events).await else { return };
         let Some(kept) = links.upgrade() else { return };
         if kept.is_closed() {
             return;
         }
-        kept.note_lost(why.into(), was_parser);
+        kept.note_lost(why.into());
         // What still waits for an answer on it fails now, and not when the last one drops it.
         let _ = timeout(CLOSE_WAIT, link.client.close(200, "given up".into())).await;
         drop((link, kept));
@@ -230,7 +200,7 @@ async fn keep(links: Weak<Links>, mut events: Events) {
 }
 
 /// Waits until a link is lost, and returns why; `None` where nobody needs it any more.
-async fn watch_over(links: &Weak<Links>, link: &Link, events: &mut Events) -> Option<(String, bool)> {
+async fn watch_over(links: &Weak<Links>, link: &Link, events: &mut Events) -> Option<String> {
     let mut look = interval(LOOK);
     let mut last = None;
     loop {
@@ -249,9 +219,6 @@ async fn watch_over(links: &Weak<Links>, link: &Link, events: &mut Events) -> Op
         if links.is_closed() {
             return None;
         }
-        if let Some(why) = links.is_given_up(link.number) {
-            return Some((why.to_owned(), false));
-        }
         let status = link.client.status();
         if !status.connected() {
             return Some(reason(last.as_ref()));
@@ -259,9 +226,8 @@ async fn watch_over(links: &Weak<Links>, link: &Link, events: &mut Events) -> Op
     }
 }
 
-fn reason(failed: Option<&lapin::Error>) -> (String, bool) {
-    let was_parser = failed.is_some_and(|failed| matches!(failed.kind(), lapin::ErrorKind::ParsingError(_)));
-    (failed.map_or_else(|| "the server closed it".to_owned(), error::told), was_parser)
+fn reason(failed: Option<&lapin::Error>) -> String {
+    failed.map_or_else(|| "the server closed it".to_owned(), error::told)
 }
 
 /// Connects again, however long it takes; `None` where nobody needs it any more.

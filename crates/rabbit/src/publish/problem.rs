@@ -106,13 +106,23 @@ impl Problem {
 }
 
 fn returned(place: &str, code: u16, text: &str) -> PublishError {
-    let (error_type, why) = match code {
-        312 => ("no-route", "no queue is bound there: declare and bind it before, or publish with `not_mandatory`"),
-        313 => ("no-consumers", "no consumer was ready for it"),
-        _ => ("returned", "the server sent it back"),
+    let why = match code {
+        312 => "no queue is bound there: declare and bind it before, or publish with `not_mandatory`",
+        313 => "no consumer was ready for it",
+        _ => "the server sent it back",
     };
     let message = format!("the message to {place} came back ({code} {text}): {why}");
-    PublishError::new(PublishErrorKind::NotFound, error_type, message)
+    PublishError::new(PublishErrorKind::NotFound, return_type(code), message)
+}
+
+/// Returns `error.type` of a message that came back.
+// ATTR-R-14.
+pub(crate) const fn return_type(code: u16) -> &'static str {
+    match code {
+        312 => "no-route",
+        313 => "no-consumers",
+        _ => "returned",
+    }
 }
 
 // R3.

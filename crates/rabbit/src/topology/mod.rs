@@ -23,10 +23,11 @@ use crate::subscription::{Binding, Declares, Exchange, Queue};
 /// server's where it chose one. A declaration that is refused closes the channel.
 // R4.
 pub(crate) async fn declare(channel: &Channel, queue: &Queue, limits: &Limits) -> Result<Arc<str>, BrokerError> {
-    if queue.declares == Declares::Nothing {
-        return Ok(Arc::clone(&queue.name));
-    }
     let declaring = Declaring { channel, limits };
+    if queue.declares == Declares::Nothing {
+        // It is only asked for, so that one that is missing is an error at the start.
+        return declaring.queue(queue).await;
+    }
     for Binding { exchange, .. } in &queue.bindings {
         Box::pin(declaring.exchange(exchange)).await?;
     }
@@ -89,7 +90,7 @@ impl Declaring<'_> {
     }
 
     async fn queue(&self, queue: &Queue) -> Result<Arc<str>, BrokerError> {
-        let passive = queue.declares == Declares::Passive;
+        let passive = !matches!(queue.declares, Declares::As(_));
         let options = QueueDeclareOptions {
             passive,
             durable: queue.durable,

@@ -1,0 +1,168 @@
+//! Messages that are tried again, given up, and those that come by exchanges.
+
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use throughline_core::broker::{Broker, Received, Subscriber};
+use throughline_core::telemetry::SettleSpans;
+use throughline_core::{App, Delivery, Envelope, Settlement, serve};
+use throughline_rabbit::{Exchange, NativeMessage, Queue, ToExchange};
+use throughline_testing::{Capture, attribute};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::server::{self, KEPT, PATIENCE, Plain, unique};
+
+async fn next(subscriber: &mut Box<dyn Subscriber>) -> Received {
+    timeout(PATIENCE, subscriber.receive()).await.expect("a message in time").expect("a message")
+}
+
+async fn end(mut subscriber: Box<dyn Subscriber>) {
+    let deadline = Instant::now() + PATIENCE;
+    subscriber.close(deadline).await;
+    while subscriber.drain().await.is_some() {}
+    subscriber.finish(deadline).await.expect("an end in time");
+}
+
+const fn retry(after: Duration) -> Settlement {
+    Settlement::Retry { after: Some(after) }
+}
+
+/// R10, R11: in place, on both kinds of queue: the attempts are counted, and nothing is added to the headers.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_short_retry_waits_in_place_and_is_counted() {
+    let rabbit = server::connect().await;
+    for queue in [Queue::new(unique("classic")), Queue::new(unique("quorum")).quorum().delivery_limit(9)] {
+        let name = queue.to_string();
+        let destination = name.split('`').nth(1).expect("its name").to_owned();
+        let mut subscriber = rabbit.subscribe(&queue.expires(KEPT).into()).await.expect("a subscription");
+        let message = Envelope::new(destination.clone(), "x").with_header("tenant", "acme");
+        rabbit.transport().publish(message).await.expect("published");
+        for attempt in 1..=3 {
+            let mut received = next(&mut subscriber).await;
+            assert_eq!(received.delivery.attempt(), attempt, "{name}");
+            assert_eq!(received.delivery.header("tenant"), Some("acme"));
+            received.settle(&retry(Duration::from_millis(50))).await.expect("settled");
+        }
+        next(&mut subscriber).await.settle(&Settlement::Ack).await.expect("settled");
+        end(subscriber).await;
+        let plain = Plain::connect(&server::url()).await;
+        assert_eq!(plain.count(&destination).await, (0, 0), "{name}");
+        plain.delete(&destination).await;
+    }
+}
+
+/// R11, R13, R17: through a delay queue: as it came, by the exchange and the key it came by, once, and with one more attempt.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_retry_without_room_waits_in_a_delay_queue() {
+    let (rabbit, plain) = (server::connect().await, Plain::connect(&server::url()).await);
+    let (name, exchange) = (unique("delayed"), unique("events"));
+    let queue = Queue::new(name.as_str())
+        .expires(KEPT)
+        .prefetch(1)
+        .bind(Exchange::topic(exchange.as_str()).auto_delete(), "eu.*");
+    let mut subscriber = rabbit.subscribe(&queue.into()).await.expect("a subscription");
+    let mut headers = FieldTable::default();
+    headers.insert("count".into(), AMQPValue::ShortShortUInt(7));
+    headers.insert("when".into(), AMQPValue::Timestamp(u64::MAX));
+    let properties =
+        BasicProperties::default().with_headers(headers.clone()).with_priority(3).with_message_id("m1".into());
+    let options = BasicPublishOptions::default();
+    let published = plain.channel.basic_publish(exchange.as_str().into(), "eu.42".into(), options, b"x", properties);
+    published.await.expect("published").await.expect("published");
+    for attempt in 1..=3 {
+        let mut received = next(&mut subscriber).await;
+        let delivery = &received.delivery;
+        assert_eq!((delivery.attempt(), delivery.destination(), delivery.id()), (attempt, "eu.42", Some("m1")));
+        let native = delivery.native::<NativeMessage>().expect("a message of RabbitMQ");
+        assert_eq!((native.exchange(), *native.properties().priority()), (exchange.as_str(), Some(3)));
+        let arrived = native.properties().headers().clone().expect("headers");
+        assert!(headers.into_iter_checked(&arrived), "R17: {arrived:?}");
+        received.settle(&retry(Duration::from_millis(500))).await.expect("settled");
+    }
+    next(&mut subscriber).await.settle(&Settlement::Ack).await.expect("settled");
+    end(subscriber).await;
+    assert_eq!(plain.count(&format!("{name}.retry.1s")).await.0, 0, "one copy each time");
+    plain.delete(&format!("{name}.retry.1s")).await;
+    plain.delete(&name).await;
+}
+
+trait Within {
+    fn into_iter_checked(&self, all: &FieldTable) -> bool;
+}
+
+impl Within for FieldTable {
+    fn into_iter_checked(&self, all: &FieldTable) -> bool {
+        self.inner().iter().all(|(name, value)| all.inner().get(name) == Some(value))
+    }
+}
+
+/// GOLD-R-02, -03, -05 to -09, ATTR-R-02, -05, -06, -08, -10: names through exchanges.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn messages_are_named_by_their_bindings() {
+    let (rabbit, capture) = (server::connect().await, Capture::new());
+    let [queue, logs, events, fanout] = ["q", "direct_logs", "ev", "logs"].map(unique);
+    let bound = Queue::new(queue.as_str())
+        .expires(KEPT)
+        .bind(Exchange::direct(logs.as_str()).auto_delete(), "warning")
+        .bind(Exchange::topic(events.as_str()).auto_delete(), "eu.*");
+    let generated = Queue::generated().bind(Exchange::fanout(fanout.as_str()).auto_delete(), "");
+    let app = App::new()
+        .subscribe(bound, async |_: Delivery| {})
+        .subscribe(generated, async |_: Delivery| {})
+        .telemetry(capture.instrumentation().settle_spans(SettleSpans::Always).build());
+    let running = serve(rabbit.clone(), app).start().await.expect("a service");
+    let publisher = rabbit.publisher().telemetry(capture.instrumentation().build());
+    for to in [
+        ToExchange::new(logs.clone()).key("warning"),
+        ToExchange::new(events.clone()).key("eu.42".to_owned()),
+        ToExchange::new(fanout.clone()),
+    ] {
+        publisher.publish(to, "x").await.expect("published");
+    }
+    publisher.publish(queue.clone(), "x").await.expect("published");
+    let count = |verb: &str| capture.spans().iter().filter(|span| span.name.starts_with(verb)).count();
+    let deadline = Instant::now() + PATIENCE;
+    while count("ack") < 4 && Instant::now() < deadline {
+        sleep(Duration::from_millis(10)).await;
+    }
+    running.shutdown().await.expect("an end");
+    let mut shown: Vec<String> = Vec::new();
+    for span in capture.spans() {
+        let get = |key: &str| attribute(&span, key).map(|value| value.as_str().into_owned());
+        let key = get("messaging.rabbitmq.destination.routing_key");
+        let tag = attribute(&span, "messaging.rabbitmq.message.delivery_tag").is_some();
+        let anonymous = get("messaging.destination.anonymous").is_some();
+        let template = get("messaging.destination.template").unwrap_or_default();
+        shown.push(format!("{} key={} tag={tag} anonymous={anonymous} {template}", span.name, key.unwrap_or_default()));
+    }
+    let rename = |text: &str| {
+        let mut text = text.to_owned();
+        for (unique, name) in [(&queue, "q"), (&logs, "direct_logs"), (&events, "ev"), (&fanout, "logs")] {
+            text = text.replace(unique.as_str(), name);
+        }
+        text.trim_end().to_owned()
+    };
+    let mut shown: Vec<_> = shown.iter().map(|line| rename(line)).collect();
+    shown.sort();
+    let mut expected = [
+        "publish direct_logs:warning key=warning tag=false anonymous=false",
+        "publish ev key=eu.42 tag=false anonymous=false ev",
+        "publish logs key= tag=false anonymous=false",
+        "publish q key=q tag=false anonymous=false",
+        "process direct_logs:warning:q key=warning tag=true anonymous=false",
+        "process ev:eu.*:q key=eu.42 tag=true anonymous=false ev:eu.*:q",
+        "process key= tag=true anonymous=true",
+        "process q key=q tag=true anonymous=false",
+        "ack direct_logs:warning:q key= tag=true anonymous=false",
+        "ack ev:eu.*:q key= tag=true anonymous=false ev:eu.*:q",
+        "ack key= tag=true anonymous=true",
+        "ack q key= tag=true anonymous=false",
+    ];
+    expected.sort_unstable();
+    assert_eq!(shown, expected);
+}

@@ -1,0 +1,157 @@
+//! What a publisher hears of each of its messages.
+
+use std::sync::Arc;
+
+use lapin::types::AMQPValue;
+use throughline_core::broker::{Broker, Publish, PublishErrorKind};
+use throughline_core::{Envelope, PublishError};
+use throughline_rabbit::{Properties, PublishFailure, ToExchange};
+
+use crate::server::{self, Plain, unique};
+
+/// A queue of the test's own, another one that takes no second message, and what publishes.
+struct Given {
+    plain: Plain,
+    queue: String,
+    full: String,
+    transport: Arc<dyn Publish>,
+}
+
+impl Given {
+    async fn new() -> Self {
+        let plain = Plain::connect(&server::url()).await;
+        let (queue, full) = (unique("publish"), unique("full"));
+        plain.declare(&queue, &[]).await;
+        let limit = [
+            ("x-max-length", AMQPValue::LongLongInt(1)),
+            ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+        ];
+        plain.declare(&full, &limit).await;
+        Self { plain, queue, full, transport: server::connect().await.transport() }
+    }
+
+    async fn refused(&self, envelope: Envelope) -> PublishError {
+        self.transport.publish(envelope).await.err().expect("an error")
+    }
+
+    async fn stop(self) {
+        self.plain.delete(&self.queue).await;
+        self.plain.delete(&self.full).await;
+    }
+}
+
+/// R25, L1: as many as are under way, each return is that of its own message.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn every_second_message_comes_back_and_just_those_calls_fail() {
+    let given = Given::new().await;
+    let missing = unique("missing");
+    let places = [given.queue.clone(), missing].into_iter().cycle().take(4_000);
+    let messages = places.map(|place| Envelope::new(place, "the same").with_id("the same")).collect();
+    let results = given.transport.publish_batch(messages).await;
+    for (index, result) in results.iter().enumerate() {
+        match result {
+            Ok(_) => assert_eq!(index % 2, 0, "message {index} has no queue"),
+            Err(failed) => {
+                assert_eq!((index % 2, failed.error_type()), (1, "no-route"), "{failed}");
+                assert_eq!(failed.kind(), PublishErrorKind::NotFound);
+            }
+        }
+    }
+    assert_eq!(given.plain.count(&given.queue).await.0, 2_000);
+    given.stop().await;
+}
+
+/// R25, L2: tasks that share a publisher get the confirmations of their own messages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn eight_tasks_hear_of_their_own_refused_messages() {
+    let given = Given::new().await;
+    given.transport.publish(Envelope::new(given.full.clone(), "fills it")).await.expect("room for one");
+    let task = |transport: Arc<dyn Publish>, queue: String, full: String| async move {
+        for _ in 0..6 {
+            let places = [&full, &queue, &queue].into_iter().cycle().take(500);
+            let messages = places.map(|place| Envelope::new(place.clone(), "the same")).collect();
+            for (index, result) in transport.publish_batch(messages).await.into_iter().enumerate() {
+                let error_type = result.err().map(|failed| failed.error_type().to_owned());
+                assert_eq!(error_type.as_deref(), (index % 3 == 0).then_some("nack"), "message {index}");
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(task(Arc::clone(&given.transport), given.queue.clone(), given.full.clone())))
+        .collect();
+    for task in tasks {
+        task.await.expect("each answer is that of its message");
+    }
+    assert_eq!(given.plain.count(&given.queue).await.0, 8 * 6 * 333);
+    given.stop().await;
+}
+
+/// R26, L3: others of the same publisher go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_missing_exchange_fails_alone() {
+    let given = Given::new().await;
+    let (transport, queue) = (Arc::clone(&given.transport), given.queue.clone());
+    let innocent = tokio::spawn(async move {
+        let messages = (0..1_500).map(|_| Envelope::new(queue.clone(), vec![1; 30_000])).collect();
+        transport.publish_batch(messages).await.iter().filter(|result| result.is_err()).count()
+    });
+    for number in 0..50 {
+        let nowhere = ToExchange::new(unique("nowhere")).key(number.to_string());
+        let failed = given.refused(Envelope::new(nowhere, vec![1; 30_000])).await;
+        assert_eq!(
+            (failed.error_type(), PublishFailure::of(&failed)),
+            ("not-found", Some(PublishFailure::Refused)),
+            "ATTR-R-14"
+        );
+    }
+    assert_eq!(innocent.await.expect("no panic"), 0, "innocent messages failed");
+    assert_eq!(given.plain.count(&given.queue).await.0, 1_500);
+    given.stop().await;
+}
+
+/// R16, L12, ATTR-R-14: what the server would answer by closing something is an error of this message, which says what to do.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn what_cannot_be_taken_is_an_error_of_its_own_message() {
+    let given = Given::new().await;
+    let queue = || given.queue.clone();
+    let cases = [
+        (Envelope::new("q".repeat(256), "x"), PublishErrorKind::InvalidDestination, "name_too_long"),
+        (Envelope::new(queue(), "x").with_id("i".repeat(256)), PublishErrorKind::Encode, "name_too_long"),
+        (
+            Envelope::new(queue(), "x").with_header("large", vec![b'x'; 200_000]),
+            PublishErrorKind::TooLarge,
+            "too_large",
+        ),
+        (Envelope::new(queue(), vec![0; 17 << 20]), PublishErrorKind::TooLarge, "precondition-failed"),
+        (
+            Envelope::new(queue(), "x").with_native(Properties::new().with_user_id("somebody")),
+            PublishErrorKind::Refused,
+            "precondition-failed",
+        ),
+    ];
+    for (envelope, kind, error_type) in cases {
+        let failed = given.refused(envelope).await;
+        assert_eq!((failed.kind(), failed.error_type()), (kind, error_type), "{failed}");
+        given.transport.publish(Envelope::new(queue(), "after it")).await.expect("the next message passes");
+    }
+    given.stop().await;
+}
+
+/// R19: an unroutable request fails at once, one that nobody answers in time, and many wait at the same time.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn requests_fail_at_once_or_in_time() {
+    use std::time::{Duration, Instant};
+    let given = Given::new().await;
+    let began = Instant::now();
+    let nobody = given.transport.request(Envelope::new(unique("nobody"), "?"), Duration::from_secs(30)).await;
+    assert_eq!(nobody.err().map(|failed| failed.error_type().to_owned()).as_deref(), Some("no-route"));
+    assert!(began.elapsed() < Duration::from_secs(15), "it waited");
+    let silent = given.transport.request(Envelope::new(given.queue.clone(), "?"), Duration::from_millis(300)).await;
+    assert!(silent.err().expect("no answer").is_timeout());
+    given.stop().await;
+}
