@@ -56,7 +56,7 @@ impl<'a> Route<'a> {
             return Some(before.clone());
         }
         let through = before.lets_all_through();
-        through.then(|| Self { exchange: before.exchange, key: self.key, has_wildcards: self.has_wildcards })
+        through.then_some(Self { exchange: before.exchange, key: self.key, has_wildcards: self.has_wildcards })
     }
 }
 
