@@ -1,5 +1,6 @@
 //! What a subscription declares, what leads messages to it, and what the server refuses.
 
+use std::borrow::Cow;
 use std::future::{Future, IntoFuture};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ async fn subscribe(rabbit: &Rabbit, queue: Queue) -> Result<Box<dyn Subscriber>,
     within(rabbit.subscribe(&queue.into())).await
 }
 
-async fn publish(rabbit: &Rabbit, exchange: &str, key: &'static str, body: &str) {
+async fn publish(rabbit: &Rabbit, exchange: &str, key: impl Into<Cow<'static, str>>, body: &str) {
     let to = ToExchange::new(exchange.to_owned()).key(key);
     within(rabbit.publisher().publish(to, body.to_owned()).into_future()).await.expect("a queue takes it");
 }
@@ -184,6 +185,21 @@ async fn every_builder_is_taken_by_the_server() {
         assert_eq!(next(&mut subscriber).await, *name);
     }
     other.remove(&[&classic, &quorum, &stream], &[]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_name_as_long_as_may_be_is_consumed_from() {
+    let (rabbit, other) = (connect().await, Other::connect().await);
+    let unique = unique("");
+    // R16: 255 bytes in letters of three.
+    let letters = "語".repeat((255 - unique.len()) / 3);
+    let name = format!("{letters}{unique}{}", "q".repeat((255 - unique.len()) % 3));
+    assert_eq!(name.len(), 255);
+    let mut subscriber = subscribe(&rabbit, Queue::new(name.clone()).retry_in_place()).await.expect("it is declared");
+    publish(&rabbit, "", name.clone(), "arrived").await;
+    assert_eq!(next(&mut subscriber).await, "arrived");
+    other.remove(&[&name], &[]).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
+use lapin::types::FieldTable;
 use throughline_core::BrokerError;
 
 use super::arguments::number;
 use super::exchange::{Declares, Exchange};
 use super::queue::{DELIVERY_LIMIT, Kind, Queue};
-use crate::names::short;
+use crate::death::DELAY_MARK;
+use crate::names::{LONGEST, short};
 
 impl Queue {
     /// Checks what can be known without the server.
@@ -17,6 +19,7 @@ impl Queue {
         }
         self.bindings.iter().try_for_each(|binding| {
             short("routing key", &binding.key)?;
+            check_headers(&binding.exchange, &binding.arguments)?;
             check_exchange(&binding.exchange)
         })?;
         match self.contradiction() {
@@ -43,6 +46,13 @@ impl Queue {
             return Some(
                 "a queue without a name is declared for one connection: name it, or use `Queue::generated` without `passive` and \
                  `no_declare`",
+            );
+        }
+        let has_delay_queues = !self.retries_in_place() && !self.no_ack;
+        if has_delay_queues && self.name.len() + DELAY_MARK.len() + LONGEST_DELAY > LONGEST {
+            return Some(
+                "its name leaves no place for those of its delay queues, which are 10 bytes longer, and AMQP takes 255: use a shorter one, \
+                 or `retry_in_place`",
             );
         }
         if self.is_stream() && self.no_ack {
@@ -125,6 +135,9 @@ impl Queue {
     }
 }
 
+/// How many bytes a delay has in the name of its queue, as in `10s`.
+const LONGEST_DELAY: usize = 3;
+
 /// What the server refuses for streams.
 const NOT_OF_STREAMS: [&str; 8] = [
     "x-message-ttl",
@@ -147,10 +160,23 @@ fn check_exchange(exchange: &Exchange) -> Result<(), BrokerError> {
             "the default exchange leads to each queue by its name: it takes no bindings",
         ));
     }
-    exchange.from.iter().try_for_each(|(source, key, _)| {
+    exchange.from.iter().try_for_each(|(source, key, arguments)| {
         short("routing key", key)?;
+        check_headers(source, arguments)?;
         check_exchange(source)
     })
+}
+
+/// Refuses a binding by headers where the server would look at the key alone and say nothing.
+fn check_headers(exchange: &Exchange, arguments: &FieldTable) -> Result<(), BrokerError> {
+    use lapin::ExchangeKind::{Direct, Fanout, Topic};
+    if arguments.contains_key("x-match") && matches!(&exchange.declares, Declares::As(Direct | Fanout | Topic)) {
+        return Err(BrokerError::configuration(format!(
+            "exchange `{}` does not look at headers, and something is bound to it by headers: make it `Exchange::headers`, or bind by a key",
+            exchange.name
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -197,6 +223,31 @@ mod tests {
         refused(&Queue::new("q").bind(argument, ""), "256 bytes");
         let header = [(&*long(), AMQPValue::Boolean(true))];
         refused(&Queue::new("q").bind_headers(Exchange::headers("h"), header), "256 bytes");
+    }
+
+    #[test]
+    fn a_name_that_leaves_no_place_for_its_delay_queues_is_refused_at_the_start() {
+        let named = |bytes| Queue::new("q".repeat(bytes));
+        named(245).check().expect("`.retry.10s` has a place");
+        refused(&named(246), "`retry_in_place`");
+        named(255).retry_in_place().check().expect("it has no delay queues");
+        named(255).exclusive().check().expect("it has no delay queues");
+        named(255).no_ack().check().expect("nothing is tried again");
+    }
+
+    #[test]
+    fn headers_lead_nowhere_but_at_an_exchange_that_looks_at_them() {
+        let acme = || [("tenant", AMQPValue::LongString("acme".into()))];
+        for exchange in [Exchange::direct("e"), Exchange::fanout("e"), Exchange::topic("e")] {
+            refused(&Queue::new("q").bind_headers(exchange.clone(), acme()), "`Exchange::headers`");
+            refused(&Queue::new("q").bind_any_header(exchange.clone(), acme()), "`Exchange::headers`");
+            let matching = [("x-match", AMQPValue::LongString("all".into()))];
+            let before = Exchange::fanout("f").bound_with(exchange, "", matching);
+            refused(&Queue::new("q").bind(before, ""), "`Exchange::headers`");
+        }
+        for exchange in [Exchange::headers("e"), Exchange::named("e"), Exchange::of_kind("x-ours", "e")] {
+            Queue::new("q").bind_headers(exchange, acme()).check().expect("it may look at headers");
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::semconv::{SYSTEM, is_anonymous, source_name};
 /// The argument of a queue that says how often it delivers a message again.
 pub(super) const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
+/// How many bytes of a tag are those that the user chose; the rest makes it unique.
+const LONGEST_TAG_BEGIN: usize = 100;
+
 /// What to consume: a queue, with its bindings.
 ///
 /// It is declared at the start: durable, not exclusive, a classic queue unless [`quorum`](Self::quorum) or [`stream`](Self::stream) says
@@ -159,7 +162,8 @@ impl Queue {
         self.bind_with(exchange, key, [])
     }
 
-    /// Binds it to a headers exchange: a message comes when all these headers are equal.
+    /// Binds it to a headers exchange: a message comes when all these headers are equal. An exchange of another kind is refused at the
+    /// start, since it does not look at headers.
     ///
     /// # Examples
     ///
@@ -344,7 +348,7 @@ impl Queue {
         self
     }
 
-    /// Sets how the consumer's tag begins; a number makes it unique. The default is the name of the queue.
+    /// Sets how the consumer's tag begins, 100 bytes at most; a number makes it unique. The default is the name of the queue.
     #[must_use]
     pub fn consumer_tag(mut self, tag: impl Into<Arc<str>>) -> Self {
         self.consumer_tag = Some(tag.into());
@@ -375,7 +379,8 @@ impl Queue {
     }
 
     /// Lets messages wait for their next attempt in the service, however long, and declares no delay queues. They count as not settled
-    /// meanwhile, so that the prefetch bounds how many wait.
+    /// meanwhile, so that the prefetch bounds how many wait. A queue with a name of more than 245 bytes needs this, since the names of its
+    /// delay queues would be too long.
     #[must_use]
     pub const fn retry_in_place(mut self) -> Self {
         self.retries_in_place = true;
@@ -435,7 +440,9 @@ impl Queue {
 
     pub(crate) fn unique_tag(&self) -> String {
         let begin = self.consumer_tag.as_deref().unwrap_or(&self.name);
-        let begin: String = begin.chars().take(100).collect();
+        // R16: bytes are counted and not letters.
+        let fits = |(at, letter): &(usize, char)| at + letter.len_utf8() <= LONGEST_TAG_BEGIN;
+        let begin: String = begin.char_indices().take_while(fits).map(|(_, letter)| letter).collect();
         format!("{begin}-{:016x}", fastrand::u64(..))
     }
 
@@ -603,6 +610,11 @@ impl From<Queue> for Subscription {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber as Collector};
+
     use super::*;
 
     fn patterns(queue: Queue) -> Vec<(Option<String>, String)> {
@@ -660,6 +672,61 @@ mod tests {
         let limit = |value| Queue::new("q").quorum().argument(DELIVERY_LIMIT, value);
         assert_eq!(most(limit(AMQPValue::LongInt(4))), (Some(5), Some(5)));
         assert_eq!(most(limit(AMQPValue::LongInt(-1))), (None, None), "no limit");
+    }
+
+    /// Counts warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Collector for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_quorum_queue_that_loses_what_fails_too_often_is_warned_about() {
+        let warns = |queue: Queue| {
+            let warnings = Warnings::default();
+            tracing::subscriber::with_default(warnings.clone(), || queue.warn_of_losses());
+            warnings.0.load(Ordering::Relaxed) == 1
+        };
+        let quorum = || Queue::new("q").quorum();
+        assert!(warns(quorum()), "R12");
+        assert!(!warns(quorum().delivery_limit(5)), "R12");
+        assert!(!warns(quorum().dead_letter_exchange("dead", "q")), "R12");
+        assert!(!warns(Queue::new("q")), "R12");
+        assert!(!warns(quorum().passive()) && !warns(quorum().no_declare()), "R12: others say what it has");
+    }
+
+    #[test]
+    fn a_tag_is_unique_and_never_longer_than_the_protocol_takes() {
+        for letter in ["q", "ü", "語", "🐇"] {
+            let name = letter.repeat(255 / letter.len());
+            let tags = [Queue::new(name.clone()), Queue::new("q").consumer_tag(name)].map(|queue| {
+                assert_ne!(queue.unique_tag(), queue.unique_tag(), "R6");
+                queue.unique_tag()
+            });
+            for tag in tags {
+                assert!(tag.len() <= 255 && tag.starts_with(letter), "R16: {} bytes of {letter}", tag.len());
+            }
+        }
     }
 
     #[test]
