@@ -94,7 +94,7 @@ fn kind(failed: &Error) -> BrokerErrorKind {
     match (failed.kind(), reply_code(failed)) {
         (_, Some(403)) => BrokerErrorKind::Unauthorized,
         (_, Some(404)) => BrokerErrorKind::NotFound,
-        (_, Some(405 | 406 | 501 | 503 | 530 | 541)) => BrokerErrorKind::Configuration,
+        (_, Some(405 | 406 | 501 | 503 | 530)) => BrokerErrorKind::Configuration,
         (_, Some(540)) => BrokerErrorKind::Unsupported,
         (_, Some(320)) => BrokerErrorKind::Disconnected,
         (_, Some(_)) => BrokerErrorKind::Other,

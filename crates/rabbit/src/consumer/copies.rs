@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use throughline_core::broker::BrokerErrorKind;
 use throughline_core::{BrokerError, Delivery};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::connection::Connection;
 use crate::copy::to_copy;
@@ -23,6 +23,10 @@ const LADDER: [u64; 17] =
 /// How long a delay queue that nobody uses is kept beyond its delay.
 const KEPT: Duration = Duration::from_secs(3_600);
 
+/// After which time one is declared again. For the server only that is use, and not a message that is put in: one that comes later would go
+/// with its queue before it is due.
+const DECLARED_AGAIN: Duration = Duration::from_secs(1_800);
+
 /// Puts copies of messages into queues where they wait for their next attempt: one for each delay, which the server makes to pass.
 ///
 /// The time is the queue's and not the message's, since a queue looks at its first message only.
@@ -30,8 +34,8 @@ pub(super) struct Copies {
     connection: Arc<Connection>,
     queue: Arc<str>,
     is_quorum: bool,
-    /// The delays whose queues are known to be there, and the link on which that was found out.
-    declared: tokio::sync::Mutex<(u64, HashSet<u64>)>,
+    /// When the queue of each delay was declared last, and the link on which it was.
+    declared: tokio::sync::Mutex<(u64, HashMap<u64, Instant>)>,
 }
 
 impl Copies {
@@ -66,9 +70,9 @@ impl Copies {
         let mut declared = self.declared.lock().await;
         let link = self.connection.consuming.connected().await?;
         if declared.0 != link.number {
-            *declared = (link.number, HashSet::new());
+            *declared = (link.number, HashMap::new());
         }
-        if declared.1.contains(&seconds) {
+        if declared.1.get(&seconds).is_some_and(|at| at.elapsed() < DECLARED_AGAIN) {
             return Ok(name);
         }
         let doing = format!("declare delay queue `{name}`");
@@ -80,7 +84,7 @@ impl Copies {
         };
         match timeout(self.connection.limits.answer, declaring).await {
             Ok(Ok(())) => {
-                declared.1.insert(seconds);
+                declared.1.insert(seconds, Instant::now());
                 Ok(name)
             }
             Ok(Err(failed)) => Err(error::broker(&failed, &doing)),

@@ -87,6 +87,17 @@ impl Opening {
         Ok(Active { session: Session::start(channel, place), consumer, reading: Reading::new(Arc::new(from)) })
     }
 
+    /// Begins to consume, and goes on trying where that may pass.
+    pub(super) async fn begin(self, declared: Declared) -> Result<Active, BrokerError> {
+        match self.consume(declared).await {
+            Err(failed) if topology::is_locked(&failed) || is_final(&failed, Duration::ZERO, Duration::ZERO) => {
+                Err(failed)
+            }
+            Err(failed) => self.again(failed.to_string()).await,
+            active => active,
+        }
+    }
+
     fn place(&self, name: &Arc<str>) -> Place {
         let copies = (!self.queue.retries_in_place())
             .then(|| Arc::new(super::copies::Copies::new(&self.connection, name, self.queue.is_quorum())));
@@ -142,7 +153,10 @@ fn is_final(failed: &BrokerError, since: Duration, heartbeat: Duration) -> bool 
         BrokerErrorKind::Configuration | BrokerErrorKind::Unsupported if topology::is_locked(failed) => {
             since > heartbeat * 2 + Duration::from_secs(5)
         }
-        BrokerErrorKind::Configuration | BrokerErrorKind::Ended | BrokerErrorKind::Unsupported => true,
+        BrokerErrorKind::Configuration
+        | BrokerErrorKind::Ended
+        | BrokerErrorKind::Unauthorized
+        | BrokerErrorKind::Unsupported => true,
         _ => false,
     }
 }

@@ -72,7 +72,7 @@ impl RabbitSubscriber {
             let (declared, opening) = (declared.take(), self.opening.clone());
             self.state = State::Opening(Task(tokio::spawn(async move {
                 match declared {
-                    Some(declared) if declared.channel.status().connected() => opening.consume(declared).await,
+                    Some(declared) if declared.channel.status().connected() => opening.begin(declared).await,
                     _ => opening.again("the connection was lost before it began".to_owned()).await,
                 }
             })));

@@ -21,7 +21,7 @@ pub(crate) struct ConfirmChannel {
     pub(crate) link: Arc<Link>,
     /// How many were published. Held while the client takes a message: it counts and writes under two locks, and two tasks at a
     /// time would get the confirmations of each other.
-    published: Mutex<u64>,
+    published: Arc<Mutex<u64>>,
     pending: mpsc::UnboundedSender<Pending>,
 }
 
@@ -48,8 +48,9 @@ impl ConfirmChannel {
             Err(_) => return Err(error::timed_out(doing, limits.answer)),
         };
         let (pending, incoming) = mpsc::unbounded_channel();
-        tokio::spawn(Collector::new(channel.clone(), incoming).run());
-        Ok(Self { channel, link: Arc::clone(link), published: Mutex::default(), pending })
+        let published = Arc::new(Mutex::default());
+        tokio::spawn(Collector::new(channel.clone(), Arc::clone(&published), incoming).run());
+        Ok(Self { channel, link: Arc::clone(link), published, pending })
     }
 
     pub(crate) fn is_usable(&self) -> bool {

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -65,6 +65,8 @@ type Resolved = (Publish, lapin::Result<Confirmation>);
 /// confirmed together with it has been looked at, and a returned message goes to the publish that looks like it.
 pub(super) struct Collector {
     channel: Channel,
+    /// Held while a message is given to the client.
+    publishing: Arc<Mutex<u64>>,
     incoming: mpsc::UnboundedReceiver<Pending>,
     waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Resolved> + Send>>>,
     /// How many publishes of each look are not answered.
@@ -74,9 +76,13 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(channel: Channel, incoming: mpsc::UnboundedReceiver<Pending>) -> Self {
+    pub(super) fn new(
+        channel: Channel,
+        publishing: Arc<Mutex<u64>>,
+        incoming: mpsc::UnboundedReceiver<Pending>,
+    ) -> Self {
         let (waiting, open, returned) = Default::default();
-        Self { channel, incoming, waiting, open, returned }
+        Self { channel, publishing, incoming, waiting, open, returned }
     }
 
     /// Runs until nobody publishes any more and all is answered.
@@ -120,8 +126,10 @@ impl Collector {
         }
     }
 
-    /// Takes the lock that the client holds while it goes through one frame of confirmations.
+    /// Takes the lock that the client holds while it goes through one frame of confirmations, and before it that of a publish: what has
+    /// come back may belong to one that is just being noted.
     fn wait_for_frame(&self) {
+        drop(self.publishing.lock().unwrap_or_else(PoisonError::into_inner));
         let mut asked = std::pin::pin!(self.channel.wait_for_confirms());
         let _ = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
