@@ -5,6 +5,7 @@
 # DATA and PORT. DATA is the folder for what the server keeps and finds again at its next start; a `rabbitmq.conf` in it is read. The
 # server listens on PORT of the loopback address, and its node on the two ports above. All processes and mounts end with this one, also
 # when it is killed. Needs root, or a system where everybody may have namespaces.
+# All versions take bodies of 16 MiB at most, as current ones do, so that they refuse the same ones.
 set -eu
 [ $# -ge 3 ] || { echo "usage: $0 DATA PORT PROGRAM [ARGUMENT].." >&2; exit 64; }
 folder=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +29,7 @@ exec unshare $as_root --mount --pid --fork --kill-child sh -euc '
         RABBITMQ_DIST_PORT=$((port + 1)) ERL_EPMD_PORT=$((port + 2)) ERL_EPMD_ADDRESS=127.0.0.1 \
         RABBITMQ_MNESIA_BASE=/data/mnesia RABBITMQ_LOG_BASE=/data/log RABBITMQ_CONFIG_FILE=/data/rabbitmq \
         RABBITMQ_ENABLED_PLUGINS_FILE=/data/enabled_plugins \
-        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 $loopback" RABBITMQ_CTL_ERL_ARGS="$loopback" \
+        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 $loopback -rabbit max_message_size 16777216" RABBITMQ_CTL_ERL_ARGS="$loopback" \
         RABBITMQ_CTL_DIST_PORT_MIN=0 RABBITMQ_CTL_DIST_PORT_MAX=0 \
         chroot "$root" "/usr/lib/rabbitmq/bin/$program" "$@"
 ' sh "$folder/root" "$data" "$port" "$program" "$@"
