@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
 use throughline_core::broker::{Broker, Publish, PublishErrorKind};
 use throughline_core::{Envelope, PublishError};
@@ -154,4 +155,24 @@ async fn requests_fail_at_once_or_in_time() {
     let silent = given.transport.request(Envelope::new(given.queue.clone(), "?"), Duration::from_millis(300)).await;
     assert!(silent.expect_err("no answer").is_timeout());
     given.stop().await;
+}
+
+/// The first messages of a connection wait for a channel, and for the proof that the exchange is there: in the order of the call, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn the_first_batch_of_a_connection_is_stored_in_its_order() {
+    const MESSAGES: usize = 1_500;
+    let plain = Plain::connect(&server::url()).await;
+    for _ in 0..5 {
+        let (rabbit, queue) = (server::connect().await, unique("order"));
+        plain.declare(&queue, &[]).await;
+        let messages = (0..MESSAGES).map(|number| Envelope::new(queue.clone(), number.to_string())).collect();
+        assert!(rabbit.transport().publish_batch(messages).await.iter().all(Result::is_ok), "all are stored");
+        for number in 0..MESSAGES {
+            let got = plain.channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await;
+            let message = got.expect("an answer").expect("a message");
+            assert_eq!(String::from_utf8_lossy(&message.data), number.to_string());
+        }
+        plain.delete(&queue).await;
+    }
 }

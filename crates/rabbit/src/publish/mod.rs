@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use throughline_core::broker::{ConnectionState, Existence, Outbound};
 use throughline_core::{BrokerError, PublishError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use self::channel::ConfirmChannel;
@@ -87,16 +87,59 @@ impl Publishing {
     ///
     /// A dropped call may have published.
     pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        let handed = self.hand_over(message, Instant::now() + self.limits.publish_wait).await?;
+        self.outcome(handed).await
+    }
+
+    /// Publishes messages in their order, all under way at the same time. One is handed over after the other: calls that wait side by side
+    /// for the proof of an exchange, or for the channel, overtake each other.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have published any of them.
+    pub(crate) async fn publish_in_order(
+        &self,
+        messages: impl Iterator<Item = Result<Outgoing, PublishError>>,
+    ) -> Vec<Result<(), PublishError>> {
+        let deadline = Instant::now() + self.limits.publish_wait;
+        let mut all = Vec::with_capacity(messages.size_hint().0);
+        for message in messages {
+            all.push(match message {
+                Ok(message) => self.hand_over(message, deadline).await,
+                Err(failed) => Err(failed),
+            });
+        }
+        let mut results = Vec::with_capacity(all.len());
+        for handed in all {
+            results.push(match handed {
+                Ok(handed) => self.outcome(handed).await,
+                Err(failed) => Err(failed),
+            });
+        }
+        results
+    }
+
+    /// Waits for what the server says of a message.
+    async fn outcome(&self, handed: Handed) -> Result<(), PublishError> {
+        let Handed::Sent { answered, channel, place, sent } = handed else { return Ok(()) };
+        let result = self.answer(answered, sent).await;
+        if let Err(Problem::Unknown { .. }) = &result {
+            self.proof.forget_if_closed(&channel);
+        }
+        result.map_err(|problem| problem.into_error(&place))
+    }
+
+    /// Gives a message to the client, once there is room for it and a channel that may take it.
+    async fn hand_over(&self, message: Outgoing, deadline: Instant) -> Result<Handed, PublishError> {
         let mut parts = message.into_parts()?;
         let is_doubtful = parts.body.len() > LARGE || parts.properties.user_id().is_some();
-        let deadline = Instant::now() + self.limits.publish_wait;
         let mut room = self.room(&parts, deadline).await?;
         loop {
             let link = self.link(&parts, deadline).await?;
             size::check(&parts.properties, link.client.configuration().frame_max())?;
             if is_doubtful || !self.proof.has(&link, parts.exchange.as_str()) {
                 match self.prove(&link, parts, room, is_doubtful, deadline).await {
-                    Proved::Answered(result) => return result,
+                    Proved::Answered(result) => return result.map(|()| Handed::Stored),
                     Proved::Shared(again, kept) => (parts, room) = (*again, kept),
                 }
             }
@@ -109,13 +152,7 @@ impl Publishing {
             };
             let place = Problem::place(&parts);
             match channel.send(parts, room) {
-                Ok(answered) => {
-                    let result = self.answer(answered).await;
-                    if let Err(Problem::Unknown { .. }) = &result {
-                        self.proof.forget_if_closed(&channel);
-                    }
-                    return result.map_err(|problem| problem.into_error(&place));
-                }
+                Ok(answered) => return Ok(Handed::Sent { answered, channel, place, sent: Instant::now() }),
                 // The channel has just ended; nothing was sent.
                 Err(kept) => {
                     parts = kept.1;
@@ -213,7 +250,7 @@ impl Publishing {
         };
         let exchange = parts.exchange.clone();
         let result = match channel.send(parts, room) {
-            Ok(answered) => self.answer(answered).await.map_err(Problem::alone),
+            Ok(answered) => self.answer(answered, Instant::now()).await.map_err(Problem::alone),
             Err(kept) => Err(Problem::NoChannel(error::told(&kept.0))),
         };
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
@@ -224,8 +261,8 @@ impl Publishing {
     }
 
     /// Waits for the answer to one message.
-    async fn answer(&self, answered: tokio::sync::oneshot::Receiver<Answer>) -> Result<(), Problem> {
-        match timeout(self.limits.confirm, answered).await {
+    async fn answer(&self, answered: oneshot::Receiver<Answer>, sent: Instant) -> Result<(), Problem> {
+        match timeout_at(sent + self.limits.confirm, answered).await {
             Ok(Ok(Answer::Stored)) => Ok(()),
             Ok(Ok(Answer::Returned { code, text })) => Err(Problem::Returned { code, text }),
             Ok(Ok(Answer::Refused)) => Err(Problem::Nacked),
@@ -257,7 +294,7 @@ impl Publishing {
         size::check(&parts.properties, channel.link.client.configuration().frame_max())?;
         let (place, room) = (Problem::place(&parts), self.room(&parts, deadline).await?);
         let result = match channel.send(parts, room) {
-            Ok(answered) => self.answer(answered).await,
+            Ok(answered) => self.answer(answered, Instant::now()).await,
             Err(kept) => Err(Problem::NoChannel(error::told(&kept.0))),
         };
         result.map_err(|problem| problem.into_error(&place))
@@ -287,6 +324,18 @@ impl Publishing {
     pub(crate) async fn check_destination(&self, outbound: &Outbound<'_>) -> Result<Existence, BrokerError> {
         proof::ask(&self.links, &self.limits, outbound).await
     }
+}
+
+/// A message that the client has.
+enum Handed {
+    /// The server has said already that it has it, too.
+    Stored,
+    Sent {
+        answered: oneshot::Receiver<Answer>,
+        channel: Arc<ConfirmChannel>,
+        place: String,
+        sent: Instant,
+    },
 }
 
 /// What came of a publish that was to prove something.

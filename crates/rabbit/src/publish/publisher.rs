@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use opentelemetry::KeyValue;
 use throughline_core::broker::{BoxFuture, Publish};
 use throughline_core::message::{System, Target};
@@ -83,7 +82,8 @@ impl Publish for RabbitPublisher {
 
     /// All are under way at the same time, in their order.
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
-        join_all(messages.into_iter().map(|message| self.send(message))).await
+        let results = self.connection.publishing.publish_in_order(messages.iter().map(outgoing)).await;
+        results.into_iter().map(|result| result.map(|()| Receipt::new())).collect()
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {
