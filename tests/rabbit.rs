@@ -5,6 +5,8 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
+#[path = "rabbit/child.rs"]
+mod child;
 #[path = "rabbit/conformance.rs"]
 mod conformance;
 #[path = "rabbit/consume.rs"]
@@ -15,6 +17,10 @@ mod faults;
 mod golden;
 #[path = "rabbit/harness.rs"]
 mod harness;
+#[path = "rabbit/load.rs"]
+mod load;
+#[path = "rabbit/proxy.rs"]
+mod proxy;
 #[path = "rabbit/publish.rs"]
 mod publish;
 #[path = "rabbit/server.rs"]

@@ -1,232 +1,297 @@
-//! A server of the test's own that goes away and comes back, under load: every message is counted by its id.
+//! Servers, connections, channels and queues that go away and come back under load: every message is counted by its number.
+//!
+//! Each test prints its counts: `cargo xtask test --broker rabbit -- --nocapture faults` shows them.
 
-use std::collections::HashMap;
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lapin::{Connection, ConnectionProperties};
-use throughline_core::broker::Broker;
-use throughline_core::{App, Envelope, serve};
-use throughline_rabbit::{PublishFailure, Queue, Rabbit, RabbitOptions};
-use tokio::process::{Child, Command};
+use lapin::options::QueueDeleteOptions;
+use throughline_core::broker::{Broker as _, ConnectionState};
+use throughline_core::serve::Running;
+use throughline_core::{App, Envelope};
+use throughline_rabbit::{Exchange, Queue, Rabbit, ToExchange};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::server::unique;
+use crate::load::{self, AT_A_TIME, Load, MESSAGES, PATIENCE, Publishing, Sent, Sum, start};
+use crate::proxy::Proxy;
+use crate::server::{Plain, Server, unique};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const MESSAGES: usize = 10_000;
+#[path = "faults/services.rs"]
+mod services;
 
-/// A RabbitMQ of this test alone.
-struct Server {
-    program: PathBuf,
-    data: PathBuf,
-    port: u16,
-    child: Child,
+/// How many messages a consumer has at most that are not settled, as by default.
+const PREFETCH: usize = 16;
+
+/// A queue with two consumers and a publisher at work: they have begun, and do not end before what is to happen has happened.
+struct Busy {
+    load: Load,
+    kind: &'static str,
+    consumers: Vec<Running>,
+    publishing: Publishing,
 }
 
-impl Server {
-    async fn start() -> Self {
-        let program = std::env::var_os("THROUGHLINE_RABBIT_SERVER").map(PathBuf::from).unwrap_or_else(|| {
-            panic!(
-                "THROUGHLINE_RABBIT_SERVER names no program: run `cargo xtask test --broker rabbit`, which installs one"
-            )
-        });
-        let data = std::env::temp_dir().join(unique("throughline-rabbit"));
-        std::fs::create_dir_all(&data).expect("a folder for the data");
-        let port = three_free_ports();
-        let child = run(&program, &data, port);
-        let server = Self { program, data, port, child };
-        server.ready().await;
-        server
+impl Busy {
+    async fn start(load: Load, kind: &'static str) -> Self {
+        let url = load.url.clone();
+        Self::start_at(&url, load, kind).await
     }
 
-    fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    /// With another way to the server.
+    async fn start_at(url: &str, load: Load, kind: &'static str) -> Self {
+        let consumers = vec![load.consumer_at(url, 1).await, load.consumer_at(url, 2).await];
+        let publishing = load.publish_at(url);
+        load.account.reach(MESSAGES / 5).await;
+        Self { load, kind, consumers, publishing }
     }
 
-    /// Returns when a client can connect.
-    async fn ready(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match timeout(PATIENCE, Connection::connect(&self.url(), ConnectionProperties::default())).await {
-                Ok(Ok(_)) => return,
-                _ if Instant::now() > deadline => panic!("RabbitMQ does not start"),
-                _ => sleep(Duration::from_millis(100)).await,
-            }
+    /// Waits until the work goes on, ends it, and counts.
+    async fn count(self, server: &Server, what: &str) -> (Sum, Sent) {
+        let Self { load, kind, consumers, publishing } = self;
+        load.account.reach(load.account.distinct() as u64 + 1_000).await;
+        let sent = publishing.end().await;
+        load.account.reach(sent.published).await;
+        assert_two_consumers(server, &load.name).await;
+        for consumer in consumers {
+            consumer.shutdown().await.expect("the consumer stops");
         }
+        (load.account.sum(&format!("{what}, {kind} queue"), sent), sent)
     }
+}
 
-    async fn kill(&mut self) {
-        self.child.kill().await.expect("the server is killed");
-        let deadline = Instant::now() + PATIENCE;
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
-            assert!(Instant::now() < deadline, "the port is still open");
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
+/// A classic and a quorum queue.
+fn loads(url: &str) -> [(Load, &'static str); 2] {
+    [(Load::new(url, |queue| queue), "classic"), (Load::new(url, Queue::quorum), "quorum")]
+}
 
-    async fn start_again(&mut self) {
-        self.child = run(&self.program, &self.data, self.port);
-        self.ready().await;
-    }
+/// A server with both kinds of queue, which are in use.
+async fn busy(server: &Server) -> [Busy; 2] {
+    let [(classic, _), (quorum, _)] = loads(&server.url());
+    tokio::join!(Busy::start(classic, "classic"), Busy::start(quorum, "quorum")).into()
+}
 
-    async fn control(&self, arguments: &[&str]) -> String {
-        let port = self.port.to_string();
-        let mut command = Command::new(&self.program);
-        command.arg(&self.data).args([port.as_str(), "rabbitmqctl", "--quiet"]).args(arguments);
-        let output = timeout(PATIENCE, command.output()).await.expect("an answer").expect("rabbitmqctl runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
+/// R6: the server has just the consumers that there are, and nothing is left unsettled.
+async fn assert_two_consumers(server: &Server, queue: &str) {
+    let expected = format!("{queue}\t2\t0\t0");
+    let queues =
+        ["list_queues", "name", "consumers", "messages_ready", "messages_unacknowledged", "--no-table-headers"];
+    server.until(&queues, |said| said.lines().any(|line| line == expected)).await;
+}
 
-    async fn suffer(&mut self, fault: Fault) {
-        match fault {
-            Fault::Kill => {
-                self.kill().await;
-                self.start_again().await;
-            }
-            Fault::CloseConnections => drop(self.control(&["close_all_connections", "a test"]).await),
-            Fault::Alarm => {
-                self.control(&["set_vm_memory_high_watermark", "0"]).await;
-                self.control(&["set_vm_memory_high_watermark", "0.6"]).await;
-            }
-        }
-    }
-
-    async fn stop(mut self) {
-        self.kill().await;
-        let deadline = Instant::now() + PATIENCE;
-        while std::fs::remove_dir_all(&self.data).is_err() && Instant::now() < deadline {
-            sleep(Duration::from_millis(100)).await;
+/// What follows a fault: nothing is lost, and what comes again was not settled or was published once more.
+async fn none_is_lost(server: &Server, all: [Busy; 2], what: &str, most_again: Option<usize>) {
+    for busy in all {
+        let (sum, sent) = busy.count(server, what).await;
+        assert_eq!(sum.lost, 0, "R1, R4, R8");
+        assert!(sum.twice <= sent.maybe, "R1: {sum:?}: {sent}");
+        if let Some(most) = most_again {
+            assert!(sum.again <= most + sent.maybe, "{sum:?}: {sent}");
         }
     }
 }
 
-fn run(program: &PathBuf, data: &PathBuf, port: u16) -> Child {
-    let mut command = Command::new(program);
-    command.arg(data).args([port.to_string().as_str(), "rabbitmq-server"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    command.spawn().expect("the server starts")
-}
-
-fn three_free_ports() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    // Tests that run at the same time get others.
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let begin = 20_000 + u16::try_from(std::process::id() % 1_000).expect("a small number") * 9;
-    loop {
-        let port = begin + NEXT.fetch_add(3, Ordering::Relaxed) % 3_000;
-        if (0..3).all(|next| free(port + next)) {
-            return port;
-        }
-    }
-}
-
-/// How often each message was handled.
-type Seen = Arc<Mutex<HashMap<String, u32>>>;
-
-/// What is done to the server while messages go through it.
-#[derive(Clone, Copy)]
-enum Fault {
-    Kill,
-    CloseConnections,
-    Alarm,
-}
-
-/// What became of the messages that were published.
-#[derive(Default)]
-struct Published {
-    stored: Vec<String>,
-    unknown: usize,
-    not_sent: usize,
-}
-
-/// Publishes all messages, and does to the server what is to be done when it has a third of them.
-async fn publish_all(server: &mut Server, rabbit: &Rabbit, queue: &str, fault: Fault) -> Published {
-    let (transport, mut published) = (rabbit.transport(), Published::default());
-    for (number, chunk) in (0..MESSAGES).collect::<Vec<_>>().chunks(500).enumerate() {
-        if number == 6 {
-            server.suffer(fault).await;
-        }
-        let ids: Vec<String> = chunk.iter().map(ToString::to_string).collect();
-        let messages = ids.iter().map(|id| Envelope::new(queue.to_owned(), id.clone())).collect();
-        for (id, result) in ids.into_iter().zip(transport.publish_batch(messages).await) {
-            match result.map_err(|failed| (PublishFailure::of(&failed), failed)) {
-                Ok(_) => published.stored.push(id),
-                Err((Some(PublishFailure::MaybeStored), _)) => published.unknown += 1,
-                Err((Some(PublishFailure::NotSent), _)) => published.not_sent += 1,
-                Err((_, failed)) => panic!("{failed}"),
-            }
-        }
-    }
-    published
-}
-
-/// R1, R4, R6, R8: two consumers and a publisher go on by themselves; what the publisher was told to be stored is handled.
-async fn under_load(fault: Fault) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_server_that_is_stopped_and_started_again_loses_nothing() {
     let mut server = Server::start().await;
-    let queue = unique("load");
-    let connect = async |name: &str| {
-        Rabbit::connect_with(server.url(), RabbitOptions::new().name(name)).await.expect("a connection")
-    };
-    let (consuming, publishing) = (connect("consumers").await, connect("publisher").await);
-    let seen = Seen::default();
-    let mut running = Vec::new();
-    for _ in 0..2 {
-        let seen = Arc::clone(&seen);
-        let handle = move |body: String| {
-            *seen.lock().expect("no panic").entry(body).or_default() += 1;
-            std::future::ready(())
-        };
-        let app = App::new().subscribe(Queue::new(queue.as_str()), handle);
-        running.push(serve(consuming.clone(), app).start().await.expect("a service"));
-    }
-    let published = publish_all(&mut server, &publishing, &queue, fault).await;
-    let deadline = Instant::now() + PATIENCE;
-    let missing = || {
-        let seen = seen.lock().expect("no panic");
-        published.stored.iter().filter(|id| !seen.contains_key(*id)).count()
-    };
-    while missing() > 0 {
-        assert!(
-            Instant::now() < deadline,
-            "{} of {} stored messages were never handled",
-            missing(),
-            published.stored.len()
-        );
-        sleep(Duration::from_millis(50)).await;
-    }
-    let again: u32 = seen.lock().expect("no panic").values().map(|times| times - 1).sum();
-    let Published { stored, unknown, not_sent } = &published;
-    println!("stored {} unknown {unknown} not sent {not_sent} handled again {again}", stored.len());
-    // R6: after it the server has just the consumers that there are.
-    let consumers = server.control(&["list_queues", "name", "consumers", "messages_unacknowledged"]).await;
-    let of_queue = consumers.lines().find(|line| line.starts_with(&queue)).expect("the queue").to_owned();
-    assert_eq!(of_queue.split_whitespace().nth(1), Some("2"), "{of_queue}");
-    for service in running {
-        let _ = service.shutdown().await;
-    }
+    let all = busy(&server).await;
     server.stop().await;
+    server.start_again().await;
+    none_is_lost(&server, all, "the server is stopped and started again", None).await;
+    server.remove().await;
+}
+
+/// What the server had confirmed is there, and so is what it had not written of the acknowledgements: that comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_server_that_is_killed_and_started_again_loses_nothing() {
+    let mut server = Server::start().await;
+    let all = busy(&server).await;
+    server.kill().await;
+    server.start_again().await;
+    none_is_lost(&server, all, "the server is killed and started again", None).await;
+    server.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
-async fn nothing_is_lost_when_the_server_is_killed_and_started_again() {
-    under_load(Fault::Kill).await;
+async fn connections_that_the_management_command_closes_lose_nothing() {
+    let server = Server::start().await;
+    let all = busy(&server).await;
+    server.control(&["close_all_connections", "a test"]).await;
+    none_is_lost(&server, all, "all connections are closed", Some(2 * PREFETCH)).await;
+    server.remove().await;
 }
 
+/// R7: somebody else acknowledges on the channel of each consumer what it was not given: 406, and the channel is closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
-async fn nothing_is_lost_when_connections_are_closed_by_the_management_command() {
-    under_load(Fault::CloseConnections).await;
+async fn channels_that_an_acknowledgement_of_somebody_else_closes_lose_nothing() {
+    let server = Server::start().await;
+    let proxy = Proxy::start(server.port()).await;
+    for (load, kind) in loads(&server.url()) {
+        let busy = Busy::start_at(&proxy.url(), load, kind).await;
+        assert_eq!(proxy.acknowledge_what_is_not_there(), 2, "both consumers have a channel");
+        let (sum, sent) = busy.count(&server, "channels are closed by a foreign acknowledgement").await;
+        assert_eq!((sum.lost, sum.twice, sent.again()), (0, 0, 0), "the publisher's channel is another one");
+        // It did happen: what was not settled came again.
+        assert!((1..=2 * PREFETCH).contains(&sum.again), "{sum:?}");
+    }
+    server.remove().await;
 }
 
+/// R7: the messages in it are gone with it, as whoever deleted it wanted; nothing that is published after it. R25: whoever publishes hears
+/// of each message that comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
-async fn nothing_is_lost_in_an_alarm() {
-    under_load(Fault::Alarm).await;
+async fn a_queue_that_is_deleted_is_made_again_and_takes_what_comes_after_it() {
+    let server = Server::start().await;
+    let plain = Plain::connect(&server.url()).await;
+    for (load, kind) in loads(&server.url()) {
+        let proxy = Proxy::start(server.port()).await;
+        let Busy { load, consumers, publishing, .. } = Busy::start_at(&proxy.url(), load, kind).await;
+        let deleted = plain.channel.queue_delete(load.name.as_str().into(), QueueDeleteOptions::default());
+        let deleted = deleted.await.expect("the queue is deleted");
+        // Those that were in it, those that the consumers had of it, and those on their way to it.
+        let most_lost = deleted as usize + 2 * PREFETCH + AT_A_TIME as usize;
+        let (begun, account) = (publishing.begun(), &load.account);
+        account.take_away(most_lost);
+        account.reach(account.distinct() as u64 + 1_000).await;
+        let sent = publishing.end().await;
+        let is_there = || account.missing(sent.published).iter().all(|number| *number < begun);
+        load::until("what is published after it is handled", is_there).await;
+        assert_two_consumers(&server, &load.name).await;
+        for consumer in consumers {
+            consumer.shutdown().await.expect("the consumer stops");
+        }
+        let sum = account.sum(&format!("the {kind} queue is deleted with {deleted} messages"), sent);
+        assert!(sum.lost <= most_lost, "{sum:?}");
+        assert_eq!(sent.returned, proxy.returns(), "R25");
+        // The server says nothing of those on their way to a quorum queue: they may have been stored.
+        assert!(sum.again <= sent.maybe && sent.maybe <= AT_A_TIME as usize, "R1: {sum:?}: {sent}");
+    }
+    server.remove().await;
+}
+
+/// R9: publishes wait, while those that consume go on; nothing is lost or handled twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn an_alarm_loses_nothing_and_repeats_nothing() {
+    let server = Server::start().await;
+    let watching = load::connect(&server.url()).await;
+    let all = busy(&server).await;
+    server.control(&["set_vm_memory_high_watermark", "0"]).await;
+    // The server tells a connection that publishes.
+    let (waiting, name) = (watching.transport(), all[0].load.name.clone());
+    let late = tokio::spawn(async move { waiting.publish(Envelope::new(name, "0")).await });
+    load::until("the alarm shows", || matches!(watching.connection(), ConnectionState::Blocked { .. })).await;
+    // The consumers empty the queues meanwhile.
+    let queues = ["list_queues", "messages", "--no-table-headers"];
+    server.until(&queues, |said| said.lines().count() == 2 && said.lines().all(|line| line.trim() == "0")).await;
+    server.control(&["set_vm_memory_high_watermark", "0.6"]).await;
+    late.await.expect("no panic").expect("it is published once the alarm is over");
+    load::until("the alarm is over", || watching.connection() == ConnectionState::Connected).await;
+    for (index, busy) in all.into_iter().enumerate() {
+        let (sum, sent) = busy.count(&server, "an alarm is set and cleared").await;
+        // The first queue got one message more.
+        assert_eq!((sum.lost, sum.again, sent.again()), (0, usize::from(index == 0), 0));
+    }
+    server.remove().await;
+}
+
+/// One consumer with one message at a time, whose connection is closed three times: the order of the queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn the_order_of_a_queue_is_kept_when_connections_are_closed() {
+    let server = Server::start().await;
+    for (load, kind) in loads(&server.url()) {
+        // All is there before: a publisher that publishes once more changes the order.
+        load.fill().await;
+        let consumer = load.consumer(1).await;
+        for times in 1..=3 {
+            load.account.reach(times * MESSAGES / 5).await;
+            server.control(&["close_all_connections", "a test"]).await;
+        }
+        assert!((load.account.distinct() as u64) < MESSAGES, "it happens in the middle of the work");
+        load.account.reach(MESSAGES).await;
+        consumer.shutdown().await.expect("the consumer stops");
+        let what = format!("one consumer, all connections are closed 3 times, {kind} queue");
+        let sum = load.account.sum(&what, Sent::all(MESSAGES));
+        assert_eq!(sum.lost, 0);
+        assert!(sum.again <= 3 * PREFETCH, "{sum:?}");
+        load.account.assert_ordered();
+    }
+    server.remove().await;
+}
+
+/// A queue with a name and one without, and what publishes to them.
+struct Reconnecting {
+    server: Server,
+    queue: String,
+    topic: String,
+    fanout: String,
+    publisher: Rabbit,
+    handled: mpsc::UnboundedReceiver<(&'static str, String)>,
+}
+
+impl Reconnecting {
+    async fn start() -> (Self, Running) {
+        let server = Server::start().await;
+        let [queue, topic, fanout] = ["orders", "events", "news"].map(unique);
+        let (seen, handled) = mpsc::unbounded_channel();
+        let tell = |place: &'static str| {
+            let seen = seen.clone();
+            move |body: String| {
+                seen.send((place, body)).expect("the test listens");
+                async {}
+            }
+        };
+        let app = App::new()
+            .subscribe(Queue::new(queue.as_str()).bind(Exchange::topic(topic.as_str()), "eu.*"), tell("named"))
+            .subscribe(Queue::generated().bind(Exchange::fanout(fanout.as_str()), ""), tell("generated"));
+        let running = start(&server.url(), app).await;
+        let publisher = load::connect(&server.url()).await;
+        (Self { server, queue, topic, fanout, publisher, handled }, running)
+    }
+
+    /// A message comes through each queue.
+    async fn comes_through(&mut self, round: usize) {
+        let (topic, fanout) = (self.topic.clone(), self.fanout.clone());
+        for (place, to) in [("named", ToExchange::new(topic).key("eu.de")), ("generated", ToExchange::new(fanout))] {
+            // Until there is a queue again, nothing takes it.
+            let deadline = Instant::now() + PATIENCE;
+            while self.publisher.publisher().publish(to.clone(), round.to_string()).await.is_err() {
+                assert!(Instant::now() < deadline, "round {round}: the {place} queue is not there");
+                sleep(Duration::from_millis(20)).await;
+            }
+            let next = async { while self.handled.recv().await != Some((place, round.to_string())) {} };
+            timeout(PATIENCE, next).await.expect("the message is handled in time");
+        }
+    }
+}
+
+/// R6: after ten reconnects the server lists one consumer of each subscription, each binding once, and one queue that it named itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn ten_reconnects_leave_one_consumer_and_one_binding_of_each() {
+    let (mut all, running) = Reconnecting::start().await;
+    all.comes_through(0).await;
+    for round in 1..=10 {
+        all.server.control(&["close_all_connections", "a test"]).await;
+        all.comes_through(round).await;
+    }
+    let list = async |what: &[&str]| all.server.control(&[what, &["--no-table-headers"]].concat()).await;
+    let consumers = list(&["list_consumers", "queue_name"]).await;
+    let (named, generated): (Vec<&str>, Vec<&str>) = consumers.lines().partition(|name| **name == *all.queue);
+    assert_eq!((named.len(), generated.len()), (1, 1), "{consumers}");
+    assert!(generated[0].starts_with("amq.gen"), "{consumers}");
+    let bindings = list(&["list_bindings", "source_name", "destination_name"]).await;
+    for (exchange, to) in [(&all.topic, all.queue.as_str()), (&all.fanout, generated[0])] {
+        let of: Vec<_> = bindings.lines().filter(|line| line.starts_with(exchange.as_str())).collect();
+        assert_eq!(of, [format!("{exchange}\t{to}")], "{bindings}");
+    }
+    assert_eq!(list(&["list_queues", "name"]).await.lines().count(), 2);
+    // Two of the service, two of the publisher.
+    assert_eq!(list(&["list_connections", "pid"]).await.lines().count(), 4);
+    running.shutdown().await.expect("the service stops");
+    all.server.remove().await;
 }

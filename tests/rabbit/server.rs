@@ -1,17 +1,25 @@
-//! The server: the shared one of the suite.
+//! The server: the shared one of the suite, and those of a test's own, which go away and come back.
 
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use throughline_rabbit::{Rabbit, RabbitOptions};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The name under which the suite connects: `messaging.client.id` (ATTR-R-13).
 pub(crate) const CLIENT: &str = "conformance";
 
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a server of a test's own may take to start, while others start beside it.
+const START_WITHIN: Duration = Duration::from_secs(90);
 
 /// How long a queue of a test that failed is kept.
 pub(crate) const KEPT: Duration = Duration::from_secs(300);
@@ -77,5 +85,141 @@ impl Plain {
         let declared =
             self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.expect("the queue");
         (declared.message_count(), declared.consumer_count())
+    }
+}
+
+/// A server of a test's own, with its data. It ends with the test.
+pub(crate) struct Server {
+    program: PathBuf,
+    data: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let program = std::env::var_os("THROUGHLINE_RABBIT_SERVER").map(PathBuf::from).unwrap_or_else(|| {
+            panic!(
+                "THROUGHLINE_RABBIT_SERVER names no program: run `cargo xtask test --broker rabbit`, which installs one"
+            )
+        });
+        let data = std::env::temp_dir().join(unique("throughline-rabbit"));
+        std::fs::create_dir_all(&data).expect("a folder for the data");
+        let mut server = Self { program, data, port: three_free_ports(), child: None };
+        server.start_again().await;
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server in order, as a deployment does.
+    pub(crate) async fn stop(&mut self) {
+        self.control(&["stop"]).await;
+        let mut child = self.child.take().expect("the server runs");
+        timeout(START_WITHIN, child.wait()).await.expect("the server ends in time").expect("the server ends");
+    }
+
+    /// Kills the server, as a crash does.
+    pub(crate) async fn kill(&mut self) {
+        self.child.take().expect("the server runs").kill().await.expect("the server is killed");
+        let deadline = Instant::now() + START_WITHIN;
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+            assert!(Instant::now() < deadline, "the port is still open");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), on the same port and the same data.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.child.is_none(), "the server runs already");
+        let child = self.child.insert(run(&self.program, &self.data, self.port));
+        let (url, deadline) =
+            (format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port), Instant::now() + START_WITHIN);
+        loop {
+            let connecting = Connection::connect(&url, ConnectionProperties::default());
+            let answer = timeout(START_WITHIN, connecting).await;
+            if matches!(answer, Ok(Ok(_))) {
+                return;
+            }
+            let ended = child.try_wait().expect("the state of the server");
+            if ended.is_some() || Instant::now() >= deadline {
+                let log = std::fs::read_to_string(log(&self.data)).unwrap_or_default();
+                panic!("the server at {url} is not ready: ended {ended:?}, {:?}; it said:\n{log}", answer.map(drop));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Runs `rabbitmqctl`, and returns what it says.
+    pub(crate) async fn control(&self, arguments: &[&str]) -> String {
+        let port = self.port.to_string();
+        let mut command = Command::new(&self.program);
+        command.arg(&self.data).args([port.as_str(), "rabbitmqctl", "--quiet"]).args(arguments);
+        let output = timeout(START_WITHIN, command.kill_on_drop(true).output()).await;
+        let output = output.expect("an answer in time").expect("`rabbitmqctl` runs");
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Waits until what `rabbitmqctl` says is so.
+    pub(crate) async fn until(&self, arguments: &[&str], is_so: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + START_WITHIN;
+        loop {
+            let said = self.control(arguments).await;
+            if is_so(&said) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "rabbitmqctl {arguments:?} still says:\n{said}");
+        }
+    }
+
+    /// Ends it, and removes its data.
+    pub(crate) async fn remove(mut self) {
+        self.kill().await;
+        let deadline = Instant::now() + PATIENCE;
+        while std::fs::remove_dir_all(&self.data).is_err() && Instant::now() < deadline {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Of a test that failed: the server is killed with its handle.
+        if self.child.take().is_some() {
+            let _ = std::fs::remove_dir_all(&self.data);
+        }
+    }
+}
+
+fn log(data: &Path) -> PathBuf {
+    data.join("server.log")
+}
+
+fn run(program: &Path, data: &Path, port: u16) -> Child {
+    let said = std::fs::File::options().create(true).append(true).open(log(data)).expect("a log");
+    let mut command = Command::new(program);
+    command.arg(data).args([port.to_string().as_str(), "rabbitmq-server"]).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(said.try_clone().expect("the log once more")).stderr(said);
+    command.spawn().expect("the server starts")
+}
+
+/// The server's and its node's; tests that run at the same time get others.
+fn three_free_ports() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let begin = 20_000 + u16::try_from(std::process::id() % 1_000).expect("a small number") * 9;
+    loop {
+        let port = begin + NEXT.fetch_add(3, Ordering::Relaxed) % 3_000;
+        if (0..3).all(|next| free(port + next)) {
+            return port;
+        }
     }
 }

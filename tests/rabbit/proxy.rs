@@ -1,0 +1,124 @@
+//! A way to a server on which somebody else writes, too, and where it is counted what comes back.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// Type, channel, size; and the byte after the content.
+const HEAD: usize = 7;
+const END: u8 = 0xce;
+/// A frame with a method; `basic.consume`, `basic.return`, `basic.ack`: class and method.
+const METHOD: u8 = 1;
+const CONSUME: [u8; 4] = [0, 60, 0, 20];
+const RETURN: [u8; 4] = [0, 60, 0, 50];
+const ACK: [u8; 4] = [0, 60, 0, 80];
+
+type Frames = mpsc::UnboundedSender<Vec<u8>>;
+
+/// Passes everything on, and knows on which channels there are consumers.
+pub(crate) struct Proxy {
+    port: u16,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    consumers: Mutex<Vec<(u16, Frames)>>,
+    returns: AtomicUsize,
+}
+
+impl Proxy {
+    pub(crate) async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("its number").port();
+        let seen: Arc<Seen> = Arc::default();
+        let known = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
+                tokio::spawn(pass(client, server, Arc::clone(&known)));
+            }
+        });
+        Self { port, seen }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// How many messages the server has returned to those who published them.
+    pub(crate) fn returns(&self) -> usize {
+        self.seen.returns.load(Ordering::SeqCst)
+    }
+
+    /// Acknowledges a message that nobody was given, on every channel that consumes: the server closes it.
+    pub(crate) fn acknowledge_what_is_not_there(&self) -> usize {
+        let consumers = std::mem::take(&mut *self.seen.consumers.lock().expect("nobody panicked"));
+        consumers.iter().filter(|(channel, frames)| frames.send(ack(*channel, u64::MAX / 2)).is_ok()).count()
+    }
+}
+
+fn ack(channel: u16, tag: u64) -> Vec<u8> {
+    let content = [&ACK[..], &tag.to_be_bytes(), &[0]].concat();
+    let size = u32::try_from(content.len()).expect("a short frame").to_be_bytes();
+    [&[METHOD][..], &channel.to_be_bytes(), &size, &content, &[END]].concat()
+}
+
+async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let (frames, mut next) = mpsc::unbounded_channel::<Vec<u8>>();
+    let known = Arc::clone(&seen);
+    let answers = tokio::spawn(async move {
+        while let Some(frame) = read(&mut from_server).await {
+            if is_method(&frame, RETURN) {
+                known.returns.fetch_add(1, Ordering::SeqCst);
+            }
+            if to_client.write_all(&frame).await.is_err() {
+                break;
+            }
+        }
+        let _ = to_client.shutdown().await;
+    });
+    let writing = tokio::spawn(async move {
+        while let Some(frame) = next.recv().await {
+            if to_server.write_all(&frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    // The header of the protocol is no frame.
+    let mut header = vec![0; 8];
+    if from_client.read_exact(&mut header).await.is_ok() && frames.send(header).is_ok() {
+        while let Some(frame) = read(&mut from_client).await {
+            if is_method(&frame, CONSUME) {
+                let channel = u16::from_be_bytes([frame[1], frame[2]]);
+                seen.consumers.lock().expect("nobody panicked").push((channel, frames.clone()));
+            }
+            if frames.send(frame).is_err() {
+                break;
+            }
+        }
+    }
+    writing.abort();
+    let _ = answers.await;
+}
+
+fn is_method(frame: &[u8], method: [u8; 4]) -> bool {
+    frame[0] == METHOD && frame[HEAD..].starts_with(&method)
+}
+
+/// Reads one frame; none at the end.
+async fn read(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+    let mut frame = vec![0; HEAD];
+    from.read_exact(&mut frame).await.ok()?;
+    let size = u32::from_be_bytes([frame[3], frame[4], frame[5], frame[6]]);
+    let rest = usize::try_from(size).ok()? + 1;
+    frame.resize(HEAD + rest, 0);
+    from.read_exact(&mut frame[HEAD..]).await.ok()?;
+    Some(frame)
+}
