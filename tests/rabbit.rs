@@ -23,6 +23,8 @@ mod load;
 mod proxy;
 #[path = "rabbit/publish.rs"]
 mod publish;
+#[path = "rabbit/refused.rs"]
+mod refused;
 #[path = "rabbit/server.rs"]
 mod server;
 #[path = "rabbit/topology.rs"]
