@@ -19,8 +19,8 @@ use crate::server::{Plain, Server, unique};
 #[path = "faults/services.rs"]
 mod services;
 
-/// How many messages a consumer has at most that are not settled, as by default.
-const PREFETCH: usize = 16;
+/// How many messages a consumer has at most that are not settled.
+const PREFETCH: usize = load::PREFETCH as usize;
 
 /// A queue with two consumers and a publisher at work: they have begun, and do not end before what is to happen has happened.
 struct Busy {
@@ -69,7 +69,7 @@ async fn busy(server: &Server) -> [Busy; 2] {
     tokio::join!(Busy::start(classic, "classic"), Busy::start(quorum, "quorum")).into()
 }
 
-/// R6: the server has just the consumers that there are, and nothing is left unsettled.
+/// The server has just the consumers that there are, and nothing is left unsettled.
 async fn assert_two_consumers(server: &Server, queue: &str) {
     let expected = format!("{queue}\t2\t0\t0");
     let queues =
@@ -81,8 +81,8 @@ async fn assert_two_consumers(server: &Server, queue: &str) {
 async fn none_is_lost(server: &Server, all: [Busy; 2], what: &str, most_again: Option<usize>) {
     for busy in all {
         let (sum, sent) = busy.count(server, what).await;
-        assert_eq!(sum.lost, 0, "R1, R4, R8");
-        assert!(sum.twice <= sent.maybe, "R1: {sum:?}: {sent}");
+        assert_eq!(sum.lost, 0);
+        assert!(sum.twice <= sent.maybe, "{sum:?}: {sent}");
         if let Some(most) = most_again {
             assert!(sum.again <= most + sent.maybe, "{sum:?}: {sent}");
         }
@@ -122,7 +122,7 @@ async fn connections_that_the_management_command_closes_lose_nothing() {
     server.remove().await;
 }
 
-/// R7: somebody else acknowledges on the channel of each consumer what it was not given: 406, and the channel is closed.
+/// Somebody else acknowledges on the channel of each consumer what it was not given: 406, and the channel is closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn channels_that_an_acknowledgement_of_somebody_else_closes_lose_nothing() {
@@ -139,7 +139,7 @@ async fn channels_that_an_acknowledgement_of_somebody_else_closes_lose_nothing()
     server.remove().await;
 }
 
-/// R7: the messages in it are gone with it, as whoever deleted it wanted; nothing that is published after it. R25: whoever publishes hears
+/// The messages in it are gone with it, as whoever deleted it wanted; nothing that is published after it. Whoever publishes hears
 /// of each message that comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
@@ -165,14 +165,14 @@ async fn a_queue_that_is_deleted_is_made_again_and_takes_what_comes_after_it() {
         }
         let sum = account.sum(&format!("the {kind} queue is deleted with {deleted} messages"), sent);
         assert!(sum.lost <= most_lost, "{sum:?}");
-        assert_eq!(sent.returned, proxy.returns(), "R25");
+        assert_eq!(sent.returned, proxy.returns());
         // The server says nothing of those on their way to a quorum queue: they may have been stored.
-        assert!(sum.again <= sent.maybe && sent.maybe <= AT_A_TIME as usize, "R1: {sum:?}: {sent}");
+        assert!(sum.again <= sent.maybe && sent.maybe <= AT_A_TIME as usize, "{sum:?}: {sent}");
     }
     server.remove().await;
 }
 
-/// R9: publishes wait, while those that consume go on; nothing is lost or handled twice.
+/// Publishes wait, while those that consume go on; nothing is lost or handled twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn an_alarm_loses_nothing_and_repeats_nothing() {
@@ -269,7 +269,7 @@ impl Reconnecting {
     }
 }
 
-/// R6: after ten reconnects the server lists one consumer of each subscription, each binding once, and one queue that it named itself.
+/// After ten reconnects the server lists one consumer of each subscription, each binding once, and one queue that it named itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn ten_reconnects_leave_one_consumer_and_one_binding_of_each() {

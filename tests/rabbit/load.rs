@@ -18,6 +18,9 @@ use crate::server::unique;
 /// How long everything may take, with a server that goes away.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
+/// How many messages a consumer has at most that are not settled.
+pub(crate) const PREFETCH: u16 = 16;
+
 /// How many messages go through a queue at least.
 pub(crate) const MESSAGES: u64 = 10_000;
 
@@ -201,7 +204,7 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn new(url: &str, make: impl FnOnce(Queue) -> Queue) -> Self {
         let name = unique("load");
-        let queue = make(Queue::new(name.as_str()));
+        let queue = make(Queue::new(name.as_str()).prefetch(PREFETCH));
         Self { url: url.to_owned(), name, account: Account::new(), queue }
     }
 
@@ -278,7 +281,7 @@ async fn publish_some(rabbit: &Rabbit, queue: &str, numbers: &[u64], sent: &mut 
             Some(PublishFailure::Refused) if error.error_type() == "nack" => sent.nacked += 1,
             Some(PublishFailure::Refused) => sent.returned += 1,
             Some(PublishFailure::MaybeStored) => sent.maybe += 1,
-            _ => panic!("R1: {error}"),
+            _ => panic!("{error}"),
         }
         failed.push(*number);
     }

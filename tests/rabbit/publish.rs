@@ -41,7 +41,7 @@ impl Given {
     }
 }
 
-/// R25, L1: as many as are under way, each return is that of its own message.
+/// As many as are under way, each return is that of its own message.
 #[tokio::test]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn every_second_message_comes_back_and_just_those_calls_fail() {
@@ -63,7 +63,7 @@ async fn every_second_message_comes_back_and_just_those_calls_fail() {
     given.stop().await;
 }
 
-/// R25, L2: tasks that share a publisher get the confirmations of their own messages.
+/// Tasks that share a publisher get the confirmations of their own messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn eight_tasks_hear_of_their_own_refused_messages() {
@@ -89,7 +89,7 @@ async fn eight_tasks_hear_of_their_own_refused_messages() {
     given.stop().await;
 }
 
-/// R26, L3: others of the same publisher go on.
+/// Others of the same publisher go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn a_missing_exchange_fails_alone() {
@@ -113,7 +113,7 @@ async fn a_missing_exchange_fails_alone() {
     given.stop().await;
 }
 
-/// R16, L12, ATTR-R-14: what the server would answer by closing something is an error of this message, which says what to do.
+/// ATTR-R-14: what the server would answer by closing something is an error of this message, which says what to do.
 #[tokio::test]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn what_cannot_be_taken_is_an_error_of_its_own_message() {
@@ -142,7 +142,7 @@ async fn what_cannot_be_taken_is_an_error_of_its_own_message() {
     given.stop().await;
 }
 
-/// R19: an unroutable request fails at once, one that nobody answers in time, and many wait at the same time.
+/// An unroutable request fails at once, one that nobody answers in time, and many wait at the same time.
 #[tokio::test]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn requests_fail_at_once_or_in_time() {

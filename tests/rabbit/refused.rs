@@ -41,7 +41,7 @@ async fn an_unknown_virtual_host_says_how_to_make_it() {
     says(&failed, BrokerErrorKind::Unauthorized, "not-allowed", &parts);
 }
 
-/// R20: the subscriptions that have a channel go on.
+/// The subscriptions that have a channel go on.
 #[tokio::test]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn one_subscription_more_than_there_are_channels_says_so_and_leaves_the_others() {

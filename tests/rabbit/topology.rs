@@ -192,7 +192,7 @@ async fn every_builder_is_taken_by_the_server() {
 async fn a_name_as_long_as_may_be_is_consumed_from() {
     let (rabbit, other) = (connect().await, Other::connect().await);
     let unique = unique("");
-    // R16: 255 bytes in letters of three.
+    // 255 bytes in letters of three.
     let letters = "語".repeat((255 - unique.len()) / 3);
     let name = format!("{letters}{unique}{}", "q".repeat((255 - unique.len()) % 3));
     assert_eq!(name.len(), 255);

@@ -2,11 +2,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::{ConnectOptions, Event, ServerError};
 use throughline_core::BrokerError;
+use throughline_core::broker::Seldom;
 use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::error;
-use crate::losses::Seldom;
 
 /// How the server begins to say that a subscription is not allowed.
 const DENIED: &str = "permissions violation for subscription to \"";

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
-use throughline_core::broker::Observe;
+use throughline_core::broker::{Observe, Seldom};
 use throughline_core::message::Source;
 use throughline_core::telemetry::semconv::{
     MESSAGING_CONSUMER_GROUP_NAME, MESSAGING_DESTINATION_NAME, MESSAGING_DESTINATION_TEMPLATE, MESSAGING_SYSTEM,
@@ -13,33 +13,8 @@ use tracing::warn;
 
 use crate::semconv::{CONSUMER_DROPPED, SYSTEM};
 
-/// How much time there is between two lines of a log about the same thing.
-const PAUSE: Duration = Duration::from_secs(5);
-
 /// For how long nothing is dropped until that counts as over.
 const OVER: Duration = Duration::from_secs(10);
-
-/// Says when to tell of what happens often: of the first at once, of the next ones together.
-#[derive(Debug, Default)]
-pub(crate) struct Seldom {
-    told: Option<Instant>,
-    untold: u64,
-}
-
-impl Seldom {
-    /// Notes what happened, and returns of how much it is time to tell; 0 asks again.
-    pub(crate) fn note(&mut self, count: u64) -> Option<u64> {
-        self.untold = self.untold.saturating_add(count);
-        let is_due = self.untold > 0 && self.told.is_none_or(|told| told.elapsed() >= PAUSE);
-        is_due.then(|| self.take()).filter(|untold| *untold > 0)
-    }
-
-    /// Returns what nobody was told of yet.
-    fn take(&mut self) -> u64 {
-        self.told = Some(Instant::now());
-        std::mem::take(&mut self.untold)
-    }
-}
 
 /// Tells of messages that a subscription to core NATS has received and nobody handles: each is gone.
 pub(crate) struct Losses {
@@ -167,18 +142,6 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_is_told_at_once_and_the_next_ones_together() {
-        let mut seldom = Seldom::default();
-        assert_eq!(seldom.note(0), None);
-        assert_eq!(seldom.note(2), Some(2));
-        assert_eq!((seldom.note(3), seldom.note(4)), (None, None));
-        advance(PAUSE).await;
-        assert_eq!(seldom.note(0), Some(7));
-        advance(PAUSE).await;
-        assert_eq!(seldom.note(0), None);
-    }
 
     /// Collects what the app is told.
     #[derive(Default)]

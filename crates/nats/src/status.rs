@@ -1,9 +1,8 @@
 use std::sync::{Mutex, PoisonError};
+use throughline_core::broker::Seldom;
 
 use async_nats::{Message, StatusCode};
 use tracing::warn;
-
-use crate::losses::Seldom;
 
 /// Tells whether this is a word of the server about a subscription or a request, and no message. A message of somebody else may
 /// have a status too, since it stands among the headers: then it has a body, or comes from a stream.

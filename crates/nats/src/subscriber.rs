@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::Message;
 use async_trait::async_trait;
 use throughline_core::BrokerError;
-use throughline_core::broker::{BoxFuture, Pattern, Received, Reception, Subscriber, Subscription};
+use throughline_core::broker::{BoxFuture, Pattern, Received, Reception, Seldom, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -16,7 +16,7 @@ use crate::backlog::{self, Backlog};
 use crate::connection::Connection;
 use crate::delivery::{LastSubject, from_core};
 use crate::link::Link;
-use crate::losses::{Losses, Seldom};
+use crate::losses::Losses;
 use crate::protocol::{has_space, is_of_server, shown};
 use crate::{Subject, error, semconv};
 

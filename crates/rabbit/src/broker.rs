@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -119,12 +120,11 @@ impl Broker for Rabbit {
     }
 
     fn check(&self, subscriptions: &[&Subscription]) -> Result<(), BrokerError> {
-        let queues: Vec<_> =
-            subscriptions.iter().map(|subscription| queue_of(subscription)).collect::<Result<_, _>>()?;
-        for (index, queue) in queues.iter().enumerate() {
+        let mut names = HashSet::new();
+        for subscription in subscriptions {
+            let queue = queue_of(subscription)?;
             queue.check()?;
-            let is_same = |other: &&Queue| !queue.is_generated() && other.name == queue.name;
-            if queues.iter().skip(index + 1).copied().any(|other| is_same(&other)) {
+            if !queue.is_generated() && !names.insert(&queue.name) {
                 return Err(BrokerError::configuration(format!(
                     "two handlers subscribe to {queue} and would each see only a part of its messages: give each a queue of its own, bound to \
                      the same exchange, or merge the handlers"

@@ -199,7 +199,6 @@ fn is_list(name: &str) -> bool {
 }
 
 /// Tells whether a header goes with a message that is passed on.
-// R11.
 pub(crate) fn is_passed_on(name: &str) -> bool {
     !is_of_server(name) && !ROUTES.contains(&name)
 }

@@ -29,7 +29,6 @@ const KEPT: [Text; 8] = [
 ///
 /// All properties and all headers keep their value and type. Left out are the expiration, which would end the wait, the user, which is a
 /// foreign one, and what the server writes. The headers of the copy's own are replaced, so that they do not grow from attempt to attempt.
-// R11, R13, R17.
 pub(crate) fn to_copy(message: &NativeMessage, attempt: u32, cause: Option<&str>) -> BasicProperties {
     let own = [RETRY_ATTEMPT, RETRY_ERROR, RETRY_EXCHANGE, RETRY_KEY];
     let mut headers = FieldTable::default();

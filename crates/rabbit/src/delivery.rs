@@ -5,6 +5,7 @@ use lapin::BasicProperties;
 use lapin::types::{DeliveryTag, FieldTable, ShortString};
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
+use throughline_core::broker::Seldom;
 use throughline_core::message::{Native, NativeHeaders, OperationType};
 use throughline_core::propagation::is_propagation_header;
 use throughline_core::{Delivery, Destination, Headers};
@@ -14,7 +15,6 @@ use crate::carrier::{HeaderExtractor, number, to_headers};
 use crate::copy::Returned;
 use crate::death;
 use crate::properties::{CONTENT_TYPE, Properties, time};
-use crate::seldom::Seldom;
 use crate::semconv::{DELIVERY_TAG, DIRECT_REPLY, ROUTING_KEY, is_anonymous, source_name};
 
 /// The header that counts how often a quorum queue has delivered a message before.
@@ -277,9 +277,8 @@ impl Reading {
         Arc::clone(&self.last)
     }
 
-    /// Turns a message of the client into a delivery. `again` is how often it was handed out before by this process without the server's
-    /// counting it.
-    pub(crate) fn read(&mut self, message: lapin::message::Delivery, again: u32) -> Delivery {
+    /// Turns a message of the client into a delivery.
+    pub(crate) fn read(&mut self, message: lapin::message::Delivery) -> Delivery {
         let lapin::message::Delivery { delivery_tag, exchange, routing_key, redelivered, properties, data, .. } =
             message;
         let returned = Returned::read(&properties, &self.from.queue);
@@ -288,7 +287,7 @@ impl Reading {
         let way = self.way(exchange, key);
 
         let counted = counted(&properties, redelivered, self.from.counts);
-        let attempt = returned.map_or(1, |returned| returned.attempt).saturating_add(counted).saturating_add(again);
+        let attempt = returned.map_or(1, |returned| returned.attempt).saturating_add(counted);
         let mut delivery = Delivery::new(Arc::clone(&way.key), data).with_attempt(attempt);
         if let Some(cause) = returned.and_then(|returned| returned.cause) {
             delivery = delivery.with_retry_cause(cause);
@@ -308,7 +307,7 @@ impl Reading {
         let Some(address) = address else { return delivery };
         let queue = &*self.from.queue;
         if address == queue || address == DIRECT_REPLY || death::is_delay_of(address, queue) {
-            if let Some(count) = self.unanswered.note() {
+            if let Some(count) = self.unanswered.note(1) {
                 warn!(
                     destination = queue,
                     count, "a message asks for its answer where nobody waits for one: it is handled, and not answered"
@@ -340,7 +339,6 @@ fn with_properties(mut delivery: Delivery, properties: &BasicProperties) -> Deli
 }
 
 /// Returns how often the server has delivered the message before, as far as it says so.
-// R10.
 pub(crate) fn counted(properties: &BasicProperties, redelivered: bool, counts: bool) -> u32 {
     // At the first delivery the header is a stranger's.
     if !redelivered {
@@ -374,12 +372,12 @@ mod tests {
     }
 
     fn read(properties: BasicProperties) -> Delivery {
-        reading(CLASSIC).read(arrived("shop", "placed.eu", properties), 0)
+        reading(CLASSIC).read(arrived("shop", "placed.eu", properties))
     }
 
-    fn again(queue: (bool, Option<u32>), redelivered: bool, properties: BasicProperties, again: u32) -> Delivery {
+    fn again(queue: (bool, Option<u32>), redelivered: bool, properties: BasicProperties) -> Delivery {
         let message = lapin::message::Delivery { redelivered, ..arrived("", "orders", properties) };
-        reading(queue).read(message, again)
+        reading(queue).read(message)
     }
 
     fn native(delivery: &Delivery) -> &NativeMessage {
@@ -387,7 +385,7 @@ mod tests {
     }
 
     fn name(exchange: &str, key: &str) -> String {
-        let delivery = reading(CLASSIC).read(arrived(exchange, key, BasicProperties::default()), 0);
+        let delivery = reading(CLASSIC).read(arrived(exchange, key, BasicProperties::default()));
         native(&delivery).destination().unwrap().into_owned()
     }
 
@@ -420,7 +418,7 @@ mod tests {
             ("orders".into(), "logs:orders".into(), "shop:orders".into()),
             "ATTR-R-03"
         );
-        let plain = reading(CLASSIC).read(arrived("", "orders", BasicProperties::default()), 0);
+        let plain = reading(CLASSIC).read(arrived("", "orders", BasicProperties::default()));
         assert_eq!(native(&plain).namespace(), None);
     }
 
@@ -429,7 +427,7 @@ mod tests {
         let mut reading = reading(CLASSIC);
         let ways = [("a", "1"), ("a", "1"), ("b", "1"), ("b", "2"), ("a", "1")];
         let read = ways.map(|(exchange, key)| {
-            let delivery = reading.read(arrived(exchange, key, BasicProperties::default()), 0);
+            let delivery = reading.read(arrived(exchange, key, BasicProperties::default()));
             (native(&delivery).exchange().to_owned(), delivery.destination().to_owned())
         });
         assert_eq!(read, ways.map(|(exchange, key)| (exchange.to_owned(), key.to_owned())));
@@ -438,7 +436,7 @@ mod tests {
     #[test]
     fn key_and_tag_are_attributes_where_they_belong() {
         let attributes = |exchange: &str, key: &str, operation| {
-            let delivery = reading(CLASSIC).read(arrived(exchange, key, BasicProperties::default()), 0);
+            let delivery = reading(CLASSIC).read(arrived(exchange, key, BasicProperties::default()));
             let mut attributes = Vec::new();
             native(&delivery).attributes(operation, &mut attributes);
             attributes
@@ -481,23 +479,22 @@ mod tests {
     fn the_attempt_counts_what_the_server_and_this_process_have_seen() {
         let count = |count| with_headers(&[("x-delivery-count", AMQPValue::LongLongInt(count))]);
         let none = BasicProperties::default;
-        for (queue, redelivered, properties, handed, attempt, is_last) in [
-            (QUORUM, false, none(), 0, 1, false),
-            (QUORUM, false, count(0), 0, 1, false),
-            (QUORUM, true, count(1), 0, 2, false),
-            (QUORUM, true, count(2), 1, 4, false),
-            (QUORUM, true, count(3), 0, 4, true),
-            (QUORUM, true, count(-1), 0, 1, false),
-            (QUORUM, true, count(i64::MAX), 3, u32::MAX, true),
-            (QUORUM, false, count(1_000), 0, 1, false),
-            (CLASSIC, false, none(), 0, 1, false),
-            (CLASSIC, false, none(), 2, 3, false),
-            (CLASSIC, true, none(), 0, 2, false),
-            (CLASSIC, true, count(1_000), 0, 2, false),
+        for (queue, redelivered, properties, attempt, is_last) in [
+            (QUORUM, false, none(), 1, false),
+            (QUORUM, false, count(0), 1, false),
+            (QUORUM, true, count(1), 2, false),
+            (QUORUM, true, count(2), 3, false),
+            (QUORUM, true, count(3), 4, true),
+            (QUORUM, true, count(-1), 1, false),
+            (QUORUM, true, count(i64::MAX), u32::MAX, true),
+            (QUORUM, false, count(1_000), 1, false),
+            (CLASSIC, false, none(), 1, false),
+            (CLASSIC, true, none(), 2, false),
+            (CLASSIC, true, count(1_000), 2, false),
         ] {
-            let delivery = again(queue, redelivered, properties.clone(), handed);
+            let delivery = again(queue, redelivered, properties.clone());
             let seen = (delivery.attempt(), delivery.is_last_attempt());
-            assert_eq!(seen, (attempt, is_last), "{queue:?} {redelivered} {properties:?} {handed}");
+            assert_eq!(seen, (attempt, is_last), "{queue:?} {redelivered} {properties:?}");
         }
     }
 
@@ -506,11 +503,11 @@ mod tests {
         let copy = to_copy(&NativeMessage::at("shop", "placed.eu", "orders"), 3, Some("timeout"));
         let mut headers = copy.headers().clone().unwrap();
         headers.insert("x-last-death-queue".into(), text("orders.retry.30s"));
-        let delivery = again(QUORUM, false, copy.clone().with_headers(headers), 0);
+        let delivery = again(QUORUM, false, copy.clone().with_headers(headers));
         assert_eq!((delivery.attempt(), delivery.retry_cause()), (3, Some("timeout")));
         assert_eq!(native(&delivery).destination().as_deref(), Some("shop:placed.eu:orders"));
         assert_eq!((delivery.destination(), native(&delivery).exchange()), ("placed.eu", "shop"));
-        let forged = again(QUORUM, false, copy, 0);
+        let forged = again(QUORUM, false, copy);
         assert_eq!((forged.attempt(), forged.retry_cause(), forged.destination()), (1, None, "orders"));
     }
 
@@ -537,7 +534,7 @@ mod tests {
         assert_eq!(native(&delivery).position().as_deref(), Some("queue orders"));
         let from = ReadFrom { queue: "events".into(), counts: false, most_deliveries: None, is_stream: true };
         let properties = with_headers(&[("x-stream-offset", AMQPValue::LongLongInt(42))]);
-        let delivery = Reading::new(Arc::new(from)).read(arrived("", "events", properties), 0);
+        let delivery = Reading::new(Arc::new(from)).read(arrived("", "events", properties));
         assert_eq!(native(&delivery).position().as_deref(), Some("stream events, offset 42"));
     }
 
@@ -562,7 +559,7 @@ mod tests {
             name in "x-death|retry-attempt|Content-Type|.{0,4}",
         ) {
             let message = lapin::message::Delivery { redelivered, ..arrived(&exchange, &key, properties) };
-            let delivery = reading((counts, Some(4))).read(message, 1);
+            let delivery = reading((counts, Some(4))).read(message);
             let native = native(&delivery);
             let before = delivery.header(&name).map(str::to_owned);
             let _ = (native.position(), native.destination(), native.keys(), native.get_all(&name));

@@ -18,7 +18,6 @@ mod options;
 mod properties;
 mod publish;
 mod requests;
-mod seldom;
 mod semconv;
 mod size;
 mod subscription;

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant as Time};
 
@@ -43,8 +42,6 @@ pub(crate) struct Links {
     options: RabbitOptions,
     phase: watch::Sender<Phase>,
     blocked: watch::Sender<Option<(Time, Arc<str>)>>,
-    /// How many links there were.
-    count: AtomicU64,
 }
 
 /// What is known of the connection.
@@ -65,8 +62,8 @@ impl Links {
         let client = connect(what, &addresses, &options).await?;
         let events = client.events_listener().boxed();
         let phase = watch::Sender::new(Phase::InUse(Arc::new(Link { client, number: 1 })));
-        let (blocked, count) = (watch::Sender::new(None), AtomicU64::new(1));
-        let links = Arc::new(Self { what, addresses, options, phase, blocked, count });
+        let blocked = watch::Sender::new(None);
+        let links = Arc::new(Self { what, addresses, options, phase, blocked });
         tokio::spawn(keep(Arc::downgrade(&links), events));
         Ok(links)
     }
@@ -89,9 +86,9 @@ impl Links {
         }
     }
 
-    /// Why the server takes nothing at present (an alarm), where it does not.
-    pub(crate) fn blocked(&self) -> Option<Arc<str>> {
-        self.blocked.borrow().as_ref().map(|(_, why)| Arc::clone(why))
+    /// Tells whether the server takes nothing at present (an alarm).
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.borrow().is_some()
     }
 
     /// Waits until the server takes messages. Cancel safe.
@@ -191,8 +188,9 @@ async fn keep(links: Weak<Links>, mut events: Events) {
         kept.note_lost(why.into());
         // What still waits for an answer on it fails now, and not when the last one drops it.
         let _ = timeout(CLOSE_WAIT, link.client.close(200, "given up".into())).await;
+        let number = link.number + 1;
         drop((link, kept));
-        match again(&links).await {
+        match again(&links, number).await {
             Some(next) => events = next,
             None => return,
         }
@@ -208,8 +206,8 @@ async fn watch_over(links: &Weak<Links>, link: &Link, events: &mut Events) -> Op
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => links.upgrade()?.note_blocked(&reason),
                 Some(Event::ConnectionUnblocked) => links.upgrade()?.note_unblocked(),
-                // That of a channel comes here, too.
-                Some(Event::Error(failed)) => last = Some(failed),
+                // Those of channels come here, too.
+                Some(Event::Error(failed)) if !failed.is_amqp_soft_error() => last = Some(failed),
                 Some(_) => {}
                 None => return Some(reason(last.as_ref())),
             },
@@ -219,8 +217,7 @@ async fn watch_over(links: &Weak<Links>, link: &Link, events: &mut Events) -> Op
         if links.is_closed() {
             return None;
         }
-        let status = link.client.status();
-        if !status.connected() {
+        if !link.client.status().connected() {
             return Some(reason(last.as_ref()));
         }
     }
@@ -231,7 +228,7 @@ fn reason(failed: Option<&lapin::Error>) -> String {
 }
 
 /// Connects again, however long it takes; `None` where nobody needs it any more.
-async fn again(links: &Weak<Links>) -> Option<Events> {
+async fn again(links: &Weak<Links>, number: u64) -> Option<Events> {
     let (mut pause, mut attempts, began) = (FIRST_PAUSE, 0_u64, Time::now());
     loop {
         sleep(jittered(pause)).await;
@@ -239,7 +236,7 @@ async fn again(links: &Weak<Links>) -> Option<Events> {
         let kept = links.upgrade().filter(|links| !links.is_closed())?;
         attempts += 1;
         match connect(kept.what, &kept.addresses, &kept.options).await {
-            Ok(client) => return kept.put_in_use(client, began).await,
+            Ok(client) => return kept.put_in_use(Link { client, number }, began).await,
             // Often at first, then each time the number of attempts has doubled.
             Err(failed) if attempts.is_power_of_two() => warn!(
                 server = %all_shown(&kept.addresses),
@@ -255,10 +252,9 @@ async fn again(links: &Weak<Links>) -> Option<Events> {
 }
 
 impl Links {
-    async fn put_in_use(&self, client: Connection, lost: Time) -> Option<Events> {
-        let events = client.events_listener().boxed();
-        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = Arc::new(Link { client, number });
+    async fn put_in_use(&self, link: Link, lost: Time) -> Option<Events> {
+        let events = link.client.events_listener().boxed();
+        let link = Arc::new(link);
         let is_used = self.phase.send_if_modified(|phase| {
             let goes_on = !matches!(phase, Phase::Closed);
             if goes_on {
@@ -290,12 +286,13 @@ async fn connect(
     let mut told: Option<BrokerError> = None;
     for address in addresses.iter().cycle().skip(begin).take(addresses.len()) {
         let uri = options.apply(address.clone());
+        let told_of = uri.clone();
         let runtime = lapin::runtime::default_runtime().map_err(|failed| error::broker(&failed, "connect"))?;
         let connecting =
             Connection::connect_uri_with_config(uri, options.properties(what), options.tls.clone(), runtime);
         let failed = match timeout(options.limits.answer, connecting).await {
             Ok(Ok(client)) => return Ok(client),
-            Ok(Err(failed)) => error::connect(&failed, &options.apply(address.clone())),
+            Ok(Err(failed)) => error::connect(&failed, &told_of),
             Err(_) => error::no_handshake(&shown(address), options.limits.answer),
         };
         // A refusal says more than an address where nobody answers.

@@ -4,6 +4,16 @@ use lapin::ConnectionProperties;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 
+/// The longest wait: a year stands for "for ever", and no clock overflows.
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How many publishes may wait for their confirmation at the most.
+const MOST_UNCONFIRMED: usize = 65_536;
+
+const fn bounded(wait: Duration) -> Duration {
+    if wait.as_secs() < LONGEST.as_secs() { wait } else { LONGEST }
+}
+
 /// What a [`Rabbit`](crate::Rabbit) is connected with, and how long it waits.
 ///
 /// # Examples
@@ -88,7 +98,7 @@ impl RabbitOptions {
     /// another connection is made. It is rounded up to whole seconds.
     #[must_use]
     pub const fn heartbeat(mut self, interval: Duration) -> Self {
-        self.limits.heartbeat = interval;
+        self.limits.heartbeat = bounded(interval);
         self
     }
 
@@ -96,7 +106,7 @@ impl RabbitOptions {
     /// ten seconds).
     #[must_use]
     pub const fn answer_timeout(mut self, wait: Duration) -> Self {
-        self.limits.answer = wait;
+        self.limits.answer = bounded(wait);
         self
     }
 
@@ -104,7 +114,7 @@ impl RabbitOptions {
     /// been stored ([`PublishFailure::MaybeStored`](crate::PublishFailure::MaybeStored)).
     #[must_use]
     pub const fn confirm_timeout(mut self, wait: Duration) -> Self {
-        self.limits.confirm = wait;
+        self.limits.confirm = bounded(wait);
         self
     }
 
@@ -112,14 +122,19 @@ impl RabbitOptions {
     /// many others are not confirmed (default: 30 seconds). Zero fails at once.
     #[must_use]
     pub const fn publish_wait(mut self, wait: Duration) -> Self {
-        self.limits.publish_wait = wait;
+        self.limits.publish_wait = bounded(wait);
         self
     }
 
-    /// Sets how many publishes may wait for their confirmation at a time (default: 1,024); further ones wait. Zero counts as one.
+    /// Sets how many publishes may wait for their confirmation at a time (default: 1,024); further ones wait. Zero counts as one, and
+    /// more than 65,536 as 65,536.
     #[must_use]
     pub const fn max_unconfirmed(mut self, publishes: usize) -> Self {
-        self.limits.unconfirmed = if publishes == 0 { 1 } else { publishes };
+        self.limits.unconfirmed = match publishes {
+            0 => 1,
+            1..=MOST_UNCONFIRMED => publishes,
+            _ => MOST_UNCONFIRMED,
+        };
         self
     }
 
@@ -170,6 +185,15 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_values_are_none_too_large() {
+        let options = RabbitOptions::new().publish_wait(Duration::MAX).confirm_timeout(Duration::MAX);
+        let options = options.answer_timeout(Duration::MAX).max_unconfirmed(usize::MAX);
+        let Limits { answer, confirm, publish_wait, unconfirmed, .. } = options.limits;
+        assert_eq!([answer, confirm, publish_wait], [LONGEST; 3]);
+        let _ = (tokio::time::Instant::now() + LONGEST, tokio::sync::Semaphore::new(unconfirmed));
+    }
 
     fn applied(options: &RabbitOptions, address: &str) -> AMQPUri {
         options.apply(address.parse().unwrap())

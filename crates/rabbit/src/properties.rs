@@ -217,7 +217,6 @@ impl Properties {
 
     /// Returns what a forward of a message with these properties keeps beside its headers: not how long it may wait, which has passed in part,
     /// and not who sent it, since the server takes no foreign user.
-    // R13.
     pub(crate) fn forwarded(arrived: &BasicProperties) -> Self {
         const KEPT: [Text; 4] = [
             (BasicProperties::content_encoding, BasicProperties::with_content_encoding),

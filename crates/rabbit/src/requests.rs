@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,14 +8,16 @@ use lapin::Consumer;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::{FieldTable, ShortString};
 use throughline_core::broker::PublishErrorKind;
-use throughline_core::{Delivery, PublishError};
+use throughline_core::{BrokerError, Delivery, PublishError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use crate::delivery::{ReadFrom, Reading};
+use crate::destination::Address;
 use crate::error::{self, CONNECTION_LOST};
 use crate::names::short;
+use crate::options::LONGEST;
 use crate::publish::{ConfirmChannel, Outgoing, Publishing};
 use crate::semconv::DIRECT_REPLY;
 
@@ -25,7 +28,7 @@ pub(crate) struct Requests {
     open: tokio::sync::Mutex<Option<Arc<Desk>>>,
     /// What tells the correlation ids of this process from others.
     prefix: u64,
-    count: std::sync::atomic::AtomicU64,
+    count: AtomicU64,
 }
 
 /// The channel with its replies.
@@ -39,7 +42,7 @@ struct Waiting(Mutex<Option<HashMap<String, oneshot::Sender<Delivery>>>>);
 
 impl Requests {
     pub(crate) fn new(publishing: &Arc<Publishing>) -> Self {
-        let count = std::sync::atomic::AtomicU64::new(0);
+        let count = AtomicU64::new(0);
         Self {
             publishing: Arc::clone(publishing),
             open: tokio::sync::Mutex::default(),
@@ -54,10 +57,12 @@ impl Requests {
     ///
     /// A dropped call waits no more; a reply that comes later is dropped.
     pub(crate) async fn request(&self, mut message: Outgoing, wait: Duration) -> Result<Delivery, PublishError> {
-        let until = Instant::now() + wait;
-        let place = message.key.clone();
+        let until = Instant::now() + wait.min(LONGEST);
+        let (exchange, place) = (message.exchange.clone(), message.key.clone());
+        let to = Address { exchange: exchange.as_str(), key: place.as_str() };
         let asked = async {
-            self.publishing.require_exchange(&message.exchange, &place).await?;
+            let required = self.publishing.require_exchange(&exchange).await;
+            required.map_err(|problem| problem.into_error(to))?;
             let desk = self.desk(until).await?;
             let (id, mut reply) = self.place(&desk, &message)?;
             let properties = std::mem::take(&mut message.properties);
@@ -65,8 +70,9 @@ impl Requests {
                 .with_reply_to(short("reply address", DIRECT_REPLY)?)
                 .with_correlation_id(short("correlation id", &id)?);
             message.mandatory = true;
-            self.publishing.publish_on(&desk.channel, message).await?;
-            (&mut reply.answer).await.map_err(|_| lost(&place))
+            let sent = self.publishing.publish_on(&desk.channel, message).await;
+            sent.map_err(|problem| problem.into_error(to))?;
+            (&mut reply.answer).await.map_err(|_| lost(to.key))
         };
         match timeout_at(until, Box::pin(asked)).await {
             Ok(result) => result,
@@ -89,7 +95,7 @@ impl Requests {
             let replies = consume(&channel, self.publishing.limits.answer).await?;
             let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
             tokio::spawn(hand_out(replies, Arc::clone(&waiting)));
-            Ok::<_, throughline_core::BrokerError>(Desk { channel, waiting })
+            Ok::<_, BrokerError>(Desk { channel, waiting })
         };
         let desk = opened.await.map_err(|failed| {
             let message = format!("the request was not sent: {failed}");
@@ -104,11 +110,11 @@ impl Requests {
         let chosen = message.properties.correlation_id().as_ref().map(ShortString::as_str);
         let (answer, answered) = oneshot::channel();
         let mut waiting = desk.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = waiting.as_mut() else { return Err(lost(&message.key)) };
+        let Some(known) = waiting.as_mut() else { return Err(lost(message.key.as_str())) };
         let id = match chosen.filter(|id| !id.is_empty() && !known.contains_key(*id)) {
             Some(id) => id.to_owned(),
             None => {
-                let number = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let number = self.count.fetch_add(1, Ordering::Relaxed);
                 format!("{:016x}-{number}", self.prefix)
             }
         };
@@ -144,7 +150,7 @@ fn lost(place: &str) -> PublishError {
     PublishError::new(PublishErrorKind::Disconnected, CONNECTION_LOST, message)
 }
 
-async fn consume(channel: &ConfirmChannel, wait: Duration) -> Result<Consumer, throughline_core::BrokerError> {
+async fn consume(channel: &ConfirmChannel, wait: Duration) -> Result<Consumer, BrokerError> {
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let queue = short("queue", DIRECT_REPLY)?;
     let consuming = channel.channel.basic_consume(queue, ShortString::default(), options, FieldTable::default());
@@ -167,7 +173,7 @@ async fn hand_out(mut replies: Consumer, waiting: Arc<Waiting>) {
         });
         match asked {
             // Whoever asked may have gone right now.
-            Some(asked) => drop(asked.send(reading.read(reply, 0))),
+            Some(asked) => drop(asked.send(reading.read(reply))),
             None => debug!("a reply came for which nobody waits any more: it is dropped"),
         }
     }

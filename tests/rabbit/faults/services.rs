@@ -60,7 +60,7 @@ async fn handlers_that_panic_hold_up_nothing_else() {
         let sum = load.account.sum(&format!("{panics} handlers panic, {kind} queue"), sent);
         assert_eq!((sum.lost, sum.again, sent, panics as u64), (0, 0, Sent::all(MESSAGES), MESSAGES / 500));
         let second = load.account.entries().iter().filter(|entry| entry.attempt == 2).count();
-        assert_eq!(second, panics, "R10: each has its second attempt");
+        assert_eq!(second, panics, "each has its second attempt");
         delete(&load.name).await;
     }
 }
@@ -172,7 +172,7 @@ async fn a_process_that_is_killed_with_500_messages_loses_none() {
         let entries = load.account.entries();
         let second: BTreeSet<u64> =
             entries.iter().filter(|entry| entry.attempt == 2).map(|entry| entry.number).collect();
-        assert_eq!(second, begun, "R10: a lost connection counts as an attempt");
+        assert_eq!(second, begun, "a lost connection counts as an attempt");
         delete(&load.name).await;
     }
 }

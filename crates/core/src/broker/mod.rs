@@ -13,6 +13,7 @@ mod publish;
 mod reception;
 mod retry;
 mod routes;
+mod seldom;
 mod state;
 mod subscription;
 
@@ -28,6 +29,7 @@ pub use self::reception::Reception;
 pub use self::retry::{RETRY_ATTEMPT, RETRY_DUE, RETRY_ERROR, RetryPlace, RetryRoute};
 pub(crate) use self::routes::RouteOfApp;
 pub use self::routes::Routes;
+pub use self::seldom::Seldom;
 pub use self::state::ConnectionState;
 pub use self::subscription::{BatchPolicy, Subscription};
 pub use crate::message::pattern::{Pattern, Wildcards};

@@ -9,7 +9,7 @@ use async_nats::jetstream::consumer::{Consumer, FromConsumer, Info};
 use async_nats::{Message, StatusCode, Subject};
 use futures_util::{FutureExt, StreamExt};
 use throughline_core::BrokerError;
-use throughline_core::broker::Observe;
+use throughline_core::broker::{Observe, Seldom};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 use tracing::{error, warn};
@@ -22,7 +22,6 @@ use crate::connection::Connection;
 use crate::delivery::{AckSubject, is_from_stream};
 use crate::error;
 use crate::link::Link;
-use crate::losses::Seldom;
 use crate::status::Statuses;
 
 /// How long a request for messages stays open at the server.

@@ -2,19 +2,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use throughline_core::broker::BrokerErrorKind;
+use lapin::types::{AMQPValue, FieldTable};
+use throughline_core::broker::{BrokerErrorKind, ConnectionState};
 use throughline_core::{BrokerError, Delivery};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::copy::to_copy;
 use crate::death::DELAY_MARK;
 use crate::delivery::NativeMessage;
-use crate::error;
-use crate::names::short;
+use crate::destination::Address;
+use crate::error::CONNECTION_LOST;
 use crate::publish::Outgoing;
+use crate::topology;
 
 /// The delays for which there are queues, in seconds. A delay is rounded up to one of them, so that their number is bounded.
 const LADDER: [u64; 17] =
@@ -34,8 +34,8 @@ pub(super) struct Copies {
     connection: Arc<Connection>,
     queue: Arc<str>,
     is_quorum: bool,
-    /// When the queue of each delay was declared last, and the link on which it was.
-    declared: tokio::sync::Mutex<(u64, HashMap<u64, Instant>)>,
+    /// When the queue of each delay was declared last.
+    declared: tokio::sync::Mutex<HashMap<u64, Instant>>,
 }
 
 impl Copies {
@@ -44,79 +44,68 @@ impl Copies {
         Self { connection: Arc::clone(connection), queue: Arc::clone(queue), is_quorum, declared }
     }
 
-    /// Publishes a copy that comes back after the delay; the original may be acknowledged then.
+    /// Publishes a copy that comes back after the delay; the original may be acknowledged then. Fails at once in an outage: the message has
+    /// another place to wait.
     pub(super) async fn send(
         &self,
         message: &Delivery,
         delay: Duration,
         cause: Option<&str>,
     ) -> Result<(), BrokerError> {
-        let seconds = rounded(delay);
-        let waiting = self.declare(seconds).await?;
-        let copy = self.copy(message, waiting.as_str(), cause)?;
-        let published = self.connection.publishing.publish(copy).await;
-        if published.is_err() {
-            // It may have been removed.
-            self.declared.lock().await.1.remove(&seconds);
+        if self.connection.publishing.state() != ConnectionState::Connected {
+            return Err(BrokerError::new(
+                BrokerErrorKind::Disconnected,
+                CONNECTION_LOST,
+                "RabbitMQ takes no messages now",
+            ));
         }
-        published.map_err(|failed| {
-            BrokerError::new(BrokerErrorKind::Other, failed.error_type().to_owned(), failed.to_string())
-        })
+        let seconds = rounded(delay);
+        let name = format!("{}{DELAY_MARK}{}", self.queue, shown(seconds));
+        self.declare(&name, seconds).await?;
+        let Some(native) = message.native::<NativeMessage>() else {
+            return Err(BrokerError::configuration("only a message of RabbitMQ can wait in a delay queue"));
+        };
+        let properties = to_copy(native, message.attempt().saturating_add(1), cause);
+        let to = Address { exchange: "", key: &name };
+        let copy = Outgoing::new(to, properties, message.payload().clone())?;
+        match self.connection.publishing.publish(copy).await {
+            Ok(()) => Ok(()),
+            Err(problem) => {
+                // It may have been removed.
+                self.declared.lock().await.remove(&seconds);
+                let failed = problem.into_error(to);
+                Err(BrokerError::new(BrokerErrorKind::Other, failed.error_type().to_owned(), failed.to_string()))
+            }
+        }
     }
 
     /// Makes sure of the queue for a delay.
-    async fn declare(&self, seconds: u64) -> Result<ShortString, BrokerError> {
-        let name = short("queue", &format!("{}{DELAY_MARK}{}", self.queue, shown(seconds)))?;
+    async fn declare(&self, name: &str, seconds: u64) -> Result<(), BrokerError> {
         let mut declared = self.declared.lock().await;
-        let link = self.connection.consuming.connected().await?;
-        if declared.0 != link.number {
-            *declared = (link.number, HashMap::new());
+        if declared.get(&seconds).is_some_and(|at| at.elapsed() < DECLARED_AGAIN) {
+            return Ok(());
         }
-        if declared.1.get(&seconds).is_some_and(|at| at.elapsed() < DECLARED_AGAIN) {
-            return Ok(name);
-        }
-        let doing = format!("declare delay queue `{name}`");
-        let declaring = async {
-            let channel = link.client.create_channel().await?;
-            let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(name.clone(), options, self.arguments(seconds)).await?;
-            channel.close(200, "declared".into()).await
-        };
-        match timeout(self.connection.limits.answer, declaring).await {
-            Ok(Ok(())) => {
-                declared.1.insert(seconds, Instant::now());
-                Ok(name)
-            }
-            Ok(Err(failed)) => Err(error::broker(&failed, &doing)),
-            Err(_) => Err(error::timed_out(&doing, self.connection.limits.answer)),
-        }
+        topology::declare_delay(&self.connection, name, self.arguments(seconds)).await?;
+        declared.insert(seconds, Instant::now());
+        Ok(())
     }
 
     fn arguments(&self, seconds: u64) -> FieldTable {
         let millis = |time: Duration| AMQPValue::LongLongInt(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+        let text = |text: &str| AMQPValue::LongString(text.into());
         let delay = Duration::from_secs(seconds);
         let mut arguments = FieldTable::default();
         if self.is_quorum {
-            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            arguments.insert("x-queue-type".into(), text("quorum"));
+            // A copy stays until its queue has it again, which needs both of these.
+            arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+            arguments.insert("x-overflow".into(), text("reject-publish"));
         }
         arguments.insert("x-message-ttl".into(), millis(delay));
         arguments.insert("x-expires".into(), millis(delay + KEPT));
-        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
-        arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString((*self.queue).into()));
+        arguments.insert("x-dead-letter-exchange".into(), text(""));
+        arguments.insert("x-dead-letter-routing-key".into(), text(&self.queue));
         arguments
-    }
-
-    /// Copies a message as it came: with the attempt in one header of ours, and without what the server wrote.
-    // R11, R13.
-    fn copy(&self, message: &Delivery, waiting: &str, cause: Option<&str>) -> Result<Outgoing, BrokerError> {
-        let Some(native) = message.native::<NativeMessage>() else {
-            return Err(BrokerError::configuration(
-                "a message that did not come from RabbitMQ cannot wait in a delay queue",
-            ));
-        };
-        let properties = to_copy(native, message.attempt().saturating_add(1), cause);
-        let (exchange, key, body) = (String::new(), waiting.to_owned(), message.payload().clone());
-        Ok(Outgoing { exchange, key, mandatory: true, properties, body })
     }
 }
 

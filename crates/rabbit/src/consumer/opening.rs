@@ -90,9 +90,7 @@ impl Opening {
     /// Begins to consume, and goes on trying where that may pass.
     pub(super) async fn begin(self, declared: Declared) -> Result<Active, BrokerError> {
         match self.consume(declared).await {
-            Err(failed) if topology::is_locked(&failed) || is_final(&failed, Duration::ZERO, Duration::ZERO) => {
-                Err(failed)
-            }
+            Err(failed) if is_final(&failed) => Err(failed),
             Err(failed) => self.again(failed.to_string()).await,
             active => active,
         }
@@ -108,6 +106,7 @@ impl Opening {
     /// Makes the consumer again, however long it takes. Fails where another attempt must fail too.
     pub(super) async fn again(self, why: String) -> Result<Active, BrokerError> {
         let (began, mut pause, mut attempts) = (Instant::now(), FIRST_PAUSE, 0_u64);
+        let mut lock = Lock { since: None, wait: self.connection.limits.heartbeat * 2 + Duration::from_secs(5) };
         warn!(destination = %self.queue, cause = %why, "a consumer of RabbitMQ is lost: it is made again");
         self.tell(Some(format!("no consumer: {why}")));
         loop {
@@ -122,9 +121,7 @@ impl Opening {
                     self.tell(None);
                     return Ok(active);
                 }
-                Err(failed) if is_final(&failed, began.elapsed(), self.connection.limits.heartbeat) => {
-                    return Err(failed);
-                }
+                Err(failed) if is_final(&failed) && !lock.may_end(&failed) => return Err(failed),
                 Err(failed) => {
                     attempts += 1;
                     if attempts.is_power_of_two() {
@@ -145,18 +142,21 @@ impl Opening {
     }
 }
 
-/// Tells whether another attempt must fail too. A queue that is still locked by the lost connection is waited for as long as the server
-/// may take to notice the loss.
-// R5.
-fn is_final(failed: &BrokerError, since: Duration, heartbeat: Duration) -> bool {
-    match failed.kind() {
-        BrokerErrorKind::Configuration | BrokerErrorKind::Unsupported if topology::is_locked(failed) => {
-            since > heartbeat * 2 + Duration::from_secs(5)
-        }
-        BrokerErrorKind::Configuration
-        | BrokerErrorKind::Ended
-        | BrokerErrorKind::Unauthorized
-        | BrokerErrorKind::Unsupported => true,
-        _ => false,
+/// Tells whether another attempt must fail too.
+fn is_final(failed: &BrokerError) -> bool {
+    use BrokerErrorKind::{Configuration, Ended, Unauthorized, Unsupported};
+    matches!(failed.kind(), Configuration | Ended | Unauthorized | Unsupported)
+}
+
+/// A queue that the server still keeps for the lost connection: it lets it go when it has noticed the loss.
+struct Lock {
+    since: Option<Instant>,
+    wait: Duration,
+}
+
+impl Lock {
+    /// Tells whether it is worth waiting for the end of the lock, from the first refusal on.
+    fn may_end(&mut self, failed: &BrokerError) -> bool {
+        topology::is_locked(failed) && self.since.get_or_insert_with(Instant::now).elapsed() < self.wait
     }
 }

@@ -2,14 +2,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
-use throughline_core::broker::{BoxFuture, BrokerErrorKind, Received, Settle, done};
+use throughline_core::broker::{BoxFuture, BrokerErrorKind, Received, Seldom, Settle, done};
 use throughline_core::{BrokerError, Delivery, Failure, Settlement};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -18,10 +18,13 @@ use tracing::warn;
 use super::copies::Copies;
 use super::held::{Again, Held};
 use super::tags::{Ack, Tags};
-use crate::error::CONNECTION_LOST;
+use crate::error::{self, CONNECTION_LOST};
 
 /// Up to which delay a message waits in the service and not in a queue.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
+
+/// How long a message waits in the service at most: a server gives up a channel where a message is not settled for half an hour.
+const LONGEST_HOLD: Duration = Duration::from_secs(15 * 60);
 
 /// How long a message waits at least that its handler asks for again at once, and how long at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -35,8 +38,8 @@ pub(super) struct Session {
     pub(super) channel: Channel,
     pub(super) place: Place,
     state: Mutex<State>,
-    /// Something is to be sent, or is due earlier.
-    changed: Notify,
+    /// Something is to be sent, or is due earlier, or nobody needs the session any more.
+    changed: Arc<Notify>,
     /// A message is ready to be handed out again.
     pub(super) again: Notify,
     has_ended: AtomicBool,
@@ -65,14 +68,26 @@ struct State {
     next_offset: Option<u64>,
     /// Why the attempt failed that is to be tried again.
     causes: HashMap<u64, Arc<str>>,
+    /// Copies that could not be published.
+    no_copies: Seldom,
+}
+
+impl State {
+    /// Settles a message, and forgets what was known of it; false where it was settled before.
+    fn forget(&mut self, tag: u64, settle: impl FnOnce(&mut Tags, u64) -> bool) -> bool {
+        self.offsets.remove(&tag);
+        self.causes.remove(&tag);
+        settle(&mut self.tags, tag)
+    }
 }
 
 impl Session {
     pub(super) fn start(channel: Channel, place: Place) -> Arc<Self> {
-        let (changed, again) = (Notify::new(), Notify::new());
+        let (changed, again) = (Arc::new(Notify::new()), Notify::new());
         let (has_ended, late) = (AtomicBool::new(false), AtomicU64::new(0));
-        let session = Arc::new(Self { channel, place, state: Mutex::default(), changed, again, has_ended, late });
-        tokio::spawn(keep(Arc::clone(&session)));
+        let state = Mutex::default();
+        let session = Arc::new(Self { channel, place, state, changed: Arc::clone(&changed), again, has_ended, late });
+        tokio::spawn(keep(Arc::downgrade(&session), changed));
         session
     }
 
@@ -103,12 +118,10 @@ impl Session {
     /// Notes that the channel is not used any more. What is not settled comes again.
     pub(super) fn end(&self) {
         self.has_ended.store(true, Ordering::Release);
-        self.changed.notify_one();
     }
 
     pub(super) fn take_again(&self) -> Option<Again> {
-        let mut state = self.lock();
-        if state.held.has_ready() { state.held.take_ready() } else { None }
+        self.lock().held.take_ready()
     }
 
     /// Returns whether one more may wait here.
@@ -118,39 +131,35 @@ impl Session {
 
     /// Writes what was noted. The frames of the client are in the order of the calls, which the lock keeps.
     fn flush(&self, state: &mut State) {
-        if state.tags.is_noted() {
-            for Ack { tag, multiple } in state.tags.take_acks() {
-                write(self.channel.basic_ack(tag, BasicAckOptions { multiple }));
-            }
+        for Ack { tag, multiple } in state.tags.take_acks() {
+            write(self.channel.basic_ack(tag, BasicAckOptions { multiple }));
         }
     }
 
-    fn reject(&self, tag: u64, requeue: bool) -> bool {
-        let mut state = self.lock();
-        let is_open = state.tags.tell(tag);
-        state.offsets.remove(&tag);
-        if is_open {
-            self.flush(&mut state);
-            write(self.channel.basic_reject(tag, BasicRejectOptions { requeue }));
-        }
-        is_open
+    /// Gives a message up, or lets the server count a failed attempt and deliver it again.
+    fn reject(&self, tag: u64, requeue: bool) {
+        self.tell(tag, || write(self.channel.basic_reject(tag, BasicRejectOptions { requeue })));
     }
 
     /// Hands a message back that nobody has begun with.
     pub(super) fn hand_back(&self, tag: u64) {
+        let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+        self.tell(tag, || write(self.channel.basic_nack(tag, options)));
+    }
+
+    /// Tells the server of a message once, after what was noted before.
+    fn tell(&self, tag: u64, frame: impl FnOnce()) {
         let mut state = self.lock();
-        if state.tags.tell(tag) {
+        if state.forget(tag, Tags::tell) {
             self.flush(&mut state);
-            write(self.channel.basic_nack(tag, BasicNackOptions { requeue: true, ..BasicNackOptions::default() }));
+            frame();
         }
     }
 
     /// Hands back what waits for its next attempt: the server is to count that of a quorum queue.
     pub(super) fn hand_back_held(&self) {
         let (counted, others) = self.lock().held.take_all();
-        for tag in counted {
-            self.reject(tag, true);
-        }
+        counted.into_iter().for_each(|tag| self.reject(tag, true));
         others.into_iter().for_each(|tag| self.hand_back(tag));
     }
 
@@ -170,40 +179,53 @@ impl Session {
 
     async fn retry(&self, message: &Received, after: Option<Duration>) -> Result<(), BrokerError> {
         let cause = self.lock().causes.remove(&message.tag);
-        let delay = after.filter(|delay| !delay.is_zero()).unwrap_or_else(|| pause(&message.delivery));
-        let copies = self.place.copies.as_ref().filter(|_| delay > SHORT || !self.has_place());
-        let Some(copies) = copies else {
-            self.hold(message, delay, cause);
-            return Ok(());
-        };
-        match copies.send(&message.delivery, delay, cause.as_deref()).await {
-            Ok(()) => {
-                self.note_ack(message.tag);
-                Ok(())
+        let mut delay = after.filter(|delay| !delay.is_zero()).unwrap_or_else(|| pause(&message.delivery));
+        if let Some(copies) = self.place.copies.as_ref().filter(|_| delay > SHORT || !self.has_place()) {
+            match copies.send(&message.delivery, delay, cause.as_deref()).await {
+                Ok(()) if self.is_over() => return Err(self.too_late(message)),
+                Ok(()) => {
+                    self.note_ack(message.tag);
+                    return Ok(());
+                }
+                Err(failed) => self.report_no_copy(message, &failed),
             }
-            Err(failed) => {
-                warn!(
-                    destination = message.delivery.destination(),
-                    group = &*self.place.queue,
-                    attempt = message.delivery.attempt(),
-                    cause = %failed,
-                    "a message could not be put into its delay queue: it waits in the service"
-                );
-                self.hold(message, delay.min(SHORT), cause);
-                Ok(())
-            }
+            delay = delay.min(SHORT);
+        }
+        self.hold(message, delay.min(LONGEST_HOLD), cause);
+        Ok(())
+    }
+
+    fn note_ack(&self, tag: u64) {
+        if self.lock().forget(tag, Tags::ack) {
+            self.changed.notify_one();
         }
     }
 
-    fn note_ack(&self, tag: u64) -> bool {
-        let mut state = self.lock();
-        let is_open = state.tags.ack(tag);
-        state.offsets.remove(&tag);
-        drop(state);
-        if is_open {
-            self.changed.notify_one();
-        }
-        is_open
+    /// Tells that a copy could not be published: in an outage, which many messages share, not of each.
+    fn report_no_copy(&self, message: &Received, failed: &BrokerError) {
+        let Some(count) = self.lock().no_copies.note(1) else { return };
+        warn!(
+            destination = message.delivery.destination(),
+            group = &*self.place.queue,
+            attempt = message.delivery.attempt(),
+            cause = %failed,
+            count,
+            "a message could not be put into its delay queue: it waits in the service"
+        );
+    }
+
+    /// Writes what was noted, and passes on what is due.
+    fn catch_up(&self) {
+        let of_server = {
+            let mut state = self.lock();
+            self.flush(&mut state);
+            let of_server = state.held.pass(Instant::now());
+            if state.held.has_ready() {
+                self.again.notify_one();
+            }
+            of_server
+        };
+        of_server.into_iter().for_each(|tag| self.reject(tag, true));
     }
 
     fn too_late(&self, message: &Received) -> BrokerError {
@@ -227,24 +249,30 @@ impl Session {
 
     /// Writes all that was noted, and waits until the server has read it.
     pub(super) async fn finish(&self, deadline: Instant) -> Result<(), BrokerError> {
-        {
-            let mut state = self.lock();
-            self.flush(&mut state);
-        }
-        if self.is_over() {
-            self.end();
+        let is_over = self.is_over();
+        self.flush(&mut self.lock());
+        self.end();
+        if is_over {
             return Ok(());
         }
-        let closed = timeout_at(deadline, self.channel.close(200, "the subscription ends".into())).await;
-        self.end();
-        match closed {
+        let doing = || format!("settle the last messages of queue `{}`", self.place.queue);
+        match timeout_at(deadline, self.channel.close(200, "the subscription ends".into())).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(failed)) => {
-                Err(crate::error::broker(&failed, &format!("settle the last messages of queue `{}`", self.place.queue)))
-            }
-            Err(_) => {
-                Err(crate::error::unanswered(&format!("settle the last messages of queue `{}`", self.place.queue)))
-            }
+            Ok(Err(failed)) => Err(error::broker(&failed, &doing())),
+            Err(_) => Err(error::unanswered(&doing())),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.changed.notify_one();
+        let late = *self.late.get_mut();
+        if late > 1 {
+            warn!(
+                group = &*self.place.queue,
+                late, "messages were settled after their channel had ended: they are delivered again"
+            );
         }
     }
 }
@@ -260,33 +288,16 @@ fn pause(delivery: &Delivery) -> Duration {
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
 
-/// Writes acknowledgements, many at a time, and makes ready what has waited, until the channel ends.
-async fn keep(session: Arc<Session>) {
-    while !session.has_ended.load(Ordering::Acquire) {
-        let due = session.lock().held.next_due();
+/// Writes acknowledgements, many at a time, and makes ready what has waited, as long as somebody has the session.
+async fn keep(session: Weak<Session>, changed: Arc<Notify>) {
+    loop {
+        let Some(due) = session.upgrade().map(|session| session.lock().held.next_due()) else { return };
         tokio::select! {
-            () = session.changed.notified() => {}
+            () = changed.notified() => {}
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
-        let of_server = {
-            let mut state = session.lock();
-            session.flush(&mut state);
-            let of_server = state.held.pass(Instant::now());
-            if state.held.has_ready() {
-                session.again.notify_one();
-            }
-            of_server
-        };
-        for tag in of_server {
-            session.reject(tag, true);
-        }
-    }
-    let late = session.late.load(Ordering::Relaxed);
-    if late > 1 {
-        warn!(
-            group = &*session.place.queue,
-            late, "messages were settled after their channel had ended: they are delivered again"
-        );
+        let Some(session) = session.upgrade() else { return };
+        session.catch_up();
     }
 }
 

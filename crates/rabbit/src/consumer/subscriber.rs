@@ -88,18 +88,6 @@ impl RabbitSubscriber {
         self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why))));
     }
 
-    /// Hands a message out.
-    fn received(&mut self, message: lapin::message::Delivery) -> Option<Received> {
-        let State::Active(active) = &mut self.state else { return None };
-        let (tag, offset) = (message.delivery_tag, offset(&message));
-        let delivery = active.reading.read(message, 0);
-        if self.opening.queue.is_no_ack() {
-            return Some(Received::new(delivery));
-        }
-        active.session.deliver(tag, offset);
-        Some(Received::new(delivery).with_settle(Arc::clone(&active.session) as _, tag))
-    }
-
     /// Returns a message that has waited for its next attempt.
     fn again(&self) -> Option<Received> {
         let State::Active(active) = &self.state else { return None };
@@ -108,9 +96,30 @@ impl RabbitSubscriber {
     }
 }
 
+/// Says why a consumer delivers no more.
+fn why_ended(ended: Option<lapin::Result<lapin::message::Delivery>>) -> String {
+    match ended {
+        Some(Err(failed)) => error::told(&failed),
+        _ => "the server has cancelled it: the queue was deleted or moved, or its channel closed".to_owned(),
+    }
+}
+
 /// Returns the place of a message in a stream.
 fn offset(message: &lapin::message::Delivery) -> Option<u64> {
     message.properties.headers().as_ref()?.inner().get("x-stream-offset").and_then(number)
+}
+
+impl Active {
+    /// Hands a message out.
+    fn hand_out(&mut self, message: lapin::message::Delivery, is_settled: bool) -> Received {
+        let (tag, offset) = (message.delivery_tag, offset(&message));
+        let received = Received::new(self.reading.read(message));
+        if is_settled {
+            return received;
+        }
+        self.session.deliver(tag, offset);
+        received.with_settle(Arc::clone(&self.session) as _, tag)
+    }
 }
 
 /// How many messages the server may hand over before they are settled: what the user says, else enough for the handlers.
@@ -164,18 +173,8 @@ impl Subscriber for RabbitSubscriber {
                         next = active.consumer.next() => next,
                     };
                     match next {
-                        Some(Ok(message)) => {
-                            if let Some(received) = self.received(message) {
-                                return Ok(received);
-                            }
-                        }
-                        Some(Err(failed)) => self.renew(error::told(&failed)),
-                        None => {
-                            self.renew(
-                                "the server has cancelled it: the queue was deleted or moved, or its channel closed"
-                                    .to_owned(),
-                            );
-                        }
+                        Some(Ok(message)) => return Ok(active.hand_out(message, self.opening.queue.is_no_ack())),
+                        ended => self.renew(why_ended(ended)),
                     }
                 }
             }
@@ -192,19 +191,14 @@ impl Subscriber for RabbitSubscriber {
             return None;
         }
         match active.consumer.next().now_or_never()? {
-            Some(Ok(message)) => self.received(message).map(Ok),
-            Some(Err(failed)) => {
-                self.renew(error::told(&failed));
-                None
-            }
-            None => {
-                self.renew("the server has cancelled it".to_owned());
+            Some(Ok(message)) => Some(Ok(active.hand_out(message, self.opening.queue.is_no_ack()))),
+            ended => {
+                self.renew(why_ended(ended));
                 None
             }
         }
     }
 
-    // R22.
     async fn close(&mut self, deadline: Instant) {
         let state = std::mem::replace(&mut self.state, State::Closed(None));
         let State::Active(mut active) = state else { return };
@@ -214,18 +208,11 @@ impl Subscriber for RabbitSubscriber {
         }
         self.state = State::Closed(Some(Arc::clone(&active.session)));
         while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
-            let tag = message.delivery_tag;
-            if self.opening.queue.is_no_ack() {
-                self.kept.push(Received::new(active.reading.read(message, 0)));
-                continue;
-            }
-            active.session.deliver(tag, None);
-            let delivery = active.reading.read(message, 0);
-            let received = Received::new(delivery).with_settle(Arc::clone(&active.session) as _, tag);
-            if received.delivery.is_last_attempt() {
+            let received = active.hand_out(message, self.opening.queue.is_no_ack());
+            // One that is dropped is handed back.
+            if !received.needs_settlement() || received.delivery.is_last_attempt() {
                 self.kept.push(received);
             }
-            // One that is dropped is handed back.
         }
         self.kept.reverse();
         active.session.hand_back_held();
@@ -240,16 +227,6 @@ impl Subscriber for RabbitSubscriber {
             State::Closed(Some(session)) => session.finish(deadline).await,
             State::Active(active) => active.session.finish(deadline).await,
             _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for RabbitSubscriber {
-    fn drop(&mut self) {
-        match &self.state {
-            State::Active(active) => active.session.end(),
-            State::Closed(Some(session)) => session.end(),
-            _ => {}
         }
     }
 }

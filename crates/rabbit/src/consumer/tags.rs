@@ -1,25 +1,14 @@
 use std::collections::VecDeque;
 
-/// What is known of the messages that one channel has delivered, in the order of their tags.
+/// Which messages of one channel are settled, by their tags, which grow by one.
 ///
 /// A server keeps each message until it hears of it, and one frame can acknowledge all up to a tag.
 #[derive(Debug, Default)]
 pub(super) struct Tags {
-    /// The tag of the first one in the list.
-    first: u64,
-    states: VecDeque<State>,
-    /// How many are acknowledged and the server was not told.
-    noted: usize,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
-    /// Somebody handles it, or it waits.
-    Open,
-    /// It is acknowledged, and the server is to be told.
-    Acked,
-    /// The server was told.
-    Told,
+    /// Those that somebody handles, or that wait, in their order.
+    open: VecDeque<u64>,
+    /// Those that are acknowledged, and of which the server is to be told.
+    acked: Vec<u64>,
 }
 
 /// An acknowledgement to send.
@@ -31,80 +20,35 @@ pub(super) struct Ack {
 }
 
 impl Tags {
-    /// Notes that a message came. Tags of one channel grow by one.
+    /// Notes that a message came.
     pub(super) fn deliver(&mut self, tag: u64) {
-        if self.states.is_empty() {
-            self.first = tag;
-        }
-        // One that is missing was told of by somebody else.
-        while self.first + (self.states.len() as u64) < tag {
-            self.states.push_back(State::Told);
-        }
-        if tag >= self.first + self.states.len() as u64 {
-            self.states.push_back(State::Open);
-        }
+        self.open.push_back(tag);
     }
 
     /// Notes that a message is acknowledged; false where it was settled before.
     pub(super) fn ack(&mut self, tag: u64) -> bool {
-        let is_open = self.set(tag, State::Acked);
-        self.noted += usize::from(is_open);
+        let is_open = self.tell(tag);
+        if is_open {
+            self.acked.push(tag);
+        }
         is_open
     }
 
     /// Notes that the server is told of a message another way; false where it was settled before.
     pub(super) fn tell(&mut self, tag: u64) -> bool {
-        self.set(tag, State::Told)
+        // Most often it is the first one.
+        let place = if self.open.front() == Some(&tag) { Ok(0) } else { self.open.binary_search(&tag) };
+        place.is_ok_and(|place| self.open.remove(place).is_some())
     }
 
-    fn set(&mut self, tag: u64, to: State) -> bool {
-        let place = tag.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        match place.and_then(|place| self.states.get_mut(place)) {
-            Some(state) if *state == State::Open => {
-                *state = to;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Tells whether there is something to send.
-    pub(super) const fn is_noted(&self) -> bool {
-        self.noted > 0
-    }
-
-    /// Takes the acknowledgements to send: one for all at the beginning that are settled, and one for each behind a message that is not.
-    pub(super) fn take_acks(&mut self) -> Vec<Ack> {
-        let mut acks = Vec::new();
-        let (mut last, mut count) = (0, 0);
-        while let Some(state) = self.states.front().filter(|state| **state != State::Open) {
-            if *state == State::Acked {
-                (last, count) = (self.first, count + 1);
-            }
-            self.states.pop_front();
-            self.first += 1;
-        }
-        if count > 0 {
-            acks.push(Ack { tag: last, multiple: count > 1 });
-            self.noted -= count;
-        }
-        let mut place = 0;
-        while self.noted > 0 {
-            let Some(state) = self.states.get_mut(place) else { break };
-            if *state == State::Acked {
-                *state = State::Told;
-                self.noted -= 1;
-                acks.push(Ack { tag: self.first + place as u64, multiple: false });
-            }
-            place += 1;
-        }
-        acks
-    }
-
-    /// Counts the messages that nobody has settled.
-    #[cfg(test)]
-    fn open(&self) -> usize {
-        self.states.iter().filter(|state| **state == State::Open).count()
+    /// Takes the acknowledgements to send: one for all before the first message that is not settled, and one for each behind it.
+    pub(super) fn take_acks(&mut self) -> impl Iterator<Item = Ack> {
+        let mut acked = std::mem::take(&mut self.acked);
+        acked.sort_unstable();
+        let before = self.open.front().map_or(acked.len(), |first| acked.partition_point(|tag| tag < first));
+        let behind = acked.split_off(before);
+        let together = acked.last().map(|tag| Ack { tag: *tag, multiple: acked.len() > 1 });
+        together.into_iter().chain(behind.into_iter().map(|tag| Ack { tag, multiple: false }))
     }
 }
 
@@ -128,18 +72,25 @@ mod tests {
         for tag in [3, 1, 2, 5] {
             assert!(tags.ack(tag));
         }
-        assert_eq!(tags.take_acks(), [Ack { tag: 3, multiple: true }, Ack { tag: 5, multiple: false }]);
+        assert_eq!(
+            tags.take_acks().collect::<Vec<_>>(),
+            [Ack { tag: 3, multiple: true }, Ack { tag: 5, multiple: false }]
+        );
         assert!(!tags.ack(3) && !tags.tell(5), "settled before");
         assert!(tags.ack(4));
-        assert_eq!(tags.take_acks(), [Ack { tag: 4, multiple: false }]);
-        assert!(tags.take_acks().is_empty() && !tags.is_noted() && tags.open() == 0);
+        assert_eq!(tags.take_acks().collect::<Vec<_>>(), [Ack { tag: 4, multiple: false }]);
+        assert_eq!((tags.take_acks().count(), tags.open.len()), (0, 0));
     }
 
     #[test]
     fn one_that_was_rejected_is_not_acknowledged_with_others() {
         let mut tags = delivered(3);
         assert!(tags.tell(2) && tags.ack(1) && tags.ack(3));
-        assert_eq!(tags.take_acks(), [Ack { tag: 3, multiple: true }], "the server has forgotten number 2");
+        assert_eq!(
+            tags.take_acks().collect::<Vec<_>>(),
+            [Ack { tag: 3, multiple: true }],
+            "the server has forgotten number 2"
+        );
         assert!(!tags.ack(7), "never delivered");
     }
 
@@ -165,7 +116,7 @@ mod tests {
             }
             let open = 40 - acked.len() - told.len();
             prop_assert_eq!(at_server.len(), open);
-            prop_assert_eq!(tags.open(), open);
+            prop_assert_eq!(tags.open.len(), open);
         }
     }
 }

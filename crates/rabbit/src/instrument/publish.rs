@@ -105,7 +105,6 @@ impl Instrumentation {
 
     /// Returns the headers as they are sent, but for the context. Of a message that is passed on, those stay here that are the server's or
     /// tell it where copies go: they were somebody else's.
-    // R11.
     fn headers_of(&self, properties: &BasicProperties) -> FieldTable {
         let Some(headers) = properties.headers() else { return FieldTable::default() };
         if !matches!(self.handle.creation(), CreationContext::Kept) {
@@ -132,7 +131,6 @@ impl RawClient {
 
 /// Lets the client take one message at a time, which it does when the call is polled first: it counts and writes under two locks, and
 /// two tasks at a time would get the confirmations of each other.
-// L2.
 pub(super) async fn one_at_a_time<F: Future>(turn: &Mutex<()>, publish: F) -> F::Output {
     let mut publish = pin!(publish);
     let first = poll_fn(|context| {

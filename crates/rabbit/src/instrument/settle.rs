@@ -47,7 +47,7 @@ impl Verb {
 /// Prefer the calls that take a channel. Each call on a message becomes a task of the client's own, and they overtake each other: an
 /// acknowledgement of several messages that comes before an earlier reject closes the channel. The calls on a channel keep their order. A
 /// delivery tag counts only on the channel that the message came by.
-// SPAN-32, L4.
+// SPAN-32,
 impl SubscriptionTelemetry {
     /// Acknowledges a message, as the client's `Acker` does. With `multiple` this settles all messages before it too, in one span.
     ///
@@ -204,7 +204,6 @@ impl SubscriptionTelemetry {
 }
 
 /// Makes the error of a message that the client did not settle.
-// R8.
 fn not_settled(message: &Delivery) -> BrokerError {
     let (kind, error_type, why) = if message.acker.poisoned() {
         (BrokerErrorKind::Disconnected, CONNECTION_LOST, "its channel has ended, and the server delivers it again")

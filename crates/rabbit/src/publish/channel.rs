@@ -1,13 +1,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel};
 use throughline_core::BrokerError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::Outgoing;
 use super::confirms::{Answer, Collector, Confirmed, Pending};
 use super::fingerprint::Fingerprint;
 use crate::error;
@@ -23,15 +23,6 @@ pub(crate) struct ConfirmChannel {
     /// time would get the confirmations of each other.
     published: Arc<Mutex<u64>>,
     pending: mpsc::UnboundedSender<Pending>,
-}
-
-/// What the client needs of one message.
-pub(super) struct Parts {
-    pub(super) exchange: ShortString,
-    pub(super) key: ShortString,
-    pub(super) mandatory: bool,
-    pub(super) properties: BasicProperties,
-    pub(super) body: bytes::Bytes,
 }
 
 impl ConfirmChannel {
@@ -57,18 +48,21 @@ impl ConfirmChannel {
         self.channel.status().connected()
     }
 
-    /// Hands a message to the client and returns where the answer comes; `Err` where the client did not take it.
+    pub(super) fn is_usable_on(&self, link: &Link) -> bool {
+        self.link.number == link.number && self.is_usable()
+    }
+
+    /// Hands a message to the client and returns where the answer comes; gives the message back where the channel has ended.
     pub(super) fn send(
         &self,
-        parts: Parts,
+        message: Outgoing,
         room: OwnedSemaphorePermit,
-    ) -> Result<oneshot::Receiver<Answer>, Box<(lapin::Error, Parts)>> {
-        let Parts { exchange, key, mandatory, properties, body } = parts;
-        let print = Fingerprint::new(exchange.as_str(), key.as_str(), &properties, &body);
+    ) -> Result<oneshot::Receiver<Answer>, (Box<Outgoing>, OwnedSemaphorePermit)> {
         if !self.is_usable() {
-            let failed = lapin::ErrorKind::InvalidChannel(self.channel.id()).into();
-            return Err(Box::new((failed, Parts { exchange, key, mandatory, properties, body })));
+            return Err((Box::new(message), room));
         }
+        let Outgoing { exchange, key, mandatory, properties, body } = message;
+        let print = Fingerprint::new(exchange.as_str(), key.as_str(), &properties, &body);
         let (answer, answered) = oneshot::channel();
         let channel = self.channel.clone();
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::message::BasicReturnMessage;
@@ -58,6 +58,21 @@ struct Return {
 
 type Resolved = (Publish, lapin::Result<Confirmation>);
 
+/// A publish until it is confirmed.
+struct Waiting {
+    publish: Option<Publish>,
+    confirmed: Confirmed,
+}
+
+impl Future for Waiting {
+    type Output = Option<Resolved>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Resolved>> {
+        let confirmed = ready!(self.confirmed.as_mut().poll(context));
+        Poll::Ready(self.publish.take().map(|publish| (publish, confirmed)))
+    }
+}
+
 /// Gives each publish of a channel its confirmation, and its return where there is one.
 ///
 /// The client hands a returned message to any publish: to the one that it confirms next. But it does so while it holds a lock, for a whole
@@ -68,11 +83,13 @@ pub(super) struct Collector {
     /// Held while a message is given to the client.
     publishing: Arc<Mutex<u64>>,
     incoming: mpsc::UnboundedReceiver<Pending>,
-    waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Resolved> + Send>>>,
+    waiting: FuturesUnordered<Waiting>,
     /// How many publishes of each look are not answered.
     open: HashMap<u64, usize>,
     /// What came back, and belongs to a publish that is not answered.
     returned: Vec<Return>,
+    /// Whether more was resolved while some was taken.
+    more: Arc<More>,
 }
 
 impl Collector {
@@ -81,8 +98,8 @@ impl Collector {
         publishing: Arc<Mutex<u64>>,
         incoming: mpsc::UnboundedReceiver<Pending>,
     ) -> Self {
-        let (waiting, open, returned) = Default::default();
-        Self { channel, publishing, incoming, waiting, open, returned }
+        let (waiting, open, returned, more) = Default::default();
+        Self { channel, publishing, incoming, waiting, open, returned, more }
     }
 
     /// Runs until nobody publishes any more and all is answered.
@@ -103,12 +120,12 @@ impl Collector {
         let Pending { number, print, mandatory, confirmed, answer, room } = pending;
         *self.open.entry(print.exact).or_default() += 1;
         let publish = Publish { number, print, mandatory, answer, _room: room };
-        self.waiting.push(Box::pin(async move { (publish, confirmed.await) }));
+        self.waiting.push(Waiting { publish: Some(publish), confirmed });
     }
 
     /// Answers all publishes that are confirmed.
-    fn answer_all(&mut self, first: Resolved) {
-        let mut resolved = vec![first];
+    fn answer_all(&mut self, first: Option<Resolved>) {
+        let mut resolved: Vec<_> = first.into_iter().collect();
         self.drain(&mut resolved);
         while !resolved.is_empty() {
             // Whoever is confirmed in the same frame as one of these is so from here on.
@@ -140,12 +157,12 @@ impl Collector {
         while let Ok(pending) = self.incoming.try_recv() {
             self.take(pending);
         }
-        let again = Arc::new(Again(AtomicBool::new(true)));
-        let waker = Waker::from(Arc::clone(&again));
+        let waker = Waker::from(Arc::clone(&self.more));
         let mut context = Context::from_waker(&waker);
-        while again.0.swap(false, Ordering::AcqRel) {
+        self.more.0.store(true, Ordering::Release);
+        while self.more.0.swap(false, Ordering::AcqRel) {
             while let Poll::Ready(Some(one)) = self.waiting.poll_next_unpin(&mut context) {
-                resolved.push(one);
+                resolved.extend(one);
             }
         }
     }
@@ -195,10 +212,11 @@ fn take_return(confirmed: &mut lapin::Result<Confirmation>) -> Option<Return> {
     Some(Return { print, code: reply_code, text: reply_text.as_str().to_owned() })
 }
 
-/// Notes that there is more.
-struct Again(AtomicBool);
+/// Notes that more is resolved.
+#[derive(Default)]
+struct More(AtomicBool);
 
-impl Wake for Again {
+impl Wake for More {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Release);
     }

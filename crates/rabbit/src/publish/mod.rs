@@ -11,22 +11,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
+use lapin::types::ShortString;
+use throughline_core::BrokerError;
 use throughline_core::broker::{ConnectionState, Existence, Outbound};
-use throughline_core::{BrokerError, PublishError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(crate) use self::channel::ConfirmChannel;
-use self::channel::Parts;
 use self::confirms::Answer;
 pub use self::failure::PublishFailure;
-use self::problem::Problem;
-pub(crate) use self::problem::return_type;
+pub(crate) use self::problem::{Problem, return_type};
 use self::proof::Proof;
 pub(crate) use self::publisher::{RabbitPublisher, target};
+use crate::destination::Address;
 use crate::error;
 use crate::link::{Link, Links};
-use crate::names::short;
+use crate::names::{TooLong, short};
 use crate::options::Limits;
 use crate::size;
 
@@ -48,8 +48,8 @@ pub(crate) struct Publishing {
 
 /// One message as it goes to the server.
 pub(crate) struct Outgoing {
-    pub(crate) exchange: String,
-    pub(crate) key: String,
+    pub(crate) exchange: ShortString,
+    pub(crate) key: ShortString,
     /// Whether it comes back when no queue takes it.
     pub(crate) mandatory: bool,
     pub(crate) properties: BasicProperties,
@@ -57,11 +57,25 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    fn into_parts(self) -> Result<Parts, PublishError> {
-        let Self { exchange, key, mandatory, properties, body } = self;
-        let (exchange, key) = (short("exchange", &exchange)?, short("routing key", &key)?);
-        Ok(Parts { exchange, key, mandatory, properties, body })
+    pub(crate) fn new(to: Address<'_>, properties: BasicProperties, body: Bytes) -> Result<Self, TooLong> {
+        let (exchange, key) = (short("exchange", to.exchange)?, short("routing key", to.key)?);
+        Ok(Self { exchange, key, mandatory: true, properties, body })
     }
+}
+
+/// What came of handing a message over.
+enum Handed {
+    /// It went alone, and the server has answered.
+    Answered(Result<(), Problem>),
+    /// It goes with others.
+    Sent { answered: oneshot::Receiver<Answer>, channel: Arc<ConfirmChannel>, at: Instant },
+}
+
+/// What came of one attempt to hand a message over.
+enum Tried {
+    Handed(Handed),
+    /// Nothing was sent: it is tried again, after a pause where a channel could not be opened.
+    Again(Box<Outgoing>, OwnedSemaphorePermit, Option<BrokerError>),
 }
 
 impl Publishing {
@@ -86,130 +100,134 @@ impl Publishing {
     /// # Cancel safety
     ///
     /// A dropped call may have published.
-    pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
-        let handed = self.hand_over(message, Instant::now() + self.limits.publish_wait).await?;
+    pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), Problem> {
+        let handed = self.hand_over(message, self.deadline()).await?;
         self.outcome(handed).await
     }
 
     /// Publishes messages in their order, all under way at the same time. One is handed over after the other: calls that wait side by side
-    /// for the proof of an exchange, or for the channel, overtake each other.
+    /// for the proof of an exchange, or for the channel, overtake each other. Each may wait; once one has waited in vain, the others do not.
     ///
     /// # Cancel safety
     ///
     /// A dropped call may have published any of them.
     pub(crate) async fn publish_in_order(
         &self,
-        messages: impl Iterator<Item = Result<Outgoing, PublishError>>,
-    ) -> Vec<Result<(), PublishError>> {
-        let deadline = Instant::now() + self.limits.publish_wait;
+        messages: impl Iterator<Item = Result<Outgoing, Problem>>,
+    ) -> Vec<Result<(), Problem>> {
+        let mut deadline = self.deadline();
         let mut all = Vec::with_capacity(messages.size_hint().0);
         for message in messages {
-            all.push(match message {
+            let handed = match message {
                 Ok(message) => self.hand_over(message, deadline).await,
-                Err(failed) => Err(failed),
-            });
+                Err(wrong) => Err(wrong),
+            };
+            if handed.is_ok() {
+                deadline = self.deadline();
+            }
+            all.push(handed);
         }
         let mut results = Vec::with_capacity(all.len());
         for handed in all {
             results.push(match handed {
                 Ok(handed) => self.outcome(handed).await,
-                Err(failed) => Err(failed),
+                Err(problem) => Err(problem),
             });
         }
         results
     }
 
+    /// Returns until when a message that is published now may wait.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.limits.publish_wait
+    }
+
     /// Waits for what the server says of a message.
-    async fn outcome(&self, handed: Handed) -> Result<(), PublishError> {
-        let Handed::Sent { answered, channel, place, sent } = handed else { return Ok(()) };
-        let result = self.answer(answered, sent).await;
-        if let Err(Problem::Unknown { .. }) = &result {
+    async fn outcome(&self, handed: Handed) -> Result<(), Problem> {
+        let (answered, channel, at) = match handed {
+            Handed::Answered(result) => return result,
+            Handed::Sent { answered, channel, at } => (answered, channel, at),
+        };
+        let result = self.answer(answered, at).await;
+        if let Err(Problem::Unknown(_)) = &result {
             self.proof.forget_if_closed(&channel);
         }
-        result.map_err(|problem| problem.into_error(&place))
+        result
     }
 
     /// Gives a message to the client, once there is room for it and a channel that may take it.
-    async fn hand_over(&self, message: Outgoing, deadline: Instant) -> Result<Handed, PublishError> {
-        let mut parts = message.into_parts()?;
-        let is_doubtful = parts.body.len() > LARGE || parts.properties.user_id().is_some();
-        let mut room = self.room(&parts, deadline).await?;
+    async fn hand_over(&self, mut message: Outgoing, deadline: Instant) -> Result<Handed, Problem> {
+        const PAUSE: Duration = Duration::from_millis(50);
+        let is_doubtful = message.body.len() > LARGE || message.properties.user_id().is_some();
+        let mut room = self.room(deadline).await?;
         loop {
-            let link = self.link(&parts, deadline).await?;
-            size::check(&parts.properties, link.client.configuration().frame_max())?;
-            if is_doubtful || !self.proof.has(&link, parts.exchange.as_str()) {
-                match self.prove(&link, parts, room, is_doubtful, deadline).await {
-                    Proved::Answered(result) => return result.map(|()| Handed::Stored),
-                    Proved::Shared(again, kept) => (parts, room) = (*again, kept),
-                }
-            }
-            let channel = match self.shared_channel(&link).await {
-                Ok(channel) => channel,
-                Err(failed) => {
-                    self.wait_after(&parts, &failed, deadline).await?;
-                    continue;
+            let link = self.link(deadline).await?;
+            size::check(&message.properties, link.client.configuration().frame_max())?;
+            let tried = if is_doubtful || !self.proof.has(&link, message.exchange.as_str()) {
+                self.prove(&link, message, room, is_doubtful).await?
+            } else {
+                self.share(&link, message, room).await
+            };
+            let failed = match tried {
+                Tried::Handed(handed) => return Ok(handed),
+                Tried::Again(kept, kept_room, failed) => {
+                    (message, room) = (*kept, kept_room);
+                    failed
                 }
             };
-            let place = Problem::place(&parts);
-            match channel.send(parts, room) {
-                Ok(answered) => return Ok(Handed::Sent { answered, channel, place, sent: Instant::now() }),
-                // The channel has just ended; nothing was sent.
-                Err(kept) => {
-                    parts = kept.1;
-                    room = self.room(&parts, deadline).await?;
-                    if Instant::now() >= deadline && !self.limits.publish_wait.is_zero() {
-                        return Err(Problem::NoConnection(self.limits.publish_wait).into_error(&place));
-                    }
+            if let Some(failed) = failed {
+                if Instant::now() + PAUSE >= deadline {
+                    return Err(Problem::NoChannel(failed));
                 }
+                sleep(PAUSE).await;
             }
         }
     }
 
     /// Waits for room among the publishes that are not confirmed.
-    async fn room(&self, parts: &Parts, deadline: Instant) -> Result<OwnedSemaphorePermit, PublishError> {
+    async fn room(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Problem> {
         if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
             return Ok(room);
         }
         match timeout_at(deadline, Arc::clone(&self.room).acquire_owned()).await {
             Ok(Ok(room)) => Ok(room),
-            _ => {
-                Err(Problem::NoRoom(self.limits.unconfirmed, self.limits.publish_wait)
-                    .into_error(&Problem::place(parts)))
-            }
+            _ => Err(Problem::NoRoom(self.limits.unconfirmed, self.limits.publish_wait)),
         }
     }
 
     /// Waits for a connection that takes messages.
-    async fn link(&self, parts: &Parts, deadline: Instant) -> Result<Arc<Link>, PublishError> {
+    async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Problem> {
         let wait = self.limits.publish_wait;
-        if let Some(link) = self.links.current().filter(|_| self.links.blocked().is_none()) {
+        if let Some(link) = self.links.current().filter(|_| !self.links.is_blocked()) {
             return Ok(link);
         }
         let link = match timeout_at(deadline, self.links.connected()).await {
             Ok(Ok(link)) => link,
-            Ok(Err(_)) => return Err(Problem::Closed.into_error(&Problem::place(parts))),
-            Err(_) => return Err(Problem::NoConnection(wait).into_error(&Problem::place(parts))),
+            Ok(Err(_)) => return Err(Problem::Closed),
+            Err(_) => return Err(Problem::NoConnection(wait)),
         };
         match timeout_at(deadline, self.links.unblocked()).await {
             Ok(()) => Ok(link),
-            Err(_) => Err(Problem::Blocked(wait).into_error(&Problem::place(parts))),
+            Err(_) => Err(Problem::Blocked(wait)),
         }
     }
 
-    /// Waits a moment after a channel could not be opened; fails when the time is up.
-    async fn wait_after(&self, parts: &Parts, failed: &BrokerError, deadline: Instant) -> Result<(), PublishError> {
-        const PAUSE: Duration = Duration::from_millis(50);
-        if Instant::now() + PAUSE >= deadline {
-            return Err(Problem::NoChannel(failed.to_string()).into_error(&Problem::place(parts)));
+    /// Sends a message over the channel of all.
+    async fn share(&self, link: &Arc<Link>, message: Outgoing, room: OwnedSemaphorePermit) -> Tried {
+        let channel = match self.shared_channel(link).await {
+            Ok(channel) => channel,
+            Err(failed) => return Tried::Again(Box::new(message), room, Some(failed)),
+        };
+        match channel.send(message, room) {
+            Ok(answered) => Tried::Handed(Handed::Sent { answered, channel, at: Instant::now() }),
+            Err((message, room)) => Tried::Again(message, room, None),
         }
-        tokio::time::sleep(PAUSE).await;
-        Ok(())
     }
 
     async fn shared_channel(&self, link: &Arc<Link>) -> Result<Arc<ConfirmChannel>, BrokerError> {
         let current = || {
             let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.as_ref().filter(|channel| channel.link.number == link.number && channel.is_usable()).cloned()
+            shared.as_ref().filter(|channel| channel.is_usable_on(link)).cloned()
         };
         if let Some(channel) = current() {
             return Ok(channel);
@@ -227,42 +245,39 @@ impl Publishing {
     async fn prove(
         &self,
         link: &Arc<Link>,
-        parts: Parts,
+        message: Outgoing,
         room: OwnedSemaphorePermit,
         is_doubtful: bool,
-        deadline: Instant,
-    ) -> Proved {
-        let place = Problem::place(&parts);
-        let Ok(mut alone) = timeout_at(deadline, self.proof.alone.lock()).await else {
-            return Proved::Answered(Err(Problem::NoConnection(self.limits.publish_wait).into_error(&place)));
-        };
-        if !is_doubtful && self.proof.has(link, parts.exchange.as_str()) {
-            return Proved::Shared(Box::new(parts), room);
+    ) -> Result<Tried, Problem> {
+        // Each before it waits for its own confirmation.
+        let wait = self.limits.publish_wait.max(self.limits.confirm);
+        let mut alone = timeout(wait, self.proof.alone.lock()).await.map_err(|_| Problem::NoTurn(wait))?;
+        if !is_doubtful && self.proof.has(link, message.exchange.as_str()) {
+            return Ok(Tried::Again(Box::new(message), room, None));
         }
-        let channel = match alone.take().filter(|channel| channel.link.number == link.number && channel.is_usable()) {
+        let channel = match alone.take().filter(|channel| channel.is_usable_on(link)) {
             Some(channel) => channel,
             None => match ConfirmChannel::open(link, &self.limits).await {
                 Ok(channel) => channel,
-                Err(failed) => {
-                    return Proved::Answered(Err(Problem::NoChannel(failed.to_string()).into_error(&place)));
-                }
+                Err(failed) => return Ok(Tried::Again(Box::new(message), room, Some(failed))),
             },
         };
-        let exchange = parts.exchange.clone();
-        let result = match channel.send(parts, room) {
-            Ok(answered) => self.answer(answered, Instant::now()).await.map_err(Problem::alone),
-            Err(kept) => Err(Problem::NoChannel(error::told(&kept.0))),
+        let exchange = message.exchange.clone();
+        let answered = match channel.send(message, room) {
+            Ok(answered) => answered,
+            Err((message, room)) => return Ok(Tried::Again(message, room, None)),
         };
+        let result = self.answer(answered, Instant::now()).await.map_err(Problem::alone);
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
             self.proof.note(link, exchange.as_str());
         }
         *alone = Some(channel).filter(ConfirmChannel::is_usable);
-        Proved::Answered(result.map_err(|problem| problem.into_error(&place)))
+        Ok(Tried::Handed(Handed::Answered(result)))
     }
 
-    /// Waits for the answer to one message.
-    async fn answer(&self, answered: oneshot::Receiver<Answer>, sent: Instant) -> Result<(), Problem> {
-        match timeout_at(sent + self.limits.confirm, answered).await {
+    /// Waits for the answer to one message that was sent at that time.
+    async fn answer(&self, answered: oneshot::Receiver<Answer>, at: Instant) -> Result<(), Problem> {
+        match timeout_at(at + self.limits.confirm, answered).await {
             Ok(Ok(Answer::Stored)) => Ok(()),
             Ok(Ok(Answer::Returned { code, text })) => Err(Problem::Returned { code, text }),
             Ok(Ok(Answer::Refused)) => Err(Problem::Nacked),
@@ -288,33 +303,25 @@ impl Publishing {
     }
 
     /// Publishes on such a channel. The exchange has to be there: one that is not ends the channel.
-    pub(crate) async fn publish_on(&self, channel: &ConfirmChannel, message: Outgoing) -> Result<(), PublishError> {
-        let parts = message.into_parts()?;
-        let deadline = Instant::now() + self.limits.publish_wait;
-        size::check(&parts.properties, channel.link.client.configuration().frame_max())?;
-        let (place, room) = (Problem::place(&parts), self.room(&parts, deadline).await?);
-        let result = match channel.send(parts, room) {
+    pub(crate) async fn publish_on(&self, channel: &ConfirmChannel, message: Outgoing) -> Result<(), Problem> {
+        size::check(&message.properties, channel.link.client.configuration().frame_max())?;
+        let room = self.room(self.deadline()).await?;
+        match channel.send(message, room) {
             Ok(answered) => self.answer(answered, Instant::now()).await,
-            Err(kept) => Err(Problem::NoChannel(error::told(&kept.0))),
-        };
-        result.map_err(|problem| problem.into_error(&place))
+            Err(_) => Err(Problem::ChannelEnded),
+        }
     }
 
     /// Fails where an exchange is known to be missing: a message to it would end its channel. The server is asked once for each.
-    pub(crate) async fn require_exchange(&self, exchange: &str, key: &str) -> Result<(), PublishError> {
-        let Some(link) = self.links.current().filter(|link| !exchange.is_empty() && !self.proof.has(link, exchange))
-        else {
-            return Ok(());
-        };
+    pub(crate) async fn require_exchange(&self, exchange: &ShortString) -> Result<(), Problem> {
+        let is_unknown = |link: &Arc<Link>| !exchange.as_str().is_empty() && !self.proof.has(link, exchange.as_str());
+        let Some(link) = self.links.current().filter(is_unknown) else { return Ok(()) };
         match timeout(self.limits.answer, proof::look(&link, exchange)).await {
             Ok(Ok(())) => {
-                self.proof.note(&link, exchange);
+                self.proof.note(&link, exchange.as_str());
                 Ok(())
             }
-            Ok(Err(failed)) if error::reply_code(&failed) == Some(404) => {
-                let place = format!("exchange `{exchange}` with key `{key}`");
-                Err(Problem::Refused(failed).into_error(&place))
-            }
+            Ok(Err(failed)) if error::reply_code(&failed) == Some(404) => Err(Problem::Refused(failed)),
             // Whoever publishes hears of it.
             _ => Ok(()),
         }
@@ -324,23 +331,4 @@ impl Publishing {
     pub(crate) async fn check_destination(&self, outbound: &Outbound<'_>) -> Result<Existence, BrokerError> {
         proof::ask(&self.links, &self.limits, outbound).await
     }
-}
-
-/// A message that the client has.
-enum Handed {
-    /// The server has said already that it has it, too.
-    Stored,
-    Sent {
-        answered: oneshot::Receiver<Answer>,
-        channel: Arc<ConfirmChannel>,
-        place: String,
-        sent: Instant,
-    },
-}
-
-/// What came of a publish that was to prove something.
-enum Proved {
-    Answered(Result<(), PublishError>),
-    /// It is proved already: the message goes the shared way.
-    Shared(Box<Parts>, OwnedSemaphorePermit),
 }

@@ -1,26 +1,33 @@
 use std::time::Duration;
 
-use throughline_core::PublishError;
 use throughline_core::broker::PublishErrorKind;
+use throughline_core::{BrokerError, PublishError};
 
-use super::channel::Parts;
 use super::failure::{Cause, PublishFailure};
+use crate::destination::Address;
 use crate::error::{self, CONNECTION_LOST};
+use crate::names::TooLong;
 use crate::semconv::target_name;
 
 /// Why a message was not published.
 #[derive(Debug)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
+    /// It cannot be sent as it is.
+    Unsendable(PublishError),
     /// The service has closed the connection.
     Closed,
     /// There was no connection for so long.
     NoConnection(Duration),
     /// The server was in an alarm for so long.
     Blocked(Duration),
+    /// Another message to an exchange that is not known was not confirmed for so long.
+    NoTurn(Duration),
     /// So many were not confirmed for so long.
     NoRoom(usize, Duration),
-    /// No channel could be opened, or it had ended.
-    NoChannel(String),
+    /// No channel could be opened.
+    NoChannel(BrokerError),
+    /// The channel had ended before.
+    ChannelEnded,
     /// No queue took it.
     Returned { code: u16, text: String },
     /// A queue did not take it.
@@ -34,15 +41,6 @@ pub(super) enum Problem {
 }
 
 impl Problem {
-    /// Returns where a message goes, as an error shows it.
-    pub(super) fn place(parts: &Parts) -> String {
-        match (parts.exchange.as_str(), parts.key.as_str()) {
-            ("", key) => format!("queue `{}`", target_name("", key)),
-            (exchange, "") => format!("exchange `{exchange}`"),
-            (exchange, key) => format!("exchange `{exchange}` with key `{key}`"),
-        }
-    }
-
     /// Of a message that went alone, the end of the channel is the answer.
     pub(super) fn alone(self) -> Self {
         match self {
@@ -51,13 +49,15 @@ impl Problem {
         }
     }
 
-    pub(super) fn into_error(self, place: &str) -> PublishError {
+    pub(crate) fn into_error(self, to: Address<'_>) -> PublishError {
         use PublishErrorKind as Kind;
+        let place = &place(to);
         let not_sent = |kind, error_type: &'static str, why: String| {
             let message = format!("the message to {place} was not sent: {why}");
             (PublishFailure::NotSent, PublishError::new(kind, error_type, message), None)
         };
         let (failure, error, client) = match self {
+            Self::Unsendable(wrong) => (PublishFailure::NotSent, wrong, None),
             Self::Closed => {
                 not_sent(Kind::Disconnected, CONNECTION_LOST, "the service has closed the connection".to_owned())
             }
@@ -80,7 +80,15 @@ impl Problem {
                     "{most} others were not confirmed for {wait:?}: the server is slow, or raise `max_unconfirmed` or `publish_wait`"
                 ),
             ),
-            Self::NoChannel(why) => not_sent(Kind::Disconnected, CONNECTION_LOST, why),
+            Self::NoTurn(wait) => not_sent(
+                Kind::Unavailable,
+                "timeout",
+                format!(
+                    "another first message to an exchange was not confirmed for {wait:?}: is the server overloaded?"
+                ),
+            ),
+            Self::NoChannel(why) => not_sent(Kind::Disconnected, CONNECTION_LOST, why.to_string()),
+            Self::ChannelEnded => not_sent(Kind::Disconnected, CONNECTION_LOST, "its channel had ended".to_owned()),
             Self::Returned { code, text } => (PublishFailure::Refused, returned(place, code, &text), None),
             Self::Nacked => (PublishFailure::Refused, nacked(place), None),
             Self::Refused(failed) => (PublishFailure::Refused, refused(place, &failed), Some(failed)),
@@ -105,6 +113,27 @@ impl Problem {
     }
 }
 
+impl From<TooLong> for Problem {
+    fn from(wrong: TooLong) -> Self {
+        Self::Unsendable(wrong.into())
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(wrong: PublishError) -> Self {
+        Self::Unsendable(wrong)
+    }
+}
+
+/// Returns where a message goes, as an error shows it.
+fn place(to: Address<'_>) -> String {
+    match (to.exchange, to.key) {
+        ("", key) => format!("queue `{}`", target_name("", key)),
+        (exchange, "") => format!("exchange `{exchange}`"),
+        (exchange, key) => format!("exchange `{exchange}` with key `{key}`"),
+    }
+}
+
 fn returned(place: &str, code: u16, text: &str) -> PublishError {
     let why = match code {
         312 => "no queue is bound there: declare and bind it before, or publish with `not_mandatory`",
@@ -125,7 +154,6 @@ pub(crate) const fn return_type(code: u16) -> &'static str {
     }
 }
 
-// R3.
 fn nacked(place: &str) -> PublishError {
     let message = format!(
         "RabbitMQ could not take the message to {place}: a queue is full and rejects what is published, or failed. \

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, Existence, Outbound, OutboundUse};
@@ -76,12 +76,10 @@ pub(super) async fn ask(links: &Links, limits: &Limits, outbound: &Outbound<'_>)
 }
 
 /// Asks whether an exchange exists, on a channel of its own.
-pub(super) async fn look(link: &Link, exchange: &str) -> lapin::Result<()> {
+pub(super) async fn look(link: &Link, exchange: &ShortString) -> lapin::Result<()> {
     let channel = link.client.create_channel().await?;
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    // Names were checked before.
-    let name = lapin::types::ShortString::try_new(exchange).unwrap_or_default();
-    channel.exchange_declare(name, ExchangeKind::Direct, options, FieldTable::default()).await?;
+    channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, options, FieldTable::default()).await?;
     channel.close(200, "asked".into()).await
 }
 

@@ -7,7 +7,7 @@ use throughline_core::broker::{BoxFuture, Publish};
 use throughline_core::message::{System, Target};
 use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 
-use super::Outgoing;
+use super::{Outgoing, Problem};
 use crate::connection::Connection;
 use crate::destination::{Address, Options};
 use crate::names::short;
@@ -25,19 +25,28 @@ impl RabbitPublisher {
     }
 
     async fn send(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
-        let outgoing = outgoing(&envelope)?;
-        self.connection.publishing.publish(outgoing).await.map(|()| Receipt::new())
+        let sent = match outgoing(&envelope) {
+            Ok(message) => self.connection.publishing.publish(message).await,
+            Err(wrong) => Err(wrong),
+        };
+        received(sent, &envelope)
     }
 }
 
-fn outgoing(envelope: &Envelope) -> Result<Outgoing, PublishError> {
-    let (destination, properties) = (envelope.destination(), to_native(envelope)?);
-    let Address { exchange, key } = Address::of(destination);
+fn outgoing(envelope: &Envelope) -> Result<Outgoing, Problem> {
+    let (destination, to) = (envelope.destination(), Address::of(envelope.destination()));
+    let mut message = Outgoing::new(to, to_native(envelope)?, envelope.payload().clone())?;
     // Server 4.0.5 sends a direct reply back as unroutable although it has delivered it, so that nothing could be learnt from it.
-    let is_direct_reply = exchange.is_empty() && key.starts_with(DIRECT_REPLY);
-    let mandatory = !is_direct_reply && destination.native::<Options>().is_none_or(|options| options.mandatory);
-    let (exchange, key) = (exchange.to_owned(), key.to_owned());
-    Ok(Outgoing { exchange, key, mandatory, properties, body: envelope.payload().clone() })
+    let is_direct_reply = to.exchange.is_empty() && to.key.starts_with(DIRECT_REPLY);
+    message.mandatory = !is_direct_reply && destination.native::<Options>().is_none_or(|options| options.mandatory);
+    Ok(message)
+}
+
+fn received(sent: Result<(), Problem>, envelope: &Envelope) -> Result<Receipt, PublishError> {
+    match sent {
+        Ok(()) => Ok(Receipt::new()),
+        Err(problem) => Err(problem.into_error(Address::of(envelope.destination()))),
+    }
 }
 
 /// Describes where a message goes.
@@ -83,11 +92,13 @@ impl Publish for RabbitPublisher {
     /// All are under way at the same time, in their order.
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
         let results = self.connection.publishing.publish_in_order(messages.iter().map(outgoing)).await;
-        results.into_iter().map(|result| result.map(|()| Receipt::new())).collect()
+        results.into_iter().zip(&messages).map(|(sent, envelope)| received(sent, envelope)).collect()
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {
-        let outgoing = outgoing(&envelope)?;
-        self.connection.requests.request(outgoing, wait).await
+        match outgoing(&envelope) {
+            Ok(message) => self.connection.requests.request(message, wait).await,
+            Err(wrong) => Err(wrong.into_error(Address::of(envelope.destination()))),
+        }
     }
 }

@@ -3,6 +3,11 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use crate::names::LONGEST;
 use crate::properties::sendable;
 
+/// Returns a whole number as the server takes it; one that is too large is the largest.
+pub(super) fn whole(value: u64) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
 /// Puts an argument into a table, or says what is wrong with it, which is told at the start.
 pub(super) fn set(table: &mut FieldTable, wrong: &mut Option<String>, name: &str, value: &AMQPValue) {
     match (ShortString::try_new(name), sendable(value)) {

@@ -37,7 +37,7 @@ impl Queue {
         self.wrong_reading().or_else(of_declaration)
     }
 
-    /// Returns what is wrong with how it is consumed. R15, R18.
+    /// Returns what is wrong with how it is consumed.
     fn wrong_reading(&self) -> Option<&'static str> {
         if self.prefetch == Some(0) {
             return Some("a prefetch of 0 is no limit: the service would hold the whole queue in memory; set a number");
@@ -82,7 +82,6 @@ impl Queue {
                 "quorum queues and streams are durable and shared: leave out `exclusive`, `auto_delete`, `transient`",
             );
         }
-        // R15.
         if !self.durable && !self.exclusive {
             return Some(
                 "a transient queue that several connections share is refused by new servers: make it durable or `exclusive`",
@@ -122,7 +121,6 @@ impl Queue {
                  word: use `Overflow::RejectPublish`",
             );
         }
-        // R14.
         if self.text_argument("x-dead-letter-strategy") == Some("at-least-once")
             && !(self.is_quorum() && overflow == Some("reject-publish") && says("x-dead-letter-exchange"))
         {

@@ -1,16 +1,14 @@
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lapin::options::BasicConsumeOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use throughline_core::broker::{BatchPolicy, Pattern, Subscription};
-use throughline_core::message::{Source, System};
+use throughline_core::broker::BatchPolicy;
 use tracing::warn;
 
-use super::arguments;
+use super::arguments::{self, whole};
+use super::choices::{Overflow, StreamOffset};
 use super::exchange::{Declares, Exchange};
-use crate::semconv::{SYSTEM, is_anonymous, source_name};
 
 /// The argument of a queue that says how often it delivers a message again.
 pub(super) const DELIVERY_LIMIT: &str = "x-delivery-limit";
@@ -70,36 +68,6 @@ pub(crate) struct Binding {
     pub(crate) exchange: Exchange,
     pub(crate) key: Arc<str>,
     pub(crate) arguments: FieldTable,
-}
-
-/// What a full queue does.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// It drops its oldest messages, or dead-letters them. The server's default.
-    DropHead,
-    /// It refuses what is published, which is an error for the publisher.
-    RejectPublish,
-    /// It refuses what is published, and dead-letters it (classic queues).
-    RejectPublishDeadLetter,
-}
-
-/// Where reading a stream begins.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum StreamOffset {
-    /// At the first message there is.
-    First,
-    /// At the last part that was written.
-    Last,
-    /// With what is published from now on.
-    Next,
-    /// At the message with that number.
-    At(u64),
-    /// At the first message of that time or later, to the second.
-    Since(SystemTime),
-    /// At the first message that is at most so old when the reading begins, to the second.
-    Ago(Duration),
 }
 
 impl Queue {
@@ -294,24 +262,19 @@ impl Queue {
     /// Sets how many messages may wait.
     #[must_use]
     pub fn max_length(self, messages: u64) -> Self {
-        self.argument("x-max-length", number(messages))
+        self.argument("x-max-length", whole(messages))
     }
 
     /// Sets how many bytes of bodies may wait.
     #[must_use]
     pub fn max_bytes(self, bytes: u64) -> Self {
-        self.argument("x-max-length-bytes", number(bytes))
+        self.argument("x-max-length-bytes", whole(bytes))
     }
 
     /// Sets what happens when the queue is full.
     #[must_use]
     pub fn overflow(self, overflow: Overflow) -> Self {
-        let name = match overflow {
-            Overflow::DropHead => "drop-head",
-            Overflow::RejectPublish => "reject-publish",
-            Overflow::RejectPublishDeadLetter => "reject-publish-dlx",
-        };
-        self.argument("x-overflow", AMQPValue::LongString(name.into()))
+        self.argument("x-overflow", AMQPValue::LongString(overflow.name().into()))
     }
 
     /// Sets how many priorities there are (classic queues). The server hands over up to the prefetch at a time, so that a message of a
@@ -324,7 +287,7 @@ impl Queue {
     /// Sets how often a quorum queue delivers a message again. The delivery after that is the last one: a failed message is dead-lettered.
     #[must_use]
     pub fn delivery_limit(self, again: u32) -> Self {
-        self.argument(DELIVERY_LIMIT, number(again.into()))
+        self.argument(DELIVERY_LIMIT, whole(again.into()))
     }
 
     /// Lets one consumer at a time receive, so that the order holds over several processes.
@@ -340,8 +303,8 @@ impl Queue {
         self
     }
 
-    /// Sets how many messages the server hands over before they are settled. The default is twice as many as are handled at a time, 16 at
-    /// least and 2,000 at most. With 1 the server waits for each settlement.
+    /// Sets how many messages the server hands over before they are settled. The default is twice as many as are handled at a time, requests
+    /// included: 128 where the app sets nothing, 16 at least and 2,000 at most. With 1 the server waits for each settlement.
     #[must_use]
     pub const fn prefetch(mut self, messages: u16) -> Self {
         self.prefetch = Some(messages);
@@ -378,7 +341,7 @@ impl Queue {
         self
     }
 
-    /// Lets messages wait for their next attempt in the service, however long, and declares no delay queues. They count as not settled
+    /// Lets messages wait for their next attempt in the service, for a quarter of an hour at most, and declares no delay queues. They count as not settled
     /// meanwhile, so that the prefetch bounds how many wait. A queue with a name of more than 245 bytes needs this, since the names of its
     /// delay queues would be too long.
     #[must_use]
@@ -434,13 +397,13 @@ impl Queue {
     }
 
     /// How often the server delivers a message at most where that is said here.
-    fn chosen_deliveries(&self) -> Option<u32> {
+    pub(super) fn chosen_deliveries(&self) -> Option<u32> {
         self.most_deliveries().filter(|_| self.arguments.contains_key(DELIVERY_LIMIT))
     }
 
     pub(crate) fn unique_tag(&self) -> String {
         let begin = self.consumer_tag.as_deref().unwrap_or(&self.name);
-        // R16: bytes are counted and not letters.
+        // Bytes are counted and not letters.
         let fits = |(at, letter): &(usize, char)| at + letter.len_utf8() <= LONGEST_TAG_BEGIN;
         let begin: String = begin.char_indices().take_while(fits).map(|(_, letter)| letter).collect();
         format!("{begin}-{:016x}", fastrand::u64(..))
@@ -483,7 +446,6 @@ impl Queue {
     }
 
     /// Warns of a quorum queue whose failed messages the server drops without a word.
-    // R12.
     pub(crate) fn warn_of_losses(&self) {
         let is_declared = matches!(self.declares, Declares::As(_));
         let says = |name: &str| self.arguments.contains_key(name);
@@ -495,173 +457,23 @@ impl Queue {
             );
         }
     }
-
-    /// Describes what is read from, for telemetry: each binding as a pattern, and what no binding explains by the queue.
-    // ATTR-R-02, ATTR-R-08 to -10.
-    pub(crate) fn source(&self, system: &Arc<System>, name: &str) -> Source {
-        let is_anonymous = is_anonymous(name);
-        let shown_queue = if is_anonymous { "" } else { name };
-        let mut patterns = Vec::new();
-        for route in self.bindings.iter().flat_map(|binding| binding.routes().0) {
-            let pattern = route.pattern();
-            // Of a queue that nobody named, only a pattern says something that is not generated.
-            if is_anonymous && (route.takes_any_key() || !pattern.is_wildcard()) {
-                continue;
-            }
-            let shown = source_name(route.exchange(), route.shown_key(), shown_queue).into_owned();
-            patterns.push(pattern.shown_as(shown));
-        }
-        let mut source = Source::new(Arc::clone(system));
-        if is_anonymous {
-            source = source.with_patterns(patterns);
-            (source.destination, source.template) = (None, None);
-        } else {
-            patterns.push(Pattern::exact(name));
-            source = source.with_patterns(patterns).with_others(name).with_destination(name);
-            source.template = None;
-        }
-        source.anonymous = is_anonymous;
-        source.temporary = self.exclusive || self.auto_delete || is_anonymous;
-        source
-    }
-}
-
-impl StreamOffset {
-    fn to_value(self) -> AMQPValue {
-        match self {
-            Self::First => AMQPValue::LongString("first".into()),
-            Self::Last => AMQPValue::LongString("last".into()),
-            Self::Next => AMQPValue::LongString("next".into()),
-            Self::At(offset) => number(offset),
-            Self::Ago(time) => AMQPValue::LongString(format!("{}s", time.as_secs()).into()),
-            Self::Since(time) => {
-                AMQPValue::Timestamp(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
-            }
-        }
-    }
-}
-
-fn number(value: u64) -> AMQPValue {
-    AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 fn millis(time: Duration) -> AMQPValue {
-    number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-impl fmt::Display for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::Classic => "queue",
-            Kind::Quorum => "quorum queue",
-            Kind::Stream(_) => "stream",
-        };
-        if self.is_generated() {
-            write!(f, "a {kind} that the server names")
-        } else {
-            write!(f, "{kind} `{}`", self.name)
-        }
-    }
-}
-
-impl Binding {
-    /// Names what a broker in memory cannot do.
-    fn need(&self) -> Option<&'static str> {
-        if !self.arguments.inner().is_empty() {
-            return Some("bindings by headers");
-        }
-        if self.exchange.is_of_plug_in() {
-            return Some("exchanges of a plug-in");
-        }
-        (!self.routes().1).then_some("patterns at two exchanges in a row")
-    }
-}
-
-impl From<Queue> for Subscription {
-    fn from(queue: Queue) -> Self {
-        let bound = || queue.bindings.iter().flat_map(|binding| binding.routes().0).map(|route| route.pattern());
-        let (first, bound): (_, Vec<_>) = match bound().next() {
-            Some(first) if queue.is_generated() => (first, bound().skip(1).collect()),
-            _ => (Pattern::exact(Arc::clone(&queue.name)), bound().collect()),
-        };
-        let mut subscription = bound.into_iter().fold(Self::new(SYSTEM, first), Self::with_pattern);
-        if !queue.is_generated() {
-            subscription = subscription.with_group(Arc::clone(&queue.name));
-        }
-        if let Some(policy) = queue.batch {
-            subscription = subscription.with_batch(policy);
-        }
-        if let Some(most) = queue.chosen_deliveries() {
-            subscription = subscription.with_delivery_limit(most);
-        }
-        if queue.no_ack || queue.is_stream() {
-            subscription = subscription.without_redelivery();
-        }
-        if queue.is_stream() {
-            subscription = subscription.with_need("reading a stream again");
-        }
-        for need in queue.bindings.iter().filter_map(Binding::need) {
-            subscription = subscription.with_need(need);
-        }
-        let description = queue.to_string();
-        subscription.with_description(description).with_native(queue)
-    }
+    whole(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use std::time::UNIX_EPOCH;
+
+    use throughline_core::broker::Subscription;
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber as Collector};
 
     use super::*;
-
-    fn patterns(queue: Queue) -> Vec<(Option<String>, String)> {
-        let subscription = Subscription::from(queue);
-        let own = |pattern: &Pattern| (pattern.namespace().map(str::to_owned), pattern.as_str().to_owned());
-        subscription.patterns().iter().map(own).collect()
-    }
-
-    fn of(exchange: &str, key: &str) -> (Option<String>, String) {
-        (Some(exchange.to_owned()), key.to_owned())
-    }
-
-    #[test]
-    fn a_queue_receives_by_its_name_and_by_each_binding() {
-        let queue = Queue::new("stock").bind(Exchange::topic("orders"), "placed.*").bind(Exchange::fanout("all"), "k");
-        assert_eq!(patterns(queue), [(None, "stock".to_owned()), of("orders", "placed.*"), of("all", "#")]);
-        let generated = Queue::generated().bind(Exchange::direct("orders"), "a").bind(Exchange::named("b"), "c.#");
-        assert_eq!(patterns(generated.clone()), [of("orders", "a"), of("b", "c.#")]);
-        assert_eq!(Subscription::from(generated).group(), None);
-        assert_eq!(Subscription::from(Queue::new("stock")).group(), Some("stock"));
-    }
-
-    #[test]
-    fn a_queue_receives_from_exchanges_before_its_own() {
-        let eu = Exchange::fanout("eu").bound_to(Exchange::topic("orders"), "*.eu");
-        assert_eq!(
-            patterns(Queue::new("q").bind(eu.clone(), "")).get(1..),
-            Some(&[of("orders", "*.eu"), of("eu", "#")][..])
-        );
-        let narrowed = Exchange::topic("placed").bound_to(Exchange::fanout("all"), "");
-        let both = patterns(Queue::new("q").bind(narrowed, "placed.#"));
-        assert_eq!(both.get(1..), Some(&[of("all", "placed.#"), of("placed", "placed.#")][..]));
-        let crossed = Exchange::topic("placed").bound_to(Exchange::topic("orders"), "*.eu");
-        let crossed = Subscription::from(Queue::new("q").bind(crossed, "placed.*"));
-        assert_eq!(crossed.needs(), ["patterns at two exchanges in a row"]);
-        assert!(Subscription::from(Queue::new("q").bind(eu, "")).needs().is_empty());
-    }
-
-    #[test]
-    fn what_memory_cannot_do_is_named() {
-        let needs = |queue: Queue| Subscription::from(queue).needs().to_vec();
-        let header = [("tenant", AMQPValue::Boolean(true))];
-        assert_eq!(needs(Queue::new("q").bind_headers(Exchange::headers("h"), header)), ["bindings by headers"]);
-        assert_eq!(needs(Queue::new("q").bind(Exchange::of_kind("x-hash", "h"), "1")), ["exchanges of a plug-in"]);
-        assert_eq!(needs(Queue::new("q").stream(StreamOffset::First)).len(), 1);
-        assert!(needs(Queue::new("q").quorum().bind(Exchange::direct("d"), "k")).is_empty());
-    }
 
     #[test]
     fn the_limit_of_deliveries_is_that_of_the_server() {
@@ -708,11 +520,11 @@ mod tests {
             warnings.0.load(Ordering::Relaxed) == 1
         };
         let quorum = || Queue::new("q").quorum();
-        assert!(warns(quorum()), "R12");
-        assert!(!warns(quorum().delivery_limit(5)), "R12");
-        assert!(!warns(quorum().dead_letter_exchange("dead", "q")), "R12");
-        assert!(!warns(Queue::new("q")), "R12");
-        assert!(!warns(quorum().passive()) && !warns(quorum().no_declare()), "R12: others say what it has");
+        assert!(warns(quorum()));
+        assert!(!warns(quorum().delivery_limit(5)));
+        assert!(!warns(quorum().dead_letter_exchange("dead", "q")));
+        assert!(!warns(Queue::new("q")));
+        assert!(!warns(quorum().passive()) && !warns(quorum().no_declare()), "others say what it has");
     }
 
     #[test]
@@ -720,11 +532,11 @@ mod tests {
         for letter in ["q", "ü", "語", "🐇"] {
             let name = letter.repeat(255 / letter.len());
             let tags = [Queue::new(name.clone()), Queue::new("q").consumer_tag(name)].map(|queue| {
-                assert_ne!(queue.unique_tag(), queue.unique_tag(), "R6");
+                assert_ne!(queue.unique_tag(), queue.unique_tag());
                 queue.unique_tag()
             });
             for tag in tags {
-                assert!(tag.len() <= 255 && tag.starts_with(letter), "R16: {} bytes of {letter}", tag.len());
+                assert!(tag.len() <= 255 && tag.starts_with(letter), "{} bytes of {letter}", tag.len());
             }
         }
     }
@@ -745,11 +557,11 @@ mod tests {
         let expected = [
             ("x-dead-letter-exchange", text("dead")),
             ("x-dead-letter-routing-key", text("q")),
-            ("x-expires", number(3_000)),
-            ("x-max-length", number(4)),
-            ("x-max-length-bytes", number(5)),
+            ("x-expires", whole(3_000)),
+            ("x-max-length", whole(4)),
+            ("x-max-length-bytes", whole(5)),
             ("x-max-priority", AMQPValue::ShortShortUInt(6)),
-            ("x-message-ttl", number(2_000)),
+            ("x-message-ttl", whole(2_000)),
             ("x-overflow", text("drop-head")),
             ("x-queue-leader-locator", text("balanced")),
             ("x-queue-type", text("classic")),
@@ -773,20 +585,6 @@ mod tests {
             offset(StreamOffset::Since(UNIX_EPOCH + Duration::from_secs(7)), None),
             Some(AMQPValue::Timestamp(7))
         );
-        assert_eq!(offset(StreamOffset::First, Some(8)), Some(AMQPValue::LongLongInt(8)), "R18");
-    }
-
-    #[test]
-    fn names_show_each_binding_and_never_a_generated_queue() {
-        let system = Arc::new(crate::semconv::system(None, None));
-        let shown = |queue: &Queue, name: &str| -> Vec<String> {
-            let source = queue.source(&system, name);
-            source.patterns.iter().flat_map(|all| all.iter()).map(|pattern| pattern.shown().to_owned()).collect()
-        };
-        let eu = Exchange::fanout("eu").bound_to(Exchange::topic("orders"), "*.eu");
-        let queue = Queue::new("q").bind(Exchange::topic("t"), "a.{id}").bind(eu, "");
-        assert_eq!(shown(&queue, "q"), ["t:a.{id}:q", "orders:*.eu:q", "eu:q", "q"], "ATTR-R-10");
-        let generated = Queue::generated().bind(Exchange::topic("t"), "a.*").bind(Exchange::direct("d"), "k");
-        assert_eq!(shown(&generated, "amq.gen-x"), ["t:a.*"], "ATTR-R-08");
+        assert_eq!(offset(StreamOffset::First, Some(8)), Some(AMQPValue::LongLongInt(8)));
     }
 }

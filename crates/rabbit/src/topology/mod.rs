@@ -8,12 +8,13 @@ use lapin::Channel;
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use throughline_core::BrokerError;
-use throughline_core::broker::Pattern;
+use throughline_core::broker::{BrokerErrorKind, Pattern};
 use tokio::time::timeout;
 
 use self::refusal::refused;
 pub(crate) use self::refusal::{consume_error, is_locked};
-use crate::error;
+use crate::connection::Connection;
+use crate::error::{self, CONNECTION_LOST};
 use crate::names::short;
 use crate::options::Limits;
 use crate::semconv::WILDCARDS;
@@ -21,7 +22,6 @@ use crate::subscription::{Binding, Declares, Exchange, Queue};
 
 /// Declares all that a subscription needs: exchanges, bindings between them, the queue, its bindings. Returns the queue's name, which is the
 /// server's where it chose one. A declaration that is refused closes the channel.
-// R4.
 pub(crate) async fn declare(channel: &Channel, queue: &Queue, limits: &Limits) -> Result<Arc<str>, BrokerError> {
     let declaring = Declaring { channel, limits };
     if queue.declares == Declares::Nothing {
@@ -41,20 +41,44 @@ pub(crate) async fn declare(channel: &Channel, queue: &Queue, limits: &Limits) -
     Ok(name)
 }
 
+/// Declares a durable queue where messages wait, on a channel of its own. Fails at once where there is no connection.
+pub(crate) async fn declare_delay(
+    connection: &Connection,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
+    let Some(link) = connection.consuming.current() else {
+        return Err(BrokerError::new(BrokerErrorKind::Disconnected, CONNECTION_LOST, "RabbitMQ is not reached"));
+    };
+    let queue = short("queue", name)?;
+    let declaring = async {
+        let channel = link.client.create_channel().await?;
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue, options, arguments).await?;
+        channel.close(200, "declared".into()).await
+    };
+    answered(&connection.limits, &format!("declare delay queue `{name}`"), declaring).await
+}
+
+/// Waits for the answer to a declaration.
+async fn answered<T>(
+    limits: &Limits,
+    doing: &str,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    match timeout(limits.answer, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(failed)) => Err(refused(&failed, doing)),
+        Err(_) => Err(error::timed_out(doing, limits.answer)),
+    }
+}
+
 struct Declaring<'a> {
     channel: &'a Channel,
     limits: &'a Limits,
 }
 
 impl Declaring<'_> {
-    async fn answered<T>(&self, doing: &str, call: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
-        match timeout(self.limits.answer, call).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(failed)) => Err(refused(&failed, doing)),
-            Err(_) => Err(error::timed_out(doing, self.limits.answer)),
-        }
-    }
-
     /// Declares an exchange, those before it first.
     async fn exchange(&self, exchange: &Exchange) -> Result<(), BrokerError> {
         for (source, ..) in &exchange.from {
@@ -74,7 +98,8 @@ impl Declaring<'_> {
         };
         let doing = format!("{} exchange `{}`", if passive { "find" } else { "declare" }, exchange.name);
         let name = short("exchange", &exchange.name)?;
-        self.answered(&doing, self.channel.exchange_declare(name, kind, options, exchange.arguments.clone())).await
+        answered(self.limits, &doing, self.channel.exchange_declare(name, kind, options, exchange.arguments.clone()))
+            .await
     }
 
     async fn bind_exchange(&self, exchange: &Exchange) -> Result<(), BrokerError> {
@@ -84,7 +109,7 @@ impl Declaring<'_> {
             let (to, from) = (short("exchange", &exchange.name)?, short("exchange", &source.name)?);
             let key = short("routing key", &wire_key(source, key))?;
             let binding = self.channel.exchange_bind(to, from, key, ExchangeBindOptions::default(), arguments.clone());
-            self.answered(&doing, binding).await?;
+            answered(self.limits, &doing, binding).await?;
         }
         Ok(())
     }
@@ -101,7 +126,7 @@ impl Declaring<'_> {
         let doing = if passive { format!("find {queue}") } else { format!("declare {queue}") };
         let name = short("queue", &queue.name)?;
         let arguments = if passive { FieldTable::default() } else { queue.declared_arguments() };
-        let declared = self.answered(&doing, self.channel.queue_declare(name, options, arguments)).await?;
+        let declared = answered(self.limits, &doing, self.channel.queue_declare(name, options, arguments)).await?;
         Ok(declared.name().as_str().into())
     }
 
@@ -111,7 +136,7 @@ impl Declaring<'_> {
         let key = short("routing key", &wire_key(exchange, key))?;
         let (queue, exchange) = (short("queue", name)?, short("exchange", &exchange.name)?);
         let binding = self.channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), arguments.clone());
-        self.answered(&doing, binding).await
+        answered(self.limits, &doing, binding).await
     }
 }
 

@@ -13,7 +13,6 @@ const WAYS_OUT: &str = "say here what the server has, or delete it there (what i
                         server, or leave the declaration to others (`passive`, `no_declare`)";
 
 /// Makes the error of a declaration that the server refused.
-// R21.
 pub(super) fn refused(failed: &lapin::Error, doing: &str) -> BrokerError {
     let told = error::told(failed);
     let why = match error::reply_code(failed) {
@@ -78,7 +77,6 @@ pub(crate) fn consume_error(failed: &lapin::Error, queue: &Queue, name: &str) ->
 }
 
 /// Tells whether a queue or its consumer belongs to another connection, which may be the one that was lost.
-// R5.
 pub(crate) fn is_locked(failed: &BrokerError) -> bool {
     failed.error_type() == LOCKED
 }
