@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::ExportError;
-use crate::providers::Parts;
+use crate::providers::{Parts, Providers};
 use crate::report::ShutdownReport;
 
 /// A place where the telemetry of a program leads, such as the console. All services of the program feed it, and a program may have
@@ -13,6 +13,9 @@ use crate::report::ShutdownReport;
 pub(crate) trait Destination: fmt::Debug + Send + Sync {
     /// Adds to the providers of a service what brings their telemetry here: a span processor, a metric reader, a log processor.
     fn attach(&self, service: Parts) -> Parts;
+
+    /// Measures itself with the meters of the main service.
+    fn watch(&self, _service: &Providers) {}
 
     /// Brings what it holds to its end, and says whether that worked. Blocks.
     fn flush(&self) -> Result<(), ExportError>;

@@ -1,9 +1,16 @@
 //! What the environment variables say.
 
-use crate::error::{ExportError, ExportErrorKind};
+/// The variables that name the exporters of a signal.
+const EXPORTERS: [&str; 3] = ["OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"];
 
-/// Exporters that the specification names and this version does not have.
-const NOT_BUILT_IN: [&str; 3] = ["otlp", "prometheus", "zipkin"];
+/// An exporter that the environment can name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Named {
+    Console,
+    Otlp,
+    Prometheus,
+    Zipkin,
+}
 
 /// A snapshot of the variables, read through one function so that tests need not change the process.
 pub(crate) struct Environment<'a> {
@@ -48,23 +55,27 @@ impl<'a> Environment<'a> {
         false
     }
 
-    /// Which signals `OTEL_*_EXPORTER` leave on.
-    pub(crate) fn signals(&mut self) -> Result<Signals, ExportError> {
-        Ok(Signals {
-            traces: self.exports("OTEL_TRACES_EXPORTER")?,
-            metrics: self.exports("OTEL_METRICS_EXPORTER")?,
-            logs: self.exports("OTEL_LOGS_EXPORTER")?,
-        })
+    /// Which signals `OTEL_*_EXPORTER` do not switch off.
+    pub(crate) fn not_switched_off(&mut self) -> Signals {
+        let mut on = |name| self.exporters(name).is_none_or(|named| !named.is_empty());
+        Signals { traces: on(EXPORTERS[0]), metrics: on(EXPORTERS[1]), logs: on(EXPORTERS[2]) }
+    }
+
+    /// Which exporters `OTEL_*_EXPORTER` name, each with its signals. A signal whose variable names none has OTLP, as the specification says.
+    pub(crate) fn named(&mut self) -> Vec<(Named, Signals)> {
+        let [traces, metrics, logs] = EXPORTERS.map(|name| self.exporters(name).unwrap_or_else(|| vec![Named::Otlp]));
+        let signals = |named| Signals {
+            traces: traces.contains(&named),
+            metrics: metrics.contains(&named),
+            logs: logs.contains(&named),
+        };
+        let all = [Named::Otlp, Named::Zipkin, Named::Prometheus, Named::Console];
+        all.into_iter().map(|named| (named, signals(named))).filter(|(_, signals)| signals.any()).collect()
     }
 
     /// The width that `COLUMNS` gives.
     pub(crate) fn columns(&mut self) -> Option<usize> {
-        let value = self.variable("COLUMNS")?;
-        let columns = value.parse().ok().filter(|columns| *columns > 0);
-        if columns.is_none() {
-            self.warn(format!("COLUMNS={value} is not a number of columns; ignored"));
-        }
-        columns
+        self.positive("COLUMNS")
     }
 
     /// Whether colours are unwelcome (<https://no-color.org>).
@@ -72,42 +83,57 @@ impl<'a> Environment<'a> {
         self.variable("NO_COLOR").is_some() || self.variable("TERM").as_deref() == Some("dumb")
     }
 
-    fn exports(&mut self, name: &str) -> Result<bool, ExportError> {
-        let Some(list) = self.variable(name) else {
-            return Ok(true);
-        };
-        let (mut console, mut none) = (false, false);
-        for value in list.split(',').map(str::trim).filter(|value| !value.is_empty()) {
-            match value.to_ascii_lowercase().as_str() {
-                "console" => console = true,
-                "none" => none = true,
-                other if NOT_BUILT_IN.contains(&other) => return Err(not_built_in(name, other)),
-                _ => self.warn(format!("{name}={value} is not a known exporter; ignored")),
-            }
+    /// The number that a variable gives, from one on.
+    pub(crate) fn positive(&mut self, name: &str) -> Option<usize> {
+        let value = self.variable(name)?;
+        let number = value.parse().ok().filter(|number| *number > 0);
+        if number.is_none() {
+            self.warn(format!("{name}={value} is not a whole number from 1 on; ignored"));
         }
-        Ok(console || !none)
+        number
     }
 
-    fn variable(&self, name: &str) -> Option<String> {
+    /// The exporters that a variable names: none for `none`, nothing where it does not say.
+    fn exporters(&mut self, name: &str) -> Option<Vec<Named>> {
+        let list = self.variable(name)?;
+        let (mut named, mut none) = (Vec::new(), false);
+        for value in list.split(',').map(str::trim).filter(|value| !value.is_empty()) {
+            match value.to_ascii_lowercase().as_str() {
+                "console" => named.push(Named::Console),
+                "otlp" => named.push(Named::Otlp),
+                "prometheus" if name == EXPORTERS[1] => named.push(Named::Prometheus),
+                "zipkin" if name == EXPORTERS[0] => named.push(Named::Zipkin),
+                "none" => none = true,
+                _ => self.warn(format!("{name}={value} is not an exporter of this signal; ignored")),
+            }
+        }
+        if none && !named.is_empty() {
+            self.warn(format!("{name}={list} names exporters beside `none`; `none` is ignored"));
+        }
+        (none || !named.is_empty()).then_some(named)
+    }
+
+    /// The value of a variable; an empty one is the same as none.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    fn warn(&mut self, warning: String) {
+    pub(crate) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
 }
 
-fn not_built_in(name: &str, value: &str) -> ExportError {
-    ExportError::new(
-        ExportErrorKind::UnsupportedExporter,
-        format!("{name}={value} is not built into this version; set {name} to `console` or `none`, or unset it"),
-    )
+impl Signals {
+    fn any(self) -> bool {
+        self.traces || self.metrics || self.logs
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Environment, Signals};
-    use crate::error::{ExportError, ExportErrorKind};
+    use super::{Environment, Named, Signals};
+
+    const ALL: Signals = Signals { traces: true, metrics: true, logs: true };
 
     /// Reads from an environment with only these variables.
     fn with<T>(variables: &[(&str, &str)], read: impl FnOnce(&mut Environment<'_>) -> T) -> (T, Vec<String>) {
@@ -115,10 +141,6 @@ mod tests {
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         let mut environment = Environment::new(&lookup);
         (read(&mut environment), environment.into_warnings())
-    }
-
-    fn signals(name: &str, value: &str) -> (Result<Signals, ExportError>, Vec<String>) {
-        with(&[(name, value)], |environment| environment.signals())
     }
 
     // ENV-02, ENV-14.
@@ -134,28 +156,44 @@ mod tests {
 
     // ENV-03, ENV-14, ENV-15.
     #[test]
-    fn an_exporter_may_be_console_or_none() {
-        for (value, traces, warnings) in [
-            ("console", true, 0),
-            ("none", false, 0),
-            (" None ", false, 0),
-            ("", true, 0),
-            ("console,none", true, 0),
-            ("fax", true, 1),
+    fn a_signal_has_the_exporters_that_its_variable_names() {
+        let traces = Signals { traces: true, metrics: false, logs: false };
+        let rest = Signals { traces: false, ..ALL };
+        for (value, named, warnings) in [
+            ("", vec![(Named::Otlp, ALL)], 0),
+            ("otlp", vec![(Named::Otlp, ALL)], 0),
+            (" Console ", vec![(Named::Otlp, rest), (Named::Console, traces)], 0),
+            ("otlp,zipkin", vec![(Named::Otlp, ALL), (Named::Zipkin, traces)], 0),
+            ("none", vec![(Named::Otlp, rest)], 0),
+            ("none,console", vec![(Named::Otlp, rest), (Named::Console, traces)], 1),
+            ("fax", vec![(Named::Otlp, ALL)], 1),
+            ("prometheus", vec![(Named::Otlp, ALL)], 1),
         ] {
-            let (found, warned) = signals("OTEL_TRACES_EXPORTER", value);
-            assert_eq!((found.unwrap().traces, warned.len()), (traces, warnings), "{value:?}");
+            let (found, warned) = with(&[("OTEL_TRACES_EXPORTER", value)], |environment| environment.named());
+            assert_eq!((found, warned.len()), (named, warnings), "{value:?}");
         }
-        let (found, _) = signals("OTEL_METRICS_EXPORTER", "none");
-        assert_eq!(found.unwrap(), Signals { traces: true, metrics: false, logs: true });
     }
 
+    // ENV-16.
     #[test]
-    fn an_exporter_that_is_missing_is_an_error_saying_what_to_set() {
-        for (name, value) in [("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "console,Prometheus")] {
-            let error = signals(name, value).0.unwrap_err();
-            assert_eq!(error.kind(), ExportErrorKind::UnsupportedExporter);
-            assert!(error.to_string().contains(&format!("set {name} to `console` or `none`")), "{error}");
+    fn an_exporter_of_the_code_loses_only_the_signals_that_are_switched_off() {
+        for (value, metrics) in
+            [("none", false), ("None, ", false), ("otlp", true), ("fax", true), ("none,console", true), ("", true)]
+        {
+            let variables = [("OTEL_METRICS_EXPORTER", value)];
+            let (found, _) = with(&variables, |environment| environment.not_switched_off());
+            assert_eq!(found, Signals { metrics, ..ALL }, "{value:?}");
+        }
+    }
+
+    // ENV-15.
+    #[test]
+    fn a_number_that_is_none_is_ignored_with_a_warning() {
+        for (value, number, warnings) in
+            [("4096", Some(4096), 0), ("", None, 0), ("many", None, 1), ("0", None, 1), ("-1", None, 1)]
+        {
+            let (found, warned) = with(&[("N", value)], |environment| environment.positive("N"));
+            assert_eq!((found, warned.len()), (number, warnings), "{value:?}");
         }
     }
 

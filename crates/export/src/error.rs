@@ -52,8 +52,14 @@ pub struct ExportError {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ExportErrorKind {
+    /// Telemetry runs already in this process.
+    AlreadyStarted,
+    /// An exporter cannot be set up as the code or the environment says.
+    Configuration,
     /// A provider could not flush or shut down.
     Flush,
+    /// The thread on which telemetry is sent could not be started.
+    Thread,
     /// The environment asks for an exporter that is not built into this version.
     UnsupportedExporter,
     /// The console could not be written.
@@ -106,6 +112,9 @@ impl Error for ExportError {
 impl fmt::Display for ExportErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::AlreadyStarted => "telemetry runs already in this process",
+            Self::Configuration => "an exporter cannot be set up like this",
+            Self::Thread => "the thread on which telemetry is sent could not be started",
             Self::Flush => "telemetry could not be flushed",
             Self::UnsupportedExporter => "the exporter is not built into this version",
             Self::Write => "the console could not be written",

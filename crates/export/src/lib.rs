@@ -1,6 +1,6 @@
 //! Sets up telemetry with one call: who is traced, and where spans, metrics and logs go.
 //!
-//! In this version they go to the terminal: each trace as a waterfall, the metrics as a table at the end.
+//! They go to the terminal, each trace as a waterfall and the metrics as a table at the end, and over OTLP to a collector or a backend.
 //!
 //! ```
 //! use opentelemetry::global;
@@ -18,10 +18,18 @@
 //! # }
 //! ```
 //!
-//! - [`console`] configures, [`Console::start`] installs the global providers, [`Console::build`] leaves them alone.
+//! - [`console`] and [`from_env`] make a [`Setup`], and so does `otlp` with the feature of that name; [`Setup::and`] has several exporters
+//!   beside each other.
+//! - [`Setup::start`] installs the global providers, [`Setup::build`] leaves them alone.
 //! - [`Telemetry`] holds the providers and shuts them down; [`Telemetry::service`] adds a second service to the same
 //!   picture, for programs that play several.
 //! - [`Providers`] are the tracer, meter and logger provider of one service.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `otlp` | OTLP over gRPC and over HTTP: `otlp-grpc` and `otlp-http` |
 //!
 //! # Environment
 //!
@@ -29,9 +37,10 @@
 //!
 //! | variable | effect |
 //! | --- | --- |
-//! | `OTEL_SDK_DISABLED` | `true`: nothing is installed or drawn |
+//! | `OTEL_SDK_DISABLED` | `true`: nothing is installed or exported |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | name and attributes of the service; values are not percent-decoded |
-//! | `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER` | `console` (the default here) or `none`; a known exporter that is not built in is an error |
+//! | `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER` | what [`from_env`] exports to; `none` switches a signal off, whoever exports it |
+//! | `OTEL_EXPORTER_OTLP_*`, `OTEL_BSP_*`, `OTEL_BLRP_*`, `OTEL_METRIC_EXPORT_INTERVAL` | where and how OTLP is sent |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`, `OTEL_SPAN_*_COUNT_LIMIT` | read by the SDK |
 //! | `NO_COLOR`, `TERM=dumb`, `COLUMNS` | no colours; the width of the picture |
 
@@ -39,12 +48,23 @@ mod console;
 mod destination;
 mod environment;
 mod error;
+mod from_env;
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+mod otlp;
 mod providers;
 mod report;
+mod resource;
+mod setup;
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+mod tally;
 mod telemetry;
 
 pub use self::console::{ColorChoice, Console, console};
 pub use self::error::{ExportError, ExportErrorKind};
+pub use self::from_env::{FromEnv, from_env};
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+pub use self::otlp::{Otlp, Protocol, otlp};
 pub use self::providers::Providers;
 pub use self::report::ShutdownReport;
+pub use self::setup::{Exporter, Setup};
 pub use self::telemetry::Telemetry;

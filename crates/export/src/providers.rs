@@ -7,6 +7,7 @@ use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, TracerProviderBuilder};
 
 use crate::environment::process_variable;
+use crate::resource::Service;
 
 /// The most links of one span, so that a batch shows all its messages; the SDK keeps 128 by itself.
 // LINK-17.
@@ -57,14 +58,15 @@ impl Providers {
         [self.tracer.force_flush(), self.meter.force_flush(), self.logger.force_flush()]
     }
 
-    /// Ends them. From then on they hand out tracers, meters and loggers that do nothing.
+    /// Ends them, the metrics last: they count what the others lose. From then on they hand out tracers, meters and loggers that do nothing.
     pub(crate) fn shutdown(&self) -> [OTelSdkResult; 3] {
-        [self.tracer.shutdown(), self.meter.shutdown(), self.logger.shutdown()]
+        [self.tracer.shutdown(), self.logger.shutdown(), self.meter.shutdown()]
     }
 }
 
 impl Parts {
-    pub(crate) fn new(resource: Resource) -> Self {
+    pub(crate) fn new(service: Service) -> Self {
+        let resource = service.resource();
         let mut tracer = SdkTracerProvider::builder().with_resource(resource.clone());
         // An empty variable counts as unset (ENV-14).
         if process_variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none_or(|value| value.is_empty()) {
@@ -77,15 +79,5 @@ impl Parts {
 
     pub(crate) fn build(self) -> Providers {
         Providers { tracer: self.tracer.build(), meter: self.meter.build(), logger: self.logger.build() }
-    }
-}
-
-/// The attributes of a service: those of the environment, under the name the code gives.
-// ENV-04, ENV-16.
-pub(crate) fn resource(name: Option<String>) -> Resource {
-    let builder = Resource::builder();
-    match name {
-        Some(name) => builder.with_service_name(name).build(),
-        None => builder.build(),
     }
 }

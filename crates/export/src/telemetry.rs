@@ -1,6 +1,7 @@
 //! The running telemetry of a program: its providers, and their orderly end.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::global;
@@ -12,8 +13,12 @@ use tokio::runtime::Handle;
 
 use crate::destination::Destination;
 use crate::error::{ExportError, ExportErrorKind};
-use crate::providers::{Parts, Providers, resource};
+use crate::providers::{Parts, Providers};
 use crate::report::ShutdownReport;
+use crate::resource::Service;
+
+/// Whether the global providers of this process are those of some telemetry that runs.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// The running telemetry of a program.
 ///
@@ -44,23 +49,23 @@ struct Inner {
     /// Further services by name.
     services: Mutex<BTreeMap<String, Providers>>,
     warnings: Vec<String>,
+    /// Whether its providers are the global ones.
+    is_installed: AtomicBool,
     /// What the first shutdown reported.
     report: Mutex<Option<ShutdownReport>>,
 }
 
 impl Telemetry {
     /// Makes the providers of the main service, which lead to the destinations.
-    pub(crate) fn new(
-        service_name: Option<String>,
-        destinations: Vec<Box<dyn Destination>>,
-        warnings: Vec<String>,
-    ) -> Self {
-        let main = providers(&destinations, service_name);
+    pub(crate) fn new(service: Service, destinations: Vec<Box<dyn Destination>>, warnings: Vec<String>) -> Self {
+        let main = providers(&destinations, service);
+        destinations.iter().for_each(|destination| destination.watch(&main));
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
         let (services, report) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { destinations, main, services, warnings, report }) }
+        let is_installed = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { destinations, main, services, warnings, is_installed, report }) }
     }
 
     /// Whether telemetry leads nowhere, since `OTEL_SDK_DISABLED` switched everything off.
@@ -69,11 +74,24 @@ impl Telemetry {
     }
 
     /// Makes the tracer and meter providers of the main service the global ones, unless telemetry is switched off.
-    pub(crate) fn install(&self) {
-        if !self.is_disabled() {
-            global::set_tracer_provider(self.tracer_provider());
-            global::set_meter_provider(self.meter_provider());
+    ///
+    /// Fails where others were installed and are not shut down.
+    pub(crate) fn install(&self) -> Result<(), ExportError> {
+        if self.is_disabled() {
+            return Ok(());
         }
+        if INSTALLED.swap(true, Ordering::AcqRel) {
+            return Err(ExportError::new(
+                ExportErrorKind::AlreadyStarted,
+                "telemetry was started already and is not shut down: start it once, at the beginning of `main`, or use `build` \
+                 for providers that are not global"
+                    .to_owned(),
+            ));
+        }
+        self.inner.is_installed.store(true, Ordering::Release);
+        global::set_tracer_provider(self.tracer_provider());
+        global::set_meter_provider(self.meter_provider());
+        Ok(())
     }
 
     /// Returns the tracer provider of the main service.
@@ -110,7 +128,7 @@ impl Telemetry {
     pub fn service(&self, name: impl Into<String>) -> Providers {
         let name = name.into();
         let mut services = self.inner.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || providers(&self.inner.destinations, Some(name.clone()));
+        let make = || providers(&self.inner.destinations, Service::named(name.clone()));
         services.entry(name.clone()).or_insert_with(make).clone()
     }
 
@@ -143,11 +161,12 @@ impl Telemetry {
     ///
     /// Stop consuming, drain the handlers and close the brokers first: spans that end afterwards are lost. A second
     /// call succeeds and returns the same report. The providers block while they shut down, so that happens on a
-    /// blocking thread of the runtime, or on this thread if there is no Tokio runtime.
+    /// blocking thread of the runtime, or on this thread if there is no Tokio runtime. Each of the three signals has five
+    /// seconds; what is not delivered by then counts as dropped.
     ///
     /// # Errors
     ///
-    /// When a provider fails to shut down or the destination cannot be written; all others are still shut down.
+    /// When the console cannot be written; everything is still shut down.
     ///
     /// # Examples
     ///
@@ -179,6 +198,9 @@ impl Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
+        if self.inner.is_installed.swap(false, Ordering::AcqRel) {
+            INSTALLED.store(false, Ordering::Release);
+        }
         self.inner.destinations.iter().for_each(|destination| destination.abandon());
     }
 }
@@ -194,11 +216,16 @@ impl Inner {
         if let Some(report) = *report {
             return Ok(report);
         }
-        let down = self.each(Providers::shutdown);
+        if let Err(error) = self.each(Providers::shutdown) {
+            tracing::warn!("telemetry did not end in order: {error:?}; what was not delivered counts as dropped");
+        }
+        if self.is_installed.swap(false, Ordering::AcqRel) {
+            INSTALLED.store(false, Ordering::Release);
+        }
         let written = self.flush_destinations();
         let closed = self.destinations.iter().map(|destination| destination.close());
         let done = *report.insert(closed.fold(ShutdownReport::default(), ShutdownReport::and));
-        written.and(down).map(|()| done)
+        written.map(|()| done)
     }
 
     /// Flushes all destinations and returns the first failure.
@@ -219,8 +246,8 @@ impl Inner {
 }
 
 /// Makes the providers of one service. Without a destination they do nothing.
-fn providers(destinations: &[Box<dyn Destination>], service_name: Option<String>) -> Providers {
-    let parts = Parts::new(resource(service_name));
+fn providers(destinations: &[Box<dyn Destination>], service: Service) -> Providers {
+    let parts = Parts::new(service);
     let providers = destinations.iter().fold(parts, |parts, destination| destination.attach(parts)).build();
     if destinations.is_empty() {
         let _ = providers.shutdown();
@@ -230,7 +257,7 @@ fn providers(destinations: &[Box<dyn Destination>], service_name: Option<String>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
     use opentelemetry::Context;
@@ -280,7 +307,7 @@ mod tests {
 
     fn to(destinations: &[Counter]) -> Telemetry {
         let boxed = destinations.iter().map(|one| Box::new(one.clone()) as Box<dyn Destination>);
-        Telemetry::new(Some("shop".to_owned()), boxed.collect(), Vec::new())
+        Telemetry::new(Service::named("shop".to_owned()), boxed.collect(), Vec::new())
     }
 
     #[tokio::test]

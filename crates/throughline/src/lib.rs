@@ -33,11 +33,12 @@
 //! | `kafka` | Kafka, `throughline::kafka`; a C compiler and `make` build its client |
 //! | `nats` | core NATS and JetStream, `throughline::nats` |
 //! | `rabbit` | RabbitMQ, `throughline::rabbit` |
-//! | `export` | telemetry pipelines, `throughline::export` |
+//! | `export` | telemetry in the terminal, `throughline::export` |
+//! | `otlp` | telemetry over OTLP, to a collector or a backend |
 
 pub use throughline_core::*;
 
-/// Telemetry pipelines: the console waterfall and the metrics summary.
+/// Telemetry pipelines: the waterfall in the terminal, and OTLP.
 #[cfg(feature = "export")]
 #[doc(inline)]
 pub use throughline_export as export;

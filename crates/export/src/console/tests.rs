@@ -13,6 +13,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::{ColorChoice, Console, console};
+use crate::Setup;
 use crate::telemetry::Telemetry;
 
 /// A writer whose clones share what was written.
@@ -53,7 +54,7 @@ fn telemetry(width: usize) -> (Telemetry, Paper) {
     (console.build_in(&|_| None).unwrap(), paper)
 }
 
-fn quiet_console(paper: Paper) -> Console {
+fn quiet_console(paper: Paper) -> Setup<Console> {
     console().service_name("shop").color(ColorChoice::Never).quiet(Duration::from_secs(3600)).writer(paper)
 }
 

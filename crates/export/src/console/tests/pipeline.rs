@@ -68,11 +68,13 @@ async fn metrics_can_be_switched_off_alone() {
     assert!(paper.text().starts_with("trace ") && !paper.text().contains("metrics"), "{}", paper.text());
 }
 
-#[test]
-fn an_exporter_that_is_not_built_in_fails_the_start() {
-    let otlp = |name: &str| (name == "OTEL_TRACES_EXPORTER").then(|| "otlp".to_owned());
-    let error = console().build_in(&otlp).unwrap_err();
-    assert_eq!(error.kind(), ExportErrorKind::UnsupportedExporter);
+// ENV-16.
+#[tokio::test]
+async fn the_code_draws_whatever_exporter_the_environment_names() {
+    let (telemetry, paper) = with_variable("OTEL_TRACES_EXPORTER", "otlp");
+    telemetry.tracer_provider().tracer("test").in_span("publish", |_| ());
+    telemetry.shutdown().await.unwrap();
+    assert!(paper.text().starts_with("trace "), "{}", paper.text());
 }
 
 #[test]
@@ -191,7 +193,7 @@ async fn a_console_that_cannot_be_written_is_an_error_with_its_cause() {
 // ENV-04, ENV-16.
 #[test]
 fn the_code_names_the_service() {
-    let named = crate::providers::resource(Some("shop".to_owned()));
+    let named = crate::resource::Service::named("shop".to_owned()).resource();
     assert_eq!(named.get(&Key::new("service.name")), Some("shop".into()));
 }
 

@@ -1,0 +1,144 @@
+//! OTLP as a place where telemetry leads.
+
+use std::fmt;
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter};
+use opentelemetry_sdk::logs::{BatchConfigBuilder as LogBatchConfig, BatchLogProcessor};
+use opentelemetry_sdk::metrics::PeriodicReader;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
+
+use super::exporters::Exporters;
+use super::runtime::Runtime;
+use super::settings::Settings;
+use crate::destination::Destination;
+use crate::environment::Signals;
+use crate::error::ExportError;
+use crate::providers::{Parts, Providers};
+use crate::report::ShutdownReport;
+use crate::tally::{Counted, Tally};
+
+/// Sends what all services of a program tell.
+pub(super) struct OtlpDestination {
+    exporters: Exporters,
+    signals: Signals,
+    spans: Arc<Tally>,
+    metrics: Arc<Tally>,
+    logs: Arc<Tally>,
+}
+
+impl OtlpDestination {
+    /// Fails where the settings do not make exporters.
+    pub(super) fn new(settings: Settings, signals: Signals) -> Result<Self, ExportError> {
+        let tally = |items, endpoint: &str| Tally::new(items, endpoint.to_owned());
+        let spans = tally("spans", &settings.traces.endpoint);
+        let metrics = tally("metrics", &settings.metrics.endpoint);
+        let logs = tally("log records", &settings.logs.endpoint);
+        let destination =
+            Self { exporters: Exporters { settings, runtime: Runtime::start()? }, signals, spans, metrics, logs };
+        destination.exporters.spans()?;
+        destination.exporters.metrics()?;
+        destination.exporters.logs()?;
+        Ok(destination)
+    }
+}
+
+impl Destination for OtlpDestination {
+    fn attach(&self, mut service: Parts) -> Parts {
+        // What made exporters at the start makes them again for a further service of the program.
+        if let (true, Ok(exporter)) = (self.signals.traces, self.exporters.spans()) {
+            service.tracer = service.tracer.with_span_processor(self.span_processor(exporter));
+        }
+        if let (true, Ok(exporter)) = (self.signals.metrics, self.exporters.metrics()) {
+            service.meter = service.meter.with_reader(self.metric_reader(exporter));
+        }
+        if let (true, Ok(exporter)) = (self.signals.logs, self.exporters.logs()) {
+            service.logger = service.logger.with_log_processor(self.log_processor(exporter));
+        }
+        service
+    }
+
+    // The names are those of the conventions for what an SDK says of itself.
+    fn watch(&self, service: &Providers) {
+        if !self.signals.metrics {
+            return;
+        }
+        let meter = service.meter_provider().meter("throughline-export");
+        let signals = [(&self.spans, "span", self.signals.traces), (&self.logs, "log", self.signals.logs)];
+        for (tally, signal, _) in signals.into_iter().filter(|(_, _, is_on)| *is_on) {
+            let unit = if signal == "span" { "{span}" } else { "{log_record}" };
+            let exported = tally.clone();
+            let _ = meter
+                .u64_observable_counter(format!("otel.sdk.exporter.{signal}.exported"))
+                .with_unit(unit)
+                .with_description("What was delivered, and with an error type what could not be delivered.")
+                .with_callback(move |observer| {
+                    observer.observe(exported.exported(), &[]);
+                    observer.observe(exported.failed(), &[KeyValue::new("error.type", "_OTHER")]);
+                })
+                .build();
+            let refused = tally.clone();
+            let _ = meter
+                .u64_observable_counter(format!("otel.sdk.processor.{signal}.processed"))
+                .with_unit(unit)
+                .with_description("What there was no room for.")
+                .with_callback(move |observer| {
+                    observer.observe(refused.refused(), &[KeyValue::new("error.type", "queue_full")]);
+                })
+                .build();
+        }
+    }
+
+    /// The providers have flushed everything already.
+    fn flush(&self) -> Result<(), ExportError> {
+        Ok(())
+    }
+
+    fn close(&self) -> ShutdownReport {
+        ShutdownReport {
+            exported_spans: self.spans.exported(),
+            dropped_spans: self.spans.dropped(),
+            unfinished_spans: self.spans.unfinished(),
+            exported_logs: self.logs.exported(),
+            dropped_logs: self.logs.dropped(),
+            metric_exports: self.metrics.exported(),
+            failed_metric_exports: self.metrics.dropped(),
+        }
+    }
+
+    /// Nothing can be sent at once.
+    fn abandon(&self) {}
+}
+
+impl OtlpDestination {
+    fn span_processor(&self, exporter: SpanExporter) -> Counted<BatchSpanProcessor> {
+        let room = self.exporters.settings.span_room;
+        let config = BatchConfigBuilder::default().with_max_queue_size(room).build();
+        let exporter = Counted::exporter(exporter, &self.spans);
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+        Counted::processor(processor, &self.spans, room)
+    }
+
+    fn metric_reader(&self, exporter: MetricExporter) -> PeriodicReader<Counted<MetricExporter>> {
+        PeriodicReader::builder(Counted::exporter(exporter, &self.metrics)).build()
+    }
+
+    fn log_processor(&self, exporter: LogExporter) -> Counted<BatchLogProcessor> {
+        let room = self.exporters.settings.log_room;
+        let config = LogBatchConfig::default().with_max_queue_size(room).build();
+        let exporter = Counted::exporter(exporter, &self.logs);
+        let processor = BatchLogProcessor::builder(exporter).with_batch_config(config).build();
+        Counted::processor(processor, &self.logs, room)
+    }
+}
+
+impl fmt::Debug for OtlpDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OtlpDestination")
+            .field("traces", &self.exporters.settings.traces.endpoint)
+            .field("signals", &self.signals)
+            .finish_non_exhaustive()
+    }
+}

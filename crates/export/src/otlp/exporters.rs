@@ -1,0 +1,92 @@
+//! The exporters of the signals, made as the settings say.
+
+use opentelemetry_otlp::{
+    Compression, ExporterBuildError, LogExporter, MetricExporter, SpanExporter, WithExportConfig,
+};
+
+use super::Protocol;
+use super::runtime::Runtime;
+use super::settings::{Sending, Settings};
+use crate::error::{ExportError, ExportErrorKind};
+
+/// Makes exporters that send on one runtime.
+#[derive(Debug)]
+pub(super) struct Exporters {
+    pub(super) settings: Settings,
+    pub(super) runtime: Runtime,
+}
+
+/// Makes the exporter of a signal: the builders of the three have no common type.
+macro_rules! exporter {
+    ($kind:ty, $exporters:expr, $sending:expr) => {{
+        let (exporters, sending): (&Exporters, &Sending) = ($exporters, $sending);
+        match sending.protocol {
+            #[cfg(feature = "otlp-grpc")]
+            Protocol::Grpc => exporters.over_grpc(<$kind>::builder().with_tonic(), sending).build(),
+            #[cfg(feature = "otlp-http")]
+            Protocol::HttpProtobuf | Protocol::HttpJson => {
+                exporters.over_http(<$kind>::builder().with_http(), sending).build()
+            }
+        }
+        .map_err(refused)
+    }};
+}
+
+impl Exporters {
+    pub(super) fn spans(&self) -> Result<SpanExporter, ExportError> {
+        let _entered = self.runtime.handle().enter();
+        exporter!(SpanExporter, self, &self.settings.traces)
+    }
+
+    pub(super) fn metrics(&self) -> Result<MetricExporter, ExportError> {
+        let _entered = self.runtime.handle().enter();
+        exporter!(MetricExporter, self, &self.settings.metrics)
+    }
+
+    pub(super) fn logs(&self) -> Result<LogExporter, ExportError> {
+        let _entered = self.runtime.handle().enter();
+        exporter!(LogExporter, self, &self.settings.logs)
+    }
+
+    #[cfg(feature = "otlp-grpc")]
+    fn over_grpc<B>(&self, builder: B, sending: &Sending) -> B
+    where
+        B: WithExportConfig + opentelemetry_otlp::WithTonicConfig,
+    {
+        let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout);
+        let builder = builder.with_interceptor(add_headers(self.settings.headers.clone()));
+        if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder }
+    }
+
+    #[cfg(feature = "otlp-http")]
+    fn over_http<B>(&self, builder: B, sending: &Sending) -> B
+    where
+        B: WithExportConfig + opentelemetry_otlp::WithHttpConfig,
+    {
+        let protocol = match sending.protocol {
+            Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
+            _ => opentelemetry_otlp::Protocol::HttpBinary,
+        };
+        let client = super::client::Client::new(&self.runtime, sending.timeout, &self.settings.headers);
+        let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout).with_protocol(protocol);
+        let builder = builder.with_http_client(client);
+        if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder }
+    }
+}
+
+/// Adds the headers of the code to a request, after those of the environment.
+#[cfg(feature = "otlp-grpc")]
+fn add_headers(
+    headers: http::HeaderMap,
+) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> + Clone + Send + Sync + 'static {
+    move |mut request| {
+        for (name, value) in &headers {
+            request.metadata_mut().as_mut().insert(name, value.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn refused(error: ExporterBuildError) -> ExportError {
+    ExportError::new(ExportErrorKind::Configuration, format!("OTLP cannot be set up: {error}"))
+}

@@ -1,0 +1,35 @@
+//! The thread on which telemetry is sent.
+
+use std::sync::Arc;
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::error::{ExportError, ExportErrorKind};
+
+/// A thread with a runtime of its own. So telemetry can be sent whatever runtime the program has, or none, also while that one is blocked.
+///
+/// The thread ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Runtime {
+    handle: Handle,
+    _alive: Arc<oneshot::Sender<()>>,
+}
+
+impl Runtime {
+    pub(super) fn start() -> Result<Self, ExportError> {
+        let failed = |error| ExportError::caused_by(ExportErrorKind::Thread, error);
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let handle = runtime.handle().clone();
+        let (alive, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name("throughline-export".to_owned());
+        // Only the end of the channel is waited for: nothing is ever sent.
+        thread.spawn(move || drop(runtime.block_on(ended))).map_err(failed)?;
+        Ok(Self { handle, _alive: Arc::new(alive) })
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}

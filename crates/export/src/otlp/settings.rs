@@ -1,0 +1,307 @@
+//! How each signal is sent: what the code says, else its own variable, else the one for all signals, else the default.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::{Otlp, Protocol};
+use crate::environment::Environment;
+use crate::error::{ExportError, ExportErrorKind};
+
+/// How long an export may take, with all its attempts.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many spans or log records wait at most.
+const ROOM: usize = 2048;
+
+/// A signal, as variables and paths spell it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signal {
+    variable: &'static str,
+    path: &'static str,
+}
+
+pub(super) const TRACES: Signal = Signal { variable: "TRACES", path: "/v1/traces" };
+pub(super) const METRICS: Signal = Signal { variable: "METRICS", path: "/v1/metrics" };
+pub(super) const LOGS: Signal = Signal { variable: "LOGS", path: "/v1/logs" };
+
+/// How everything is sent.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) traces: Sending,
+    pub(super) metrics: Sending,
+    pub(super) logs: Sending,
+    /// The headers that the code adds.
+    pub(super) headers: HeaderMap,
+    /// How many spans may wait.
+    pub(super) span_room: usize,
+    /// How many log records may wait.
+    pub(super) log_room: usize,
+}
+
+/// How one signal is sent.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) endpoint: String,
+    pub(super) protocol: Protocol,
+    pub(super) timeout: Duration,
+    pub(super) gzip: bool,
+}
+
+impl Settings {
+    pub(super) fn new(said: Otlp, environment: &mut Environment<'_>) -> Result<Self, ExportError> {
+        Ok(Self {
+            traces: Sending::new(&said, TRACES, environment)?,
+            metrics: Sending::new(&said, METRICS, environment)?,
+            logs: Sending::new(&said, LOGS, environment)?,
+            headers: headers(&said.headers)?,
+            span_room: environment.positive("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(ROOM),
+            log_room: environment.positive("OTEL_BLRP_MAX_QUEUE_SIZE").unwrap_or(ROOM),
+        })
+    }
+}
+
+impl Sending {
+    fn new(said: &Otlp, signal: Signal, environment: &mut Environment<'_>) -> Result<Self, ExportError> {
+        let protocol = match said.protocol {
+            Some(protocol) => protocol,
+            None => first(signal, "PROTOCOL", environment, protocol_of).unwrap_or(Protocol::DEFAULT),
+        };
+        Ok(Self {
+            endpoint: endpoint(said, signal, protocol, environment)?,
+            protocol,
+            timeout: said.timeout.or_else(|| first(signal, "TIMEOUT", environment, timeout_of)).unwrap_or(TIMEOUT),
+            gzip: said.gzip || first(signal, "COMPRESSION", environment, gzip_of).unwrap_or(false),
+        })
+    }
+}
+
+impl Protocol {
+    #[cfg(feature = "otlp-http")]
+    const DEFAULT: Self = Self::HttpProtobuf;
+    #[cfg(not(feature = "otlp-http"))]
+    const DEFAULT: Self = Self::Grpc;
+
+    fn is_http(self) -> bool {
+        #[cfg(feature = "otlp-grpc")]
+        return self != Self::Grpc;
+        #[cfg(not(feature = "otlp-grpc"))]
+        return true;
+    }
+}
+
+/// Reads the variable of a signal, else the one of all signals. One that cannot be understood is a warning and counts as unset.
+fn first<T>(
+    signal: Signal,
+    setting: &str,
+    environment: &mut Environment<'_>,
+    parse: fn(&str) -> Result<T, &'static str>,
+) -> Option<T> {
+    for name in variables(signal, setting) {
+        let Some(value) = environment.variable(&name) else { continue };
+        match parse(&value) {
+            Ok(parsed) => return Some(parsed),
+            Err(expected) => environment.warn(format!("{name}={value} is not {expected}; ignored")),
+        }
+    }
+    None
+}
+
+/// The variable of one signal, and that of all.
+fn variables(signal: Signal, setting: &str) -> [String; 2] {
+    [format!("OTEL_EXPORTER_OTLP_{}_{setting}", signal.variable), format!("OTEL_EXPORTER_OTLP_{setting}")]
+}
+
+fn protocol_of(value: &str) -> Result<Protocol, &'static str> {
+    match value {
+        #[cfg(feature = "otlp-grpc")]
+        "grpc" => Ok(Protocol::Grpc),
+        #[cfg(feature = "otlp-http")]
+        "http/protobuf" => Ok(Protocol::HttpProtobuf),
+        #[cfg(feature = "otlp-http")]
+        "http/json" => Ok(Protocol::HttpJson),
+        _ => Err(
+            "one of the protocols that are built in: `grpc` (feature `otlp-grpc`), `http/protobuf`, `http/json` (`otlp-http`)",
+        ),
+    }
+}
+
+fn timeout_of(value: &str) -> Result<Duration, &'static str> {
+    value.parse().map(Duration::from_millis).map_err(|_| "a whole number of milliseconds")
+}
+
+fn gzip_of(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "gzip" => Ok(true),
+        "none" => Ok(false),
+        _ => Err("`gzip` or `none`"),
+    }
+}
+
+/// Where a signal goes: the whole URL.
+fn endpoint(
+    said: &Otlp,
+    signal: Signal,
+    protocol: Protocol,
+    environment: &Environment<'_>,
+) -> Result<String, ExportError> {
+    let [own, general] = variables(signal, "ENDPOINT");
+    let (from, url, is_whole) = if let Some(url) = &said.endpoint {
+        ("the endpoint".to_owned(), url.clone(), false)
+    } else if let Some(url) = environment.variable(&own) {
+        (own, url, true)
+    } else if let Some(url) = environment.variable(&general) {
+        (general, url, false)
+    } else {
+        let port = if protocol.is_http() { 4318 } else { 4317 };
+        ("the endpoint".to_owned(), format!("http://localhost:{port}"), false)
+    };
+    let url =
+        if protocol.is_http() && !is_whole { format!("{}{}", url.trim_end_matches('/'), signal.path) } else { url };
+    check(&from, &url, protocol)?;
+    Ok(url)
+}
+
+fn check(from: &str, url: &str, protocol: Protocol) -> Result<(), ExportError> {
+    let refuse = |why: &str| Err(ExportError::new(ExportErrorKind::Configuration, format!("{from} is `{url}`: {why}")));
+    let Ok(uri) = url.parse::<Uri>() else {
+        return refuse("that is not a URL; write it like `http://collector:4318`");
+    };
+    match uri.scheme_str() {
+        Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
+        Some("https") => refuse("TLS is not built in; send to a collector beside this service with `http`"),
+        // The exporter of gRPC adds the scheme that `OTEL_EXPORTER_OTLP_INSECURE` says.
+        None if !protocol.is_http() && uri.host().is_some() => Ok(()),
+        _ => refuse("it must begin with `http://` and name a host, like `http://collector:4318`"),
+    }
+}
+
+fn headers(said: &[(String, String)]) -> Result<HeaderMap, ExportError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in said {
+        let Ok(key) = HeaderName::try_from(name.as_str()) else {
+            return Err(bad_header(name, "its name has characters that a header cannot have"));
+        };
+        let Ok(mut value) = HeaderValue::try_from(value.as_str()) else {
+            return Err(bad_header(name, "its value has characters that a header cannot have"));
+        };
+        value.set_sensitive(true);
+        headers.insert(key, value);
+    }
+    Ok(headers)
+}
+
+/// The value is not in the text: it may be a secret.
+fn bad_header(name: &str, why: &str) -> ExportError {
+    ExportError::new(
+        ExportErrorKind::Configuration,
+        format!("the header `{}` cannot be sent: {why}", name.escape_debug()),
+    )
+}
+
+#[cfg(test)]
+#[cfg(all(feature = "otlp-http", feature = "otlp-grpc"))]
+mod tests {
+    use super::*;
+    use crate::otlp::otlp;
+
+    fn settings(said: Otlp, variables: &[(&str, &str)]) -> (Result<Settings, ExportError>, Vec<String>) {
+        let lookup =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let mut environment = Environment::new(&lookup);
+        (Settings::new(said, &mut environment), environment.into_warnings())
+    }
+
+    fn endpoints(said: Otlp, variables: &[(&str, &str)]) -> [String; 2] {
+        let settings = settings(said, variables).0.unwrap();
+        [settings.traces.endpoint, settings.logs.endpoint]
+    }
+
+    // ENV-11, ENV-14.
+    #[test]
+    fn each_signal_has_its_own_path_over_http_and_none_over_grpc() {
+        let none: [(&str, &str); 0] = [];
+        assert_eq!(
+            endpoints(Otlp::default(), &none),
+            ["http://localhost:4318/v1/traces", "http://localhost:4318/v1/logs"]
+        );
+        let grpc = otlp().protocol(Protocol::Grpc).exporter;
+        assert_eq!(endpoints(grpc, &none), ["http://localhost:4317", "http://localhost:4317"]);
+        let general =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:1/base/"), ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "")];
+        assert_eq!(
+            endpoints(Otlp::default(), &general),
+            ["http://collector:1/base/v1/traces", "http://collector:1/base/v1/logs"]
+        );
+        let own = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://tempo:2/in"),
+        ];
+        assert_eq!(endpoints(Otlp::default(), &own), ["http://tempo:2/in", "http://collector:1/v1/logs"]);
+    }
+
+    // ENV-16.
+    #[test]
+    fn the_code_wins_over_the_environment() {
+        let said = otlp()
+            .endpoint("http://here:1")
+            .protocol(Protocol::HttpJson)
+            .timeout(Duration::from_secs(1))
+            .gzip()
+            .exporter;
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://there:2"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "5"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+        ];
+        let traces = settings(said, &variables).0.unwrap().traces;
+        assert_eq!(traces.endpoint, "http://here:1/v1/traces");
+        assert_eq!((traces.protocol, traces.timeout, traces.gzip), (Protocol::HttpJson, Duration::from_secs(1), true));
+    }
+
+    // ENV-15.
+    #[test]
+    fn what_cannot_be_understood_is_a_warning_and_the_next_one_counts() {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier-pigeon"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ];
+        let (settings, warnings) = settings(Otlp::default(), &variables);
+        let settings = settings.unwrap();
+        assert_eq!((settings.traces.protocol, settings.traces.timeout), (Protocol::Grpc, TIMEOUT));
+        assert_eq!(settings.span_room, ROOM);
+        assert!(
+            warnings.iter().any(|warning| warning.starts_with("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=carrier-pigeon")),
+            "{warnings:?}"
+        );
+        assert!(warnings.iter().any(|warning| warning.starts_with("OTEL_EXPORTER_OTLP_TIMEOUT=10s")), "{warnings:?}");
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_used_is_an_error_that_names_its_origin() {
+        for (url, part) in [
+            ("not a url", "not a URL"),
+            ("collector:4318", "must begin with `http://`"),
+            ("ftp://collector", "must begin with `http://`"),
+            ("http://", "not a URL"),
+            ("https://collector", "TLS"),
+        ] {
+            let error = settings(Otlp::default(), &[("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", url)]).0.unwrap_err();
+            assert_eq!(error.kind(), ExportErrorKind::Configuration, "{url}");
+            let text = error.to_string();
+            assert!(text.starts_with("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is") && text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_sent_is_an_error_without_its_value() {
+        for (name, value) in [("to ken", "secret"), ("token", "secret\n")] {
+            let error = settings(otlp().header(name, value).exporter, &[]).0.unwrap_err();
+            assert_eq!(error.kind(), ExportErrorKind::Configuration);
+            assert!(!error.to_string().contains("secret") && error.to_string().contains(name), "{error}");
+        }
+    }
+}

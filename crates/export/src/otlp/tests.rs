@@ -1,0 +1,180 @@
+//! Telemetry on its way to a backend that takes it, is slow, refuses, or is away.
+
+mod receiver;
+
+use std::time::{Duration, Instant};
+
+use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry::trace::{Tracer, TracerProvider};
+
+use self::receiver::{Answer, Receiver};
+use super::{Otlp, Protocol, otlp};
+use crate::{Setup, Telemetry};
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Grpc, Protocol::HttpProtobuf, Protocol::HttpJson];
+
+fn to(receiver: &Receiver, protocol: Protocol) -> Setup<Otlp> {
+    let address = if protocol == Protocol::Grpc { receiver.grpc } else { receiver.http };
+    otlp().endpoint(format!("http://{address}")).protocol(protocol).service_name("shop")
+}
+
+/// Builds with only these variables.
+fn build(setup: Setup<Otlp>, variables: &[(&str, &str)]) -> Telemetry {
+    let lookup = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    setup.build_in(&lookup).unwrap()
+}
+
+/// Tells a span, a metric and a log record.
+fn tell(telemetry: &Telemetry) {
+    span(telemetry);
+    telemetry.meter_provider().meter("test").u64_counter("orders").build().add(1, &[]);
+    let logger = telemetry.logger_provider().logger("test");
+    let mut record = logger.create_log_record();
+    record.set_body("sold".into());
+    logger.emit(record);
+}
+
+fn span(telemetry: &Telemetry) {
+    telemetry.tracer_provider().tracer("test").in_span("checkout", |_| ());
+}
+
+fn named(name: &str) -> (String, String) {
+    ("shop".to_owned(), name.to_owned())
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn all_signals_arrive_by_each_protocol() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let telemetry = build(to(&receiver, protocol).header("token", "t1"), &[]);
+        tell(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+
+        let came = receiver.came();
+        assert_eq!((&came.spans, &came.logs), (&vec![named("checkout")], &vec![named("sold")]), "{protocol}");
+        assert!(came.metrics.contains(&named("orders")), "{protocol}: {:?}", came.metrics);
+        assert!(came.requests.iter().all(|(token, _)| token.as_deref() == Some("t1")), "{protocol}: {came:?}");
+        assert_eq!((report.exported_spans, report.dropped_spans, report.unfinished_spans), (1, 0, 0), "{protocol}");
+        assert_eq!((report.exported_logs, report.dropped_logs), (1, 0), "{protocol}");
+        assert_eq!((report.metric_exports, report.failed_metric_exports), (1, 0), "{protocol}");
+    }
+}
+
+/// Blocks a program without a runtime, since there is nothing that it could hold up.
+#[test]
+fn no_runtime_is_needed() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let telemetry = build(to(&receiver, protocol), &[]);
+        tell(&telemetry);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(telemetry.flush()).unwrap();
+        assert_eq!(receiver.came().spans, [named("checkout")], "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_can_be_compressed() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let telemetry = build(to(&receiver, protocol).gzip(), &[("OTEL_METRICS_EXPORTER", "none")]);
+        span(&telemetry);
+        assert_eq!(telemetry.shutdown().await.unwrap().exported_spans, 1);
+        assert_eq!(receiver.came().requests, [(None, Some("gzip".to_owned()))], "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_that_is_switched_off_is_not_sent() {
+    let receiver = Receiver::start([]);
+    let telemetry = build(to(&receiver, Protocol::HttpProtobuf), &[("OTEL_LOGS_EXPORTER", "none")]);
+    tell(&telemetry);
+    let report = telemetry.shutdown().await.unwrap();
+    let came = receiver.came();
+    assert!(came.logs.is_empty() && came.spans.len() == 1 && !came.metrics.is_empty(), "{came:?}");
+    assert_eq!((report.exported_logs, report.dropped_logs), (0, 0));
+}
+
+#[tokio::test]
+async fn a_failure_that_may_pass_is_tried_again_and_another_is_not() {
+    let none = [("OTEL_METRICS_EXPORTER", "none")];
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([Answer::Refuse(503), Answer::Refuse(503)]);
+        let telemetry = build(to(&receiver, protocol), &none);
+        span(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_spans, report.dropped_spans), (1, 0), "{protocol}");
+        assert_eq!(receiver.came().requests.len(), 3, "{protocol}");
+
+        let receiver = Receiver::start([Answer::Refuse(400)]);
+        let telemetry = build(to(&receiver, protocol), &none);
+        span(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_spans, report.dropped_spans), (0, 1), "{protocol}");
+        assert_eq!(receiver.came().requests.len(), 1, "{protocol}");
+    }
+}
+
+/// A program does not wait for a backend that does not answer, and holds no more than it was told to.
+#[tokio::test]
+async fn spans_that_find_no_room_are_dropped_and_counted() {
+    const ROOM: usize = 100;
+    const SPANS: u64 = 10_000;
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([Answer::Silence]);
+        let setup = to(&receiver, protocol).timeout(Duration::from_secs(1));
+        let telemetry = build(setup, &[("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_METRICS_EXPORTER", "none")]);
+        for _ in 0..SPANS {
+            span(&telemetry);
+        }
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!(report.exported_spans + report.dropped_spans, SPANS, "{protocol}: {report}");
+        assert!(report.exported_spans <= 2 * ROOM as u64, "{protocol}: {report}");
+        assert_eq!(receiver.came().spans.len() as u64, report.exported_spans, "{protocol}: {report}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_away_ends_a_shutdown_in_time_and_all_counts_as_dropped() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let telemetry = build(to(&receiver, protocol).endpoint(format!("http://{closed}")), &[]);
+        tell(&telemetry);
+        let begun = Instant::now();
+        let report = telemetry.shutdown().await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(16), "{protocol}");
+        assert_eq!((report.exported_spans, report.dropped_spans), (0, 1), "{protocol}");
+        assert_eq!((report.exported_logs, report.dropped_logs), (0, 1), "{protocol}");
+        assert_eq!((report.metric_exports, report.failed_metric_exports), (0, 1), "{protocol}");
+        assert_eq!(telemetry.shutdown().await.unwrap(), report, "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_an_outage_is_delivered() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([Answer::Refuse(400)]);
+        let telemetry = build(to(&receiver, protocol), &[("OTEL_METRICS_EXPORTER", "none")]);
+        span(&telemetry);
+        telemetry.flush().await.unwrap_err();
+        span(&telemetry);
+        telemetry.flush().await.unwrap();
+        receiver.wait(|came| came.spans.len() == 1);
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_spans, report.dropped_spans), (1, 1), "{protocol}");
+    }
+}
+
+/// The counts of what was lost are metrics themselves.
+#[tokio::test]
+async fn what_is_lost_is_a_metric() {
+    let receiver = Receiver::start([Answer::Refuse(400)]);
+    let telemetry = build(to(&receiver, Protocol::HttpProtobuf), &[]);
+    span(&telemetry);
+    telemetry.flush().await.unwrap_err();
+    telemetry.shutdown().await.unwrap();
+    let came = receiver.came();
+    assert!(came.metrics.contains(&named("otel.sdk.exporter.span.exported")), "{:?}", came.metrics);
+}

@@ -1,0 +1,226 @@
+//! A backend that takes OTLP over gRPC and HTTP on a thread of its own, and does with it what a test says.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message;
+use tokio::net::TcpListener;
+use tonic::codec::CompressionEncoding::Gzip;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the backend does with a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer {
+    Take,
+    /// Refuses with this status of HTTP.
+    Refuse(u16),
+    /// Never answers.
+    Silence,
+}
+
+/// What came.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Came {
+    /// `service.name`, name, for each span.
+    pub(super) spans: Vec<(String, String)>,
+    pub(super) metrics: Vec<(String, String)>,
+    pub(super) logs: Vec<(String, String)>,
+    /// The value of the header `token` and the encoding, for each request.
+    pub(super) requests: Vec<(Option<String>, Option<String>)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Receiver {
+    came: Arc<Mutex<Came>>,
+    /// The answers to come; when there is none left, requests are taken.
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    pub(super) grpc: SocketAddr,
+    pub(super) http: SocketAddr,
+}
+
+impl Receiver {
+    /// Starts one that answers like this, then takes everything.
+    pub(super) fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let entered = runtime.enter();
+        let (grpc, http) = (bind(), bind());
+        let receiver = Self {
+            came: Arc::default(),
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            grpc: grpc.local_addr().unwrap(),
+            http: http.local_addr().unwrap(),
+        };
+        let server = tonic::transport::Server::builder()
+            .add_service(TraceServiceServer::new(receiver.clone()).accept_compressed(Gzip))
+            .add_service(MetricsServiceServer::new(receiver.clone()).accept_compressed(Gzip))
+            .add_service(LogsServiceServer::new(receiver.clone()).accept_compressed(Gzip));
+        runtime.spawn(server.serve_with_incoming(TcpIncoming::from(grpc)));
+        let router = axum::Router::new().fallback(take).with_state(receiver.clone());
+        runtime.spawn(async move { axum::serve(http, router).await });
+        drop(entered);
+        // It lives as long as the test program.
+        std::mem::forget(runtime);
+        receiver
+    }
+
+    pub(super) fn came(&self) -> Came {
+        self.came.lock().unwrap().clone()
+    }
+
+    /// Waits until what came is as a test expects.
+    pub(super) fn wait(&self, is_there: impl Fn(&Came) -> bool) -> Came {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let came = self.came();
+            if is_there(&came) {
+                return came;
+            }
+            assert!(Instant::now() < deadline, "what was waited for did not come; there is {came:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    async fn answer(&self, token: Option<String>, encoding: Option<String>) -> Result<(), u16> {
+        self.came.lock().unwrap().requests.push((token, encoding));
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Take);
+        match answer {
+            Answer::Take => Ok(()),
+            Answer::Refuse(status) => Err(status),
+            Answer::Silence => std::future::pending().await,
+        }
+    }
+
+    async fn called<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let value = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        self.answer(value("token"), value("grpc-encoding")).await.map_err(|status| match status {
+            503 => Status::unavailable("later"),
+            _ => Status::invalid_argument("no"),
+        })
+    }
+
+    fn traces(&self, request: &ExportTraceServiceRequest) {
+        let mut came = self.came.lock().unwrap();
+        for resource in &request.resource_spans {
+            let service = service_name(resource.resource.as_ref());
+            let spans = resource.scope_spans.iter().flat_map(|scope| &scope.spans);
+            came.spans.extend(spans.map(|span| (service.clone(), span.name.clone())));
+        }
+    }
+
+    fn metrics(&self, request: &ExportMetricsServiceRequest) {
+        let mut came = self.came.lock().unwrap();
+        for resource in &request.resource_metrics {
+            let service = service_name(resource.resource.as_ref());
+            let metrics = resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+            came.metrics.extend(metrics.map(|metric| (service.clone(), metric.name.clone())));
+        }
+    }
+
+    fn logs(&self, request: &ExportLogsServiceRequest) {
+        let mut came = self.came.lock().unwrap();
+        for resource in &request.resource_logs {
+            let service = service_name(resource.resource.as_ref());
+            let logs = resource.scope_logs.iter().flat_map(|scope| &scope.log_records);
+            came.logs.extend(
+                logs.map(|log| (service.clone(), text(log.body.as_ref().and_then(|body| body.value.as_ref())))),
+            );
+        }
+    }
+}
+
+fn bind() -> TcpListener {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
+fn service_name(resource: Option<&Resource>) -> String {
+    let attributes = resource.map(|resource| resource.attributes.as_slice()).unwrap_or_default();
+    let name = attributes.iter().find(|attribute| attribute.key == "service.name");
+    text(name.and_then(|name| name.value.as_ref()).and_then(|value| value.value.as_ref()))
+}
+
+fn text(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::StringValue(text)) => text.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+async fn take(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let encoding = value("content-encoding");
+    if let Err(status) = receiver.answer(value("token"), encoding.clone()).await {
+        return StatusCode::from_u16(status).unwrap();
+    }
+    if encoding.is_some() {
+        return StatusCode::OK;
+    }
+    let is_json = value("content-type").as_deref() == Some("application/json");
+    match uri.path() {
+        "/v1/traces" => receiver.traces(&read(is_json, &body)),
+        "/v1/metrics" => receiver.metrics(&read(is_json, &body)),
+        "/v1/logs" => receiver.logs(&read(is_json, &body)),
+        _ => return StatusCode::NOT_FOUND,
+    }
+    StatusCode::OK
+}
+
+fn read<T: Message + Default + serde::de::DeserializeOwned>(is_json: bool, body: &[u8]) -> T {
+    if is_json { serde_json::from_slice(body).unwrap() } else { T::decode(body).unwrap() }
+}
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.called(&request).await?;
+        self.traces(request.get_ref());
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.called(&request).await?;
+        self.metrics(request.get_ref());
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.called(&request).await?;
+        self.logs(request.get_ref());
+        Ok(Response::new(Default::default()))
+    }
+}

@@ -1,0 +1,267 @@
+//! Counts what becomes of spans, log records and metrics on their way to an exporter.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use opentelemetry::logs::Severity;
+use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter, LogProcessor, SdkLogRecord};
+use opentelemetry_sdk::metrics::Temporality;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
+
+/// How long a trouble is not told again.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// What became of the items of one signal.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// What is counted, in the plural, for the log.
+    items: &'static str,
+    /// Where they go, for the log.
+    target: String,
+    started: AtomicU64,
+    ended: AtomicU64,
+    waiting: AtomicUsize,
+    exported: AtomicU64,
+    /// There was no room for them.
+    refused: AtomicU64,
+    /// Their export failed.
+    failed: AtomicU64,
+    /// When a loss was last told, until an export succeeds.
+    trouble: Mutex<Option<Instant>>,
+}
+
+impl Tally {
+    pub(crate) fn new(items: &'static str, target: String) -> Arc<Self> {
+        Arc::new(Self {
+            items,
+            target,
+            started: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            exported: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            trouble: Mutex::new(None),
+        })
+    }
+
+    /// What was delivered.
+    pub(crate) fn exported(&self) -> u64 {
+        self.exported.load(Ordering::Relaxed)
+    }
+
+    /// What ended and was not delivered: to be asked after the last export.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed).saturating_sub(self.exported())
+    }
+
+    /// What there was no room for.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// What could not be delivered.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// What began and did not end.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.started.load(Ordering::Relaxed).saturating_sub(self.ended.load(Ordering::Relaxed))
+    }
+
+    /// Makes room for one item that ended, and says whether there was any.
+    fn admit(&self, room: usize) -> bool {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < room {
+            return true;
+        }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.tell(&"more wait than there is room for");
+        false
+    }
+
+    /// Takes note of items that leave the room for an export.
+    fn leave(&self, count: usize) {
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Takes note of the end of an export.
+    fn export_ended(&self, count: u64, result: &OTelSdkResult) {
+        match result {
+            Ok(()) => {
+                self.exported.fetch_add(count, Ordering::Relaxed);
+                self.recover();
+            }
+            Err(error) => {
+                self.failed.fetch_add(count, Ordering::Relaxed);
+                self.tell(error);
+            }
+        }
+    }
+
+    /// Says once in a while that items are lost.
+    fn tell(&self, why: &dyn std::fmt::Display) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref().is_some_and(|trouble| trouble.elapsed() < SELDOM) {
+            return;
+        }
+        *trouble = Some(Instant::now());
+        drop(trouble);
+        let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
+        tracing::warn!(exporter = %target, in_all, "{items} are lost: {why}; messages are not affected");
+    }
+
+    /// Says that exports succeed again, where it was said that they do not.
+    fn recover(&self) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.take().is_some() {
+            drop(trouble);
+            let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
+            tracing::info!(exporter = %target, in_all, "{items} are exported again");
+        }
+    }
+}
+
+/// A processor or an exporter, and the count of what goes through it.
+#[derive(Debug)]
+pub(crate) struct Counted<T> {
+    inner: T,
+    tally: Arc<Tally>,
+    /// How many items may wait, in a processor.
+    room: usize,
+}
+
+impl<T> Counted<T> {
+    pub(crate) fn exporter(inner: T, tally: &Arc<Tally>) -> Self {
+        Self { inner, tally: tally.clone(), room: 0 }
+    }
+
+    /// A processor with this much room. Its own queue must have as much.
+    pub(crate) fn processor(inner: T, tally: &Arc<Tally>, room: usize) -> Self {
+        Self { inner, tally: tally.clone(), room }
+    }
+}
+
+impl<P: SpanProcessor> SpanProcessor for Counted<P> {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.tally.started.fetch_add(1, Ordering::Relaxed);
+        self.inner.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if !span.span_context.is_sampled() {
+            self.tally.started.fetch_sub(1, Ordering::Relaxed);
+        } else if self.tally.admit(self.room) {
+            self.inner.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for Counted<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        self.tally.leave(count);
+        let result = self.inner.export(batch).await;
+        self.tally.export_ended(count as u64, &result);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<P: LogProcessor> LogProcessor for Counted<P> {
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        if self.tally.admit(self.room) {
+            self.inner.emit(record, scope);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn event_enabled(&self, level: Severity, target: &str, name: Option<&str>) -> bool {
+        self.inner.event_enabled(level, target, name)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<E: LogExporter> LogExporter for Counted<E> {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let count = batch.iter().count();
+        self.tally.leave(count);
+        let result = self.inner.export(batch).await;
+        self.tally.export_ended(count as u64, &result);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn event_enabled(&self, level: Severity, target: &str, name: Option<&str>) -> bool {
+        self.inner.event_enabled(level, target, name)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        self.tally.ended.fetch_add(1, Ordering::Relaxed);
+        let result = self.inner.export(metrics).await;
+        self.tally.export_ended(1, &result);
+        result
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.inner.temporality()
+    }
+}
