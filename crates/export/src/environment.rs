@@ -83,6 +83,30 @@ impl<'a> Environment<'a> {
         self.variable("NO_COLOR").is_some() || self.variable("TERM").as_deref() == Some("dumb")
     }
 
+    /// Looks whether the SDK, which reads it, knows the sampler; it says nothing where it does not.
+    pub(crate) fn check_sampler(&mut self) {
+        const KNOWN: [&str; 6] = [
+            "always_on",
+            "always_off",
+            "traceidratio",
+            "parentbased_always_on",
+            "parentbased_always_off",
+            "parentbased_traceidratio",
+        ];
+        let Some(name) = self.variable("OTEL_TRACES_SAMPLER") else { return };
+        if !KNOWN.contains(&name.as_str()) {
+            let known = KNOWN.join("`, `");
+            self.warn(format!("OTEL_TRACES_SAMPLER={name} is no sampler that is built in, such as `{known}`; `parentbased_always_on` is used"));
+        }
+        let Some(ratio) = self.variable("OTEL_TRACES_SAMPLER_ARG") else { return };
+        let is_ratio = ratio.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio));
+        if name.ends_with("traceidratio") && !is_ratio {
+            self.warn(format!(
+                "OTEL_TRACES_SAMPLER_ARG={ratio} is not a ratio from 0 to 1; ignored, so that all traces are recorded"
+            ));
+        }
+    }
+
     /// The number that a variable gives, from one on.
     pub(crate) fn positive(&mut self, name: &str) -> Option<usize> {
         let value = self.variable(name)?;
@@ -183,6 +207,23 @@ mod tests {
             let variables = [("OTEL_METRICS_EXPORTER", value)];
             let (found, _) = with(&variables, |environment| environment.not_switched_off());
             assert_eq!(found, Signals { metrics, ..ALL }, "{value:?}");
+        }
+    }
+
+    // ENV-05, ENV-15.
+    #[test]
+    fn a_sampler_that_is_not_there_is_a_warning() {
+        for (name, argument, warnings) in [
+            ("", "", 0),
+            ("parentbased_always_off", "", 0),
+            ("traceidratio", "0.25", 0),
+            ("traceidratio", "25 %", 1),
+            ("jaeger_remote", "", 1),
+            ("Always_On", "", 1),
+        ] {
+            let variables = [("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)];
+            let ((), warned) = with(&variables, |environment| environment.check_sampler());
+            assert_eq!(warned.len(), warnings, "{name} {argument}: {warned:?}");
         }
     }
 

@@ -30,6 +30,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `otlp` | OTLP over gRPC and over HTTP: `otlp-grpc` and `otlp-http` |
+//! | `logging` | a subscriber of `tracing`: lines, log records and spans |
 //!
 //! # Environment
 //!
@@ -44,11 +45,14 @@
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`, `OTEL_SPAN_*_COUNT_LIMIT` | read by the SDK |
 //! | `NO_COLOR`, `TERM=dumb`, `COLUMNS` | no colours; the width of the picture |
 
+mod baggage;
 mod console;
 mod destination;
 mod environment;
 mod error;
 mod from_env;
+#[cfg(feature = "logging")]
+mod logging;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp;
 mod providers;
@@ -62,6 +66,8 @@ mod telemetry;
 pub use self::console::{ColorChoice, Console, console};
 pub use self::error::{ExportError, ExportErrorKind};
 pub use self::from_env::{FromEnv, from_env};
+#[cfg(feature = "logging")]
+pub use self::logging::Logging;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
 pub use self::otlp::{Otlp, Protocol, otlp};
 pub use self::providers::Providers;

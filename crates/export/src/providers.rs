@@ -4,8 +4,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
-use opentelemetry_sdk::trace::{SdkTracerProvider, TracerProviderBuilder};
+use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
 
+use crate::baggage::BaggageAttributes;
 use crate::environment::process_variable;
 use crate::resource::Service;
 
@@ -28,6 +29,22 @@ pub struct Providers {
     tracer: SdkTracerProvider,
     meter: SdkMeterProvider,
     logger: SdkLoggerProvider,
+}
+
+/// What the code says of the spans of all services.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Choices {
+    pub(crate) sampler: Option<Box<dyn ShouldSample>>,
+    /// The keys of the baggage that spans show.
+    pub(crate) baggage: Vec<String>,
+}
+
+impl Choices {
+    /// What both say; where they differ, this one.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let baggage = self.baggage.into_iter().chain(other.baggage).collect();
+        Self { sampler: self.sampler.or(other.sampler), baggage }
+    }
 }
 
 /// The providers of one service before they are built: each destination adds its part.
@@ -65,12 +82,18 @@ impl Providers {
 }
 
 impl Parts {
-    pub(crate) fn new(service: Service) -> Self {
+    pub(crate) fn new(service: Service, choices: &Choices) -> Self {
         let resource = service.resource();
         let mut tracer = SdkTracerProvider::builder().with_resource(resource.clone());
         // An empty variable counts as unset (ENV-14).
         if process_variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none_or(|value| value.is_empty()) {
             tracer = tracer.with_max_links_per_span(MAX_LINKS);
+        }
+        if let Some(sampler) = &choices.sampler {
+            tracer = tracer.with_sampler(sampler.clone());
+        }
+        if !choices.baggage.is_empty() {
+            tracer = tracer.with_span_processor(BaggageAttributes(choices.baggage.as_slice().into()));
         }
         let meter = SdkMeterProvider::builder().with_resource(resource.clone());
         let logger = SdkLoggerProvider::builder().with_resource(resource.clone());

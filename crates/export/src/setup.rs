@@ -3,11 +3,15 @@
 use std::fmt;
 
 use opentelemetry::{KeyValue, Value};
+use opentelemetry_sdk::trace::ShouldSample;
 
 use self::sealed::{Open, Opening};
 use crate::destination::Destination;
 use crate::environment::{Environment, process_variable};
 use crate::error::ExportError;
+#[cfg(feature = "logging")]
+use crate::logging::Logging;
+use crate::providers::Choices;
 use crate::resource::Service;
 use crate::telemetry::Telemetry;
 
@@ -24,6 +28,9 @@ use crate::telemetry::Telemetry;
 /// ```
 pub struct Setup<E> {
     service: Service,
+    choices: Choices,
+    #[cfg(feature = "logging")]
+    logging: Option<Logging>,
     pub(crate) exporter: E,
 }
 
@@ -50,7 +57,13 @@ pub(crate) mod sealed {
 
 impl<E> Setup<E> {
     pub(crate) fn new(exporter: E) -> Self {
-        Self { service: Service::default(), exporter }
+        Self {
+            service: Service::default(),
+            choices: Choices::default(),
+            #[cfg(feature = "logging")]
+            logging: None,
+            exporter,
+        }
     }
 
     /// Sets the name of the service, in place of `OTEL_SERVICE_NAME`.
@@ -70,6 +83,54 @@ impl<E> Setup<E> {
         self.service.attributes.push(KeyValue::new(key.into(), value));
         self
     }
+
+    /// Sets which traces are recorded, in place of `OTEL_TRACES_SAMPLER`. The default is all, and what the parent says where there is one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use opentelemetry_sdk::trace::Sampler;
+    ///
+    /// let tenth = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(0.1)));
+    /// let setup = throughline_export::console().sampler(tenth);
+    /// ```
+    pub fn sampler(mut self, sampler: impl ShouldSample + 'static) -> Self {
+        self.choices.sampler = Some(Box::new(sampler));
+        self
+    }
+
+    /// Copies the baggage entries of these keys to each span, as attributes with the keys as names.
+    ///
+    /// Baggage comes from whoever sent a message, so name only what may be shown. A value is cut after 1,024 characters. No entry is copied
+    /// by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let setup = throughline_export::console().baggage_attributes(["tenant", "warehouse"]);
+    /// ```
+    pub fn baggage_attributes<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.choices.baggage.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
+    /// Makes a subscriber of `tracing` the one of the process, at [`start`](Self::start): lines on the terminal, and log records and spans for
+    /// the exporters.
+    ///
+    /// A program that has a subscriber already adds [`Telemetry::layer`] to it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_export::Logging;
+    ///
+    /// let setup = throughline_export::console().logging(Logging::text().filter("info,stock=debug"));
+    /// ```
+    #[cfg(feature = "logging")]
+    pub fn logging(mut self, logging: Logging) -> Self {
+        self.logging = Some(logging);
+        self
+    }
 }
 
 impl<E: Exporter> Setup<E> {
@@ -85,8 +146,13 @@ impl<E: Exporter> Setup<E> {
     /// # Ok::<(), throughline_export::ExportError>(())
     /// ```
     pub fn and<F: Exporter>(self, other: Setup<F>) -> Setup<(E, F)> {
-        let service = self.service.or(other.service);
-        Setup { service, exporter: (self.exporter, other.exporter) }
+        Setup {
+            service: self.service.or(other.service),
+            choices: self.choices.or(other.choices),
+            #[cfg(feature = "logging")]
+            logging: self.logging.or(other.logging),
+            exporter: (self.exporter, other.exporter),
+        }
     }
 
     /// Builds the providers and leaves the global ones alone.
@@ -105,7 +171,9 @@ impl<E: Exporter> Setup<E> {
     /// # Ok::<(), throughline_export::ExportError>(())
     /// ```
     pub fn build(self) -> Result<Telemetry, ExportError> {
-        self.build_in(&process_variable)
+        let telemetry = self.build_in(&process_variable)?;
+        telemetry.warn();
+        Ok(telemetry)
     }
 
     /// Builds the providers and installs the tracer and meter providers as the global ones.
@@ -126,8 +194,20 @@ impl<E: Exporter> Setup<E> {
     /// # }
     /// ```
     pub fn start(self) -> Result<Telemetry, ExportError> {
-        let telemetry = self.build()?;
+        #[cfg(feature = "logging")]
+        let (mut setup, mut environment) = (self, Environment::new(&process_variable));
+        #[cfg(feature = "logging")]
+        let logging = setup.logging.take().map(|logging| logging.read(&mut environment)).transpose()?;
+        #[cfg(not(feature = "logging"))]
+        let setup = self;
+        let telemetry = setup.build_in(&process_variable)?;
         telemetry.install()?;
+        #[cfg(feature = "logging")]
+        if let Some(logging) = logging {
+            logging.install(telemetry.main())?;
+            environment.into_warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        }
+        telemetry.warn();
         Ok(telemetry)
     }
 
@@ -140,7 +220,8 @@ impl<E: Exporter> Setup<E> {
             self.exporter.open(&mut opening)?;
         }
         let destinations = opening.destinations;
-        Ok(Telemetry::new(self.service, destinations, environment.into_warnings()))
+        environment.check_sampler();
+        Ok(Telemetry::new(self.service, self.choices, destinations, environment.into_warnings()))
     }
 }
 
@@ -153,6 +234,9 @@ impl<E: Open, F: Open> Open for (E, F) {
 
 impl<E: fmt::Debug> fmt::Debug for Setup<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setup").field("service", &self.service).field("exporter", &self.exporter).finish()
+        f.debug_struct("Setup")
+            .field("service", &self.service)
+            .field("exporter", &self.exporter)
+            .finish_non_exhaustive()
     }
 }

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::destination::Destination;
 use crate::error::{ExportError, ExportErrorKind};
-use crate::providers::{Parts, Providers};
+use crate::providers::{Choices, Parts, Providers};
 use crate::report::ShutdownReport;
 use crate::resource::Service;
 
@@ -46,6 +46,7 @@ struct Inner {
     /// Where all services of the program lead; none where telemetry is switched off.
     destinations: Vec<Box<dyn Destination>>,
     main: Providers,
+    choices: Choices,
     /// Further services by name.
     services: Mutex<BTreeMap<String, Providers>>,
     warnings: Vec<String>,
@@ -57,15 +58,17 @@ struct Inner {
 
 impl Telemetry {
     /// Makes the providers of the main service, which lead to the destinations.
-    pub(crate) fn new(service: Service, destinations: Vec<Box<dyn Destination>>, warnings: Vec<String>) -> Self {
-        let main = providers(&destinations, service);
+    pub(crate) fn new(
+        service: Service,
+        choices: Choices,
+        destinations: Vec<Box<dyn Destination>>,
+        warnings: Vec<String>,
+    ) -> Self {
+        let main = providers(&destinations, service, &choices);
         destinations.iter().for_each(|destination| destination.watch(&main));
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
         let (services, report) = (Mutex::default(), Mutex::default());
         let is_installed = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { destinations, main, services, warnings, is_installed, report }) }
+        Self { inner: Arc::new(Inner { destinations, main, choices, services, warnings, is_installed, report }) }
     }
 
     /// Whether telemetry leads nowhere, since `OTEL_SDK_DISABLED` switched everything off.
@@ -92,6 +95,39 @@ impl Telemetry {
         global::set_tracer_provider(self.tracer_provider());
         global::set_meter_provider(self.meter_provider());
         Ok(())
+    }
+
+    /// Logs what was odd about the environment.
+    pub(crate) fn warn(&self) {
+        for warning in &self.inner.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    #[cfg(feature = "logging")]
+    pub(crate) fn main(&self) -> &Providers {
+        &self.inner.main
+    }
+
+    /// Returns what brings the events of `tracing` to the logger provider, and its spans to the tracer provider, for a subscriber that the
+    /// program makes itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tracing_subscriber::layer::SubscriberExt;
+    ///
+    /// let telemetry = throughline_export::console().service_name("shop").build()?;
+    /// let subscriber = tracing_subscriber::registry().with(telemetry.layer());
+    /// # let _ = subscriber;
+    /// # Ok::<(), throughline_export::ExportError>(())
+    /// ```
+    #[cfg(feature = "logging")]
+    pub fn layer<S>(&self) -> impl tracing_subscriber::Layer<S> + Send + Sync + 'static
+    where
+        S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a> + Send + Sync,
+    {
+        crate::logging::layer(&self.inner.main)
     }
 
     /// Returns the tracer provider of the main service.
@@ -128,7 +164,7 @@ impl Telemetry {
     pub fn service(&self, name: impl Into<String>) -> Providers {
         let name = name.into();
         let mut services = self.inner.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || providers(&self.inner.destinations, Service::named(name.clone()));
+        let make = || providers(&self.inner.destinations, Service::named(name.clone()), &self.inner.choices);
         services.entry(name.clone()).or_insert_with(make).clone()
     }
 
@@ -246,8 +282,8 @@ impl Inner {
 }
 
 /// Makes the providers of one service. Without a destination they do nothing.
-fn providers(destinations: &[Box<dyn Destination>], service: Service) -> Providers {
-    let parts = Parts::new(service);
+fn providers(destinations: &[Box<dyn Destination>], service: Service, choices: &Choices) -> Providers {
+    let parts = Parts::new(service, choices);
     let providers = destinations.iter().fold(parts, |parts, destination| destination.attach(parts)).build();
     if destinations.is_empty() {
         let _ = providers.shutdown();
@@ -307,7 +343,7 @@ mod tests {
 
     fn to(destinations: &[Counter]) -> Telemetry {
         let boxed = destinations.iter().map(|one| Box::new(one.clone()) as Box<dyn Destination>);
-        Telemetry::new(Service::named("shop".to_owned()), boxed.collect(), Vec::new())
+        Telemetry::new(Service::named("shop".to_owned()), Choices::default(), boxed.collect(), Vec::new())
     }
 
     #[tokio::test]

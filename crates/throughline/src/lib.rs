@@ -35,6 +35,7 @@
 //! | `rabbit` | RabbitMQ, `throughline::rabbit` |
 //! | `export` | telemetry in the terminal, `throughline::export` |
 //! | `otlp` | telemetry over OTLP, to a collector or a backend |
+//! | `logging` | a subscriber of `tracing`: lines, log records and spans |
 
 pub use throughline_core::*;
 

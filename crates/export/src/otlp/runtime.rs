@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
+use opentelemetry::Context;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -24,8 +25,13 @@ impl Runtime {
         let handle = runtime.handle().clone();
         let (alive, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("throughline-export".to_owned());
-        // Only the end of the channel is waited for: nothing is ever sent.
-        thread.spawn(move || drop(runtime.block_on(ended))).map_err(failed)?;
+        let run = move || {
+            // What the client says while it sends must not be sent in turn.
+            let _suppressed = Context::enter_telemetry_suppressed_scope();
+            // Only the end of the channel is waited for: nothing is ever sent.
+            let _ = runtime.block_on(ended);
+        };
+        thread.spawn(run).map_err(failed)?;
         Ok(Self { handle, _alive: Arc::new(alive) })
     }
 

@@ -1,0 +1,65 @@
+//! Installs the subscriber of the process, so it has a process of its own.
+
+#![cfg(feature = "logging")]
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use opentelemetry::global;
+use opentelemetry::trace::{TraceContextExt, Tracer};
+use throughline_export::{ColorChoice, ExportErrorKind, Logging, console};
+
+#[derive(Clone, Default)]
+struct Paper(Arc<Mutex<Vec<u8>>>);
+
+impl Paper {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().map_err(|_| io::Error::other("poisoned"))?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
+    let (lines, picture) = (Paper::default(), Paper::default());
+    let writer = lines.clone();
+    let logging = Logging::json().filter("info").writer(move || writer.clone());
+    let drawn = console().service_name("shop").color(ColorChoice::Never).writer(picture.clone());
+    let telemetry = drawn.logging(logging).start().unwrap();
+
+    tracing::info!("before any trace");
+    let trace = global::tracer("test").in_span("checkout", |context| {
+        let _work = tracing::info_span!("find on the shelves", item = "lamp").entered();
+        tracing::warn!(left = 1, "nearly \"sold\" out\nsoon");
+        tracing::debug!("not at this level");
+        context.span().span_context().trace_id().to_string()
+    });
+    telemetry.shutdown().await.unwrap();
+
+    let lines: Vec<serde_json::Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!((&lines[0]["message"], &lines[0]["trace_id"]), (&"before any trace".into(), &serde_json::Value::Null));
+    let [line] = &lines[1..] else { panic!("{lines:?}") };
+    assert_eq!(
+        (&line["level"], &line["left"], &line["message"]),
+        (&"WARN".into(), &1.into(), &"nearly \"sold\" out\nsoon".into())
+    );
+    assert_eq!(line["trace_id"], trace.as_str());
+    assert_eq!(line["span_id"].as_str().map(str::len), Some(16));
+
+    let picture = picture.text();
+    assert!(picture.contains("shop └─ find on the shelves") && picture.contains("WARN nearly"), "{picture}");
+    let error = console().writer(Paper::default()).logging(Logging::text()).start().unwrap_err();
+    assert_eq!(error.kind(), ExportErrorKind::AlreadyStarted);
+    let error = console().logging(Logging::text().filter("stock=loud")).start().unwrap_err();
+    assert_eq!(error.kind(), ExportErrorKind::Configuration);
+}
