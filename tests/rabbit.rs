@@ -23,6 +23,10 @@ mod load;
 mod proxy;
 #[path = "rabbit/publish.rs"]
 mod publish;
+#[path = "rabbit/raw.rs"]
+mod raw;
+#[path = "rabbit/raw_rows.rs"]
+mod raw_rows;
 #[path = "rabbit/refused.rs"]
 mod refused;
 #[path = "rabbit/server.rs"]
