@@ -1,7 +1,7 @@
 //! RabbitMQ on a real server, and what only a server that goes away can show.
 //!
 //! `cargo xtask test --broker rabbit` finds or starts the server and runs it; the address is in `THROUGHLINE_RABBIT_URL`. On the oldest
-//! server that is tested only `conformance`, `golden` and `faults` run.
+//! server that is tested only `conformance`, `golden`, `hostile`, `foreign`, `raw_rows` and `faults` run.
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
@@ -17,6 +17,8 @@ mod faults;
 mod golden;
 #[path = "rabbit/harness.rs"]
 mod harness;
+#[path = "rabbit/hostile.rs"]
+mod hostile;
 #[path = "rabbit/load.rs"]
 mod load;
 #[path = "rabbit/proxy.rs"]
@@ -33,3 +35,5 @@ mod refused;
 mod server;
 #[path = "rabbit/topology.rs"]
 mod topology;
+#[path = "rabbit/wire.rs"]
+mod wire;
