@@ -13,6 +13,8 @@ mod conformance;
 mod consume;
 #[path = "rabbit/faults.rs"]
 mod faults;
+#[path = "rabbit/foreign.rs"]
+mod foreign;
 #[path = "rabbit/golden.rs"]
 mod golden;
 #[path = "rabbit/harness.rs"]
