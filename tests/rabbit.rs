@@ -33,6 +33,8 @@ mod raw;
 mod raw_rows;
 #[path = "rabbit/refused.rs"]
 mod refused;
+#[path = "rabbit/rows.rs"]
+mod rows;
 #[path = "rabbit/server.rs"]
 mod server;
 #[path = "rabbit/topology.rs"]

@@ -10,6 +10,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation, Consumer, ExchangeKind};
+use opentelemetry::Value;
 use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::telemetry::SettleSpans;
 use throughline_rabbit::{Exchange, Instrumentation, Queue};
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::server::{self, PATIENCE, Plain, unique};
 
-const P1: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub(crate) const P1: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A channel with confirms, an exchange with a queue, and what is recorded.
 struct Rows {
@@ -81,22 +82,8 @@ impl Rows {
         next(&mut self.consume(queue).await).await
     }
 
-    /// Every span: its name, kind, number of links, and all attributes but those of every span of RabbitMQ, with `ex` and `q` for the names.
     fn shown(&self) -> String {
-        let mut all = String::new();
-        for span in self.capture.spans() {
-            let set = attributes(&span.attributes);
-            assert_eq!(set.len(), span.attributes.len(), "GEN-06");
-            assert_eq!(set["messaging.system"].as_str(), "rabbitmq", "ATTR-S-02");
-            write!(all, "{} {:?} {}", span.name, span.span_kind, span.links.len()).expect("memory");
-            let common = ["messaging.system", "messaging.operation.name", "messaging.operation.type"];
-            for (key, value) in set.iter().filter(|(key, _)| !common.contains(key)) {
-                let key = key.trim_start_matches("messaging.").trim_start_matches("rabbitmq.");
-                write!(all, " {key}={value}").expect("memory");
-            }
-            all.push('\n');
-        }
-        all.replace(&self.exchange, "ex").replace(&self.queue, "q")
+        shown(&self.capture).replace(&self.exchange, "ex").replace(&self.queue, "q")
     }
 
     fn is_unset(&self) -> bool {
@@ -170,8 +157,7 @@ mod golden {
             );
             assert_eq!(sorted(&rows.shown()), sorted(&expected), "GOLD-R-05, GOLD-R-09");
             let tree = rows.capture.tree();
-            let process = tree.find(&format!("process {}:warning:{}", rows.exchange, rows.queue));
-            assert_eq!(process.parent_span_id.to_string(), P1[36..52], "LINK-06");
+            follow_p1(&rows.capture);
             let settle = tree.find(&format!("{verb} {}:warning:{}", rows.exchange, rows.queue));
             let parent = tree.parent(settle).map(|span| span.span_kind.clone());
             assert_eq!(parent, Some(SpanKind::Consumer), "GOLD-R-09, LINK-12");
@@ -192,6 +178,7 @@ mod golden {
         rows.otel.subscription(Queue::new(rows.queue.as_str())).process(&message, async {}).await;
         let expected = "process q Consumer 1 destination.name=q destination.routing_key=q message.delivery_tag=1\n";
         assert_eq!(rows.shown(), expected, "GOLD-R-06");
+        follow_p1(&rows.capture);
         rows.stop().await;
     }
 
@@ -211,6 +198,7 @@ mod golden {
         let expected = "process Consumer 1 destination.anonymous=true destination.name=ex:amq.gen destination.temporary=true \
                         message.delivery_tag=1\n";
         assert_eq!(rows.shown().replace(generated, "amq.gen"), expected, "GOLD-R-07");
+        follow_p1(&rows.capture);
         rows.stop().await;
     }
 
@@ -225,6 +213,7 @@ mod golden {
         let expected = "process ex:eu.*:q Consumer 1 destination.name=ex:eu.42:q destination.routing_key=eu.42 \
                         destination.template=ex:eu.*:q message.delivery_tag=1\n";
         assert_eq!(sorted(&rows.shown()), sorted(expected), "GOLD-R-08");
+        follow_p1(&rows.capture);
         rows.stop().await;
     }
 }
@@ -434,8 +423,49 @@ fn error_type(rows: &Rows) -> String {
     attributes(&span.attributes)["error.type"].to_string()
 }
 
+/// Every span: its name, kind, number of links, and all attributes but those of every span of a connection.
+pub(crate) fn shown(capture: &Capture) -> String {
+    let mut all = String::new();
+    for span in capture.spans() {
+        let set = attributes(&span.attributes);
+        assert_eq!(set.len(), span.attributes.len(), "GEN-06");
+        assert_eq!(set["messaging.system"].as_str(), "rabbitmq", "ATTR-S-02");
+        write!(all, "{} {:?} {}", span.name, span.span_kind, span.links.len()).expect("memory");
+        for (key, value) in set.iter().filter(|(key, _)| !COMMON.contains(key)) {
+            let key = key.trim_start_matches("messaging.").trim_start_matches("rabbitmq.");
+            assert!(key != "message.delivery_tag" || matches!(value, Value::I64(_)), "ATTR-R-06");
+            write!(all, " {key}={value}").expect("memory");
+        }
+        all.push('\n');
+    }
+    all
+}
+
+const COMMON: [&str; 6] = [
+    "messaging.client.id",
+    "messaging.operation.name",
+    "messaging.operation.type",
+    "messaging.system",
+    "server.address",
+    "server.port",
+];
+
+/// The process spans are children of the span of P1, and linked to it.
+pub(crate) fn follow_p1(capture: &Capture) {
+    let spans = capture.spans();
+    let processed: Vec<_> = spans.iter().filter(|span| span.span_kind == SpanKind::Consumer).collect();
+    assert!(!processed.is_empty());
+    for span in processed {
+        let [link] = &span.links.links[..] else { panic!("LINK-01: {:?}", span.links) };
+        let linked = (link.span_context.trace_id(), link.span_context.span_id());
+        for (trace, parent) in [(span.span_context.trace_id(), span.parent_span_id), linked] {
+            assert_eq!(format!("00-{trace}-{parent}-01"), P1, "LINK-01, LINK-06: {}", span.name);
+        }
+    }
+}
+
 /// Attributes come in the order of their whole names, spans in that of their ends.
-fn sorted(shown: &str) -> Vec<Vec<&str>> {
+pub(crate) fn sorted(shown: &str) -> Vec<Vec<&str>> {
     let mut spans: Vec<Vec<&str>> = shown.lines().map(|line| line.split(' ').collect()).collect();
     for span in &mut spans {
         span.sort_unstable();
