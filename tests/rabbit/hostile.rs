@@ -1,37 +1,37 @@
-//! What strangers may send over a real server: names and values of any bytes, fields of any type, and what the client cannot read.
+//! What strangers may send over a real server: names and values of any bytes, fields of any type, and headers of any size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, DecimalValue, FieldTable};
 use lapin::{BasicProperties, Consumer};
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 use opentelemetry_sdk::trace::{Sampler, SpanData};
 use throughline_core::extract::Baggage;
 use throughline_core::telemetry::SettleSpans;
-use throughline_core::{App, CurrentBaggage, Headers, serve};
+use throughline_core::{App, CurrentBaggage, Handler, Headers, Settlement, serve};
 use throughline_rabbit::{Instrumentation, Queue};
-use throughline_testing::Capture;
 use throughline_testing::conformance::hostile::{MARKER, check, small_corpus};
 use throughline_testing::conformance::{Given, HeaderSet, Stranger, Strangers};
+use throughline_testing::{Capture, attribute};
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::harness::Queues;
-use crate::server::{self, KEPT, PATIENCE, Plain, unique};
+use crate::server::{self, PATIENCE, Plain, unique};
 use crate::wire::{Answer, Properties, Wire, field, long};
 
 /// The most bytes of headers in a set that is tried: a handler copies them, and both it and the server add some.
 const ROOM: usize = 120_000;
+
+/// How many generated sets the raw door takes.
+const SOME: usize = 1_800;
 
 /// A program of somebody else: writes what no client does.
 pub(crate) struct Outsider {
@@ -288,71 +288,33 @@ async fn the_server_refuses_short_strings_and_unknown_types_in_headers() {
     both.stop().await;
 }
 
-/// What ends the client's connection whenever it is delivered: a quorum queue gives it up at its delivery limit, and what stands behind it
-/// is handled, without a restart.
+/// Headers that leave no room in their frame for those of a dead letter: the message is handled, and what can never be published is rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
-async fn what_the_client_cannot_read_is_given_up_by_a_quorum_queue_and_the_next_message_is_handled() {
-    let (both, name) = (Both::start().await, unique("poison"));
-    let (seen, mut handled) = mpsc::unbounded_channel();
-    let handle = move |body: String| {
-        seen.send(body).expect("the test listens");
-        async {}
-    };
-    let queue =
-        Queue::new(name.as_str()).quorum().delivery_limit(2).dead_letter_exchange("", &both.outlet).expires(KEPT);
-    let app = App::new().without_telemetry().subscribe(queue, handle);
+async fn a_message_whose_headers_fill_a_frame_is_handled_and_rejected() {
+    let (both, capture) = (Both::start().await, Capture::new());
+    let reject = async |_: throughline_core::Delivery| Settlement::reject("unwanted");
+    let route = Handler::<(throughline_core::Delivery,), ()>::dead_letter(reject, both.outlet.clone());
+    let app = App::new()
+        .telemetry(capture.instrumentation().settle_spans(SettleSpans::Always).build())
+        .subscribe(Queue::new(both.inlet.as_str()).no_declare(), route);
     let running = serve(server::connect().await, app).start().await.expect("the app starts");
     let mut wire = Wire::connect(&server::url()).await;
-    let poison = [Properties::headers(&field(b"\xff\xfe", b'S', &long(b"1"))), Properties::correlation_id(b"\xff")];
-    for properties in &poison {
-        assert_eq!(wire.publish(&name, properties, b"poison").await, Answer::Stored);
+    for (size, passes) in [(131_000, false), (1_000, true)] {
+        let full = Properties::headers(&field(b"x-note", b'S', &long(&vec![b'x'; size])));
+        assert_eq!(wire.publish(&both.inlet, &full, b"x").await, Answer::Stored);
+        let spans = capture.wait_for_spans(3, PATIENCE).await;
+        let of = |kind| spans.iter().find(|span| span.span_kind == kind).expect("such a span");
+        let error_type = attribute(of(SpanKind::Producer), "error.type").map(|value| value.as_str().into_owned());
+        assert_eq!(error_type.as_deref(), (!passes).then_some("too_large"), "PROP-R-07");
+        let verb = if passes { "ack" } else { "reject" };
+        assert_eq!(of(SpanKind::Client).name, format!("{verb} {}", both.inlet));
+        capture.reset();
     }
-    assert_eq!(wire.publish(&name, &Properties::headers(b""), b"good").await, Answer::Stored);
-    let body = timeout(RECOVERY, handled.recv()).await.expect("the message behind it in time").expect("the app lives");
-    assert_eq!(body, "good");
-    let dead = async || both.plain.count(&both.outlet).await.0 == 2;
-    until("the server dead-letters what nobody can read", dead).await;
     running.shutdown().await.expect("an end");
-    both.plain.delete(&name).await;
+    assert_eq!((both.plain.count(&both.inlet).await.0, both.plain.count(&both.outlet).await.0), (0, 1));
     both.stop().await;
 }
-
-/// A classic queue hands it out for ever: the service goes on as soon as somebody has removed it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
-async fn what_the_client_cannot_read_holds_a_classic_queue_until_it_is_removed() {
-    let both = Both::start().await;
-    let (seen, mut handled) = mpsc::unbounded_channel();
-    let handle = move |body: String| {
-        seen.send(body).expect("the test listens");
-        async {}
-    };
-    let app = App::new().without_telemetry().subscribe(Queue::new(both.inlet.as_str()).no_declare(), handle);
-    let running = serve(server::connect().await, app).start().await.expect("the app starts");
-    let mut wire = Wire::connect(&server::url()).await;
-    let poison = Properties::headers(&field(b"\xff\xfe", b'S', &long(b"1")));
-    assert_eq!(wire.publish(&both.inlet, &poison, b"poison").await, Answer::Stored);
-    let health = running.health();
-    until("the service says that it is not ready", async || !health.is_ready()).await;
-    // It lies in the queue while the service connects again.
-    let removed = async || {
-        let purged = both.plain.channel.queue_purge(both.inlet.as_str().into(), QueuePurgeOptions::default()).await;
-        purged.expect("an answer") == 1
-    };
-    until("somebody can remove the message", removed).await;
-    assert_eq!(wire.publish(&both.inlet, &Properties::headers(b""), b"good").await, Answer::Stored);
-    let body = timeout(RECOVERY, handled.recv()).await.expect("the next message in time").expect("the app lives");
-    assert_eq!(body, "good");
-    running.shutdown().await.expect("an end");
-    both.stop().await;
-}
-
-/// How long a service may take to be back.
-const RECOVERY: Duration = Duration::from_secs(60);
-
-/// How many generated sets the raw door takes.
-const SOME: usize = 1_800;
 
 /// A queue for strangers, another one for what is passed on, and the plain client with confirms.
 struct Both {
@@ -387,14 +349,6 @@ impl Both {
     async fn stop(self) {
         self.plain.delete(&self.inlet).await;
         self.plain.delete(&self.outlet).await;
-    }
-}
-
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + RECOVERY;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "{what}: not within {RECOVERY:?}");
-        sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -47,11 +47,6 @@ impl Properties {
     pub(crate) fn headers(fields: &[u8]) -> Self {
         Self { flags: 0x2000, bytes: long(fields) }
     }
-
-    /// Makes properties of a correlation id alone.
-    pub(crate) fn correlation_id(id: &[u8]) -> Self {
-        Self { flags: 0x0400, bytes: short(id) }
-    }
 }
 
 /// Makes a header: its name, its type and its value.

@@ -47,7 +47,7 @@ pub const BROKER: Broker = Broker {
         Pass { name: CURRENT.service, tests: &[], required: true, start: find_or_start, program },
         Pass {
             name: OLDEST.service,
-            tests: &["conformance::", "faults::", "foreign::", "golden::", "hostile::", "raw_rows::"],
+            tests: &["conformance::", "faults::", "foreign::", "golden::", "hostile::", "poison::", "raw_rows::"],
             required: false,
             start: find_or_start_3_10,
             program: program_3_10,
