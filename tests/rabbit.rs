@@ -19,6 +19,10 @@ mod golden;
 mod harness;
 #[path = "rabbit/load.rs"]
 mod load;
+#[path = "rabbit/log.rs"]
+mod log;
+#[path = "rabbit/poison.rs"]
+mod poison;
 #[path = "rabbit/proxy.rs"]
 mod proxy;
 #[path = "rabbit/publish.rs"]

@@ -16,6 +16,8 @@ const METHOD: u8 = 1;
 const CONSUME: [u8; 4] = [0, 60, 0, 20];
 const RETURN: [u8; 4] = [0, 60, 0, 50];
 const ACK: [u8; 4] = [0, 60, 0, 80];
+/// What a text that goes through here holds so that it is no UTF-8 behind it: no client of ours can write such.
+pub(crate) const UNREADABLE: &str = "?unreadable?";
 
 type Frames = mpsc::UnboundedSender<Vec<u8>>;
 
@@ -94,7 +96,8 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     // The header of the protocol is no frame.
     let mut header = vec![0; 8];
     if from_client.read_exact(&mut header).await.is_ok() && frames.send(header).is_ok() {
-        while let Some(frame) = read(&mut from_client).await {
+        while let Some(mut frame) = read(&mut from_client).await {
+            spoil(&mut frame);
             if is_method(&frame, CONSUME) {
                 let channel = u16::from_be_bytes([frame[1], frame[2]]);
                 seen.consumers.lock().expect("nobody panicked").push((channel, frames.clone()));
@@ -106,6 +109,12 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     }
     writing.abort();
     let _ = answers.await;
+}
+
+fn spoil(frame: &mut [u8]) {
+    while let Some(place) = frame.windows(UNREADABLE.len()).position(|part| part == UNREADABLE.as_bytes()) {
+        frame[place] = 0xff;
+    }
 }
 
 fn is_method(frame: &[u8], method: [u8; 4]) -> bool {

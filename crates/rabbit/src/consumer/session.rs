@@ -111,6 +111,11 @@ impl Session {
         state.offsets.values().min().copied().or(state.next_offset)
     }
 
+    /// Tells whether all messages are settled that came.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().tags.is_empty()
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.has_ended.load(Ordering::Acquire) || !self.channel.status().connected()
     }

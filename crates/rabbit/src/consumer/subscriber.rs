@@ -7,8 +7,10 @@ use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, Received, Reception, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::info;
 
+use super::caution::Caution;
 use super::opening::{Active, Declared, Opening};
 use super::session::Session;
 use crate::carrier::number;
@@ -59,6 +61,7 @@ impl RabbitSubscriber {
             prefetch: prefetch(queue, 1),
             observer: None,
             next_offset: None,
+            caution: Caution::default(),
         };
         let declared = opening.declare().await?;
         queue.warn_of_losses();
@@ -79,13 +82,65 @@ impl RabbitSubscriber {
         }
     }
 
-    /// Makes the consumer again.
-    fn renew(&mut self, why: String) {
+    /// Makes the consumer again that delivers no more.
+    fn renew(&mut self, ended: Option<lapin::Result<lapin::message::Delivery>>) {
         if let State::Active(active) = &self.state {
             active.session.end();
             self.opening.next_offset = active.session.next_offset().or(self.opening.next_offset);
         }
-        self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why))));
+        // A queue that goes with its connection takes the message along.
+        let stays = !self.opening.queue.goes_with_connection();
+        let is_unreadable = matches!(&ended, Some(Err(failed)) if error::is_unreadable(failed));
+        self.opening.caution.lost(is_unreadable && stays);
+        self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why_ended(ended)))));
+    }
+
+    /// Takes a message that came. One may be handed back instead, and come again on the connection of all.
+    fn arrived(&mut self, message: lapin::message::Delivery) -> Option<Received> {
+        let State::Active(active) = &mut self.state else { return None };
+        let received = active.hand_out(message, self.opening.queue.is_no_ack());
+        if !self.opening.caution.is_apart() {
+            return Some(received);
+        }
+        if self.opening.caution.losses() > 0 {
+            self.opening.tell(None);
+        }
+        // The server would not deliver another one again.
+        let may_go_back = received.needs_settlement() && !received.delivery.is_last_attempt();
+        if !self.opening.caution.arrived(self.opening.prefetch) || !may_go_back {
+            return Some(received);
+        }
+        self.opening.next_offset = active.session.next_offset();
+        drop(received);
+        self.rejoin();
+        None
+    }
+
+    /// Goes on over the connection of all where no message is under way.
+    fn rejoin_when_idle(&mut self) {
+        match &self.state {
+            State::Active(active) if active.session.is_idle() => {
+                self.opening.tell(None);
+                self.rejoin();
+            }
+            // It is looked at again later.
+            _ => self.opening.caution.opened(),
+        }
+    }
+
+    /// Goes on over the connection of all.
+    fn rejoin(&mut self) {
+        self.opening.caution = Caution::default();
+        let State::Active(active) = std::mem::replace(&mut self.state, State::Closed(None)) else { return };
+        info!(destination = %self.opening.queue, "a subscription returns to the connection of all");
+        let opening = self.opening.clone();
+        let left_until = Instant::now() + opening.connection.limits.answer;
+        self.state = State::Opening(Task(tokio::spawn(async move {
+            // What it has not settled comes again, however that ends.
+            let _ = active.session.finish(left_until).await;
+            drop(active);
+            opening.make().await
+        })));
     }
 
     /// Returns a message that has waited for its next attempt.
@@ -94,6 +149,10 @@ impl RabbitSubscriber {
         let again = active.session.take_again()?;
         Some(Received::new(again.delivery).with_settle(Arc::clone(&active.session) as _, again.tag))
     }
+}
+
+fn ended() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the subscription has ended")
 }
 
 /// Says why a consumer delivers no more.
@@ -153,13 +212,17 @@ impl Subscriber for RabbitSubscriber {
             }
             match &mut self.state {
                 State::Declared(_) | State::Closed(_) => {
-                    return Err(BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the subscription has ended"));
+                    return Err(ended());
                 }
                 State::Opening(task) => {
                     let opened = (&mut task.0).await;
-                    let ended = |_| BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the runtime has ended");
-                    match opened.map_err(ended).and_then(std::convert::identity) {
-                        Ok(active) => self.state = State::Active(Box::new(active)),
+                    let no_runtime =
+                        |_| BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the runtime has ended");
+                    match opened.map_err(no_runtime).and_then(std::convert::identity) {
+                        Ok(active) => {
+                            self.opening.caution.opened();
+                            self.state = State::Active(Box::new(active));
+                        }
                         Err(failed) => {
                             self.state = State::Closed(None);
                             return Err(failed);
@@ -167,14 +230,24 @@ impl Subscriber for RabbitSubscriber {
                     }
                 }
                 State::Active(active) => {
+                    let quiet_at = self.opening.caution.quiet_at().unwrap_or_else(Instant::now);
                     let next = tokio::select! {
                         biased;
                         () = active.session.again.notified() => continue,
                         next = active.consumer.next() => next,
+                        () = self.opening.connection.consuming.closed(), if self.opening.caution.is_apart() => return Err(ended()),
+                        () = sleep_until(quiet_at), if self.opening.caution.is_apart() => {
+                            self.rejoin_when_idle();
+                            continue;
+                        }
                     };
                     match next {
-                        Some(Ok(message)) => return Ok(active.hand_out(message, self.opening.queue.is_no_ack())),
-                        ended => self.renew(why_ended(ended)),
+                        Some(Ok(message)) => {
+                            if let Some(received) = self.arrived(message) {
+                                return Ok(received);
+                            }
+                        }
+                        ended => self.renew(ended),
                     }
                 }
             }
@@ -191,9 +264,9 @@ impl Subscriber for RabbitSubscriber {
             return None;
         }
         match active.consumer.next().now_or_never()? {
-            Some(Ok(message)) => Some(Ok(active.hand_out(message, self.opening.queue.is_no_ack()))),
+            Some(Ok(message)) => self.arrived(message).map(Ok),
             ended => {
-                self.renew(why_ended(ended));
+                self.renew(ended);
                 None
             }
         }

@@ -369,16 +369,17 @@ impl Queue {
         self.name.is_empty()
     }
 
+    /// Tells whether the server removes it, with what is in it, when the connection ends.
+    pub(crate) fn goes_with_connection(&self) -> bool {
+        self.exclusive || self.is_generated()
+    }
+
     pub(crate) const fn is_no_ack(&self) -> bool {
         self.no_ack
     }
 
     pub(crate) fn retries_in_place(&self) -> bool {
-        self.retries_in_place
-            || self.exclusive
-            || self.is_generated()
-            || self.is_stream()
-            || self.declares == Declares::Nothing
+        self.retries_in_place || self.goes_with_connection() || self.is_stream() || self.declares == Declares::Nothing
     }
 
     pub(crate) const fn chosen_prefetch(&self) -> Option<u16> {
