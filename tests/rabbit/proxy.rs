@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Type, channel, size; and the byte after the content.
 const HEAD: usize = 7;
@@ -31,18 +32,22 @@ pub(crate) struct Proxy {
 struct Seen {
     consumers: Mutex<Vec<(u16, Frames)>>,
     returns: AtomicUsize,
+    /// The connections that there are; `None` while there is no way to the server.
+    open: Mutex<Option<Vec<AbortHandle>>>,
 }
 
 impl Proxy {
     pub(crate) async fn start(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("its number").port();
-        let seen: Arc<Seen> = Arc::default();
+        let seen = Arc::new(Seen { open: Mutex::new(Some(Vec::new())), ..Seen::default() });
         let known = Arc::clone(&seen);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
-                tokio::spawn(pass(client, server, Arc::clone(&known)));
+                let mut open = known.open.lock().expect("nobody panicked");
+                let Some(open) = open.as_mut() else { continue };
+                open.push(tokio::spawn(pass(client, server, Arc::clone(&known))).abort_handle());
             }
         });
         Self { port, seen }
@@ -50,6 +55,17 @@ impl Proxy {
 
     pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Ends all connections and lets no other one through, as a network does that is down.
+    pub(crate) fn cut(&self) {
+        let open = self.seen.open.lock().expect("nobody panicked").take();
+        open.expect("it is whole").into_iter().for_each(|connection| connection.abort());
+    }
+
+    /// Lets connections through again.
+    pub(crate) fn mend(&self) {
+        *self.seen.open.lock().expect("nobody panicked") = Some(Vec::new());
     }
 
     /// How many messages the server has returned to those who published them.
@@ -75,7 +91,9 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     let (mut from_server, mut to_server) = server.into_split();
     let (frames, mut next) = mpsc::unbounded_channel::<Vec<u8>>();
     let known = Arc::clone(&seen);
-    let answers = tokio::spawn(async move {
+    // They end with this one.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         while let Some(frame) = read(&mut from_server).await {
             if is_method(&frame, RETURN) {
                 known.returns.fetch_add(1, Ordering::SeqCst);
@@ -86,7 +104,7 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
         }
         let _ = to_client.shutdown().await;
     });
-    let writing = tokio::spawn(async move {
+    let writing = tasks.spawn(async move {
         while let Some(frame) = next.recv().await {
             if to_server.write_all(&frame).await.is_err() {
                 return;
@@ -108,7 +126,7 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
         }
     }
     writing.abort();
-    let _ = answers.await;
+    while tasks.join_next().await.is_some() {}
 }
 
 fn spoil(frame: &mut [u8]) {

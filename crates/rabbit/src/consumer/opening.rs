@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::delivery::{ReadFrom, Reading};
 use crate::link::Link;
 use crate::names::short;
-use crate::subscription::Queue;
+use crate::subscription::{Queue, StreamOffset};
 use crate::{error, topology};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -43,8 +43,8 @@ pub(super) struct Opening {
     pub(super) queue: Arc<Queue>,
     pub(super) prefetch: u16,
     pub(super) observer: Option<Arc<dyn Observe>>,
-    /// Where a stream goes on.
-    pub(super) next_offset: Option<u64>,
+    /// Where a stream goes on; `None` until it was read.
+    pub(super) goes_on: Option<StreamOffset>,
     pub(super) caution: Caution,
 }
 
@@ -74,7 +74,7 @@ impl Opening {
                 let prefetch = if self.caution.is_apart() { 1 } else { self.prefetch };
                 channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             }
-            let (options, arguments) = (self.queue.consume_options(), self.queue.consume_arguments(self.next_offset));
+            let (options, arguments) = (self.queue.consume_options(), self.queue.consume_arguments(self.goes_on));
             channel.basic_consume(queue, tag, options, arguments).await
         };
         let consumer = match timeout(self.connection.limits.answer, consuming).await {
@@ -94,15 +94,6 @@ impl Opening {
         };
         let (session, reading) = (Session::start(channel, place), Reading::new(Arc::new(from)));
         Ok(Active { session, consumer, reading, _own: own })
-    }
-
-    /// Begins to consume, and goes on trying where that may pass.
-    pub(super) async fn begin(self, declared: Declared) -> Result<Active, BrokerError> {
-        match self.consume(declared).await {
-            Err(failed) if is_final(&failed) => Err(failed),
-            Err(failed) => self.again(failed.to_string()).await,
-            active => active,
-        }
     }
 
     fn place(&self, name: &Arc<str>) -> Place {
@@ -185,7 +176,7 @@ impl Opening {
 }
 
 /// Tells whether another attempt must fail too.
-fn is_final(failed: &BrokerError) -> bool {
+pub(super) fn is_final(failed: &BrokerError) -> bool {
     use BrokerErrorKind::{Configuration, Ended, Unauthorized, Unsupported};
     matches!(failed.kind(), Configuration | Ended | Unauthorized | Unsupported)
 }

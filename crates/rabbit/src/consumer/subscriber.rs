@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
@@ -11,12 +12,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::info;
 
 use super::caution::Caution;
-use super::opening::{Active, Declared, Opening};
+use super::opening::{Active, Declared, Opening, is_final};
 use super::session::Session;
 use crate::carrier::number;
 use crate::connection::Connection;
 use crate::error;
-use crate::subscription::Queue;
+use crate::subscription::{Queue, StreamOffset};
 
 /// How many messages are asked for at least, where the user does not say.
 const LEAST_PREFETCH: usize = 16;
@@ -28,13 +29,14 @@ const MOST_PREFETCH: usize = 2_000;
 pub(super) struct RabbitSubscriber {
     opening: Opening,
     source: Arc<Source>,
+    began: SystemTime,
     state: State,
     /// Messages of the last delivery the server allows, which are not handed back.
     kept: Vec<Received>,
 }
 
 enum State {
-    /// Nobody has asked for messages.
+    /// Nobody has asked for messages; none where one who asked has gone.
     Declared(Option<Declared>),
     Opening(Task),
     Active(Box<Active>),
@@ -60,39 +62,42 @@ impl RabbitSubscriber {
             queue: Arc::new(queue.clone()),
             prefetch: prefetch(queue, 1),
             observer: None,
-            next_offset: None,
+            goes_on: None,
             caution: Caution::default(),
         };
+        let began = SystemTime::now();
         let declared = opening.declare().await?;
         queue.warn_of_losses();
         let source = Arc::new(queue.source(&connection.system, &declared.name));
-        Ok(Self { opening, source, state: State::Declared(Some(declared)), kept: Vec::new() })
-    }
-
-    /// Begins to consume, where nobody has yet.
-    fn begin(&mut self) {
-        if let State::Declared(declared) = &mut self.state {
-            let (declared, opening) = (declared.take(), self.opening.clone());
-            self.state = State::Opening(Task(tokio::spawn(async move {
-                match declared {
-                    Some(declared) if declared.channel.status().connected() => opening.begin(declared).await,
-                    _ => opening.again("the connection was lost before it began".to_owned()).await,
-                }
-            })));
-        }
+        Ok(Self { opening, source, began, state: State::Declared(Some(declared)), kept: Vec::new() })
     }
 
     /// Makes the consumer again that delivers no more.
     fn renew(&mut self, ended: Option<lapin::Result<lapin::message::Delivery>>) {
         if let State::Active(active) = &self.state {
             active.session.end();
-            self.opening.next_offset = active.session.next_offset().or(self.opening.next_offset);
         }
         // A queue that goes with its connection takes the message along.
         let stays = !self.opening.queue.goes_with_connection();
         let is_unreadable = matches!(&ended, Some(Err(failed)) if error::is_unreadable(failed));
         self.opening.caution.lost(is_unreadable && stays);
-        self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why_ended(ended)))));
+        self.make_again(why_ended(ended));
+    }
+
+    /// Makes the consumer again, in a task of its own.
+    fn make_again(&mut self, why: String) {
+        self.note_place();
+        self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why))));
+    }
+
+    /// Notes where a stream goes on: at the first message that is not settled, or, where none has come, at the time of the start.
+    fn note_place(&mut self) {
+        let Some(from) = self.opening.queue.stream_offset() else { return };
+        let next = match &self.state {
+            State::Active(active) => active.session.next_offset(),
+            _ => None,
+        };
+        self.opening.goes_on = next.map(StreamOffset::At).or(self.opening.goes_on).or(Some(from.since(self.began)));
     }
 
     /// Takes a message that came. One may be handed back instead, and come again on the connection of all.
@@ -110,7 +115,7 @@ impl RabbitSubscriber {
         if !self.opening.caution.arrived(self.opening.prefetch) || !may_go_back {
             return Some(received);
         }
-        self.opening.next_offset = active.session.next_offset();
+        self.note_place();
         drop(received);
         self.rejoin();
         None
@@ -121,6 +126,7 @@ impl RabbitSubscriber {
         match &self.state {
             State::Active(active) if active.session.is_idle() => {
                 self.opening.tell(None);
+                self.note_place();
                 self.rejoin();
             }
             // It is looked at again later.
@@ -201,11 +207,24 @@ impl Subscriber for RabbitSubscriber {
         let at_once = reception.messages_at_once().max(reception.requests_at_once());
         self.opening.prefetch = prefetch(&self.opening.queue, at_once);
         self.opening.observer = Some(Arc::clone(reception.observer()));
-        self.begin();
+    }
+
+    async fn begin(&mut self) -> Result<(), BrokerError> {
+        let State::Declared(declared) = &mut self.state else { return Ok(()) };
+        let Some(declared) = declared.take().filter(|declared| declared.channel.status().connected()) else {
+            self.make_again("the connection was lost before it began".to_owned());
+            return Ok(());
+        };
+        match self.opening.consume(declared).await {
+            Ok(active) => self.state = State::Active(Box::new(active)),
+            Err(failed) if is_final(&failed) => return Err(failed),
+            Err(failed) => self.make_again(failed.to_string()),
+        }
+        Ok(())
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
-        self.begin();
+        self.begin().await?;
         loop {
             if let Some(again) = self.again() {
                 return Ok(again);

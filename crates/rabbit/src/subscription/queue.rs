@@ -418,14 +418,22 @@ impl Queue {
         }
     }
 
-    pub(crate) fn consume_arguments(&self, next_offset: Option<u64>) -> FieldTable {
+    /// Returns where reading begins; `None` unless it is a stream.
+    pub(crate) const fn stream_offset(&self) -> Option<StreamOffset> {
+        match self.kind {
+            Kind::Stream(from) => Some(from),
+            _ => None,
+        }
+    }
+
+    /// Returns the arguments of a consumer. A stream is read from where it says, or goes on at another place.
+    pub(crate) fn consume_arguments(&self, goes_on: Option<StreamOffset>) -> FieldTable {
         let mut arguments = FieldTable::default();
         if let Some(priority) = self.consumer_priority {
             arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
         }
-        if let Kind::Stream(from) = self.kind {
-            let from = next_offset.map_or(from, StreamOffset::At);
-            arguments.insert("x-stream-offset".into(), from.to_value());
+        if let Some(from) = self.stream_offset() {
+            arguments.insert("x-stream-offset".into(), goes_on.unwrap_or(from).to_value());
         }
         arguments
     }
@@ -586,6 +594,13 @@ mod tests {
             offset(StreamOffset::Since(UNIX_EPOCH + Duration::from_secs(7)), None),
             Some(AMQPValue::Timestamp(7))
         );
-        assert_eq!(offset(StreamOffset::First, Some(8)), Some(AMQPValue::LongLongInt(8)));
+        assert_eq!(offset(StreamOffset::First, Some(StreamOffset::At(8))), Some(AMQPValue::LongLongInt(8)));
+        let began = UNIX_EPOCH + Duration::from_secs(100);
+        let since = |from: StreamOffset| offset(from, Some(from.since(began)));
+        // Less what the clocks may differ.
+        assert_eq!(since(StreamOffset::Next), Some(AMQPValue::Timestamp(95)));
+        assert_eq!(since(StreamOffset::Ago(Duration::from_secs(90))), Some(AMQPValue::Timestamp(5)));
+        assert_eq!(since(StreamOffset::Ago(Duration::MAX)), Some(AMQPValue::Timestamp(0)));
+        assert_eq!(since(StreamOffset::First), text("first"));
     }
 }
