@@ -172,3 +172,29 @@ async fn messages_are_named_by_their_bindings() {
     expected.sort_unstable();
     assert_eq!(shown, expected);
 }
+
+/// The prefetch bounds what waits in the service, and what was not handed over goes back.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn what_is_acknowledged_on_receipt_is_bounded_and_does_not_come_again() {
+    const MESSAGES: u32 = 300;
+    let (rabbit, plain, name) = (server::connect().await, Plain::connect(&server::url()).await, unique("receipt"));
+    let queue = || Queue::new(name.as_str()).expires(KEPT).prefetch(10).ack_on_receipt();
+    let mut subscriber = rabbit.subscribe(&queue().into()).await.expect("a subscription");
+    let messages = (0..MESSAGES).map(|number| Envelope::new(name.clone(), number.to_string())).collect();
+    assert!(rabbit.transport().publish_batch(messages).await.iter().all(Result::is_ok));
+    let first = next(&mut subscriber).await;
+    assert_eq!(first.delivery.payload().as_ref(), b"0");
+    assert!(!first.needs_settlement());
+    // Ten more may have come, and with the acknowledgement one more.
+    let waiting = plain.count(&name).await.0;
+    assert!(waiting >= MESSAGES - 12, "{waiting} of {MESSAGES} are with the server");
+    // Not settled, and its channel ends.
+    drop(first);
+    end(subscriber).await;
+    assert_eq!(plain.count(&name).await, (MESSAGES - 1, 0));
+    let mut again = rabbit.subscribe(&queue().into()).await.expect("a subscription");
+    assert_eq!(next(&mut again).await.delivery.payload().as_ref(), b"1");
+    drop(again);
+    plain.delete(&name).await;
+}

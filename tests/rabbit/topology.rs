@@ -7,8 +7,8 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
-use throughline_core::broker::{Broker, BrokerErrorKind, ConnectionState, Subscriber};
 use throughline_core::ServeErrorKind;
+use throughline_core::broker::{Broker, BrokerErrorKind, ConnectionState, Subscriber};
 use throughline_core::{App, BrokerError, Delivery, Settlement, serve};
 use throughline_rabbit::{Exchange, Overflow, Queue, Rabbit, StreamOffset, ToExchange};
 use tokio::time::timeout;
@@ -178,7 +178,7 @@ async fn every_builder_is_taken_by_the_server() {
         .dead_letter_at_least_once();
     let all_of_stream = Queue::new(stream.clone()).stream(StreamOffset::Ago(seconds(60))).max_bytes(500_000_000);
     let all_of_exclusive = Queue::new(exclusive.clone()).exclusive().transient().auto_delete().exclusive_consumer();
-    let unsettled = Queue::new(forgetful.clone()).exclusive().no_ack();
+    let unsettled = Queue::new(forgetful.clone()).exclusive().ack_on_receipt();
     let queues = [all_of_classic, all_of_quorum, all_of_stream, all_of_exclusive, unsettled];
     for (queue, name) in queues.into_iter().zip([&classic, &quorum, &stream, &exclusive, &forgetful]) {
         let opened = subscribe(&rabbit, queue).await;

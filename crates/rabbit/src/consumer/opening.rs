@@ -70,10 +70,8 @@ impl Opening {
         let doing = format!("consume from {}", self.queue);
         let (queue, tag) = (short("queue", &name)?, short("consumer tag", &self.queue.unique_tag())?);
         let consuming = async {
-            if !self.queue.is_no_ack() {
-                let prefetch = if self.caution.is_apart() { 1 } else { self.prefetch };
-                channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            }
+            let prefetch = if self.caution.is_apart() { 1 } else { self.prefetch };
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let (options, arguments) = (self.queue.consume_options(), self.queue.consume_arguments(self.goes_on));
             channel.basic_consume(queue, tag, options, arguments).await
         };

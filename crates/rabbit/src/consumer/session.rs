@@ -200,7 +200,8 @@ impl Session {
         Ok(())
     }
 
-    fn note_ack(&self, tag: u64) {
+    /// Notes an acknowledgement, which is written with all others that are there.
+    pub(super) fn note_ack(&self, tag: u64) {
         if self.lock().forget(tag, Tags::ack) {
             self.changed.notify_one();
         }

@@ -103,22 +103,22 @@ impl RabbitSubscriber {
     /// Takes a message that came. One may be handed back instead, and come again on the connection of all.
     fn arrived(&mut self, message: lapin::message::Delivery) -> Option<Received> {
         let State::Active(active) = &mut self.state else { return None };
-        let received = active.hand_out(message, self.opening.queue.is_no_ack());
+        let received = active.hand_out(message, self.opening.queue.acks_on_receipt());
         if !self.opening.caution.is_apart() {
             return Some(received);
         }
         if self.opening.caution.losses() > 0 {
             self.opening.tell(None);
         }
-        // The server would not deliver another one again.
-        let may_go_back = received.needs_settlement() && !received.delivery.is_last_attempt();
-        if !self.opening.caution.arrived(self.opening.prefetch) || !may_go_back {
+        // The server would not deliver one again that is at its last attempt.
+        let must_stay = received.needs_settlement() && received.delivery.is_last_attempt();
+        if !self.opening.caution.arrived(self.opening.prefetch) || must_stay {
             return Some(received);
         }
         self.note_place();
-        drop(received);
+        let settled = Some(received).filter(|received| !received.needs_settlement());
         self.rejoin();
-        None
+        settled
     }
 
     /// Goes on over the connection of all where no message is under way.
@@ -179,10 +179,11 @@ impl Active {
     fn hand_out(&mut self, message: lapin::message::Delivery, is_settled: bool) -> Received {
         let (tag, offset) = (message.delivery_tag, offset(&message));
         let received = Received::new(self.reading.read(message));
+        self.session.deliver(tag, offset);
         if is_settled {
+            self.session.note_ack(tag);
             return received;
         }
-        self.session.deliver(tag, offset);
         received.with_settle(Arc::clone(&self.session) as _, tag)
     }
 }
@@ -200,7 +201,7 @@ impl Subscriber for RabbitSubscriber {
     }
 
     fn redelivers(&self) -> bool {
-        !self.opening.queue.is_no_ack() && !self.opening.queue.is_stream()
+        !self.opening.queue.acks_on_receipt() && !self.opening.queue.is_stream()
     }
 
     fn prepare(&mut self, reception: Reception) {
@@ -300,9 +301,9 @@ impl Subscriber for RabbitSubscriber {
         }
         self.state = State::Closed(Some(Arc::clone(&active.session)));
         while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
-            let received = active.hand_out(message, self.opening.queue.is_no_ack());
+            let received = active.hand_out(message, false);
             // One that is dropped is handed back.
-            if !received.needs_settlement() || received.delivery.is_last_attempt() {
+            if received.delivery.is_last_attempt() {
                 self.kept.push(received);
             }
         }

@@ -49,7 +49,7 @@ pub struct Queue {
     pub(crate) consumer_tag: Option<Arc<str>>,
     pub(crate) consumer_priority: Option<i32>,
     pub(crate) exclusive_consumer: bool,
-    pub(crate) no_ack: bool,
+    pub(crate) acks_on_receipt: bool,
     pub(crate) retries_in_place: bool,
     pub(crate) batch: Option<BatchPolicy>,
 }
@@ -88,7 +88,7 @@ impl Queue {
             consumer_tag: None,
             consumer_priority: None,
             exclusive_consumer: false,
-            no_ack: false,
+            acks_on_receipt: false,
             retries_in_place: false,
             batch: None,
         }
@@ -332,12 +332,15 @@ impl Queue {
         self
     }
 
-    /// Lets the server forget each message when it has sent it: at most once, and nothing is tried again by the server. What is not yet
-    /// handled waits in the memory of the service, without a limit of the server's; so it is only for messages that may be lost and a
-    /// handler that keeps up.
+    /// Acknowledges each message when it is handed to its handler, and not when that is done: nothing is tried again by the server, and what
+    /// a crash interrupts is lost. It is for messages that may be lost and must not hold up others. The prefetch holds as ever, and what was
+    /// not handed over is not lost; a message that was just before the connection is lost may come again.
+    ///
+    /// The server's own way, which is to forget a message when it has sent it, is not offered: nothing would bound how many wait in the
+    /// memory of the service.
     #[must_use]
-    pub const fn no_ack(mut self) -> Self {
-        self.no_ack = true;
+    pub const fn ack_on_receipt(mut self) -> Self {
+        self.acks_on_receipt = true;
         self
     }
 
@@ -374,8 +377,8 @@ impl Queue {
         self.exclusive || self.is_generated()
     }
 
-    pub(crate) const fn is_no_ack(&self) -> bool {
-        self.no_ack
+    pub(crate) const fn acks_on_receipt(&self) -> bool {
+        self.acks_on_receipt
     }
 
     pub(crate) fn retries_in_place(&self) -> bool {
@@ -411,11 +414,7 @@ impl Queue {
     }
 
     pub(crate) fn consume_options(&self) -> BasicConsumeOptions {
-        BasicConsumeOptions {
-            no_ack: self.no_ack,
-            exclusive: self.exclusive_consumer,
-            ..BasicConsumeOptions::default()
-        }
+        BasicConsumeOptions { exclusive: self.exclusive_consumer, ..BasicConsumeOptions::default() }
     }
 
     /// Returns where reading begins; `None` unless it is a stream.
