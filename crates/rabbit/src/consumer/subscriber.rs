@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,7 +14,6 @@ use tracing::info;
 
 use super::caution::Caution;
 use super::opening::{Active, Declared, Opening, is_final};
-use super::session::Session;
 use crate::carrier::number;
 use crate::connection::Connection;
 use crate::error;
@@ -32,7 +32,7 @@ pub(super) struct RabbitSubscriber {
     began: SystemTime,
     state: State,
     /// Messages of the last delivery the server allows, which are not handed back.
-    kept: Vec<Received>,
+    kept: VecDeque<Received>,
 }
 
 enum State {
@@ -40,7 +40,7 @@ enum State {
     Declared(Option<Declared>),
     Opening(Task),
     Active(Box<Active>),
-    Closed(Option<Arc<Session>>),
+    Closed(Option<Box<Active>>),
 }
 
 /// A consumer in the making; it ends with the subscription.
@@ -69,7 +69,7 @@ impl RabbitSubscriber {
         let declared = opening.declare().await?;
         queue.warn_of_losses();
         let source = Arc::new(queue.source(&connection.system, &declared.name));
-        Ok(Self { opening, source, began, state: State::Declared(Some(declared)), kept: Vec::new() })
+        Ok(Self { opening, source, began, state: State::Declared(Some(declared)), kept: VecDeque::new() })
     }
 
     /// Makes the consumer again that delivers no more.
@@ -147,6 +147,18 @@ impl RabbitSubscriber {
             drop(active);
             opening.make().await
         })));
+    }
+
+    /// Hands back what has come and nobody has begun with, and keeps what the server would not deliver again.
+    fn hand_back_rest(&mut self) {
+        let State::Closed(Some(active)) = &mut self.state else { return };
+        while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
+            let received = active.hand_out(message, false);
+            // One that is dropped is handed back.
+            if received.delivery.is_last_attempt() {
+                self.kept.push_back(received);
+            }
+        }
     }
 
     /// Returns a message that has waited for its next attempt.
@@ -293,32 +305,30 @@ impl Subscriber for RabbitSubscriber {
     }
 
     async fn close(&mut self, deadline: Instant) {
-        let state = std::mem::replace(&mut self.state, State::Closed(None));
-        let State::Active(mut active) = state else { return };
-        if !active.session.is_over() {
+        let State::Active(active) = std::mem::replace(&mut self.state, State::Closed(None)) else { return };
+        if self.opening.queue.is_single_active() {
+            // The server would go on with the next consumer at once, and with what is handed back after that.
+            active.session.give_back_at_end();
+        } else if !active.session.is_over() {
             let cancelling = active.session.channel.basic_cancel(active.consumer.tag(), BasicCancelOptions::default());
             let _ = timeout_at(deadline, cancelling).await;
         }
-        self.state = State::Closed(Some(Arc::clone(&active.session)));
-        while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
-            let received = active.hand_out(message, false);
-            // One that is dropped is handed back.
-            if received.delivery.is_last_attempt() {
-                self.kept.push(received);
-            }
-        }
-        self.kept.reverse();
-        active.session.hand_back_held();
+        let session = Arc::clone(&active.session);
+        self.state = State::Closed(Some(active));
+        self.hand_back_rest();
+        session.hand_back_held();
     }
 
     async fn drain(&mut self) -> Option<Received> {
-        self.kept.pop()
+        if self.kept.is_empty() {
+            self.hand_back_rest();
+        }
+        self.kept.pop_front()
     }
 
     async fn finish(&mut self, deadline: Instant) -> Result<(), BrokerError> {
         match std::mem::replace(&mut self.state, State::Closed(None)) {
-            State::Closed(Some(session)) => session.finish(deadline).await,
-            State::Active(active) => active.session.finish(deadline).await,
+            State::Closed(Some(active)) | State::Active(active) => active.session.finish(deadline).await,
             _ => Ok(()),
         }
     }

@@ -377,6 +377,11 @@ impl Queue {
         self.exclusive || self.is_generated()
     }
 
+    /// Tells whether the server hands messages to one consumer at a time.
+    pub(crate) fn is_single_active(&self) -> bool {
+        self.arguments.inner().get("x-single-active-consumer") == Some(&AMQPValue::Boolean(true))
+    }
+
     pub(crate) const fn acks_on_receipt(&self) -> bool {
         self.acks_on_receipt
     }
