@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Type, channel, size; and the byte after the content.
@@ -34,6 +34,8 @@ struct Seen {
     returns: AtomicUsize,
     /// The connections that there are; `None` while there is no way to the server.
     open: Mutex<Option<Vec<AbortHandle>>>,
+    /// Whether what the server says is held back.
+    is_held: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -68,6 +70,11 @@ impl Proxy {
         *self.seen.open.lock().expect("nobody panicked") = Some(Vec::new());
     }
 
+    /// Holds back what the server says, or lets it through again.
+    pub(crate) fn hold(&self, is_held: bool) {
+        self.seen.is_held.send_replace(is_held);
+    }
+
     /// How many messages the server has returned to those who published them.
     pub(crate) fn returns(&self) -> usize {
         self.seen.returns.load(Ordering::SeqCst)
@@ -97,6 +104,9 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
         while let Some(frame) = read(&mut from_server).await {
             if is_method(&frame, RETURN) {
                 known.returns.fetch_add(1, Ordering::SeqCst);
+            }
+            if known.is_held.subscribe().wait_for(|is_held| !is_held).await.is_err() {
+                break;
             }
             if to_client.write_all(&frame).await.is_err() {
                 break;

@@ -19,7 +19,7 @@ use crate::destination::Address;
 use crate::error::{self, CONNECTION_LOST};
 use crate::names::short;
 use crate::options::LONGEST;
-use crate::publish::{ConfirmChannel, Outgoing, Publishing};
+use crate::publish::{ConfirmChannel, Outgoing, Problem, Publishing};
 use crate::semconv::{DIRECT_REPLY, target_name};
 
 /// How many requests at a time may each have a channel of their own.
@@ -94,7 +94,7 @@ impl Requests {
         let asked = async {
             if message.is_doubtful() {
                 let _alone = self.alone.acquire().await;
-                let desk = self.new_desk(until).await?;
+                let desk = self.new_desk(until).await.map_err(|failed| not_sent(&message, failed))?;
                 return self.send(&desk, message, true).await?.answered().await;
             }
             // The channel is there until the reply has come.
@@ -118,13 +118,14 @@ impl Requests {
         // Another one has done it meanwhile.
         proving.take_if(|_| is_proved());
         let is_alone = proving.is_some();
-        let desk = if is_alone { Arc::new(self.new_desk(until).await?) } else { self.desk(until).await? };
+        let desk = if is_alone { self.new_desk(until).await.map(Arc::new) } else { self.desk(until).await };
+        let desk = desk.map_err(|failed| not_sent(&message, failed))?;
         let place = self.send(&desk, message, is_alone).await?;
         Ok((desk, place))
     }
 
     /// Returns the channel for requests, a new one where the last one has ended.
-    async fn desk(&self, deadline: Instant) -> Result<Arc<Desk>, PublishError> {
+    async fn desk(&self, deadline: Instant) -> Result<Arc<Desk>, BrokerError> {
         let mut open = self.open.lock().await;
         if let Some(desk) = open.as_ref().filter(|desk| desk.is_usable()) {
             return Ok(Arc::clone(desk));
@@ -132,18 +133,12 @@ impl Requests {
         Ok(Arc::clone(open.insert(Arc::new(self.new_desk(deadline).await?))))
     }
 
-    async fn new_desk(&self, deadline: Instant) -> Result<Desk, PublishError> {
-        let opened = async {
-            let channel = self.publishing.own_channel(deadline).await?;
-            let replies = consume(&channel, self.publishing.limits.answer).await?;
-            let waiting = Arc::new(Waiting(Mutex::new(Some(Asked::default()))));
-            let receiving = tokio::spawn(hand_out(replies, Arc::clone(&waiting)));
-            Ok::<_, BrokerError>(Desk { channel, waiting, receiving })
-        };
-        opened.await.map_err(|failed| {
-            let message = format!("the request was not sent: {failed}");
-            PublishError::new(PublishErrorKind::Disconnected, CONNECTION_LOST, message)
-        })
+    async fn new_desk(&self, deadline: Instant) -> Result<Desk, BrokerError> {
+        let channel = self.publishing.own_channel(deadline).await?;
+        let replies = consume(&channel, self.publishing.limits.answer).await?;
+        let waiting = Arc::new(Waiting(Mutex::new(Some(Asked::default()))));
+        let receiving = tokio::spawn(hand_out(replies, Arc::clone(&waiting)));
+        Ok(Desk { channel, waiting, receiving })
     }
 
     /// Sends a request, and returns the place for its reply.
@@ -217,6 +212,11 @@ impl Drop for Place {
             asked.given_up.push_front((std::mem::take(&mut self.id), std::mem::take(&mut self.to)));
         }
     }
+}
+
+fn not_sent(message: &Outgoing, failed: BrokerError) -> PublishError {
+    let to = Address { exchange: message.exchange.as_str(), key: message.key.as_str() };
+    Problem::NoChannel(failed).into_error(to)
 }
 
 fn lost(place: &str) -> PublishError {

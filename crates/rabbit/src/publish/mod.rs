@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use throughline_core::BrokerError;
-use throughline_core::broker::{ConnectionState, Existence, Outbound};
+use throughline_core::broker::{BrokerErrorKind, ConnectionState, Existence, Outbound};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -181,7 +181,8 @@ impl Publishing {
                 }
             };
             if let Some(failed) = failed {
-                if Instant::now() + PAUSE >= deadline {
+                // That there is no channel left does not pass by itself.
+                if failed.kind() == BrokerErrorKind::Configuration || Instant::now() + PAUSE >= deadline {
                     return Err(Problem::NoChannel(failed));
                 }
                 sleep(PAUSE).await;
