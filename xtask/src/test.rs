@@ -17,6 +17,9 @@ use crate::tally::Tally;
 /// Broker tests wait more than they compute.
 const BROKER_TEST_THREADS: &str = "--test-threads=4";
 
+/// The integration tests that need all brokers at the same time.
+const TOGETHER: &str = "together";
+
 pub(crate) fn run(options: &TestOptions) -> Result<End, Box<dyn Error>> {
     let workspace = Workspace::load()?;
     let mut run = Run {
@@ -53,7 +56,7 @@ struct Tests<'a> {
     select: Vec<String>,
     /// Which tests, for the test programs.
     filter: Vec<&'a str>,
-    server: Option<&'a Given<'a>>,
+    servers: &'a [Given<'a>],
     empty: Empty,
 }
 
@@ -72,17 +75,20 @@ impl Run<'_> {
     fn everything(&mut self) -> Result<(), Interrupted> {
         if !self.options.brokers.is_empty() {
             let brokers = &self.options.brokers;
-            return brokers.iter().try_for_each(|broker| self.broker(broker));
+            brokers.iter().try_for_each(|broker| self.broker(broker))?;
+            let is_named = |broker: &Broker| brokers.iter().any(|named| named.name == broker.name);
+            return if BROKERS.iter().all(is_named) { self.together() } else { Ok(()) };
         }
         let plain = self.cargo_test(&Tests {
             title: "tests without a broker".to_owned(),
             select: Vec::new(),
             filter: Vec::new(),
-            server: None,
+            servers: &[],
             empty: Empty::Allowed,
         })?;
         self.waiting = plain.ignored;
         BROKERS.iter().try_for_each(|broker| self.broker(broker))?;
+        self.together()?;
         if self.waiting > 0 && !self.is_filtered() {
             say(format_args!("note: {} ignored tests belong to no broker and were not run", self.waiting));
         }
@@ -113,6 +119,30 @@ impl Run<'_> {
             }
             versions.push(version.to_owned());
         }
+        Ok(())
+    }
+
+    /// The tests that need all brokers at the same time.
+    fn together(&mut self) -> Result<(), Interrupted> {
+        let mut servers = Vec::new();
+        for broker in BROKERS {
+            let Some(pass) = broker.passes.first() else { continue };
+            // One that cannot be had is a failure already.
+            let Some(server) = self.server(pass)? else { return Ok(()) };
+            servers.push((broker, pass, server));
+        }
+        let mut given = Vec::new();
+        for (broker, pass, server) in &servers {
+            given.push(Given::new(broker, pass, server, &[])?);
+        }
+        let ran = self.cargo_test(&Tests {
+            title: "tests on all brokers together".to_owned(),
+            select: vec!["--test".to_owned(), TOGETHER.to_owned()],
+            filter: vec!["--ignored"],
+            servers: &given,
+            empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
+        })?;
+        self.waiting = self.waiting.saturating_sub(ran.run());
         Ok(())
     }
 
@@ -167,7 +197,7 @@ impl Run<'_> {
             title: format!("{} tests on version {}", pass.name, given.server.version()),
             select: vec!["--test".to_owned(), given.broker.name.to_owned()],
             filter: filter(pass, self.options),
-            server: Some(given),
+            servers: std::slice::from_ref(given),
             empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
         }
     }
@@ -182,7 +212,7 @@ impl Run<'_> {
             title: format!("{} tests of the examples", pass.name),
             select,
             filter: vec!["--include-ignored", given.broker.name],
-            server: Some(given),
+            servers: std::slice::from_ref(given),
             empty: Empty::Allowed,
         })
     }
@@ -198,10 +228,10 @@ impl Run<'_> {
             .args(&self.options.cargo)
             .arg("--")
             .args(&tests.filter);
-        if let Some(given) = tests.server {
+        if !tests.servers.is_empty() {
             command.arg(BROKER_TEST_THREADS);
-            given.to(&mut command);
         }
+        tests.servers.iter().for_each(|given| given.to(&mut command));
         command.args(&self.options.tests);
         let started = self.report.start(&tests.title);
         let (tally, judgement) = match step::run(&mut command) {
