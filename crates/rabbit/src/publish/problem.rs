@@ -87,11 +87,7 @@ impl Problem {
                     "another first message to an exchange was not confirmed for {wait:?}: is the server overloaded?"
                 ),
             ),
-            Self::NoChannel(why) => {
-                let is_limit = why.kind() == BrokerErrorKind::Configuration;
-                let kind = if is_limit { Kind::Unavailable } else { Kind::Disconnected };
-                not_sent(kind, why.error_type(), why.to_string())
-            }
+            Self::NoChannel(why) => not_sent(without_channel(&why), why.error_type(), why.to_string()),
             Self::ChannelEnded => not_sent(Kind::Disconnected, CONNECTION_LOST, "its channel had ended".to_owned()),
             Self::Returned { code, text } => (PublishFailure::Refused, returned(place, code, &text), None),
             Self::Nacked => (PublishFailure::Refused, nacked(place), None),
@@ -126,6 +122,14 @@ impl From<TooLong> for Problem {
 impl From<PublishError> for Problem {
     fn from(wrong: PublishError) -> Self {
         Self::Unsendable(wrong)
+    }
+}
+
+/// Tells a connection that has no channel left from one that was lost.
+fn without_channel(why: &BrokerError) -> PublishErrorKind {
+    match why.kind() {
+        BrokerErrorKind::Configuration => PublishErrorKind::Unavailable,
+        _ => PublishErrorKind::Disconnected,
     }
 }
 
