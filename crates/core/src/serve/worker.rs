@@ -56,6 +56,11 @@ impl Worker {
     }
 
     /// Logs that the subscription is active.
+    /// Lets the subscriber begin to receive.
+    pub(super) async fn begin(&mut self) -> Result<(), BrokerError> {
+        self.subscriber.begin().await
+    }
+
     pub(super) fn report_start(&self) {
         let log = self.dispatcher.log();
         let (destination, group) = (log.destination(), log.group());
