@@ -23,6 +23,10 @@ mod harness;
 mod hostile;
 #[path = "rabbit/load.rs"]
 mod load;
+#[path = "rabbit/log.rs"]
+mod log;
+#[path = "rabbit/poison.rs"]
+mod poison;
 #[path = "rabbit/proxy.rs"]
 mod proxy;
 #[path = "rabbit/publish.rs"]
