@@ -38,7 +38,16 @@ pub(crate) fn print_log() {
 
 struct Printed;
 
-struct Line(String);
+/// An event as one line: its level, where it came from, and its fields.
+pub(crate) struct Line(String);
+
+impl Line {
+    pub(crate) fn of(event: &Event<'_>) -> String {
+        let mut line = Self(format!("log {} {}", event.metadata().level(), event.metadata().target()));
+        event.record(&mut line);
+        line.0.replace('\n', " ")
+    }
+}
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
@@ -60,9 +69,7 @@ impl Subscriber for Printed {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(format!("log {} {}", event.metadata().level(), event.metadata().target()));
-        event.record(&mut line);
-        print(&line.0.replace('\n', " "));
+        print(&Line::of(event));
     }
 
     fn enter(&self, _: &Id) {}

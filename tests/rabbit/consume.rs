@@ -172,3 +172,70 @@ async fn messages_are_named_by_their_bindings() {
     expected.sort_unstable();
     assert_eq!(shown, expected);
 }
+
+/// The prefetch bounds what waits in the service, and what was not handed over goes back.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn what_is_acknowledged_on_receipt_is_bounded_and_does_not_come_again() {
+    const MESSAGES: u32 = 300;
+    let (rabbit, plain, name) = (server::connect().await, Plain::connect(&server::url()).await, unique("receipt"));
+    let queue = || Queue::new(name.as_str()).expires(KEPT).prefetch(10).ack_on_receipt();
+    let mut subscriber = rabbit.subscribe(&queue().into()).await.expect("a subscription");
+    let messages = (0..MESSAGES).map(|number| Envelope::new(name.clone(), number.to_string())).collect();
+    assert!(rabbit.transport().publish_batch(messages).await.iter().all(Result::is_ok));
+    let first = next(&mut subscriber).await;
+    assert_eq!(first.delivery.payload().as_ref(), b"0");
+    assert!(!first.needs_settlement());
+    // Ten more may have come, and with the acknowledgement one more.
+    let waiting = plain.count(&name).await.0;
+    assert!(waiting >= MESSAGES - 12, "{waiting} of {MESSAGES} are with the server");
+    // Not settled, and its channel ends.
+    drop(first);
+    end(subscriber).await;
+    assert_eq!(plain.count(&name).await, (MESSAGES - 1, 0));
+    let mut again = rabbit.subscribe(&queue().into()).await.expect("a subscription");
+    assert_eq!(next(&mut again).await.delivery.payload().as_ref(), b"1");
+    drop(again);
+    plain.delete(&name).await;
+}
+
+/// Two processes count one after the other, and put their copies into the same delay queue.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn two_connections_share_the_count_of_attempts() {
+    let of = |make: fn(Queue) -> Queue| make;
+    let cases = [
+        ("a copy of a classic queue", of(|queue| queue.prefetch(1)), 500),
+        ("a copy of a quorum queue", of(|queue| queue.quorum().delivery_limit(9).prefetch(1)), 500),
+        ("in place, counted by the server", of(|queue| queue.quorum().delivery_limit(9)), 50),
+    ];
+    let (rabbits, plain) = ([server::connect().await, server::connect().await], Plain::connect(&server::url()).await);
+    for (what, make, delay) in cases {
+        let name = unique("shared");
+        let queue = || make(Queue::new(name.as_str()).expires(KEPT));
+        for attempt in 1..=4 {
+            let process = &rabbits[attempt % 2];
+            let mut subscriber = process.subscribe(&queue().into()).await.expect("a subscription");
+            if attempt == 1 {
+                process.transport().publish(Envelope::new(name.clone(), "x")).await.expect("published");
+            }
+            let mut received = next(&mut subscriber).await;
+            assert_eq!(received.delivery.attempt() as usize, attempt, "{what}");
+            let settlement = if attempt < 4 { retry(Duration::from_millis(delay)) } else { Settlement::Ack };
+            received.settle(&settlement).await.expect("settled");
+            end(subscriber).await;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while plain.count(&name).await != (0, 0) {
+            assert!(Instant::now() < deadline, "nothing is left: {what}");
+        }
+        if delay == 500 {
+            let waiting = format!("{name}.retry.1s");
+            while plain.count(&waiting).await.0 > 0 {
+                assert!(Instant::now() < deadline, "one copy each time: {what}");
+            }
+            plain.delete(&waiting).await;
+        }
+        plain.delete(&name).await;
+    }
+}

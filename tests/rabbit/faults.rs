@@ -7,7 +7,7 @@ use std::time::Duration;
 use lapin::options::QueueDeleteOptions;
 use throughline_core::broker::{Broker as _, ConnectionState};
 use throughline_core::serve::Running;
-use throughline_core::{App, Envelope};
+use throughline_core::{App, Envelope, Settlement};
 use throughline_rabbit::{Exchange, Queue, Rabbit, ToExchange};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -294,4 +294,75 @@ async fn ten_reconnects_leave_one_consumer_and_one_binding_of_each() {
     assert_eq!(list(&["list_connections", "pid"]).await.lines().count(), 4);
     running.shutdown().await.expect("the service stops");
     all.server.remove().await;
+}
+
+/// What the others of the connection need is made again after each reconnect, and nothing of a subscription that has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn ten_reconnects_make_nothing_again_that_was_removed() {
+    let server = Server::start().await;
+    let (rabbit, plain) = (load::connect(&server.url()).await, Plain::connect(&server.url()).await);
+    let [fleeting, deleted, stays, exchange] = ["fleeting", "deleted", "stays", "events"].map(unique);
+    let bound = |name: &str| Queue::new(name).bind(Exchange::topic(exchange.as_str()).auto_delete(), "key");
+    for gone in [bound(&fleeting).auto_delete(), bound(&deleted)] {
+        let mut subscriber = rabbit.subscribe(&gone.into()).await.expect("a subscription");
+        subscriber.begin().await.expect("a consumer");
+        let deadline = Instant::now() + PATIENCE;
+        subscriber.close(deadline).await;
+        subscriber.finish(deadline).await.expect("an end");
+    }
+    // The first one went with its consumer, and the exchange with its last queue.
+    plain.channel.queue_delete(deleted.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
+    let mut subscriber = rabbit.subscribe(&Queue::new(stays.as_str()).into()).await.expect("a subscription");
+    for round in 0..=10 {
+        if round > 0 {
+            server.control(&["close_all_connections", "a test"]).await;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while rabbit.publisher().publish(stays.clone(), round.to_string()).await.is_err() {
+            assert!(Instant::now() < deadline, "round {round}: it is published");
+        }
+        let again = async {
+            loop {
+                let mut received = subscriber.receive().await.expect("a message");
+                let _ = received.settle(&Settlement::Ack).await;
+                if received.delivery.payload().as_ref() == round.to_string().as_bytes() {
+                    break;
+                }
+            }
+        };
+        timeout(PATIENCE, again).await.expect("the message comes in time");
+    }
+    let list = async |what: &[&str]| server.control(&[what, &["--no-table-headers"]].concat()).await;
+    assert_eq!(list(&["list_queues", "name"]).await.trim(), stays);
+    assert!(!list(&["list_exchanges", "name"]).await.contains(&exchange));
+    assert_eq!(list(&["list_consumers", "queue_name"]).await.trim(), stays);
+    drop(subscriber);
+    rabbit.close().await.expect("it is closed");
+    server.remove().await;
+}
+
+/// The next one goes on when the first has handed all back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn the_order_is_kept_when_a_single_active_consumer_gives_way() {
+    let url = crate::server::url();
+    for (kind, make) in [("classic", (|queue| queue) as fn(Queue) -> Queue), ("quorum", Queue::quorum)] {
+        let load = Load::new(&url, |queue| make(queue).single_active_consumer());
+        load.fill().await;
+        let mut active = load.consumer(1).await;
+        for number in 2..=6 {
+            let next = load.consumer(number).await;
+            load.account.reach_by(number - 1, 300).await;
+            active.shutdown().await.expect("the consumer stops");
+            active = next;
+        }
+        load.account.reach(MESSAGES).await;
+        active.shutdown().await.expect("the last consumer stops");
+        let sum =
+            load.account.sum(&format!("a single active consumer gives way 5 times, {kind} queue"), Sent::all(MESSAGES));
+        assert_eq!((sum.lost, sum.again), (0, 0));
+        load.account.assert_ordered();
+        Plain::connect(&url).await.delete(&load.name).await;
+    }
 }

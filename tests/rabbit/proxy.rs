@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Type, channel, size; and the byte after the content.
 const HEAD: usize = 7;
@@ -16,6 +17,8 @@ const METHOD: u8 = 1;
 const CONSUME: [u8; 4] = [0, 60, 0, 20];
 const RETURN: [u8; 4] = [0, 60, 0, 50];
 const ACK: [u8; 4] = [0, 60, 0, 80];
+/// What a text that goes through here holds so that it is no UTF-8 behind it: no client of ours can write such.
+pub(crate) const UNREADABLE: &str = "?unreadable?";
 
 type Frames = mpsc::UnboundedSender<Vec<u8>>;
 
@@ -29,18 +32,24 @@ pub(crate) struct Proxy {
 struct Seen {
     consumers: Mutex<Vec<(u16, Frames)>>,
     returns: AtomicUsize,
+    /// The connections that there are; `None` while there is no way to the server.
+    open: Mutex<Option<Vec<AbortHandle>>>,
+    /// Whether what the server says is held back.
+    is_held: watch::Sender<bool>,
 }
 
 impl Proxy {
     pub(crate) async fn start(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("its number").port();
-        let seen: Arc<Seen> = Arc::default();
+        let seen = Arc::new(Seen { open: Mutex::new(Some(Vec::new())), ..Seen::default() });
         let known = Arc::clone(&seen);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
-                tokio::spawn(pass(client, server, Arc::clone(&known)));
+                let mut open = known.open.lock().expect("nobody panicked");
+                let Some(open) = open.as_mut() else { continue };
+                open.push(tokio::spawn(pass(client, server, Arc::clone(&known))).abort_handle());
             }
         });
         Self { port, seen }
@@ -48,6 +57,22 @@ impl Proxy {
 
     pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Ends all connections and lets no other one through, as a network does that is down.
+    pub(crate) fn cut(&self) {
+        let open = self.seen.open.lock().expect("nobody panicked").take();
+        open.expect("it is whole").into_iter().for_each(|connection| connection.abort());
+    }
+
+    /// Lets connections through again.
+    pub(crate) fn mend(&self) {
+        *self.seen.open.lock().expect("nobody panicked") = Some(Vec::new());
+    }
+
+    /// Holds back what the server says, or lets it through again.
+    pub(crate) fn hold(&self, is_held: bool) {
+        self.seen.is_held.send_replace(is_held);
     }
 
     /// How many messages the server has returned to those who published them.
@@ -73,10 +98,15 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     let (mut from_server, mut to_server) = server.into_split();
     let (frames, mut next) = mpsc::unbounded_channel::<Vec<u8>>();
     let known = Arc::clone(&seen);
-    let answers = tokio::spawn(async move {
+    // They end with this one.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         while let Some(frame) = read(&mut from_server).await {
             if is_method(&frame, RETURN) {
                 known.returns.fetch_add(1, Ordering::SeqCst);
+            }
+            if known.is_held.subscribe().wait_for(|is_held| !is_held).await.is_err() {
+                break;
             }
             if to_client.write_all(&frame).await.is_err() {
                 break;
@@ -84,7 +114,7 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
         }
         let _ = to_client.shutdown().await;
     });
-    let writing = tokio::spawn(async move {
+    let writing = tasks.spawn(async move {
         while let Some(frame) = next.recv().await {
             if to_server.write_all(&frame).await.is_err() {
                 return;
@@ -94,7 +124,8 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     // The header of the protocol is no frame.
     let mut header = vec![0; 8];
     if from_client.read_exact(&mut header).await.is_ok() && frames.send(header).is_ok() {
-        while let Some(frame) = read(&mut from_client).await {
+        while let Some(mut frame) = read(&mut from_client).await {
+            spoil(&mut frame);
             if is_method(&frame, CONSUME) {
                 let channel = u16::from_be_bytes([frame[1], frame[2]]);
                 seen.consumers.lock().expect("nobody panicked").push((channel, frames.clone()));
@@ -105,7 +136,13 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
         }
     }
     writing.abort();
-    let _ = answers.await;
+    while tasks.join_next().await.is_some() {}
+}
+
+fn spoil(frame: &mut [u8]) {
+    while let Some(place) = frame.windows(UNREADABLE.len()).position(|part| part == UNREADABLE.as_bytes()) {
+        frame[place] = 0xff;
+    }
 }
 
 fn is_method(frame: &[u8], method: [u8; 4]) -> bool {

@@ -1,14 +1,21 @@
 //! What a publisher hears of each of its messages.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use lapin::options::BasicGetOptions;
+use lapin::BasicProperties;
+use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::types::AMQPValue;
 use throughline_core::broker::{Broker, Publish, PublishErrorKind};
-use throughline_core::{Envelope, PublishError};
-use throughline_rabbit::{Properties, PublishFailure, ToExchange};
+use throughline_core::{App, Envelope, PublishError, serve};
+use throughline_rabbit::{Properties, PublishFailure, Queue, Rabbit, RabbitOptions, ToExchange};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-use crate::server::{self, Plain, unique};
+use crate::load::until;
+use crate::log::Log;
+use crate::proxy::Proxy;
+use crate::server::{self, Plain, host_and_port, unique};
 
 /// A queue of the test's own, another one that takes no second message, and what publishes.
 struct Given {
@@ -146,7 +153,6 @@ async fn what_cannot_be_taken_is_an_error_of_its_own_message() {
 #[tokio::test]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn requests_fail_at_once_or_in_time() {
-    use std::time::{Duration, Instant};
     let given = Given::new().await;
     let began = Instant::now();
     let nobody = given.transport.request(Envelope::new(unique("nobody"), "?"), Duration::from_secs(30)).await;
@@ -175,4 +181,164 @@ async fn the_first_batch_of_a_connection_is_stored_in_its_order() {
         }
         plain.delete(&queue).await;
     }
+}
+
+/// Those that the server answers by closing their channel fail alone: others that wait for their replies get them.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_request_that_is_refused_takes_no_other_one_with_it() {
+    const REQUESTS: usize = 20;
+    let given = Given::new().await;
+    let (queue, wait) = (unique("answers"), Duration::from_secs(20));
+    let (begun, opened) = (Arc::new(watch::Sender::new(0)), watch::Sender::new(false));
+    let answer = {
+        let (begun, opened) = (Arc::clone(&begun), opened.clone());
+        move |body: String| {
+            let (begun, mut opened) = (Arc::clone(&begun), opened.subscribe());
+            async move {
+                begun.send_modify(|begun| *begun += 1);
+                opened.wait_for(|opened| *opened).await.expect("the test runs");
+                format!("re: {body}")
+            }
+        }
+    };
+    let app = App::new().subscribe(Queue::new(queue.as_str()).expires(server::KEPT), answer).without_telemetry();
+    let running = serve(server::connect().await, app).start().await.expect("a service");
+    let request = |number: usize| {
+        let (transport, queue) = (Arc::clone(&given.transport), queue.clone());
+        tokio::spawn(async move { transport.request(Envelope::new(queue, number.to_string()), wait).await })
+    };
+    let asked: Vec<_> = (0..REQUESTS).map(request).collect();
+    begun.subscribe().wait_for(|begun| *begun == REQUESTS).await.expect("all are being answered");
+    let refused = [
+        (
+            Envelope::new(queue.clone(), "?").with_native(Properties::new().with_user_id("somebody")),
+            PublishErrorKind::Refused,
+            "precondition-failed",
+        ),
+        (Envelope::new(queue.clone(), vec![0; 17 << 20]), PublishErrorKind::TooLarge, "precondition-failed"),
+        (Envelope::new(ToExchange::new(unique("nowhere")), "?"), PublishErrorKind::NotFound, "not-found"),
+    ];
+    for (envelope, kind, error_type) in refused {
+        let failed = given.transport.request(envelope, wait).await.expect_err("the server refuses it");
+        assert_eq!((failed.kind(), failed.error_type()), (kind, error_type), "{failed}");
+    }
+    // One of them that it takes.
+    let own = Envelope::new(queue.clone(), "own").with_native(Properties::new().with_user_id("guest"));
+    opened.send_replace(true);
+    let reply = given.transport.request(own, wait).await.expect("a reply");
+    assert_eq!(reply.payload().as_ref(), b"re: own");
+    for (number, asked) in asked.into_iter().enumerate() {
+        let reply = asked.await.expect("no panic").unwrap_or_else(|failed| panic!("request {number}: {failed}"));
+        assert_eq!(reply.payload().as_ref(), format!("re: {number}").as_bytes());
+    }
+    running.shutdown().await.expect("the service stops");
+    given.plain.delete(&queue).await;
+    given.stop().await;
+}
+
+/// It is dropped with a line that says where the request went, and nothing of what is in it.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_reply_that_comes_too_late_is_told() {
+    let (log, _guard) = Log::capture();
+    let given = Given::new().await;
+    // The first one has a channel of its own, which ends with it.
+    for _ in 0..2 {
+        let (transport, asked) = (Arc::clone(&given.transport), Envelope::new(given.queue.clone(), "?"));
+        let asking = tokio::spawn(async move { transport.request(asked, Duration::from_secs(1)).await });
+        let request = loop {
+            let get = given.plain.channel.basic_get(given.queue.as_str().into(), BasicGetOptions { no_ack: true });
+            if let Some(request) = get.await.expect("an answer") {
+                break request.delivery.properties;
+            }
+        };
+        assert!(asking.await.expect("no panic").expect_err("nobody answers").is_timeout());
+        let (to, id) = (request.reply_to().clone(), request.correlation_id().clone());
+        let properties = BasicProperties::default().with_correlation_id(id.expect("an id"));
+        let (options, to) = (BasicPublishOptions::default(), to.expect("an address"));
+        let answer = given.plain.channel.basic_publish("".into(), to, options, b"a secret", properties);
+        answer.await.expect("published").await.expect("published");
+    }
+    until("the log says so", || !log.with(&["nobody waited for it"]).is_empty()).await;
+    let lines = log.with(&["nobody waited for it"]);
+    assert!(lines.len() == 1 && lines[0].contains(&given.queue) && !lines[0].contains("secret"), "{lines:?}");
+    given.stop().await;
+}
+
+/// Callers that go, or give up, keep their room until the server has answered, and no longer; each answer is that of its own message.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_publish_that_nobody_waits_for_leaves_no_trace() {
+    const ROOM: usize = 4;
+    let given = Given::new().await;
+    let proxy = Proxy::start(host_and_port(&server::url()).1).await;
+    let options = RabbitOptions::new()
+        .max_unconfirmed(ROOM)
+        .confirm_timeout(Duration::from_millis(300))
+        .publish_wait(Duration::from_millis(300));
+    let rabbit = Rabbit::connect_with(proxy.url(), options).await.expect("a connection");
+    let (transport, queue) = (rabbit.transport(), || Envelope::new(given.queue.clone(), "the same"));
+    for round in 1..=3 {
+        // The first one proves the exchange, the second one opens the channel.
+        for _ in 0..2 {
+            transport.publish(queue()).await.expect("published");
+        }
+        proxy.hold(true);
+        for _ in 0..ROOM / 2 {
+            let publishing = transport.publish(queue());
+            assert!(timeout(Duration::from_millis(50), publishing).await.is_err(), "it waits for its confirmation");
+            // No queue takes it: the return comes when nobody waits.
+            let failed = transport.publish(Envelope::new(unique("missing"), "the same")).await.expect_err("no answer");
+            assert_eq!(
+                (failed.error_type(), PublishFailure::of(&failed)),
+                ("timeout", Some(PublishFailure::MaybeStored)),
+                "{failed}"
+            );
+        }
+        let failed = transport.publish(queue()).await.expect_err("no room");
+        assert_eq!(
+            (failed.kind(), PublishFailure::of(&failed)),
+            (PublishErrorKind::Unavailable, Some(PublishFailure::NotSent))
+        );
+        proxy.hold(false);
+        let mut expected = Vec::new();
+        let mut messages = Vec::new();
+        for number in 0..3 * ROOM {
+            let is_lost = number % 3 == 0;
+            expected.push(is_lost.then_some("no-route"));
+            messages.push(if is_lost { Envelope::new(unique("missing"), "the same") } else { queue() });
+        }
+        let results = transport.publish_batch(messages).await;
+        let failed: Vec<_> = results.iter().map(|result| result.as_ref().err().map(PublishError::error_type)).collect();
+        assert_eq!(failed, expected);
+        let stored = round * (2 + ROOM / 2 + 2 * ROOM);
+        assert_eq!(given.plain.count(&given.queue).await.0 as usize, stored, "the server had all of them");
+    }
+    given.stop().await;
+}
+
+/// A connection without a channel for it says so at once, and goes on when there is one.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_publish_without_a_channel_says_so() {
+    let given = Given::new().await;
+    let limited = format!("{}?channel_max=1", server::url());
+    let rabbit = Rabbit::connect_with(limited.as_str(), RabbitOptions::new()).await.expect("a connection");
+    let (transport, began) = (rabbit.transport(), Instant::now());
+    let queue = || Envelope::new(given.queue.clone(), "x");
+    transport.publish(queue()).await.expect("the first one goes alone");
+    for failed in [
+        transport.publish(queue()).await.expect_err("there is no channel"),
+        transport.request(queue(), Duration::from_secs(20)).await.expect_err("there is no channel"),
+    ] {
+        assert_eq!(
+            (failed.kind(), failed.error_type(), PublishFailure::of(&failed)),
+            (PublishErrorKind::Unavailable, "channel-limit", Some(PublishFailure::NotSent)),
+            "{failed}"
+        );
+        assert!(failed.to_string().contains("`channel_max`"), "{failed}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "it waited");
+    given.stop().await;
 }

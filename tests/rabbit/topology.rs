@@ -7,12 +7,15 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
-use throughline_core::broker::{Broker, BrokerErrorKind, Subscriber};
-use throughline_core::{BrokerError, Settlement};
+use throughline_core::ServeErrorKind;
+use throughline_core::broker::{Broker, BrokerErrorKind, ConnectionState, Subscriber};
+use throughline_core::{App, BrokerError, Delivery, Settlement, serve};
 use throughline_rabbit::{Exchange, Overflow, Queue, Rabbit, StreamOffset, ToExchange};
 use tokio::time::timeout;
 
-use crate::server::{PATIENCE, unique, url};
+use crate::load::until;
+use crate::proxy::Proxy;
+use crate::server::{PATIENCE, Plain, host_and_port, unique, url};
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
     timeout(PATIENCE, work).await.expect("the server answers in time")
@@ -175,7 +178,7 @@ async fn every_builder_is_taken_by_the_server() {
         .dead_letter_at_least_once();
     let all_of_stream = Queue::new(stream.clone()).stream(StreamOffset::Ago(seconds(60))).max_bytes(500_000_000);
     let all_of_exclusive = Queue::new(exclusive.clone()).exclusive().transient().auto_delete().exclusive_consumer();
-    let unsettled = Queue::new(forgetful.clone()).exclusive().no_ack();
+    let unsettled = Queue::new(forgetful.clone()).exclusive().ack_on_receipt();
     let queues = [all_of_classic, all_of_quorum, all_of_stream, all_of_exclusive, unsettled];
     for (queue, name) in queues.into_iter().zip([&classic, &quorum, &stream, &exclusive, &forgetful]) {
         let opened = subscribe(&rabbit, queue).await;
@@ -344,11 +347,36 @@ async fn a_queue_of_another_connection_is_refused() {
     let to = throughline_core::Destination::new(shared.clone());
     within(rabbit.publisher().publish(to, "mine".to_owned()).into_future()).await.expect("the queue takes it");
     assert_eq!(next(&mut first).await, "mine");
-    let second = connect().await;
-    let mut second = subscribe(&second, Queue::new(shared.clone())).await.expect("the queue is there");
-    let failed = within(second.receive()).await.expect_err("it has a consumer of its own");
-    assert!(failed.to_string().contains("`single_active_consumer`"), "{failed}");
-    assert_eq!(failed.kind(), BrokerErrorKind::Configuration);
+    // A service does not start.
+    for refused in [Queue::new(shared.clone()), Queue::new(shared.clone()).exclusive_consumer()] {
+        let app = App::new().subscribe(refused, async |_: Delivery| {}).without_telemetry();
+        let failed = within(serve(connect().await, app).start()).await.expect_err("it has a consumer of its own");
+        assert_eq!(failed.kind(), ServeErrorKind::Configuration);
+        for part in [&*shared, "has a consumer that is exclusive", "`single_active_consumer`"] {
+            assert!(failed.to_string().contains(part), "{part} in {failed}");
+        }
+    }
     drop(first);
     other.remove(&[&shared], &[]).await;
+}
+
+/// Reading goes on from the time of the start, and not with what is published after the outage.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_stream_that_was_empty_at_an_outage_is_read_from_the_start_of_its_reading() {
+    let (plain, proxy) = (Plain::connect(&url()).await, Proxy::start(host_and_port(&url()).1).await);
+    for from in [StreamOffset::Next, StreamOffset::Last, StreamOffset::Ago(Duration::from_secs(1))] {
+        let rabbit = within(Rabbit::connect(proxy.url())).await.expect("a connection");
+        let name = unique("stream");
+        let mut subscriber = subscribe(&rabbit, Queue::new(name.clone()).stream(from)).await.expect("it is declared");
+        within(subscriber.begin()).await.expect("it is read");
+        proxy.cut();
+        // It has noticed, so that its next consumer begins behind what is published now.
+        until("the connection is lost", || Broker::connection(&rabbit) != ConnectionState::Connected).await;
+        let publisher = connect().await;
+        publish(&publisher, "", name.clone(), "in the outage").await;
+        proxy.mend();
+        assert_eq!(next(&mut subscriber).await, "in the outage", "{from:?}");
+        plain.delete(&name).await;
+    }
 }

@@ -58,6 +58,11 @@ pub(crate) fn told(failed: &Error) -> String {
     }
 }
 
+/// Tells whether the client could not read what the server sent.
+pub(crate) fn is_unreadable(failed: &Error) -> bool {
+    matches!(failed.kind(), ErrorKind::ParsingError(_))
+}
+
 /// Returns what an error that ends the whole connection is likely to come from.
 const fn likely(code: u16) -> Option<&'static str> {
     match code {

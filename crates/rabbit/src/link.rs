@@ -28,7 +28,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// One connection of the client, until it is lost.
 pub(crate) struct Link {
     pub(crate) client: Connection,
-    /// Counts the links of one [`Links`], from 1.
+    /// Counts the links of one [`Links`], from 1; 0 beside them.
     pub(crate) number: u64,
 }
 
@@ -84,6 +84,26 @@ impl Links {
             Ok(Phase::InUse(link)) => Ok(Arc::clone(link)),
             _ => Err(closed()),
         }
+    }
+
+    /// Makes a connection beside this one, which nobody watches over: it closes when it is dropped.
+    pub(crate) async fn beside(&self) -> Result<Arc<Link>, BrokerError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        match connect(self.what, &self.addresses, &self.options).await {
+            Ok(client) => Ok(Arc::new(Link { client, number: 0 })),
+            // Also one that is refused: the first one was not, so that it may pass.
+            Err(failed) => {
+                let error_type = failed.error_type().to_owned();
+                Err(BrokerError::new(BrokerErrorKind::Disconnected, error_type, failed.to_string()))
+            }
+        }
+    }
+
+    /// Waits until the service closes the connection. Cancel safe.
+    pub(crate) async fn closed(&self) {
+        let _ = self.phase.subscribe().wait_for(|phase| matches!(phase, Phase::Closed)).await;
     }
 
     /// Tells whether the server takes nothing at present (an alarm).

@@ -114,6 +114,16 @@ pub trait Subscriber: Send {
         let _ = reception;
     }
 
+    /// Begins to receive, when all subscriptions of the service are there. The default does nothing, for an adapter that has begun before
+    /// or begins with the first message that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the broker refuses it, and the start of the service with it. What may pass is no error: the adapter tries again.
+    async fn begin(&mut self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     /// Waits for the next message. Reconnects are the adapter's business and not visible here.
     ///
     /// # Errors

@@ -75,6 +75,9 @@ impl Subscriptions {
         for (broker, routes) in started {
             destinations::check(&*broker, &routes).await?;
         }
+        for Active { name, worker, .. } in &mut self.active {
+            worker.begin().await.map_err(|error| not_subscribed(name, error))?;
+        }
         Ok(())
     }
 

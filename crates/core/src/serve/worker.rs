@@ -55,6 +55,11 @@ impl Worker {
         Self { place: Some(place.clone()), ..self }
     }
 
+    /// Lets the subscriber begin to receive.
+    pub(super) async fn begin(&mut self) -> Result<(), BrokerError> {
+        self.subscriber.begin().await
+    }
+
     /// Logs that the subscription is active.
     pub(super) fn report_start(&self) {
         let log = self.dispatcher.log();

@@ -1,3 +1,4 @@
+mod caution;
 mod copies;
 mod held;
 mod opening;

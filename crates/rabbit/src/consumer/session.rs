@@ -43,6 +43,8 @@ pub(super) struct Session {
     /// A message is ready to be handed out again.
     pub(super) again: Notify,
     has_ended: AtomicBool,
+    /// Whether what is not settled goes back with the channel, and not before.
+    goes_back_at_end: AtomicBool,
     /// How many settlements came too late.
     late: AtomicU64,
 }
@@ -84,9 +86,10 @@ impl State {
 impl Session {
     pub(super) fn start(channel: Channel, place: Place) -> Arc<Self> {
         let (changed, again) = (Arc::new(Notify::new()), Notify::new());
-        let (has_ended, late) = (AtomicBool::new(false), AtomicU64::new(0));
-        let state = Mutex::default();
-        let session = Arc::new(Self { channel, place, state, changed: Arc::clone(&changed), again, has_ended, late });
+        let (has_ended, goes_back_at_end) = <(AtomicBool, AtomicBool)>::default();
+        let (state, late, woken) = (Mutex::default(), AtomicU64::new(0), Arc::clone(&changed));
+        let session =
+            Arc::new(Self { channel, place, state, changed: woken, again, has_ended, goes_back_at_end, late });
         tokio::spawn(keep(Arc::downgrade(&session), changed));
         session
     }
@@ -109,6 +112,11 @@ impl Session {
     pub(super) fn next_offset(&self) -> Option<u64> {
         let state = self.lock();
         state.offsets.values().min().copied().or(state.next_offset)
+    }
+
+    /// Tells whether all messages are settled that came.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().tags.is_empty()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -156,9 +164,17 @@ impl Session {
         }
     }
 
+    /// Keeps what is not settled until the channel ends: the server gives it back in its order then, before it goes on with the next consumer.
+    pub(super) fn give_back_at_end(&self) {
+        self.goes_back_at_end.store(true, Ordering::Release);
+    }
+
     /// Hands back what waits for its next attempt: the server is to count that of a quorum queue.
     pub(super) fn hand_back_held(&self) {
         let (counted, others) = self.lock().held.take_all();
+        if self.goes_back_at_end.load(Ordering::Acquire) {
+            return;
+        }
         counted.into_iter().for_each(|tag| self.reject(tag, true));
         others.into_iter().for_each(|tag| self.hand_back(tag));
     }
@@ -195,7 +211,8 @@ impl Session {
         Ok(())
     }
 
-    fn note_ack(&self, tag: u64) {
+    /// Notes an acknowledgement, which is written with all others that are there.
+    pub(super) fn note_ack(&self, tag: u64) {
         if self.lock().forget(tag, Tags::ack) {
             self.changed.notify_one();
         }
@@ -336,7 +353,7 @@ impl Settle for Session {
     }
 
     fn abandon(&self, message: &Received) {
-        if !self.is_over() {
+        if !self.is_over() && !self.goes_back_at_end.load(Ordering::Acquire) {
             self.hand_back(message.tag);
         }
     }

@@ -1,4 +1,6 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
@@ -7,14 +9,15 @@ use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, Received, Reception, Subscriber, Subscription};
 use throughline_core::message::Source;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::info;
 
-use super::opening::{Active, Declared, Opening};
-use super::session::Session;
+use super::caution::Caution;
+use super::opening::{Active, Declared, Opening, is_final};
 use crate::carrier::number;
 use crate::connection::Connection;
 use crate::error;
-use crate::subscription::Queue;
+use crate::subscription::{Queue, StreamOffset};
 
 /// How many messages are asked for at least, where the user does not say.
 const LEAST_PREFETCH: usize = 16;
@@ -26,17 +29,18 @@ const MOST_PREFETCH: usize = 2_000;
 pub(super) struct RabbitSubscriber {
     opening: Opening,
     source: Arc<Source>,
+    began: SystemTime,
     state: State,
     /// Messages of the last delivery the server allows, which are not handed back.
-    kept: Vec<Received>,
+    kept: VecDeque<Received>,
 }
 
 enum State {
-    /// Nobody has asked for messages.
+    /// Nobody has asked for messages; none where one who asked has gone.
     Declared(Option<Declared>),
     Opening(Task),
     Active(Box<Active>),
-    Closed(Option<Arc<Session>>),
+    Closed(Option<Box<Active>>),
 }
 
 /// A consumer in the making; it ends with the subscription.
@@ -58,34 +62,103 @@ impl RabbitSubscriber {
             queue: Arc::new(queue.clone()),
             prefetch: prefetch(queue, 1),
             observer: None,
-            next_offset: None,
+            goes_on: None,
+            caution: Caution::default(),
         };
+        let began = SystemTime::now();
         let declared = opening.declare().await?;
         queue.warn_of_losses();
         let source = Arc::new(queue.source(&connection.system, &declared.name));
-        Ok(Self { opening, source, state: State::Declared(Some(declared)), kept: Vec::new() })
+        Ok(Self { opening, source, began, state: State::Declared(Some(declared)), kept: VecDeque::new() })
     }
 
-    /// Begins to consume, where nobody has yet.
-    fn begin(&mut self) {
-        if let State::Declared(declared) = &mut self.state {
-            let (declared, opening) = (declared.take(), self.opening.clone());
-            self.state = State::Opening(Task(tokio::spawn(async move {
-                match declared {
-                    Some(declared) if declared.channel.status().connected() => opening.begin(declared).await,
-                    _ => opening.again("the connection was lost before it began".to_owned()).await,
-                }
-            })));
-        }
-    }
-
-    /// Makes the consumer again.
-    fn renew(&mut self, why: String) {
+    /// Makes the consumer again that delivers no more.
+    fn renew(&mut self, ended: Option<lapin::Result<lapin::message::Delivery>>) {
         if let State::Active(active) = &self.state {
             active.session.end();
-            self.opening.next_offset = active.session.next_offset().or(self.opening.next_offset);
         }
+        // A queue that goes with its connection takes the message along.
+        let stays = !self.opening.queue.goes_with_connection();
+        let is_unreadable = matches!(&ended, Some(Err(failed)) if error::is_unreadable(failed));
+        self.opening.caution.lost(is_unreadable && stays);
+        self.make_again(why_ended(ended));
+    }
+
+    /// Makes the consumer again, in a task of its own.
+    fn make_again(&mut self, why: String) {
+        self.note_place();
         self.state = State::Opening(Task(tokio::spawn(self.opening.clone().again(why))));
+    }
+
+    /// Notes where a stream goes on: at the first message that is not settled, or, where none has come, at the time of the start.
+    fn note_place(&mut self) {
+        let Some(from) = self.opening.queue.stream_offset() else { return };
+        let next = match &self.state {
+            State::Active(active) => active.session.next_offset(),
+            _ => None,
+        };
+        self.opening.goes_on = next.map(StreamOffset::At).or(self.opening.goes_on).or(Some(from.since(self.began)));
+    }
+
+    /// Takes a message that came. One may be handed back instead, and come again on the connection of all.
+    fn arrived(&mut self, message: lapin::message::Delivery) -> Option<Received> {
+        let State::Active(active) = &mut self.state else { return None };
+        let received = active.hand_out(message, self.opening.queue.acks_on_receipt());
+        if !self.opening.caution.is_apart() {
+            return Some(received);
+        }
+        if self.opening.caution.losses() > 0 {
+            self.opening.tell(None);
+        }
+        // The server would not deliver one again that is at its last attempt.
+        let must_stay = received.needs_settlement() && received.delivery.is_last_attempt();
+        if !self.opening.caution.arrived(self.opening.prefetch) || must_stay {
+            return Some(received);
+        }
+        self.note_place();
+        let settled = Some(received).filter(|received| !received.needs_settlement());
+        self.rejoin();
+        settled
+    }
+
+    /// Goes on over the connection of all where no message is under way.
+    fn rejoin_when_idle(&mut self) {
+        match &self.state {
+            State::Active(active) if active.session.is_idle() => {
+                self.opening.tell(None);
+                self.note_place();
+                self.rejoin();
+            }
+            // It is looked at again later.
+            _ => self.opening.caution.opened(),
+        }
+    }
+
+    /// Goes on over the connection of all.
+    fn rejoin(&mut self) {
+        self.opening.caution = Caution::default();
+        let State::Active(active) = std::mem::replace(&mut self.state, State::Closed(None)) else { return };
+        info!(destination = %self.opening.queue, "a subscription returns to the connection of all");
+        let opening = self.opening.clone();
+        let left_until = Instant::now() + opening.connection.limits.answer;
+        self.state = State::Opening(Task(tokio::spawn(async move {
+            // What it has not settled comes again, however that ends.
+            let _ = active.session.finish(left_until).await;
+            drop(active);
+            opening.make().await
+        })));
+    }
+
+    /// Hands back what has come and nobody has begun with, and keeps what the server would not deliver again.
+    fn hand_back_rest(&mut self) {
+        let State::Closed(Some(active)) = &mut self.state else { return };
+        while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
+            let received = active.hand_out(message, false);
+            // One that is dropped is handed back.
+            if received.delivery.is_last_attempt() {
+                self.kept.push_back(received);
+            }
+        }
     }
 
     /// Returns a message that has waited for its next attempt.
@@ -94,6 +167,10 @@ impl RabbitSubscriber {
         let again = active.session.take_again()?;
         Some(Received::new(again.delivery).with_settle(Arc::clone(&active.session) as _, again.tag))
     }
+}
+
+fn ended() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the subscription has ended")
 }
 
 /// Says why a consumer delivers no more.
@@ -114,10 +191,11 @@ impl Active {
     fn hand_out(&mut self, message: lapin::message::Delivery, is_settled: bool) -> Received {
         let (tag, offset) = (message.delivery_tag, offset(&message));
         let received = Received::new(self.reading.read(message));
+        self.session.deliver(tag, offset);
         if is_settled {
+            self.session.note_ack(tag);
             return received;
         }
-        self.session.deliver(tag, offset);
         received.with_settle(Arc::clone(&self.session) as _, tag)
     }
 }
@@ -135,31 +213,48 @@ impl Subscriber for RabbitSubscriber {
     }
 
     fn redelivers(&self) -> bool {
-        !self.opening.queue.is_no_ack() && !self.opening.queue.is_stream()
+        !self.opening.queue.acks_on_receipt() && !self.opening.queue.is_stream()
     }
 
     fn prepare(&mut self, reception: Reception) {
         let at_once = reception.messages_at_once().max(reception.requests_at_once());
         self.opening.prefetch = prefetch(&self.opening.queue, at_once);
         self.opening.observer = Some(Arc::clone(reception.observer()));
-        self.begin();
+    }
+
+    async fn begin(&mut self) -> Result<(), BrokerError> {
+        let State::Declared(declared) = &mut self.state else { return Ok(()) };
+        let Some(declared) = declared.take().filter(|declared| declared.channel.status().connected()) else {
+            self.make_again("the connection was lost before it began".to_owned());
+            return Ok(());
+        };
+        match self.opening.consume(declared).await {
+            Ok(active) => self.state = State::Active(Box::new(active)),
+            Err(failed) if is_final(&failed) => return Err(failed),
+            Err(failed) => self.make_again(failed.to_string()),
+        }
+        Ok(())
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
-        self.begin();
+        self.begin().await?;
         loop {
             if let Some(again) = self.again() {
                 return Ok(again);
             }
             match &mut self.state {
                 State::Declared(_) | State::Closed(_) => {
-                    return Err(BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the subscription has ended"));
+                    return Err(ended());
                 }
                 State::Opening(task) => {
                     let opened = (&mut task.0).await;
-                    let ended = |_| BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the runtime has ended");
-                    match opened.map_err(ended).and_then(std::convert::identity) {
-                        Ok(active) => self.state = State::Active(Box::new(active)),
+                    let no_runtime =
+                        |_| BrokerError::new(BrokerErrorKind::Ended, error::OTHER, "the runtime has ended");
+                    match opened.map_err(no_runtime).and_then(std::convert::identity) {
+                        Ok(active) => {
+                            self.opening.caution.opened();
+                            self.state = State::Active(Box::new(active));
+                        }
                         Err(failed) => {
                             self.state = State::Closed(None);
                             return Err(failed);
@@ -167,14 +262,24 @@ impl Subscriber for RabbitSubscriber {
                     }
                 }
                 State::Active(active) => {
+                    let quiet_at = self.opening.caution.quiet_at().unwrap_or_else(Instant::now);
                     let next = tokio::select! {
                         biased;
                         () = active.session.again.notified() => continue,
                         next = active.consumer.next() => next,
+                        () = self.opening.connection.consuming.closed(), if self.opening.caution.is_apart() => return Err(ended()),
+                        () = sleep_until(quiet_at), if self.opening.caution.is_apart() => {
+                            self.rejoin_when_idle();
+                            continue;
+                        }
                     };
                     match next {
-                        Some(Ok(message)) => return Ok(active.hand_out(message, self.opening.queue.is_no_ack())),
-                        ended => self.renew(why_ended(ended)),
+                        Some(Ok(message)) => {
+                            if let Some(received) = self.arrived(message) {
+                                return Ok(received);
+                            }
+                        }
+                        ended => self.renew(ended),
                     }
                 }
             }
@@ -191,41 +296,39 @@ impl Subscriber for RabbitSubscriber {
             return None;
         }
         match active.consumer.next().now_or_never()? {
-            Some(Ok(message)) => Some(Ok(active.hand_out(message, self.opening.queue.is_no_ack()))),
+            Some(Ok(message)) => self.arrived(message).map(Ok),
             ended => {
-                self.renew(why_ended(ended));
+                self.renew(ended);
                 None
             }
         }
     }
 
     async fn close(&mut self, deadline: Instant) {
-        let state = std::mem::replace(&mut self.state, State::Closed(None));
-        let State::Active(mut active) = state else { return };
-        if !active.session.is_over() {
+        let State::Active(active) = std::mem::replace(&mut self.state, State::Closed(None)) else { return };
+        if self.opening.queue.is_single_active() {
+            // The server would go on with the next consumer at once, and with what is handed back after that.
+            active.session.give_back_at_end();
+        } else if !active.session.is_over() {
             let cancelling = active.session.channel.basic_cancel(active.consumer.tag(), BasicCancelOptions::default());
             let _ = timeout_at(deadline, cancelling).await;
         }
-        self.state = State::Closed(Some(Arc::clone(&active.session)));
-        while let Some(Some(Ok(message))) = active.consumer.next().now_or_never() {
-            let received = active.hand_out(message, self.opening.queue.is_no_ack());
-            // One that is dropped is handed back.
-            if !received.needs_settlement() || received.delivery.is_last_attempt() {
-                self.kept.push(received);
-            }
-        }
-        self.kept.reverse();
-        active.session.hand_back_held();
+        let session = Arc::clone(&active.session);
+        self.state = State::Closed(Some(active));
+        self.hand_back_rest();
+        session.hand_back_held();
     }
 
     async fn drain(&mut self) -> Option<Received> {
-        self.kept.pop()
+        if self.kept.is_empty() {
+            self.hand_back_rest();
+        }
+        self.kept.pop_front()
     }
 
     async fn finish(&mut self, deadline: Instant) -> Result<(), BrokerError> {
         match std::mem::replace(&mut self.state, State::Closed(None)) {
-            State::Closed(Some(session)) => session.finish(deadline).await,
-            State::Active(active) => active.session.finish(deadline).await,
+            State::Closed(Some(active)) | State::Active(active) => active.session.finish(deadline).await,
             _ => Ok(()),
         }
     }

@@ -25,6 +25,11 @@ impl Tags {
         self.open.push_back(tag);
     }
 
+    /// Tells whether all messages are settled.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Notes that a message is acknowledged; false where it was settled before.
     pub(super) fn ack(&mut self, tag: u64) -> bool {
         let is_open = self.tell(tag);

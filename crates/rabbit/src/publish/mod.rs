@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use throughline_core::BrokerError;
-use throughline_core::broker::{ConnectionState, Existence, Outbound};
+use throughline_core::broker::{BrokerErrorKind, ConnectionState, Existence, Outbound};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -60,6 +60,11 @@ impl Outgoing {
     pub(crate) fn new(to: Address<'_>, properties: BasicProperties, body: Bytes) -> Result<Self, TooLong> {
         let (exchange, key) = (short("exchange", to.exchange)?, short("routing key", to.key)?);
         Ok(Self { exchange, key, mandatory: true, properties, body })
+    }
+
+    /// Tells whether the server may refuse it wherever it goes: it is too large, or for another user.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.body.len() > LARGE || self.properties.user_id().is_some()
     }
 }
 
@@ -158,7 +163,7 @@ impl Publishing {
     /// Gives a message to the client, once there is room for it and a channel that may take it.
     async fn hand_over(&self, mut message: Outgoing, deadline: Instant) -> Result<Handed, Problem> {
         const PAUSE: Duration = Duration::from_millis(50);
-        let is_doubtful = message.body.len() > LARGE || message.properties.user_id().is_some();
+        let is_doubtful = message.is_doubtful();
         let mut room = self.room(deadline).await?;
         loop {
             let link = self.link(deadline).await?;
@@ -176,7 +181,8 @@ impl Publishing {
                 }
             };
             if let Some(failed) = failed {
-                if Instant::now() + PAUSE >= deadline {
+                // That there is no channel left does not pass by itself.
+                if failed.kind() == BrokerErrorKind::Configuration || Instant::now() + PAUSE >= deadline {
                     return Err(Problem::NoChannel(failed));
                 }
                 sleep(PAUSE).await;
@@ -267,12 +273,23 @@ impl Publishing {
             Ok(answered) => answered,
             Err((message, room)) => return Ok(Tried::Again(message, room, None)),
         };
+        let result = self.answer_alone(answered, link, &exchange).await;
+        *alone = Some(channel).filter(ConfirmChannel::is_usable);
+        Ok(Tried::Handed(Handed::Answered(result)))
+    }
+
+    /// Waits for the answer to a message that went alone, and notes what it proves.
+    async fn answer_alone(
+        &self,
+        answered: oneshot::Receiver<Answer>,
+        link: &Link,
+        exchange: &ShortString,
+    ) -> Result<(), Problem> {
         let result = self.answer(answered, Instant::now()).await.map_err(Problem::alone);
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
             self.proof.note(link, exchange.as_str());
         }
-        *alone = Some(channel).filter(ConfirmChannel::is_usable);
-        Ok(Tried::Handed(Handed::Answered(result)))
+        result
     }
 
     /// Waits for the answer to one message that was sent at that time.
@@ -302,29 +319,30 @@ impl Publishing {
         ConfirmChannel::open(&link, &self.limits).await
     }
 
-    /// Publishes on such a channel. The exchange has to be there: one that is not ends the channel.
-    pub(crate) async fn publish_on(&self, channel: &ConfirmChannel, message: Outgoing) -> Result<(), Problem> {
+    /// Publishes on such a channel, which the server closes where it refuses the message.
+    pub(crate) async fn publish_on(
+        &self,
+        channel: &ConfirmChannel,
+        message: Outgoing,
+        is_alone: bool,
+    ) -> Result<(), Problem> {
         size::check(&message.properties, channel.link.client.configuration().frame_max())?;
         let room = self.room(self.deadline()).await?;
-        match channel.send(message, room) {
-            Ok(answered) => self.answer(answered, Instant::now()).await,
-            Err(_) => Err(Problem::ChannelEnded),
+        let exchange = message.exchange.clone();
+        let answered = channel.send(message, room).map_err(|_| Problem::ChannelEnded)?;
+        if is_alone {
+            return self.answer_alone(answered, &channel.link, &exchange).await;
         }
+        let result = self.answer(answered, Instant::now()).await;
+        if let Err(Problem::Unknown(_)) = &result {
+            self.proof.forget_if_closed(channel);
+        }
+        result
     }
 
-    /// Fails where an exchange is known to be missing: a message to it would end its channel. The server is asked once for each.
-    pub(crate) async fn require_exchange(&self, exchange: &ShortString) -> Result<(), Problem> {
-        let is_unknown = |link: &Arc<Link>| !exchange.as_str().is_empty() && !self.proof.has(link, exchange.as_str());
-        let Some(link) = self.links.current().filter(is_unknown) else { return Ok(()) };
-        match timeout(self.limits.answer, proof::look(&link, exchange)).await {
-            Ok(Ok(())) => {
-                self.proof.note(&link, exchange.as_str());
-                Ok(())
-            }
-            Ok(Err(failed)) if error::reply_code(&failed) == Some(404) => Err(Problem::Refused(failed)),
-            // Whoever publishes hears of it.
-            _ => Ok(()),
-        }
+    /// Tells whether the server is known to take messages for an exchange.
+    pub(crate) fn is_proved(&self, exchange: &ShortString) -> bool {
+        self.links.current().is_some_and(|link| self.proof.has(&link, exchange.as_str()))
     }
 
     /// Asks whether what an app will publish to is there: the exchange, or the queue of the default exchange.

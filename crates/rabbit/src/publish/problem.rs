@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use throughline_core::broker::PublishErrorKind;
+use throughline_core::broker::{BrokerErrorKind, PublishErrorKind};
 use throughline_core::{BrokerError, PublishError};
 
 use super::failure::{Cause, PublishFailure};
@@ -52,9 +52,9 @@ impl Problem {
     pub(crate) fn into_error(self, to: Address<'_>) -> PublishError {
         use PublishErrorKind as Kind;
         let place = &place(to);
-        let not_sent = |kind, error_type: &'static str, why: String| {
+        let not_sent = |kind, error_type: &str, why: String| {
             let message = format!("the message to {place} was not sent: {why}");
-            (PublishFailure::NotSent, PublishError::new(kind, error_type, message), None)
+            (PublishFailure::NotSent, PublishError::new(kind, error_type.to_owned(), message), None)
         };
         let (failure, error, client) = match self {
             Self::Unsendable(wrong) => (PublishFailure::NotSent, wrong, None),
@@ -87,7 +87,7 @@ impl Problem {
                     "another first message to an exchange was not confirmed for {wait:?}: is the server overloaded?"
                 ),
             ),
-            Self::NoChannel(why) => not_sent(Kind::Disconnected, CONNECTION_LOST, why.to_string()),
+            Self::NoChannel(why) => not_sent(without_channel(&why), why.error_type(), why.to_string()),
             Self::ChannelEnded => not_sent(Kind::Disconnected, CONNECTION_LOST, "its channel had ended".to_owned()),
             Self::Returned { code, text } => (PublishFailure::Refused, returned(place, code, &text), None),
             Self::Nacked => (PublishFailure::Refused, nacked(place), None),
@@ -122,6 +122,14 @@ impl From<TooLong> for Problem {
 impl From<PublishError> for Problem {
     fn from(wrong: PublishError) -> Self {
         Self::Unsendable(wrong)
+    }
+}
+
+/// Tells a connection that has no channel left from one that was lost.
+fn without_channel(why: &BrokerError) -> PublishErrorKind {
+    match why.kind() {
+        BrokerErrorKind::Configuration => PublishErrorKind::Unavailable,
+        _ => PublishErrorKind::Disconnected,
     }
 }
 

@@ -1,8 +1,8 @@
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::FieldTable;
 use lapin::{Channel, ExchangeKind};
 use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, Existence, Outbound, OutboundUse};
@@ -40,8 +40,8 @@ impl Proof {
         known.1.insert(exchange.to_owned());
     }
 
-    /// Forgets all where the server has closed the shared channel: an exchange may be gone.
-    pub(super) fn forget_if_closed(&self, channel: &Arc<ConfirmChannel>) {
+    /// Forgets all where the server has closed a shared channel: an exchange may be gone.
+    pub(super) fn forget_if_closed(&self, channel: &ConfirmChannel) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 == channel.link.number && !channel.is_usable() {
             known.1.clear();
@@ -73,14 +73,6 @@ pub(super) async fn ask(links: &Links, limits: &Limits, outbound: &Outbound<'_>)
         },
         Err(_) => Ok(Existence::Unknown(error::timed_out(&asking_for(&address), limits.answer))),
     }
-}
-
-/// Asks whether an exchange exists, on a channel of its own.
-pub(super) async fn look(link: &Link, exchange: &ShortString) -> lapin::Result<()> {
-    let channel = link.client.create_channel().await?;
-    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, options, FieldTable::default()).await?;
-    channel.close(200, "asked".into()).await
 }
 
 async fn declared(channel: &Channel, address: &Address<'_>) -> Result<lapin::Result<()>, BrokerError> {

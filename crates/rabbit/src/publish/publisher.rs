@@ -36,7 +36,7 @@ impl RabbitPublisher {
 fn outgoing(envelope: &Envelope) -> Result<Outgoing, Problem> {
     let (destination, to) = (envelope.destination(), Address::of(envelope.destination()));
     let mut message = Outgoing::new(to, to_native(envelope)?, envelope.payload().clone())?;
-    // Server 4.0.5 sends a direct reply back as unroutable although it has delivered it, so that nothing could be learnt from it.
+    // The servers send a direct reply back as unroutable although they have delivered it, so that nothing could be learnt from it.
     let is_direct_reply = to.exchange.is_empty() && to.key.starts_with(DIRECT_REPLY);
     message.mandatory = !is_direct_reply && destination.native::<Options>().is_none_or(|options| options.mandatory);
     Ok(message)

@@ -48,15 +48,15 @@ impl Queue {
                  `no_declare`",
             );
         }
-        let has_delay_queues = !self.retries_in_place() && !self.no_ack;
+        let has_delay_queues = !self.retries_in_place() && !self.acks_on_receipt;
         if has_delay_queues && self.name.len() + DELAY_MARK.len() + LONGEST_DELAY > LONGEST {
             return Some(
                 "its name leaves no place for those of its delay queues, which are 10 bytes longer, and AMQP takes 255: use a shorter one, \
                  or `retry_in_place`",
             );
         }
-        if self.is_stream() && self.no_ack {
-            return Some("a stream is read with acknowledgements, which tell the server how fast: leave out `no_ack`");
+        if self.is_stream() && self.acks_on_receipt {
+            return Some("a stream delivers no message again, whenever it is acknowledged: leave out `ack_on_receipt`");
         }
         if self.is_stream() && self.retries_in_place {
             return Some(
@@ -230,7 +230,7 @@ mod tests {
         refused(&named(246), "`retry_in_place`");
         named(255).retry_in_place().check().expect("it has no delay queues");
         named(255).exclusive().check().expect("it has no delay queues");
-        named(255).no_ack().check().expect("nothing is tried again");
+        named(255).ack_on_receipt().check().expect("nothing is tried again");
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_stream_is_refused_what_it_cannot_do() {
         let stream = || Queue::new("q").stream(StreamOffset::First);
-        refused(&stream().no_ack(), "leave out `no_ack`");
+        refused(&stream().ack_on_receipt(), "leave out `ack_on_receipt`");
         refused(&stream().retry_in_place(), "leave out `retry_in_place`");
         refused(&stream().dead_letter_exchange("dead", ""), "no dead letters");
         refused(&stream().message_ttl(Duration::from_secs(1)), "`max_bytes`");

@@ -45,7 +45,20 @@ impl Overflow {
     }
 }
 
+/// How much the clocks of the service and of the server may differ.
+const CLOCKS: Duration = Duration::from_secs(5);
+
 impl StreamOffset {
+    /// Returns where reading goes on that has begun here at that time, and has read nothing yet.
+    pub(crate) fn since(self, began: SystemTime) -> Self {
+        let before = |time| Self::Since(began.checked_sub(time).unwrap_or(UNIX_EPOCH));
+        match self {
+            Self::Next | Self::Last => before(CLOCKS),
+            Self::Ago(time) => before(time.saturating_add(CLOCKS)),
+            Self::First | Self::At(_) | Self::Since(_) => self,
+        }
+    }
+
     pub(super) fn to_value(self) -> AMQPValue {
         match self {
             Self::First => AMQPValue::LongString("first".into()),

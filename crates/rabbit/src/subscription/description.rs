@@ -83,7 +83,7 @@ impl From<Queue> for Subscription {
         if let Some(most) = queue.chosen_deliveries() {
             subscription = subscription.with_delivery_limit(most);
         }
-        if queue.no_ack || queue.is_stream() {
+        if queue.acks_on_receipt || queue.is_stream() {
             subscription = subscription.without_redelivery();
         }
         if queue.is_stream() {

@@ -49,7 +49,7 @@ pub struct Queue {
     pub(crate) consumer_tag: Option<Arc<str>>,
     pub(crate) consumer_priority: Option<i32>,
     pub(crate) exclusive_consumer: bool,
-    pub(crate) no_ack: bool,
+    pub(crate) acks_on_receipt: bool,
     pub(crate) retries_in_place: bool,
     pub(crate) batch: Option<BatchPolicy>,
 }
@@ -88,7 +88,7 @@ impl Queue {
             consumer_tag: None,
             consumer_priority: None,
             exclusive_consumer: false,
-            no_ack: false,
+            acks_on_receipt: false,
             retries_in_place: false,
             batch: None,
         }
@@ -332,12 +332,15 @@ impl Queue {
         self
     }
 
-    /// Lets the server forget each message when it has sent it: at most once, and nothing is tried again by the server. What is not yet
-    /// handled waits in the memory of the service, without a limit of the server's; so it is only for messages that may be lost and a
-    /// handler that keeps up.
+    /// Acknowledges each message when it is handed to its handler, and not when that is done: nothing is tried again by the server, and what
+    /// a crash interrupts is lost. It is for messages that may be lost and must not hold up others. The prefetch holds as ever, and what was
+    /// not handed over is not lost; a message that was just before the connection is lost may come again.
+    ///
+    /// The server's own way, which is to forget a message when it has sent it, is not offered: nothing would bound how many wait in the
+    /// memory of the service.
     #[must_use]
-    pub const fn no_ack(mut self) -> Self {
-        self.no_ack = true;
+    pub const fn ack_on_receipt(mut self) -> Self {
+        self.acks_on_receipt = true;
         self
     }
 
@@ -369,16 +372,22 @@ impl Queue {
         self.name.is_empty()
     }
 
-    pub(crate) const fn is_no_ack(&self) -> bool {
-        self.no_ack
+    /// Tells whether the server removes it, with what is in it, when the connection ends.
+    pub(crate) fn goes_with_connection(&self) -> bool {
+        self.exclusive || self.is_generated()
+    }
+
+    /// Tells whether the server hands messages to one consumer at a time.
+    pub(crate) fn is_single_active(&self) -> bool {
+        self.arguments.inner().get("x-single-active-consumer") == Some(&AMQPValue::Boolean(true))
+    }
+
+    pub(crate) const fn acks_on_receipt(&self) -> bool {
+        self.acks_on_receipt
     }
 
     pub(crate) fn retries_in_place(&self) -> bool {
-        self.retries_in_place
-            || self.exclusive
-            || self.is_generated()
-            || self.is_stream()
-            || self.declares == Declares::Nothing
+        self.retries_in_place || self.goes_with_connection() || self.is_stream() || self.declares == Declares::Nothing
     }
 
     pub(crate) const fn chosen_prefetch(&self) -> Option<u16> {
@@ -410,21 +419,25 @@ impl Queue {
     }
 
     pub(crate) fn consume_options(&self) -> BasicConsumeOptions {
-        BasicConsumeOptions {
-            no_ack: self.no_ack,
-            exclusive: self.exclusive_consumer,
-            ..BasicConsumeOptions::default()
+        BasicConsumeOptions { exclusive: self.exclusive_consumer, ..BasicConsumeOptions::default() }
+    }
+
+    /// Returns where reading begins; `None` unless it is a stream.
+    pub(crate) const fn stream_offset(&self) -> Option<StreamOffset> {
+        match self.kind {
+            Kind::Stream(from) => Some(from),
+            _ => None,
         }
     }
 
-    pub(crate) fn consume_arguments(&self, next_offset: Option<u64>) -> FieldTable {
+    /// Returns the arguments of a consumer. A stream is read from where it says, or goes on at another place.
+    pub(crate) fn consume_arguments(&self, goes_on: Option<StreamOffset>) -> FieldTable {
         let mut arguments = FieldTable::default();
         if let Some(priority) = self.consumer_priority {
             arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
         }
-        if let Kind::Stream(from) = self.kind {
-            let from = next_offset.map_or(from, StreamOffset::At);
-            arguments.insert("x-stream-offset".into(), from.to_value());
+        if let Some(from) = self.stream_offset() {
+            arguments.insert("x-stream-offset".into(), goes_on.unwrap_or(from).to_value());
         }
         arguments
     }
@@ -585,6 +598,13 @@ mod tests {
             offset(StreamOffset::Since(UNIX_EPOCH + Duration::from_secs(7)), None),
             Some(AMQPValue::Timestamp(7))
         );
-        assert_eq!(offset(StreamOffset::First, Some(8)), Some(AMQPValue::LongLongInt(8)));
+        assert_eq!(offset(StreamOffset::First, Some(StreamOffset::At(8))), Some(AMQPValue::LongLongInt(8)));
+        let began = UNIX_EPOCH + Duration::from_secs(100);
+        let since = |from: StreamOffset| offset(from, Some(from.since(began)));
+        // Less what the clocks may differ.
+        assert_eq!(since(StreamOffset::Next), Some(AMQPValue::Timestamp(95)));
+        assert_eq!(since(StreamOffset::Ago(Duration::from_secs(90))), Some(AMQPValue::Timestamp(5)));
+        assert_eq!(since(StreamOffset::Ago(Duration::MAX)), Some(AMQPValue::Timestamp(0)));
+        assert_eq!(since(StreamOffset::First), text("first"));
     }
 }
