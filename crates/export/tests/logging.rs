@@ -12,12 +12,6 @@ use throughline_export::{ColorChoice, ExportErrorKind, Logging, console};
 #[derive(Clone, Default)]
 struct Paper(Arc<Mutex<Vec<u8>>>);
 
-impl Paper {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
 impl Write for Paper {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().map_err(|_| io::Error::other("poisoned"))?.write(bytes)
@@ -45,7 +39,8 @@ async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
     });
     telemetry.shutdown().await.unwrap();
 
-    let lines: Vec<serde_json::Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [lines, picture] = [lines, picture].map(|paper| String::from_utf8(paper.0.lock().unwrap().clone()).unwrap());
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!((&lines[0]["message"], &lines[0]["trace_id"]), (&"before any trace".into(), &serde_json::Value::Null));
     let [line] = &lines[1..] else { panic!("{lines:?}") };
@@ -56,7 +51,6 @@ async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
     assert_eq!(line["trace_id"], trace.as_str());
     assert_eq!(line["span_id"].as_str().map(str::len), Some(16));
 
-    let picture = picture.text();
     assert!(picture.contains("shop └─ find on the shelves") && picture.contains("WARN nearly"), "{picture}");
     let error = console().writer(Paper::default()).logging(Logging::text()).start().unwrap_err();
     assert_eq!(error.kind(), ExportErrorKind::AlreadyStarted);
