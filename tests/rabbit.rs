@@ -1,7 +1,7 @@
 //! RabbitMQ on a real server, and what only a server that goes away can show.
 //!
 //! `cargo xtask test --broker rabbit` finds or starts the server and runs it; the address is in `THROUGHLINE_RABBIT_URL`. On the oldest
-//! server that is tested only `conformance`, `golden` and `faults` run.
+//! server that is tested only `conformance`, `golden`, `hostile`, `foreign`, `raw_rows` and `faults` run.
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 
@@ -13,10 +13,14 @@ mod conformance;
 mod consume;
 #[path = "rabbit/faults.rs"]
 mod faults;
+#[path = "rabbit/foreign.rs"]
+mod foreign;
 #[path = "rabbit/golden.rs"]
 mod golden;
 #[path = "rabbit/harness.rs"]
 mod harness;
+#[path = "rabbit/hostile.rs"]
+mod hostile;
 #[path = "rabbit/load.rs"]
 mod load;
 #[path = "rabbit/log.rs"]
@@ -27,9 +31,17 @@ mod poison;
 mod proxy;
 #[path = "rabbit/publish.rs"]
 mod publish;
+#[path = "rabbit/raw.rs"]
+mod raw;
+#[path = "rabbit/raw_rows.rs"]
+mod raw_rows;
 #[path = "rabbit/refused.rs"]
 mod refused;
+#[path = "rabbit/rows.rs"]
+mod rows;
 #[path = "rabbit/server.rs"]
 mod server;
 #[path = "rabbit/topology.rs"]
 mod topology;
+#[path = "rabbit/wire.rs"]
+mod wire;

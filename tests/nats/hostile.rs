@@ -72,8 +72,8 @@ impl Stranger for Outsider {
         if sent { given } else { Given::Refused }
     }
 
-    fn reserved(&self) -> &'static [&'static str] {
-        &["nats-"]
+    fn is_reserved(&self, name: &str) -> bool {
+        name.to_ascii_lowercase().starts_with("nats-")
     }
 
     /// The client logs every message with its headers on level trace.

@@ -1,5 +1,6 @@
 //! Why there is no server.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::{fmt, io};
 
@@ -27,7 +28,7 @@ pub struct ServerError {
     kind: ServerErrorKind,
     message: String,
     tried: Vec<String>,
-    help: &'static str,
+    help: Cow<'static, str>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -47,7 +48,7 @@ pub enum ServerErrorKind {
 
 impl ServerError {
     pub(super) fn new(kind: ServerErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), tried: Vec::new(), help: "", source: None }
+        Self { kind, message: message.into(), tried: Vec::new(), help: Cow::Borrowed(""), source: None }
     }
 
     pub(super) fn interrupted() -> Self {
@@ -59,8 +60,8 @@ impl ServerError {
         self
     }
 
-    pub(super) fn with_help(mut self, help: &'static str) -> Self {
-        self.help = help;
+    pub(super) fn with_help(mut self, help: impl Into<Cow<'static, str>>) -> Self {
+        self.help = help.into();
         self
     }
 

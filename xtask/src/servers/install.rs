@@ -2,8 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::tools;
 
 use super::error::{ServerError, ServerErrorKind};
+
+pub(super) const INSTALL_WITHIN: Duration = Duration::from_secs(900);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// One way to install; a failure is noted and the next way is tried, except after Ctrl-C.
 pub(super) fn attempt(
@@ -39,6 +46,39 @@ pub(super) fn into_folder(
     });
     let _ = fs::remove_dir_all(&partial);
     result
+}
+
+/// Installs a package of Debian. Only root can.
+pub(super) fn apt_get(package: &str) -> Result<(), ServerError> {
+    if tools::find_on_path("apt-get").is_none() {
+        return Err(unavailable("apt-get: not a Debian machine"));
+    }
+    if tools::output(Command::new("id").arg("-u"), ANSWER_WITHIN)? != "0" {
+        return Err(unavailable(format!("apt-get: only root can install `{package}`")));
+    }
+    eprintln!("xtask: installing {package} with `apt-get install`");
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.args(["install", "-qq", "--yes", "--no-install-recommends", package]);
+        tools::output(command.env("DEBIAN_FRONTEND", "noninteractive"), INSTALL_WITHIN)
+    };
+    if let Err(error) = install().map_err(ServerError::from) {
+        if error.kind() == ServerErrorKind::Interrupted {
+            return Err(error);
+        }
+        eprintln!("xtask: reading the package lists with `apt-get update`");
+        tools::output(Command::new("apt-get").args(["update", "-qq"]), INSTALL_WITHIN)?;
+        install()?;
+    }
+    Ok(())
+}
+
+pub(super) fn on_path(program: &str) -> Result<PathBuf, ServerError> {
+    tools::find_on_path(program).ok_or_else(|| unavailable(format!("`{program}` is not on the path")))
+}
+
+pub(super) fn unavailable(text: impl Into<String>) -> ServerError {
+    ServerError::new(ServerErrorKind::Unavailable, text)
 }
 
 #[cfg(test)]

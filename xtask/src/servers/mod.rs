@@ -17,6 +17,7 @@ mod install;
 pub mod kafka;
 mod local;
 pub mod nats;
+mod python;
 pub mod rabbit;
 mod server;
 mod table;

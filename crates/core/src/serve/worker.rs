@@ -55,12 +55,12 @@ impl Worker {
         Self { place: Some(place.clone()), ..self }
     }
 
-    /// Logs that the subscription is active.
     /// Lets the subscriber begin to receive.
     pub(super) async fn begin(&mut self) -> Result<(), BrokerError> {
         self.subscriber.begin().await
     }
 
+    /// Logs that the subscription is active.
     pub(super) fn report_start(&self) {
         let log = self.dispatcher.log();
         let (destination, group) = (log.destination(), log.group());

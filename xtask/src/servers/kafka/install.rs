@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::tools;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::{attempt, into_folder};
+use super::super::install::{ANSWER_WITHIN, INSTALL_WITHIN, apt_get, attempt, into_folder, on_path, unavailable};
 use super::super::set_variable;
 
 /// The variable that names a folder with Kafka's jars in `libs`, and gives tests the one that was used.
@@ -22,9 +21,6 @@ pub const VERSION: &str = "4.1.1";
 const OLDEST_JAVA: u32 = 17;
 const JAVA_PACKAGE: &str = "default-jre-headless";
 const MAVEN_PACKAGE: &str = "maven";
-
-pub(super) const INSTALL_WITHIN: Duration = Duration::from_secs(900);
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a local server is started from.
 #[derive(Debug)]
@@ -121,35 +117,6 @@ fn project() -> String {
     )
 }
 
-/// Installs a package of Debian. Only root can.
-pub(super) fn apt_get(package: &str) -> Result<(), ServerError> {
-    if tools::find_on_path("apt-get").is_none() {
-        return Err(unavailable("apt-get: not a Debian machine"));
-    }
-    if tools::output(Command::new("id").arg("-u"), ANSWER_WITHIN)? != "0" {
-        return Err(unavailable(format!("apt-get: only root can install `{package}`")));
-    }
-    eprintln!("xtask: installing {package} with `apt-get install`");
-    let install = || {
-        let mut command = Command::new("apt-get");
-        command.args(["install", "-qq", "--yes", "--no-install-recommends", package]);
-        tools::output(command.env("DEBIAN_FRONTEND", "noninteractive"), INSTALL_WITHIN)
-    };
-    if let Err(error) = install().map_err(ServerError::from) {
-        if error.kind() == ServerErrorKind::Interrupted {
-            return Err(error);
-        }
-        eprintln!("xtask: reading the package lists with `apt-get update`");
-        tools::output(Command::new("apt-get").args(["update", "-qq"]), INSTALL_WITHIN)?;
-        install()?;
-    }
-    Ok(())
-}
-
-pub(super) fn on_path(program: &str) -> Result<PathBuf, ServerError> {
-    tools::find_on_path(program).ok_or_else(|| unavailable(format!("`{program}` is not on the path")))
-}
-
 /// The version of the server whose jars are in this folder.
 fn version(home: &Path) -> Result<String, ServerError> {
     let names = fs::read_dir(home.join("libs")).into_iter().flatten().flatten().map(|file| file.file_name());
@@ -170,10 +137,6 @@ fn server_version(jar: &str) -> Option<&str> {
 fn java_version(said: &str) -> Option<u32> {
     let version = said.split_whitespace().nth(1)?;
     version.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
-}
-
-pub(super) fn unavailable(text: impl Into<String>) -> ServerError {
-    ServerError::new(ServerErrorKind::Unavailable, text)
 }
 
 #[cfg(test)]

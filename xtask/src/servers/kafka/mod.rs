@@ -4,7 +4,6 @@
 
 mod address;
 mod install;
-mod python;
 mod settings;
 
 use std::io;
@@ -17,15 +16,18 @@ use super::broker::{Broker, Pass, Program};
 use super::compose::Project;
 use super::error::{ServerError, ServerErrorKind};
 use super::local::{Process, Start};
+use super::python::Package;
 use super::server::Server;
 use super::set_variable;
 
 use self::install::Installed;
 pub use self::install::{HOME_VARIABLE, VERSION};
-pub use self::python::PYTHON_VARIABLE;
 
 /// The variable that names the bootstrap servers to use, and gives tests those of the server that was started.
 pub const URL_VARIABLE: &str = "THROUGHLINE_KAFKA_URL";
+
+/// The variable that names a Python program which has the client of the tests that is not ours, and gives tests the one that is used.
+pub const PYTHON_VARIABLE: &str = "THROUGHLINE_KAFKA_PYTHON";
 
 /// Kafka in the table of brokers.
 ///
@@ -40,7 +42,7 @@ pub const BROKER: Broker = Broker {
     name: "kafka",
     url_variable: URL_VARIABLE,
     program_variable: HOME_VARIABLE,
-    others: &[Program { name: "Python with confluent-kafka", variable: PYTHON_VARIABLE, find: python::python }],
+    others: &[Program { name: "Python with confluent-kafka", variable: PYTHON_VARIABLE, find: python }],
     passes: &[Pass { name: "kafka", tests: &[], required: true, start: find_or_start, program: home }],
 };
 
@@ -49,6 +51,18 @@ start one with Docker Compose, then run the command again with THROUGHLINE_KAFKA
   docker compose up kafka
 or install Java 17 or later and Maven, then run the command again
   sudo apt-get install default-jre-headless maven";
+
+const CLIENT: Package = Package {
+    name: "confluent-kafka",
+    version: "2.16.1",
+    module: "confluent_kafka",
+    size: "40 MB",
+    variable: PYTHON_VARIABLE,
+};
+
+fn python() -> Result<PathBuf, ServerError> {
+    CLIENT.python()
+}
 
 /// A client cannot ask for the version.
 const UNKNOWN_VERSION: &str = "unknown";

@@ -8,13 +8,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::tools;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::{attempt, into_folder};
+use super::super::install::{ANSWER_WITHIN, INSTALL_WITHIN, attempt, into_folder, unavailable};
 use super::super::set_variable;
 use super::Version;
 
@@ -33,9 +32,6 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
 /// Kept in the root folder as they are on a system.
 const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
-
-const INSTALL_WITHIN: Duration = Duration::from_secs(900);
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// The program that [`PROGRAM_VARIABLE`] names.
 pub(super) fn named() -> Result<Option<PathBuf>, ServerError> {
@@ -202,10 +198,6 @@ fn link(to: &str, from: &Path) -> Result<(), ServerError> {
 fn run(command: &mut Command) -> Result<(), ServerError> {
     tools::output(command, INSTALL_WITHIN)?;
     Ok(())
-}
-
-fn unavailable(text: String) -> ServerError {
-    ServerError::new(ServerErrorKind::Unavailable, text)
 }
 
 #[cfg(test)]

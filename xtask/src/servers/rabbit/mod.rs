@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 use crate::workspace::Workspace;
 
-use super::broker::{Broker, Pass};
+use super::broker::{Broker, Pass, Program};
 use super::compose::Project;
 use super::error::{ServerError, ServerErrorKind};
 use super::local::{Process, Start};
+use super::python::Package;
 use super::server::Server;
 use super::set_variable;
 
@@ -24,6 +25,9 @@ pub use self::install::PROGRAM_VARIABLE;
 
 /// The variable that names a server to use, and gives tests the address of the one that was started.
 pub const URL_VARIABLE: &str = "THROUGHLINE_RABBIT_URL";
+
+/// The variable that names a Python program which has the client of the tests that is not ours, and gives tests the one that is used.
+pub const PYTHON_VARIABLE: &str = "THROUGHLINE_RABBIT_PYTHON";
 
 /// RabbitMQ in the table of brokers.
 ///
@@ -38,12 +42,12 @@ pub const BROKER: Broker = Broker {
     name: "rabbit",
     url_variable: URL_VARIABLE,
     program_variable: PROGRAM_VARIABLE,
-    others: &[],
+    others: &[Program { name: "Python with pika", variable: PYTHON_VARIABLE, find: python }],
     passes: &[
         Pass { name: CURRENT.service, tests: &[], required: true, start: find_or_start, program },
         Pass {
             name: OLDEST.service,
-            tests: &["conformance::", "faults::", "golden::"],
+            tests: &["conformance::", "faults::", "foreign::", "golden::", "hostile::", "poison::", "raw_rows::"],
             required: false,
             start: find_or_start_3_10,
             program: program_3_10,
@@ -62,6 +66,9 @@ start one with Docker Compose, then run the command again with THROUGHLINE_RABBI
   docker compose up rabbit
 or install what a local server is made with, then run the command again as root or where everybody may have namespaces
   sudo apt-get install debian-archive-keyring util-linux";
+
+const CLIENT: Package =
+    Package { name: "pika", version: "1.4.4", module: "pika", size: "20 MB", variable: PYTHON_VARIABLE };
 
 /// A local server, its node and the node's directory.
 const PORTS: u16 = 3;
@@ -123,6 +130,10 @@ pub fn find_or_start_3_10() -> Result<Server, ServerError> {
         ));
     }
     start(&OLDEST, Vec::new())
+}
+
+fn python() -> Result<PathBuf, ServerError> {
+    CLIENT.python()
 }
 
 fn program() -> Result<PathBuf, ServerError> {

@@ -96,6 +96,8 @@ pub enum Ability {
     PullBatch,
     /// A settlement with telemetry that is no acknowledgement. A client that only moves its position has none.
     Reject,
+    /// A request whose reply is awaited. A client that only publishes and consumes has no call for it.
+    Request,
     /// Several messages published by one call.
     SendBatch,
     /// A settlement with telemetry.

@@ -196,8 +196,11 @@ impl Row {
                 needs.extend(batch.then_some(Need::Ability(Ability::SendBatch)));
                 needs.extend(supplied.contains(&true).then_some(Need::Ability(Ability::Supply)));
             }
-            Act::NoResponders => needs.extend([Need::RequestReply, Need::UnheardRequests]),
-            Act::Request | Act::Answer => needs.push(Need::RequestReply),
+            Act::NoResponders => {
+                needs.extend([Need::RequestReply, Need::UnheardRequests, Need::Ability(Ability::Request)]);
+            }
+            Act::Request => needs.extend([Need::RequestReply, Need::Ability(Ability::Request)]),
+            Act::Answer => needs.push(Need::RequestReply),
             Act::Pull { wildcard, batch, .. } => {
                 needs.push(Need::Ability(if batch { Ability::PullBatch } else { Ability::Pull }));
                 needs.extend(wildcard.then_some(Need::Wildcards));

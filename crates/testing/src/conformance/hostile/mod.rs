@@ -22,6 +22,8 @@ mod written;
 #[cfg(test)]
 mod tests;
 
+use throughline_core::Headers;
+
 pub use self::set::{HeaderSet, HostileClass, MARKER};
 pub use self::stranger::{Given, PlainStranger, Stranger, Strangers};
 pub use self::suite::run;
@@ -45,4 +47,10 @@ pub fn small_corpus(generated: usize) -> Vec<HeaderSet> {
     let mut sets = written::sets();
     sets.extend(generated::sets(SEED, generated));
     sets
+}
+
+/// Checks what a service that trusts strangers published while it worked on a set: a message of its own, and one with a copy of the headers
+/// it was given. For doors that the suite has no handler for.
+pub fn check(set: &HeaderSet, given: Given, own: &Headers, copy: &Headers) -> Result<(), String> {
+    outgoing::Case::new(set, given, &Trial::trusting()).check_both(own, copy).map(drop)
 }

@@ -33,6 +33,16 @@ impl<'a> Case<'a> {
         self.sent.entries()
     }
 
+    /// Checks both messages that a handler published. The copy carries what the other one carries.
+    pub(super) fn check_both(&self, own: &Headers, copy: &Headers) -> Result<PassedOn, String> {
+        let (own, copy) = (self.check_own(own)?, self.check_copy(copy)?);
+        if own == copy {
+            Ok(own)
+        } else {
+            Err(format!("PROP-05: a copy of the headers carries {copy:?} instead of {own:?}"))
+        }
+    }
+
     /// Checks a message of the handler's own: it has propagation headers and no other of the stranger's.
     pub(super) fn check_own(&self, headers: &Headers) -> Result<PassedOn, String> {
         for (name, value) in headers.iter() {

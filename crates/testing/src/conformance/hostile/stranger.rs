@@ -26,9 +26,9 @@ pub trait Stranger: Send + Sync {
     /// the client accepted it.
     async fn send(&self, destination: &str, set: &HeaderSet, body: Bytes) -> Given;
 
-    /// The prefixes of header names that are never copied to another message, in lower case.
-    fn reserved(&self) -> &'static [&'static str] {
-        &[]
+    /// Tells whether a header of that name is the server's own, which is never copied to another message.
+    fn is_reserved(&self, _name: &str) -> bool {
+        false
     }
 
     /// The targets under which the client itself logs what it receives; what it says there is not ours.

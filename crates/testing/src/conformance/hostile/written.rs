@@ -12,6 +12,9 @@ const FITS: usize = 900_000;
 
 pub(super) fn sets() -> Vec<HeaderSet> {
     let mut sets = vec![HeaderSet::new(Class::WellFormed), continuing(Class::WellFormed)];
+    // In one header: a broker may keep one of several.
+    let entries = continuing(Class::WellFormed).with("baggage", "tenant=acme,other=1");
+    sets.push(entries.keeping("tenant", "acme").keeping("other", "1"));
     sets.extend(traceparents());
     sets.extend(tracestates());
     sets.extend(baggage());
