@@ -6,7 +6,7 @@ use lapin::{Channel, Consumer};
 use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, Observe};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error as severe, info, warn};
+use tracing::{info, warn};
 
 use super::caution::Caution;
 use super::session::{Place, Session};
@@ -121,7 +121,7 @@ impl Opening {
             self.queue
         );
         if losses.is_power_of_two() {
-            severe!(
+            tracing::error!(
                 destination = %self.queue,
                 losses,
                 again_after = ?self.caution.pause(),
