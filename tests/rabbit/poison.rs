@@ -141,7 +141,7 @@ async fn an_unreadable_message_stops_its_own_subscription_alone() {
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
 async fn a_delivery_limit_takes_an_unreadable_message_away() {
     let dead = unique("dead");
-    let with_limit = |queue: Queue| queue.quorum().delivery_limit(3).dead_letter_exchange("", &*dead);
+    let with_limit = |queue: Queue| queue.quorum().delivery_limit(3).dead_letter_exchange("", &dead);
     let (mut given, running) = Given::start(&server::url(), with_limit).await;
     given.plain.declare(&dead, &[]).await;
     let (sick, sound) = (given.sick.clone(), given.sound.clone());
