@@ -1,6 +1,7 @@
 //! Brokers that cannot do what they are asked: settling that fails, and no redelivery (STAT-14, SPAN-32; design, section 5).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use throughline_core::broker::{
 use throughline_core::extract::{Batch, State};
 use throughline_core::message::Source;
 use throughline_core::telemetry::Incoming;
-use throughline_core::{App, BrokerError, Delivery, Handler, Settlement, serve};
+use throughline_core::{App, BrokerError, Delivery, Handler, ServeErrorKind, Settlement, serve};
 use throughline_memory::{Channel, Memory};
 use throughline_testing::{Capture, attribute};
 use tokio::time::Instant;
@@ -199,4 +200,60 @@ async fn without_settlement_nothing_is_said_about_it() {
     let capture = run(flaw, App::new().subscribe(Channel::new("orders"), handle), &["42"]).await;
     assert_eq!(capture.spans().len(), 1);
     assert!(points(&capture, "messaging.client.operation.duration", &[]).is_empty());
+}
+
+/// The in-memory broker, which refuses some consumer when it begins.
+#[derive(Clone)]
+struct Strict {
+    memory: Memory,
+    subscribed: Arc<AtomicUsize>,
+}
+
+struct StrictSubscriber(Box<dyn Subscriber>, Arc<AtomicUsize>);
+
+#[async_trait]
+impl Broker for Strict {
+    fn transport(&self) -> Arc<dyn Publish> {
+        self.memory.transport()
+    }
+
+    async fn subscribe(&self, subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
+        self.subscribed.fetch_add(1, Ordering::SeqCst);
+        let inner = self.memory.subscribe(subscription).await?;
+        Ok(Box::new(StrictSubscriber(inner, Arc::clone(&self.subscribed))))
+    }
+
+    async fn shutdown(&self, _deadline: Instant) -> Result<(), BrokerError> {
+        self.memory.shutdown().await
+    }
+}
+
+#[async_trait]
+impl Subscriber for StrictSubscriber {
+    fn source(&self) -> Arc<Source> {
+        self.0.source()
+    }
+
+    async fn begin(&mut self) -> Result<(), BrokerError> {
+        let others = self.1.load(Ordering::SeqCst);
+        Err(BrokerError::configuration(format!("refused beside {others} subscriptions")))
+    }
+
+    async fn receive(&mut self) -> Result<Received, BrokerError> {
+        panic!("it has not begun");
+    }
+}
+
+/// A service does not start whose subscription is refused when all are there; it says which one it is.
+#[tokio::test]
+async fn a_subscription_that_may_not_begin_fails_the_start() {
+    let broker = Strict { memory: Memory::new(), subscribed: Arc::default() };
+    let app = App::new()
+        .subscribe(Channel::new("orders"), async |_: Delivery| {})
+        .subscribe(Channel::new("prices"), async |_: Delivery| {})
+        .without_telemetry();
+    let failed = serve(broker, app).start().await.unwrap_err();
+    assert_eq!(failed.kind(), ServeErrorKind::Configuration);
+    let text = failed.to_string();
+    assert!(text.contains("`orders`") && text.contains("refused beside 2 subscriptions"), "{text}");
 }
