@@ -1,7 +1,8 @@
 //! RabbitMQ on a real server, and what only a server that goes away can show.
 //!
 //! `cargo xtask test --broker rabbit` finds or starts the server and runs it; the address is in `THROUGHLINE_RABBIT_URL`. On the oldest
-//! server that is tested only `conformance`, `golden`, `hostile`, `foreign`, `raw_rows` and `faults` run.
+//! server that is tested only `conformance`, `faults`, `foreign`, `golden`, `hostile`, `poison` and
+//! `raw_rows` run.
 
 #![allow(clippy::expect_used, reason = "helpers of tests: what cannot be done is a failure of the test")]
 

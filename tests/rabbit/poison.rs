@@ -9,7 +9,7 @@ use throughline_core::App;
 use throughline_core::serve::{HealthState, Running};
 use throughline_rabbit::Queue;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::load::{start, until};
 use crate::log::Log;
@@ -24,6 +24,8 @@ struct Given {
     sick: String,
     sound: String,
     handled: mpsc::UnboundedReceiver<(String, String)>,
+    /// What came while something else was waited for: the queues overtake each other.
+    earlier: Vec<(String, String)>,
 }
 
 impl Given {
@@ -43,7 +45,7 @@ impl Given {
             .subscribe(Queue::new(sound.as_str()).expires(KEPT), tell(&sound));
         let running = start(url, app).await;
         let (plain, spoiled) = (Plain::connect(url).await, Plain::connect(&proxy.url()).await);
-        (Self { plain, spoiled, sick, sound, handled }, running)
+        (Self { plain, spoiled, sick, sound, handled, earlier: Vec::new() }, running)
     }
 
     /// Publishes a message of which something is not UTF-8.
@@ -68,13 +70,24 @@ impl Given {
             let next = async { while self.handled.recv().await != Some((name.clone(), "after it".to_owned())) {} };
             is_handled = timeout(Duration::from_secs(1), next).await.is_ok();
         }
+        self.earlier.clear();
     }
 
     /// Waits until a message of a queue is handled.
     async fn handles(&mut self, queue: &str, body: &str) {
         let awaited = (queue.to_owned(), body.to_owned());
-        let next = async { while self.handled.recv().await.as_ref() != Some(&awaited) {} };
-        timeout(PATIENCE, next).await.unwrap_or_else(|_| panic!("{awaited:?} is handled in time"));
+        if let Some(place) = self.earlier.iter().position(|handled| *handled == awaited) {
+            self.earlier.swap_remove(place);
+            return;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match timeout_at(deadline, self.handled.recv()).await {
+                Ok(Some(handled)) if handled == awaited => return,
+                Ok(handled) => self.earlier.push(handled.expect("the service lives")),
+                Err(_) => panic!("{awaited:?} is not handled in time, but {:?}", self.earlier),
+            }
+        }
     }
 }
 
