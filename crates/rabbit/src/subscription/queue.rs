@@ -338,6 +338,15 @@ impl Queue {
     ///
     /// The server's own way, which is to forget a message when it has sent it, is not offered: nothing would bound how many wait in the
     /// memory of the service.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_rabbit::Queue;
+    /// // A position that was missed is followed by a newer one.
+    /// let positions = Queue::new("positions").ack_on_receipt();
+    /// # let _ = positions;
+    /// ```
     #[must_use]
     pub const fn ack_on_receipt(mut self) -> Self {
         self.acks_on_receipt = true;
