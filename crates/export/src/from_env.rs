@@ -8,8 +8,8 @@ use crate::setup::sealed::{Open, Opening};
 
 /// Sets up the exporters that `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` and `OTEL_LOGS_EXPORTER` name.
 ///
-/// Each is a list with commas of `otlp`, which is the default, `console` and `none`. The variables `OTEL_EXPORTER_OTLP_*` say where OTLP goes.
-/// `otlp` needs the feature of that name.
+/// Each is a list with commas of `otlp`, which is the default, `zipkin` for traces, `console` and `none`. The variables `OTEL_EXPORTER_OTLP_*` say where OTLP goes.
+/// `otlp` and `zipkin` need the features of these names.
 ///
 /// Source: [environment variables of OpenTelemetry](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
 ///
@@ -47,8 +47,11 @@ fn open(named: Named, signals: Signals, opening: &mut Opening<'_, '_>) -> Result
         Named::Otlp => crate::otlp::Otlp::only(signals).open(opening),
         #[cfg(not(any(feature = "otlp-grpc", feature = "otlp-http")))]
         Named::Otlp => Err(not_built_in("otlp", "switch on the feature `otlp` of `throughline-export`, or set")),
+        #[cfg(feature = "zipkin")]
+        Named::Zipkin => crate::zipkin::Zipkin::named().open(opening),
         Named::Prometheus => Err(not_built_in("prometheus", "set")),
-        Named::Zipkin => Err(not_built_in("zipkin", "set")),
+        #[cfg(not(feature = "zipkin"))]
+        Named::Zipkin => Err(not_built_in("zipkin", "switch on the feature `zipkin` of `throughline-export`, or set")),
     }
 }
 
@@ -74,7 +77,11 @@ mod tests {
 
     #[test]
     fn an_exporter_that_is_missing_is_an_error_that_says_what_to_set() {
-        for (variable, exporter) in [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_METRICS_EXPORTER", "prometheus")] {
+        let mut missing = vec![("OTEL_METRICS_EXPORTER", "prometheus")];
+        if cfg!(not(feature = "zipkin")) {
+            missing.push(("OTEL_TRACES_EXPORTER", "zipkin"));
+        }
+        for (variable, exporter) in missing {
             let none =
                 ["OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"].map(|name| (name, "none"));
             let variables: Vec<_> = [(variable, exporter)].into_iter().chain(none).collect();

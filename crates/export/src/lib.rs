@@ -30,6 +30,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `otlp` | OTLP over gRPC and over HTTP: `otlp-grpc` and `otlp-http` |
+//! | `zipkin` | traces to Zipkin |
 //! | `logging` | a subscriber of `tracing`: lines, log records and spans |
 //!
 //! # Environment
@@ -46,6 +47,8 @@
 //! | `NO_COLOR`, `TERM=dumb`, `COLUMNS` | no colours; the width of the picture |
 
 mod baggage;
+#[cfg(any(feature = "otlp-http", feature = "zipkin"))]
+mod client;
 mod console;
 mod destination;
 mod environment;
@@ -58,10 +61,14 @@ mod otlp;
 mod providers;
 mod report;
 mod resource;
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+mod runtime;
 mod setup;
-#[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
 mod tally;
 mod telemetry;
+#[cfg(feature = "zipkin")]
+mod zipkin;
 
 pub use self::console::{ColorChoice, Console, console};
 pub use self::error::{ExportError, ExportErrorKind};
@@ -74,3 +81,5 @@ pub use self::providers::Providers;
 pub use self::report::ShutdownReport;
 pub use self::setup::{Exporter, Setup};
 pub use self::telemetry::Telemetry;
+#[cfg(feature = "zipkin")]
+pub use self::zipkin::{Zipkin, zipkin};

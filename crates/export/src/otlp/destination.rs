@@ -11,13 +11,13 @@ use opentelemetry_sdk::metrics::PeriodicReader;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
 
 use super::exporters::Exporters;
-use super::runtime::Runtime;
 use super::settings::Settings;
 use crate::destination::Destination;
 use crate::environment::Signals;
 use crate::error::ExportError;
 use crate::providers::{Parts, Providers};
 use crate::report::ShutdownReport;
+use crate::runtime::Runtime;
 use crate::tally::{Counted, Tally};
 
 /// Sends what all services of a program tell.

@@ -5,9 +5,9 @@ use opentelemetry_otlp::{
 };
 
 use super::Protocol;
-use super::runtime::Runtime;
 use super::settings::{Sending, Settings};
 use crate::error::{ExportError, ExportErrorKind};
+use crate::runtime::Runtime;
 
 /// Makes exporters that send on one runtime.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Exporters {
             Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
             _ => opentelemetry_otlp::Protocol::HttpBinary,
         };
-        let client = super::client::Client::new(&self.runtime, sending.timeout, &self.settings.headers);
+        let client = crate::client::Client::new(&self.runtime, sending.timeout, &self.settings.headers);
         let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout).with_protocol(protocol);
         let builder = builder.with_http_client(client);
         if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder }

@@ -1,13 +1,10 @@
 //! Telemetry sent over OTLP: to a collector, to Jaeger, Tempo or any other backend that takes it.
 //!
 //! `settings` brings code and environment together, `exporters` makes the exporters of the signals by them, `destination` puts these behind
-//! batching processors whose items are counted. `runtime` is the thread on which all sending happens, `client` what sends over HTTP there.
+//! batching processors whose items are counted.
 
-#[cfg(feature = "otlp-http")]
-mod client;
 mod destination;
 mod exporters;
-mod runtime;
 mod settings;
 
 #[cfg(test)]

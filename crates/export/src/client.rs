@@ -7,18 +7,18 @@ use http::HeaderMap;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 
-use super::runtime::Runtime;
+use crate::runtime::Runtime;
 
 /// Sends on the runtime of telemetry, whatever thread asks, with the headers that the code adds.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     inner: HyperClient,
     runtime: Runtime,
     headers: HeaderMap,
 }
 
 impl Client {
-    pub(super) fn new(runtime: &Runtime, timeout: Duration, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(runtime: &Runtime, timeout: Duration, headers: &HeaderMap) -> Self {
         let _entered = runtime.handle().enter();
         let inner = HyperClient::with_default_connector(timeout, None);
         Self { inner, runtime: runtime.clone(), headers: headers.clone() }

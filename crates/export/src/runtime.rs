@@ -13,13 +13,13 @@ use crate::error::{ExportError, ExportErrorKind};
 ///
 /// The thread ends when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub(super) struct Runtime {
+pub(crate) struct Runtime {
     handle: Handle,
     _alive: Arc<oneshot::Sender<()>>,
 }
 
 impl Runtime {
-    pub(super) fn start() -> Result<Self, ExportError> {
+    pub(crate) fn start() -> Result<Self, ExportError> {
         let failed = |error| ExportError::caused_by(ExportErrorKind::Thread, error);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
@@ -35,7 +35,7 @@ impl Runtime {
         Ok(Self { handle, _alive: Arc::new(alive) })
     }
 
-    pub(super) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
 }

@@ -1,0 +1,60 @@
+//! Zipkin as a place where telemetry leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
+
+use super::exporter::ZipkinExporter;
+use crate::destination::Destination;
+use crate::error::ExportError;
+use crate::providers::Parts;
+use crate::report::ShutdownReport;
+use crate::runtime::Runtime;
+use crate::tally::{Counted, Tally};
+
+/// Sends the spans of all services of a program.
+#[derive(Debug)]
+pub(super) struct ZipkinDestination {
+    endpoint: Uri,
+    timeout: Duration,
+    room: usize,
+    runtime: Runtime,
+    spans: Arc<Tally>,
+}
+
+impl ZipkinDestination {
+    pub(super) fn new(endpoint: Uri, timeout: Duration, room: usize) -> Result<Self, ExportError> {
+        let spans = Tally::new("spans", endpoint.to_string());
+        Ok(Self { endpoint, timeout, room, runtime: Runtime::start()?, spans })
+    }
+}
+
+impl Destination for ZipkinDestination {
+    fn attach(&self, mut service: Parts) -> Parts {
+        let exporter = ZipkinExporter::new(&self.runtime, self.endpoint.clone(), self.timeout);
+        let config = BatchConfigBuilder::default().with_max_queue_size(self.room).build();
+        let exporter = Counted::exporter(exporter, &self.spans);
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+        service.tracer = service.tracer.with_span_processor(Counted::processor(processor, &self.spans, self.room));
+        service
+    }
+
+    /// The providers have flushed everything already.
+    fn flush(&self) -> Result<(), ExportError> {
+        Ok(())
+    }
+
+    fn close(&self) -> ShutdownReport {
+        ShutdownReport {
+            exported_spans: self.spans.exported(),
+            dropped_spans: self.spans.dropped(),
+            unfinished_spans: self.spans.unfinished(),
+            ..ShutdownReport::default()
+        }
+    }
+
+    /// Nothing can be sent at once.
+    fn abandon(&self) {}
+}
