@@ -2,14 +2,15 @@
 
 use crate::console::Console;
 use crate::environment::{Named, Signals};
-use crate::error::{ExportError, ExportErrorKind};
+use crate::error::ExportError;
 use crate::setup::Setup;
 use crate::setup::sealed::{Open, Opening};
 
 /// Sets up the exporters that `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` and `OTEL_LOGS_EXPORTER` name.
 ///
-/// Each is a list with commas of `otlp`, which is the default, `zipkin` for traces, `console` and `none`. The variables `OTEL_EXPORTER_OTLP_*` say where OTLP goes.
-/// `otlp` and `zipkin` need the features of these names.
+/// Each is a list with commas of `otlp`, which is the default, `zipkin` for traces, `prometheus` for metrics,
+/// `console` and `none`. The variables `OTEL_EXPORTER_OTLP_*` say where OTLP goes.
+/// All but the console need the features of their names.
 ///
 /// Source: [environment variables of OpenTelemetry](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/).
 ///
@@ -49,15 +50,21 @@ fn open(named: Named, signals: Signals, opening: &mut Opening<'_, '_>) -> Result
         Named::Otlp => Err(not_built_in("otlp", "switch on the feature `otlp` of `throughline-export`, or set")),
         #[cfg(feature = "zipkin")]
         Named::Zipkin => crate::zipkin::Zipkin::named().open(opening),
-        Named::Prometheus => Err(not_built_in("prometheus", "set")),
+        #[cfg(feature = "prometheus")]
+        Named::Prometheus => crate::prometheus::Prometheus::named().open(opening),
+        #[cfg(not(feature = "prometheus"))]
+        Named::Prometheus => {
+            Err(not_built_in("prometheus", "switch on the feature `prometheus` of `throughline-export`, or set"))
+        }
         #[cfg(not(feature = "zipkin"))]
         Named::Zipkin => Err(not_built_in("zipkin", "switch on the feature `zipkin` of `throughline-export`, or set")),
     }
 }
 
+#[cfg(not(all(any(feature = "otlp-grpc", feature = "otlp-http"), feature = "prometheus", feature = "zipkin")))]
 fn not_built_in(exporter: &str, advice: &str) -> ExportError {
     ExportError::new(
-        ExportErrorKind::UnsupportedExporter,
+        crate::error::ExportErrorKind::UnsupportedExporter,
         format!(
             "the exporter `{exporter}` is not built in: {advice} OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER and \
              OTEL_LOGS_EXPORTER to exporters that are, such as `console` or `none`"
@@ -68,6 +75,7 @@ fn not_built_in(exporter: &str, advice: &str) -> ExportError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ExportErrorKind;
 
     fn build(variables: &[(&str, &str)]) -> Result<crate::Telemetry, ExportError> {
         from_env()
@@ -77,7 +85,10 @@ mod tests {
 
     #[test]
     fn an_exporter_that_is_missing_is_an_error_that_says_what_to_set() {
-        let mut missing = vec![("OTEL_METRICS_EXPORTER", "prometheus")];
+        let mut missing = Vec::new();
+        if cfg!(not(feature = "prometheus")) {
+            missing.push(("OTEL_METRICS_EXPORTER", "prometheus"));
+        }
         if cfg!(not(feature = "zipkin")) {
             missing.push(("OTEL_TRACES_EXPORTER", "zipkin"));
         }

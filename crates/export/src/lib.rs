@@ -1,6 +1,7 @@
 //! Sets up telemetry with one call: who is traced, and where spans, metrics and logs go.
 //!
-//! They go to the terminal, each trace as a waterfall and the metrics as a table at the end, and over OTLP to a collector or a backend.
+//! They go to the terminal, each trace as a waterfall and the metrics as a table at the end, over OTLP to a collector or a backend, to Zipkin,
+//! and to a page that Prometheus reads.
 //!
 //! ```
 //! use opentelemetry::global;
@@ -30,6 +31,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `otlp` | OTLP over gRPC and over HTTP: `otlp-grpc` and `otlp-http` |
+//! | `prometheus` | metrics on a page that Prometheus reads |
 //! | `zipkin` | traces to Zipkin |
 //! | `logging` | a subscriber of `tracing`: lines, log records and spans |
 //!
@@ -58,10 +60,12 @@ mod from_env;
 mod logging;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod providers;
 mod report;
 mod resource;
-#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin", feature = "prometheus"))]
 mod runtime;
 mod setup;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
@@ -77,6 +81,8 @@ pub use self::from_env::{FromEnv, from_env};
 pub use self::logging::Logging;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
 pub use self::otlp::{Otlp, Protocol, otlp};
+#[cfg(feature = "prometheus")]
+pub use self::prometheus::{Prometheus, prometheus};
 pub use self::providers::Providers;
 pub use self::report::ShutdownReport;
 pub use self::setup::{Exporter, Setup};

@@ -1,0 +1,86 @@
+//! The page: a small server on the thread of telemetry.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::sync::Semaphore;
+
+use crate::error::{ExportError, ExportErrorKind};
+use crate::runtime::Runtime;
+
+/// How many programs may read the page at the same time; others wait.
+const READERS: usize = 16;
+
+/// A page with what a registry has. It is there until this is dropped.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) registry: Registry,
+    pub(super) address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl Page {
+    pub(super) fn start(listener: TcpListener) -> Result<Self, ExportError> {
+        let failed = |error| ExportError::caused_by(ExportErrorKind::Thread, error);
+        let address = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let (runtime, registry) = (Runtime::start()?, Registry::new());
+        let entered = runtime.handle().enter();
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        runtime.handle().spawn(serve(listener, registry.clone()));
+        drop(entered);
+        Ok(Self { registry, address, _runtime: runtime })
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, registry: Registry) {
+    let readers = Arc::new(Semaphore::new(READERS));
+    loop {
+        let Ok(reader) = readers.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Too many open files, for example: it may pass.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            let answer = service_fn(|request| std::future::ready(answer(&request, &registry)));
+            // A reader that goes away in the middle is its own business.
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), answer)
+                .await;
+            drop(reader);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, registry: &Registry) -> Result<Response<Full<Bytes>>, Infallible> {
+    let refused = |status| {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = status;
+        Ok(response)
+    };
+    if request.uri().path() != "/metrics" {
+        return refused(StatusCode::NOT_FOUND);
+    }
+    if request.method() != Method::GET {
+        return refused(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let (encoder, mut text) = (TextEncoder::new(), Vec::new());
+    if encoder.encode(&registry.gather(), &mut text).is_err() {
+        return refused(StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    let response = Response::builder().header(CONTENT_TYPE, encoder.format_type()).body(Full::from(text));
+    response.or_else(|_| refused(StatusCode::INTERNAL_SERVER_ERROR))
+}
