@@ -51,7 +51,10 @@ async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
     assert_eq!(line["trace_id"], trace.as_str());
     assert_eq!(line["span_id"].as_str().map(str::len), Some(16));
 
-    assert!(picture.contains("shop └─ find on the shelves") && picture.contains("WARN nearly"), "{picture}");
+    assert!(
+        picture.contains("shop └─ find on the shelves") && picture.contains("WARN nearly") && !picture.contains(".rs"),
+        "{picture}"
+    );
     let error = console().writer(Paper::default()).logging(Logging::text()).start().unwrap_err();
     assert_eq!(error.kind(), ExportErrorKind::AlreadyStarted);
     let error = console().logging(Logging::text().filter("stock=loud")).start().unwrap_err();

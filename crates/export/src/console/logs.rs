@@ -61,9 +61,7 @@ fn text(record: &SdkLogRecord) -> String {
     let exception = [attribute(record, "exception.type"), attribute(record, "exception.message")];
     let exception: Vec<String> = exception.into_iter().flatten().collect();
     let exception = (!exception.is_empty()).then(|| exception.join(": "));
-    // The bridge of `tracing` names an event after the place in the code, unless it has a name.
-    let name = record.event_name().filter(|name| !name.starts_with("event "));
-    let parts = [severity.map(str::to_owned), name.map(str::to_owned), body, exception];
+    let parts = [severity.map(str::to_owned), record.event_name().map(str::to_owned), body, exception];
     parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
