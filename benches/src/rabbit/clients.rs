@@ -11,9 +11,6 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use super::hand;
 use crate::load::body;
 
-/// `messaging.client.id` of all programs.
-pub(super) const CLIENT: &str = "bench";
-
 /// After which time without a reader the server removes a queue of the rounds.
 pub(super) const LEFT_FOR: Duration = Duration::from_secs(600);
 
@@ -25,7 +22,7 @@ const PERSISTENT: u8 = 2;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 pub(super) async fn connect(url: &str) -> lapin::Result<Connection> {
-    Connection::connect(url, ConnectionProperties::default().with_connection_name(CLIENT.into())).await
+    Connection::connect(url, ConnectionProperties::default().with_connection_name(hand::CLIENT.into())).await
 }
 
 /// Opens a channel on which publishes are confirmed.

@@ -12,7 +12,7 @@ use throughline_core::{App, serve};
 use throughline_rabbit::{Queue, Rabbit, RabbitOptions};
 
 use super::clients;
-use super::hand::Spans;
+use super::hand::{CLIENT, Spans};
 use crate::programs::{Case, Program, engine, provider};
 use crate::stopwatch::Round;
 use crate::tally::{self, handle};
@@ -43,7 +43,7 @@ impl Consume {
     }
 
     async fn by_ours(url: &str, program: Program) -> Result<Round, Box<dyn Error>> {
-        let rabbit = Rabbit::connect_with(url, RabbitOptions::new().name(clients::CLIENT)).await?;
+        let rabbit = Rabbit::connect_with(url, RabbitOptions::new().name(CLIENT)).await?;
         let provider = (program == Program::Traced).then(provider);
         let queue = Queue::new(QUEUE).expires(clients::LEFT_FOR).prefetch(PREFETCH);
         let app = App::new().subscribe(queue, handle);

@@ -6,8 +6,10 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 
-use super::clients::CLIENT;
 use crate::hand::traceparent;
+
+/// `messaging.client.id` of all programs.
+pub(super) const CLIENT: &str = "bench";
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

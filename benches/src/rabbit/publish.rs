@@ -9,7 +9,7 @@ use throughline_core::Publisher;
 use throughline_rabbit::{Rabbit, RabbitOptions};
 
 use super::clients;
-use super::hand::{Spans, end};
+use super::hand::{CLIENT, Spans, end};
 use crate::load::body;
 use crate::programs::{Case, Program, engine, provider};
 use crate::stopwatch::{Round, Stopwatch};
@@ -65,7 +65,7 @@ impl Publish {
     }
 
     async fn by_ours(self, url: &str, program: Program) -> Result<Round, Box<dyn Error>> {
-        let rabbit = Rabbit::connect_with(url, RabbitOptions::new().name(clients::CLIENT)).await?;
+        let rabbit = Rabbit::connect_with(url, RabbitOptions::new().name(CLIENT)).await?;
         let provider = (program == Program::Traced).then(provider);
         let publisher = match &provider {
             Some(provider) => rabbit.publisher().telemetry(engine(provider)),

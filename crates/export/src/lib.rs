@@ -60,6 +60,8 @@ mod from_env;
 mod logging;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp;
+#[cfg(feature = "logging")]
+mod places;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod providers;

@@ -1,14 +1,10 @@
 //! What becomes of the events and spans of `tracing`: lines on the terminal, log records, and spans in traces.
 
 use std::fmt::{self, Write as _};
-use std::time::Duration;
 
-use opentelemetry::logs::LogRecord;
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt, TracerProvider};
-use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
@@ -167,26 +163,6 @@ where
         // Events are log records.
         .with_filter(filter_fn(|metadata| metadata.is_span()));
     spans.and_then(OpenTelemetryTracingBridge::new(&providers.logger_provider()))
-}
-
-/// Takes the names from log records that `tracing` makes up of the place in the code: they are no names of events, and show where it was built.
-#[derive(Debug)]
-pub(crate) struct WithoutPlaces;
-
-impl LogProcessor for WithoutPlaces {
-    fn emit(&self, record: &mut SdkLogRecord, _scope: &InstrumentationScope) {
-        if record.event_name().is_some_and(|name| name.starts_with("event ") && name.contains(".rs:")) {
-            record.set_event_name("");
-        }
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
-    }
 }
 
 /// A format, and the ids of the trace and of the span at the end of each line.

@@ -98,7 +98,7 @@ impl Parts {
         let meter = SdkMeterProvider::builder().with_resource(resource.clone());
         let logger = SdkLoggerProvider::builder().with_resource(resource.clone());
         #[cfg(feature = "logging")]
-        let logger = logger.with_log_processor(crate::logging::WithoutPlaces);
+        let logger = logger.with_log_processor(crate::places::WithoutPlaces);
         Self { resource, tracer, meter, logger }
     }
 

@@ -10,7 +10,6 @@ use throughline_core::propagation::{
 };
 use throughline_core::{Envelope, Headers, PublishError};
 
-use crate::delivery::NativeMessage;
 use crate::names::{self, LONGEST};
 
 /// What writes propagation headers into the client's header table, as [`NativeInjector`] says: as long strings, which every client reads.
@@ -152,14 +151,17 @@ pub(crate) fn to_headers(table: &FieldTable) -> Headers {
     headers
 }
 
-/// Copies the headers of an envelope into the client's, without `left_out`.
+/// Copies the headers of an envelope into the client's, without `left_out`. `origin` are those of the message that it forwards.
 ///
 /// A table has a name once: of several values the last one is sent, and those of a propagation header that is a list are joined. Where
 /// the envelope forwards a message, what was not changed keeps its type, and so does what portable headers cannot hold.
 // PROP-12, PROP-R-01, PROP-R-02, PROP-R-06.
-pub(crate) fn to_table(envelope: &Envelope, left_out: Option<&str>) -> Result<FieldTable, PublishError> {
+pub(crate) fn to_table(
+    envelope: &Envelope,
+    origin: Option<&FieldTable>,
+    left_out: Option<&str>,
+) -> Result<FieldTable, PublishError> {
     let headers = envelope.headers();
-    let origin = envelope.origin::<NativeMessage>().and_then(NativeMessage::table);
     let mut table = FieldTable::default();
     for (name, value) in origin.into_iter().flatten() {
         let key = name.as_str();
@@ -232,7 +234,12 @@ mod tests {
     use throughline_testing::conformance;
 
     use super::*;
+    use crate::delivery::NativeMessage;
     use crate::testing::{any_table, each_type, table, text, with_headers};
+
+    fn written(envelope: &Envelope) -> Result<FieldTable, PublishError> {
+        to_table(envelope, envelope.origin::<NativeMessage>().and_then(NativeMessage::table), None)
+    }
 
     fn received(headers: &FieldTable) -> Delivery {
         let properties = lapin::BasicProperties::default().with_headers(headers.clone());
@@ -241,7 +248,7 @@ mod tests {
     }
 
     fn forwarded(headers: &FieldTable) -> FieldTable {
-        to_table(&Envelope::forward(&received(headers), "dead"), None).unwrap()
+        written(&Envelope::forward(&received(headers), "dead")).unwrap()
     }
 
     fn sent(entries: &[(&'static str, &'static str)]) -> FieldTable {
@@ -249,7 +256,7 @@ mod tests {
         for (name, value) in entries {
             envelope.headers_mut().append(*name, *value);
         }
-        to_table(&envelope, None).unwrap()
+        written(&envelope).unwrap()
     }
 
     #[test]
@@ -322,7 +329,7 @@ mod tests {
         let delivery = received(&table(&each_type()));
         let mut envelope = Envelope::forward(&delivery, "dead").with_header("i32", "7").with_header("table", "gone");
         envelope.headers_mut().remove("u8");
-        let table = to_table(&envelope, None).unwrap();
+        let table = written(&envelope).unwrap();
         assert_eq!(table.inner().get("i32"), Some(&text("7")));
         assert_eq!(table.inner().get("table"), Some(&text("gone")));
         assert_eq!(table.inner().get("u8"), None, "what was removed stays removed");
@@ -335,7 +342,7 @@ mod tests {
         let mut envelope = Envelope::forward(&delivery, "dead");
         envelope.headers_mut().insert("traceparent", "new");
         let expected = table(&[("traceparent", text("new")), ("tenant", AMQPValue::Void)]);
-        assert_eq!(to_table(&envelope, None).unwrap(), expected, "PROP-04");
+        assert_eq!(written(&envelope).unwrap(), expected, "PROP-04");
     }
 
     #[test]
@@ -376,10 +383,10 @@ mod tests {
     #[test]
     fn a_name_that_is_too_long_is_an_error_and_a_context_is_left_out() {
         let long = "x".repeat(256);
-        let error = to_table(&Envelope::new("orders", "x").with_header(long.clone(), "x"), None).unwrap_err();
+        let error = written(&Envelope::new("orders", "x").with_header(long.clone(), "x")).unwrap_err();
         assert_eq!((error.error_type(), error.kind().is_permanent()), ("name_too_long", true));
         let baggage = Envelope::new("orders", "x").with_header(format!("uberctx-{long}"), "x");
-        assert_eq!(to_table(&baggage, None).unwrap(), FieldTable::default(), "telemetry fails no message");
+        assert_eq!(written(&baggage).unwrap(), FieldTable::default(), "telemetry fails no message");
     }
 
     #[test]
@@ -448,6 +455,6 @@ mod tests {
     fn a_header_that_is_not_text_is_sent_as_it_is() {
         let envelope = Envelope::new("orders", "x").with_header("raw", &b"\xff\xfe"[..]);
         let properties = with_headers(&[("raw", AMQPValue::LongString(vec![0xff, 0xfe].into()))]);
-        assert_eq!(Some(to_table(&envelope, None).unwrap()), properties.headers().clone());
+        assert_eq!(Some(written(&envelope).unwrap()), properties.headers().clone());
     }
 }

@@ -6,7 +6,6 @@ use throughline_core::broker::{RETRY_ATTEMPT, RETRY_ERROR};
 
 use crate::carrier::{HeaderExtractor, is_passed_on};
 use crate::death;
-use crate::delivery::NativeMessage;
 use crate::properties::{PERSISTENT, Text, copied};
 
 /// The headers that say by which exchange and routing key the message came at first: the copy comes back by the default exchange.
@@ -25,14 +24,20 @@ const KEPT: [Text; 8] = [
     (BasicProperties::cluster_id, BasicProperties::with_cluster_id),
 ];
 
-/// Returns the properties of a copy that waits for that attempt; `cause` is the `error.type` of the one before.
+/// Returns the properties of a copy that waits for that attempt; `cause` is the `error.type` of the one before, `way` the exchange and the
+/// routing key of the message where it does not come back by them.
 ///
 /// All properties and all headers keep their value and type. Left out are the expiration, which would end the wait, the user, which is a
 /// foreign one, and what the server writes. The headers of the copy's own are replaced, so that they do not grow from attempt to attempt.
-pub(crate) fn to_copy(message: &NativeMessage, attempt: u32, cause: Option<&str>) -> BasicProperties {
+pub(crate) fn to_copy(
+    arrived: &BasicProperties,
+    way: Option<(&str, &str)>,
+    attempt: u32,
+    cause: Option<&str>,
+) -> BasicProperties {
     let own = [RETRY_ATTEMPT, RETRY_ERROR, RETRY_EXCHANGE, RETRY_KEY];
     let mut headers = FieldTable::default();
-    for (name, value) in message.table().into_iter().flatten() {
+    for (name, value) in arrived.headers().iter().flatten() {
         if is_passed_on(name.as_str()) && !own.contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
@@ -46,11 +51,11 @@ pub(crate) fn to_copy(message: &NativeMessage, attempt: u32, cause: Option<&str>
     if let Some(cause) = cause {
         put(RETRY_ERROR, cause);
     }
-    if !message.exchange().is_empty() || message.routing_key() != message.queue() {
-        put(RETRY_EXCHANGE, message.exchange());
-        put(RETRY_KEY, message.routing_key());
+    if let Some((exchange, key)) = way {
+        put(RETRY_EXCHANGE, exchange);
+        put(RETRY_KEY, key);
     }
-    copied(message.properties(), &KEPT).with_headers(headers).with_delivery_mode(PERSISTENT)
+    copied(arrived, &KEPT).with_headers(headers).with_delivery_mode(PERSISTENT)
 }
 
 /// What a copy says that has come back from a delay queue.
@@ -88,9 +93,7 @@ mod tests {
     use super::*;
     use crate::testing::{any_properties, each_type, table, text, with_headers};
 
-    fn message(properties: BasicProperties) -> NativeMessage {
-        NativeMessage::at("shop", "placed.eu", "orders").with_properties(properties)
-    }
+    const WAY: Option<(&str, &str)> = Some(("shop", "placed.eu"));
 
     /// What the server makes of a copy that has waited.
     fn waited(copy: &BasicProperties) -> BasicProperties {
@@ -122,10 +125,10 @@ mod tests {
         let headers = table(&[each_type(), own.to_vec()].concat());
         let arrived =
             kept().with_headers(table(&each_type())).with_expiration("60000".into()).with_user_id("guest".into());
-        let first = to_copy(&message(arrived), 2, Some("timeout"));
+        let first = to_copy(&arrived, WAY, 2, Some("timeout"));
         assert_eq!(first, kept().with_headers(headers.clone()).with_delivery_mode(2));
 
-        let second = to_copy(&message(waited(&first)), 3, None);
+        let second = to_copy(&waited(&first), WAY, 3, None);
         let mut expected = headers;
         expected.insert("retry-attempt".into(), text("3"));
         let expected = expected.into_iter().filter(|(name, _)| name.as_str() != "retry-error");
@@ -145,12 +148,12 @@ mod tests {
                 returned.way.map(|(exchange, key)| (owned(exchange), owned(key))),
             ))
         };
-        let copy = to_copy(&message(BasicProperties::default()), 4, Some("timeout"));
+        let copy = to_copy(&BasicProperties::default(), WAY, 4, Some("timeout"));
         let way = Some(("shop".to_owned(), "placed.eu".to_owned()));
         assert_eq!(read(&waited(&copy)), Some((4, Some("timeout".to_owned()), way)));
-        let fanout = to_copy(&NativeMessage::at("logs", "", "orders"), 2, None);
+        let fanout = to_copy(&BasicProperties::default(), Some(("logs", "")), 2, None);
         assert_eq!(read(&waited(&fanout)), Some((2, None, Some(("logs".to_owned(), String::new())))));
-        let plain = to_copy(&NativeMessage::at("", "orders", "orders"), 2, None);
+        let plain = to_copy(&BasicProperties::default(), None, 2, None);
         assert_eq!(plain.headers(), &Some(table(&[("retry-attempt", text("2"))])));
         assert_eq!(read(&waited(&plain)), Some((2, None, None)));
         assert_eq!(read(&copy), None, "a stranger can write the headers, too");
@@ -167,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_arrived_can_be_copied(properties in any_properties(), attempt: u32) {
-            let copy = to_copy(&message(properties), attempt, Some("timeout"));
+            let copy = to_copy(&properties, WAY, attempt, Some("timeout"));
             let _ = Returned::read(&waited(&copy), "orders");
         }
     }

@@ -170,6 +170,12 @@ impl NativeMessage {
         &self.properties
     }
 
+    /// Returns the exchange and the routing key, where a copy that comes straight back to the queue would have others.
+    pub(crate) fn way(&self) -> Option<(&str, &str)> {
+        let is_other = !self.exchange().is_empty() || self.routing_key() != self.queue();
+        is_other.then(|| (self.exchange(), self.routing_key()))
+    }
+
     pub(crate) fn table(&self) -> Option<&FieldTable> {
         self.properties.headers().as_ref()
     }
@@ -500,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_has_waited_is_the_message_again() {
-        let copy = to_copy(&NativeMessage::at("shop", "placed.eu", "orders"), 3, Some("timeout"));
+        let copy = to_copy(&BasicProperties::default(), Some(("shop", "placed.eu")), 3, Some("timeout"));
         let mut headers = copy.headers().clone().unwrap();
         headers.insert("x-last-death-queue".into(), text("orders.retry.30s"));
         let delivery = again(QUORUM, false, copy.clone().with_headers(headers));

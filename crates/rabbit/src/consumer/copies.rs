@@ -65,7 +65,7 @@ impl Copies {
         let Some(native) = message.native::<NativeMessage>() else {
             return Err(BrokerError::configuration("only a message of RabbitMQ can wait in a delay queue"));
         };
-        let properties = to_copy(native, message.attempt().saturating_add(1), cause);
+        let properties = to_copy(native.properties(), native.way(), message.attempt().saturating_add(1), cause);
         let to = Address { exchange: "", key: &name };
         let copy = Outgoing::new(to, properties, message.payload().clone())?;
         match self.connection.publishing.publish(copy).await {

@@ -5,6 +5,7 @@ mod fingerprint;
 mod problem;
 mod proof;
 mod publisher;
+mod written;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -7,11 +7,11 @@ use throughline_core::broker::{BoxFuture, Publish};
 use throughline_core::message::{System, Target};
 use throughline_core::{Delivery, Destination, Envelope, PublishError, Receipt};
 
+use super::written::to_native;
 use super::{Outgoing, Problem};
 use crate::connection::Connection;
 use crate::destination::{Address, Options};
 use crate::names::short;
-use crate::properties::to_native;
 use crate::semconv::{DIRECT_REPLY, ROUTING_KEY, is_anonymous, target_name};
 
 /// Publishes on one connection.
