@@ -34,7 +34,7 @@ pub fn prometheus() -> Setup<Prometheus> {
     Setup::new(Prometheus::default())
 }
 
-/// A page of metrics that Prometheus reads; made by [`prometheus`].
+/// A page of metrics that Prometheus reads; made by [`prometheus()`].
 ///
 /// It answers `GET /metrics`, only to programs on the same machine unless told otherwise, and on a thread of its own. Attributes of the service
 /// are those of `target_info`. Only the main service of a program is shown. There are no exemplars: the SDK keeps none.
