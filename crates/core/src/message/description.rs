@@ -347,7 +347,7 @@ impl Source {
     /// # use std::sync::Arc;
     /// # use throughline_core::broker::Pattern;
     /// # use throughline_core::message::{Operations, Source, System};
-    /// # let system = Arc::new(System::new("rabbitmq", Operations::DEFAULT));
+    /// # let system = Arc::new(System::new("example", Operations::DEFAULT));
     /// let placed = Pattern::exact("placed").within("orders").shown_as("orders:placed:stock");
     /// let source = Source::new(system).with_patterns([placed]).with_others("stock").with_destination("stock");
     /// assert_eq!(source.others.as_deref(), Some("stock"));
