@@ -33,6 +33,7 @@
 //! | `otlp` | OTLP over gRPC and over HTTP: `otlp-grpc` and `otlp-http` |
 //! | `prometheus` | metrics on a page that Prometheus reads |
 //! | `zipkin` | traces to Zipkin |
+//! | `tls` | `https` for OTLP and Zipkin |
 //! | `logging` | a subscriber of `tracing`: lines, log records and spans |
 //!
 //! # Environment
@@ -73,6 +74,9 @@ mod setup;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
 mod tally;
 mod telemetry;
+#[cfg(feature = "tls")]
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+mod tls;
 #[cfg(feature = "zipkin")]
 mod zipkin;
 

@@ -35,6 +35,7 @@
 //! | `rabbit` | RabbitMQ, `throughline::rabbit` |
 //! | `export` | telemetry in the terminal, `throughline::export` |
 //! | `otlp` | telemetry over OTLP, to a collector or a backend |
+//! | `tls` | `https` for OTLP and Zipkin |
 //! | `zipkin` | traces to Zipkin |
 //! | `prometheus` | metrics on a page that Prometheus reads |
 //! | `logging` | a subscriber of `tracing`: lines, log records and spans |

@@ -25,7 +25,7 @@ macro_rules! exporter {
             Protocol::Grpc => exporters.over_grpc(<$kind>::builder().with_tonic(), sending).build(),
             #[cfg(feature = "otlp-http")]
             Protocol::HttpProtobuf | Protocol::HttpJson => {
-                exporters.over_http(<$kind>::builder().with_http(), sending).build()
+                exporters.over_http(<$kind>::builder().with_http(), sending)?.build()
             }
         }
         .map_err(refused)
@@ -54,12 +54,18 @@ impl Exporters {
         B: WithExportConfig + opentelemetry_otlp::WithTonicConfig,
     {
         let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout);
+        #[cfg(feature = "tls")]
+        let builder = if sending.endpoint.starts_with("http://") {
+            builder
+        } else {
+            builder.with_tls_config(sending.tls.for_grpc())
+        };
         let builder = builder.with_interceptor(add_headers(self.settings.headers.clone()));
         if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder }
     }
 
     #[cfg(feature = "otlp-http")]
-    fn over_http<B>(&self, builder: B, sending: &Sending) -> B
+    fn over_http<B>(&self, builder: B, sending: &Sending) -> Result<B, ExportError>
     where
         B: WithExportConfig + opentelemetry_otlp::WithHttpConfig,
     {
@@ -67,10 +73,16 @@ impl Exporters {
             Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
             _ => opentelemetry_otlp::Protocol::HttpBinary,
         };
-        let client = crate::client::Client::new(&self.runtime, sending.timeout, &self.settings.headers);
+        let client = crate::client::Client::new(
+            &self.runtime,
+            sending.timeout,
+            &self.settings.headers,
+            #[cfg(feature = "tls")]
+            &sending.tls,
+        )?;
         let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout).with_protocol(protocol);
         let builder = builder.with_http_client(client);
-        if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder }
+        Ok(if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder })
     }
 }
 

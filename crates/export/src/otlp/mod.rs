@@ -6,6 +6,8 @@
 mod destination;
 mod exporters;
 mod settings;
+#[cfg(feature = "tls")]
+mod tls;
 
 #[cfg(test)]
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
@@ -55,6 +57,8 @@ pub fn otlp() -> Setup<Otlp> {
 /// | [`header`](Setup::header) | `OTEL_EXPORTER_OTLP_HEADERS`: `key=value`, with commas | none |
 /// | [`timeout`](Setup::timeout) | `OTEL_EXPORTER_OTLP_TIMEOUT`, milliseconds | 10 s |
 /// | [`gzip`](Setup::gzip) | `OTEL_EXPORTER_OTLP_COMPRESSION`: `gzip`, `none` | none |
+/// | `certificate`, with the feature `tls` | `OTEL_EXPORTER_OTLP_CERTIFICATE`: who has signed the server, a file in PEM | the authorities of the system |
+/// | `client_certificate`, with the feature `tls` | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `OTEL_EXPORTER_OTLP_CLIENT_KEY`: files in PEM | none |
 /// | the room for what waits | `OTEL_BSP_MAX_QUEUE_SIZE` spans, `OTEL_BLRP_MAX_QUEUE_SIZE` log records | 2,048 each |
 /// | the size of a batch | `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` | 512 |
 /// | the time between batches | `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BLRP_SCHEDULE_DELAY`, milliseconds | 5 s; 1 s |
@@ -71,6 +75,10 @@ pub struct Otlp {
     headers: Vec<(String, String)>,
     timeout: Option<Duration>,
     gzip: bool,
+    #[cfg(feature = "tls")]
+    authority: Option<String>,
+    #[cfg(feature = "tls")]
+    identity: Option<(String, String)>,
     /// Those that the environment gives OTLP; else all that it does not switch off.
     signals: Option<Signals>,
 }
@@ -127,6 +135,21 @@ impl Setup<Otlp> {
     /// Compresses what is sent.
     pub fn gzip(mut self) -> Self {
         self.exporter.gzip = true;
+        self
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Setup<Otlp> {
+    /// Trusts the servers that this authority has signed, in place of those of the system: a file in PEM.
+    pub fn certificate(mut self, path: impl Into<String>) -> Self {
+        self.exporter.authority = Some(path.into());
+        self
+    }
+
+    /// Shows a certificate of its own to the server: files in PEM, with the certificate and its key.
+    pub fn client_certificate(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.exporter.identity = Some((certificate.into(), key.into()));
         self
     }
 }

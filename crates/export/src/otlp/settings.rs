@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use super::{Otlp, Protocol};
 use crate::environment::Environment;
 use crate::error::{ExportError, ExportErrorKind};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 /// How long an export may take, with all its attempts.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +48,8 @@ pub(super) struct Sending {
     pub(super) protocol: Protocol,
     pub(super) timeout: Duration,
     pub(super) gzip: bool,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Tls,
 }
 
 impl Settings {
@@ -72,6 +76,8 @@ impl Sending {
             protocol,
             timeout: said.timeout.or_else(|| first(signal, "TIMEOUT", environment, timeout_of)).unwrap_or(TIMEOUT),
             gzip: said.gzip || first(signal, "COMPRESSION", environment, gzip_of).unwrap_or(false),
+            #[cfg(feature = "tls")]
+            tls: tls(said, signal, environment)?,
         })
     }
 }
@@ -169,11 +175,31 @@ fn check(from: &str, url: &str, protocol: Protocol) -> Result<(), ExportError> {
     };
     match uri.scheme_str() {
         Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
-        Some("https") => refuse("TLS is not built in; send to a collector beside this service with `http`"),
+        Some("https") if cfg!(feature = "tls") && uri.host().is_some_and(|host| !host.is_empty()) => Ok(()),
+        Some("https") if cfg!(not(feature = "tls")) => refuse(
+            "TLS is not built in; switch on the feature `tls`, or send to a collector beside this service with `http`",
+        ),
         // The exporter of gRPC adds the scheme that `OTEL_EXPORTER_OTLP_INSECURE` says.
         None if !protocol.is_http() && uri.host().is_some() => Ok(()),
         _ => refuse("it must begin with `http://` and name a host, like `http://collector:4318`"),
     }
+}
+
+#[cfg(feature = "tls")]
+fn tls(said: &Otlp, signal: Signal, environment: &Environment<'_>) -> Result<Tls, ExportError> {
+    let by_variable = |setting: &str| {
+        let named = |name: String| environment.variable(&name).map(|path| (name, path));
+        variables(signal, setting).into_iter().find_map(named)
+    };
+    let authority = said.authority.clone().map(|path| ("the certificate of the authority".to_owned(), path));
+    let (certificate, key) = match &said.identity {
+        Some((certificate, key)) => (
+            Some(("the client certificate".to_owned(), certificate.clone())),
+            Some(("the client key".to_owned(), key.clone())),
+        ),
+        None => (by_variable("CLIENT_CERTIFICATE"), by_variable("CLIENT_KEY")),
+    };
+    Tls::read(authority.or_else(|| by_variable("CERTIFICATE")), certificate, key)
 }
 
 fn headers(said: &[(String, String)]) -> Result<HeaderMap, ExportError> {
@@ -287,6 +313,7 @@ mod tests {
             ("collector:4318", "must begin with `http://`"),
             ("ftp://collector", "must begin with `http://`"),
             ("http://", "not a URL"),
+            #[cfg(not(feature = "tls"))]
             ("https://collector", "TLS"),
         ] {
             let error = settings(Otlp::default(), &[("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", url)]).0.unwrap_err();

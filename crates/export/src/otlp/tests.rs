@@ -1,6 +1,8 @@
 //! Telemetry on its way to a backend that takes it, is slow, refuses, or is away.
 
 mod receiver;
+#[cfg(feature = "tls")]
+mod secure;
 
 use std::time::{Duration, Instant};
 

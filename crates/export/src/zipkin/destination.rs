@@ -27,13 +27,20 @@ pub(super) struct ZipkinDestination {
 impl ZipkinDestination {
     pub(super) fn new(endpoint: Uri, timeout: Duration, room: usize) -> Result<Self, ExportError> {
         let spans = Tally::new("spans", endpoint.to_string());
-        Ok(Self { endpoint, timeout, room, runtime: Runtime::start()?, spans })
+        let destination = Self { endpoint, timeout, room, runtime: Runtime::start()?, spans };
+        destination.exporter()?;
+        Ok(destination)
+    }
+
+    fn exporter(&self) -> Result<ZipkinExporter, ExportError> {
+        ZipkinExporter::new(&self.runtime, self.endpoint.clone(), self.timeout)
     }
 }
 
 impl Destination for ZipkinDestination {
     fn attach(&self, mut service: Parts) -> Parts {
-        let exporter = ZipkinExporter::new(&self.runtime, self.endpoint.clone(), self.timeout);
+        // What made one at the start makes another one for a further service of the program.
+        let Ok(exporter) = self.exporter() else { return service };
         let config = BatchConfigBuilder::default().with_max_queue_size(self.room).build();
         let exporter = Counted::exporter(exporter, &self.spans);
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();

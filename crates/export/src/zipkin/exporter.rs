@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::span::ZipkinSpan;
 use crate::client::Client;
+use crate::error::ExportError;
 use crate::runtime::Runtime;
 
 /// How often a failed export is tried again, and the first pause; each next one is twice as long.
@@ -34,9 +35,16 @@ pub(super) struct ZipkinExporter {
 }
 
 impl ZipkinExporter {
-    pub(super) fn new(runtime: &Runtime, endpoint: Uri, timeout: Duration) -> Self {
-        let client = Arc::new(Client::new(runtime, timeout, &HeaderMap::new()));
-        Self { client, runtime: runtime.clone(), endpoint, timeout, service_name: String::new() }
+    pub(super) fn new(runtime: &Runtime, endpoint: Uri, timeout: Duration) -> Result<Self, ExportError> {
+        let client = Client::new(
+            runtime,
+            timeout,
+            &HeaderMap::new(),
+            #[cfg(feature = "tls")]
+            &crate::tls::Tls::default(),
+        )?;
+        let (client, runtime) = (Arc::new(client), runtime.clone());
+        Ok(Self { client, runtime, endpoint, timeout, service_name: String::new() })
     }
 }
 

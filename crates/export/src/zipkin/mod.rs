@@ -104,7 +104,10 @@ impl Open for Zipkin {
 }
 
 fn read(from: &str, url: &str) -> Result<Uri, ExportError> {
-    let uri = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+    let uri = url.parse::<Uri>().ok().filter(|uri| {
+        let is_known = uri.scheme_str() == Some("http") || cfg!(feature = "tls") && uri.scheme_str() == Some("https");
+        is_known && uri.host().is_some()
+    });
     uri.ok_or_else(|| {
         let why = "it must be a whole URL that begins with `http://`, like `http://zipkin:9411/api/v2/spans`";
         ExportError::new(ExportErrorKind::Configuration, format!("{from} is `{url}`: {why}"))

@@ -60,6 +60,11 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Starts one that answers like this, then takes everything.
     pub(super) fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self::start_with(answers, tonic::transport::Server::builder())
+    }
+
+    /// Starts one whose gRPC is of that kind.
+    pub(super) fn start_with(answers: impl IntoIterator<Item = Answer>, mut server: tonic::transport::Server) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let entered = runtime.enter();
         let (grpc, http) = (bind(), bind());
@@ -69,7 +74,7 @@ impl Receiver {
             grpc: grpc.local_addr().unwrap(),
             http: http.local_addr().unwrap(),
         };
-        let server = tonic::transport::Server::builder()
+        let server = server
             .add_service(TraceServiceServer::new(receiver.clone()).accept_compressed(Gzip))
             .add_service(MetricsServiceServer::new(receiver.clone()).accept_compressed(Gzip))
             .add_service(LogsServiceServer::new(receiver.clone()).accept_compressed(Gzip));
