@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
@@ -13,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::error::{ExportError, ExportErrorKind};
 use crate::runtime::Runtime;
@@ -20,12 +22,24 @@ use crate::runtime::Runtime;
 /// How many programs may read the page at the same time; others wait.
 const READERS: usize = 16;
 
-/// A page with what a registry has. It is there until this is dropped.
+/// How long the end of the page is waited for.
+const END: Duration = Duration::from_secs(1);
+
+/// A page with what a registry has. It is there until this is dropped; then its port is free.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) registry: Registry,
     pub(super) address: SocketAddr,
+    server: AbortHandle,
+    /// Hangs up when the listener is closed.
+    closed: mpsc::Receiver<()>,
     _runtime: Runtime,
+}
+
+/// The listener, and what hangs up after it.
+struct Door {
+    listener: tokio::net::TcpListener,
+    _open: mpsc::Sender<()>,
 }
 
 impl Page {
@@ -36,19 +50,28 @@ impl Page {
         let (runtime, registry) = (Runtime::start()?, Registry::new());
         let entered = runtime.handle().enter();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-        runtime.handle().spawn(serve(listener, registry.clone()));
+        let (open, closed) = mpsc::channel();
+        let door = Door { listener, _open: open };
+        let server = runtime.handle().spawn(serve(door, registry.clone())).abort_handle();
         drop(entered);
-        Ok(Self { registry, address, _runtime: runtime })
+        Ok(Self { registry, address, server, closed, _runtime: runtime })
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, registry: Registry) {
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.server.abort();
+        let _ = self.closed.recv_timeout(END);
+    }
+}
+
+async fn serve(door: Door, registry: Registry) {
     let readers = Arc::new(Semaphore::new(READERS));
     loop {
         let Ok(reader) = readers.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, _)) = door.listener.accept().await else {
             // Too many open files, for example: it may pass.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let registry = registry.clone();
