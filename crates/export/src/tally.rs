@@ -1,7 +1,7 @@
 //! Counts what becomes of spans, log records and metrics on their way to an exporter.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry::logs::Severity;
@@ -32,8 +32,16 @@ pub(crate) struct Tally {
     refused: AtomicU64,
     /// Their export failed.
     failed: AtomicU64,
-    /// When a loss was last told, until an export succeeds.
-    trouble: Mutex<Option<Instant>>,
+    told: Mutex<Told>,
+}
+
+/// What the log has of losses.
+#[derive(Debug, Default)]
+struct Told {
+    /// When a loss was last told.
+    last: Option<Instant>,
+    /// Whether that was an export that failed, and none has succeeded since.
+    is_failing: bool,
 }
 
 impl Tally {
@@ -47,7 +55,7 @@ impl Tally {
             exported: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            trouble: Mutex::new(None),
+            told: Mutex::default(),
         })
     }
 
@@ -84,7 +92,7 @@ impl Tally {
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         self.refused.fetch_add(1, Ordering::Relaxed);
-        self.tell(&"more wait than there is room for");
+        self.tell(&"more wait than there is room for", false);
         false
     }
 
@@ -102,31 +110,33 @@ impl Tally {
             }
             Err(error) => {
                 self.failed.fetch_add(count, Ordering::Relaxed);
-                self.tell(error);
+                self.tell(error, true);
             }
         }
     }
 
-    /// Says once in a while that items are lost.
-    fn tell(&self, why: &dyn std::fmt::Display) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_ref().is_some_and(|trouble| trouble.elapsed() < SELDOM) {
+    /// Says once in a while that items are lost, whatever succeeds meanwhile.
+    fn tell(&self, why: &dyn std::fmt::Display, is_failing: bool) {
+        let mut told = self.told();
+        if told.last.is_some_and(|last| last.elapsed() < SELDOM) {
             return;
         }
-        *trouble = Some(Instant::now());
-        drop(trouble);
+        *told = Told { last: Some(Instant::now()), is_failing };
+        drop(told);
         let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
         tracing::warn!(exporter = %target, in_all, "{items} are lost: {why}; messages are not affected");
     }
 
     /// Says that exports succeed again, where it was said that they do not.
     fn recover(&self) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.take().is_some() {
-            drop(trouble);
+        if std::mem::take(&mut self.told().is_failing) {
             let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
             tracing::info!(exporter = %target, in_all, "{items} are exported again");
         }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -263,5 +273,66 @@ impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
 
     fn temporality(&self) -> Temporality {
         self.inner.temporality()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::error::OTelSdkError;
+    use tracing::Level;
+    use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
+    use tracing_subscriber::{Layer, Registry};
+
+    use super::*;
+
+    /// The levels of what is logged.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &tracing::Event<'_>, _context: LayerContext<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    fn logged(act: impl FnOnce(&Tally)) -> Vec<Level> {
+        let levels = Levels::default();
+        let tally = Tally::new("spans", "http://collector".to_owned());
+        tracing::subscriber::with_default(Registry::default().with(levels.clone()), || act(&tally));
+        let logged = levels.0.lock().unwrap();
+        logged.clone()
+    }
+
+    fn failed() -> OTelSdkResult {
+        Err(OTelSdkError::InternalFailure("away".to_owned()))
+    }
+
+    #[test]
+    fn an_outage_is_told_once_and_so_is_its_end() {
+        let logged = logged(|tally| {
+            (0..1000).for_each(|_| tally.export_ended(1, &failed()));
+            (0..1000).for_each(|_| tally.export_ended(1, &Ok(())));
+        });
+        assert_eq!(logged, [Level::WARN, Level::INFO]);
+    }
+
+    #[test]
+    fn a_backend_that_is_too_slow_or_comes_and_goes_is_told_once() {
+        let slow = logged(|tally| {
+            (0..1000).for_each(|_| {
+                assert!(tally.admit(1) && !tally.admit(1));
+                tally.leave(1);
+                tally.export_ended(1, &Ok(()));
+            });
+            assert_eq!((tally.exported(), tally.refused(), tally.dropped()), (1000, 1000, 1000));
+        });
+        assert_eq!(slow, [Level::WARN]);
+        let flapping = logged(|tally| {
+            (0..1000).for_each(|_| {
+                tally.export_ended(1, &failed());
+                tally.export_ended(1, &Ok(()));
+            });
+        });
+        assert_eq!(flapping, [Level::WARN, Level::INFO]);
     }
 }
