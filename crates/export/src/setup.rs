@@ -201,12 +201,13 @@ impl<E: Exporter> Setup<E> {
         #[cfg(not(feature = "logging"))]
         let setup = self;
         let telemetry = setup.build_in(&process_variable)?;
-        telemetry.install()?;
+        telemetry.claim()?;
         #[cfg(feature = "logging")]
         if let Some(logging) = logging {
             logging.install(telemetry.main())?;
             environment.into_warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         }
+        telemetry.install();
         telemetry.warn();
         Ok(telemetry)
     }

@@ -76,10 +76,9 @@ impl Telemetry {
         self.inner.destinations.is_empty()
     }
 
-    /// Makes the tracer and meter providers of the main service the global ones, unless telemetry is switched off.
-    ///
-    /// Fails where others were installed and are not shut down.
-    pub(crate) fn install(&self) -> Result<(), ExportError> {
+    /// Takes the place of the global providers for those of this telemetry, unless it is switched off. Fails where other telemetry has it and is
+    /// not shut down.
+    pub(crate) fn claim(&self) -> Result<(), ExportError> {
         if self.is_disabled() {
             return Ok(());
         }
@@ -92,9 +91,15 @@ impl Telemetry {
             ));
         }
         self.inner.is_installed.store(true, Ordering::Release);
-        global::set_tracer_provider(self.tracer_provider());
-        global::set_meter_provider(self.meter_provider());
         Ok(())
+    }
+
+    /// Makes the tracer and meter providers of the main service the global ones, where it has the place.
+    pub(crate) fn install(&self) {
+        if self.inner.is_installed.load(Ordering::Acquire) {
+            global::set_tracer_provider(self.tracer_provider());
+            global::set_meter_provider(self.meter_provider());
+        }
     }
 
     /// Logs what was odd about the environment.

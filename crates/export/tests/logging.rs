@@ -26,7 +26,7 @@ impl Write for Paper {
 async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
     let (lines, picture) = (Paper::default(), Paper::default());
     let writer = lines.clone();
-    let logging = Logging::json().filter("info").writer(move || writer.clone());
+    let logging = Logging::json().filter("info,opentelemetry=warn").writer(move || writer.clone());
     let drawn = console().service_name("shop").color(ColorChoice::Never).writer(picture.clone());
     let telemetry = drawn.logging(logging).start().unwrap();
 
@@ -57,6 +57,7 @@ async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
     );
     let error = console().writer(Paper::default()).logging(Logging::text()).start().unwrap_err();
     assert_eq!(error.kind(), ExportErrorKind::AlreadyStarted);
+    console().writer(Paper::default()).start().unwrap().shutdown().await.unwrap(); // what was refused holds nothing up
     let error = console().logging(Logging::text().filter("stock=loud")).start().unwrap_err();
     assert_eq!(error.kind(), ExportErrorKind::Configuration);
 }
