@@ -7,7 +7,7 @@ use opentelemetry::trace::{SpanContext, TraceContextExt, TracerProvider};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
-use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::format::{Format, JsonFields, Writer};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -183,39 +183,22 @@ fn end_of_json(line: &mut String, span: &SpanContext) -> fmt::Result {
     Ok(())
 }
 
-impl<F> WithIds<F> {
-    fn finish(&self, line: &str, mut writer: Writer<'_>) -> fmt::Result {
-        let mut line = line.trim_end().to_owned();
-        let context = Context::current();
-        let span = context.span().span_context().clone();
+impl<S, N, F> FormatEvent<S, N> for WithIds<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        line.truncate(line.trim_end().len());
+        let current = Context::current();
+        let span = current.span().span_context().clone();
         if span.is_valid() {
             (self.end)(&mut line, &span)?;
         }
         writeln!(writer, "{line}")
-    }
-}
-
-impl<S, N> FormatEvent<S, N> for WithIds<Format<Full>>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut line = String::new();
-        self.inner.format_event(context, Writer::new(&mut line), event)?;
-        self.finish(&line, writer)
-    }
-}
-
-impl<S, N> FormatEvent<S, N> for WithIds<Format<Json>>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut line = String::new();
-        self.inner.format_event(context, Writer::new(&mut line), event)?;
-        self.finish(&line, writer)
     }
 }
 

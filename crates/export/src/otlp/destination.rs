@@ -66,9 +66,9 @@ impl Destination for OtlpDestination {
             return;
         }
         let meter = service.meter_provider().meter("throughline-export");
-        let signals = [(&self.spans, "span", self.signals.traces), (&self.logs, "log", self.signals.logs)];
-        for (tally, signal, _) in signals.into_iter().filter(|(_, _, is_on)| *is_on) {
-            let unit = if signal == "span" { "{span}" } else { "{log_record}" };
+        let spans = self.signals.traces.then_some((&self.spans, "span", "{span}"));
+        let logs = self.signals.logs.then_some((&self.logs, "log", "{log_record}"));
+        for (tally, signal, unit) in spans.into_iter().chain(logs) {
             let exported = tally.clone();
             let _ = meter
                 .u64_observable_counter(format!("otel.sdk.exporter.{signal}.exported"))

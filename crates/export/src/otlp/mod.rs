@@ -120,7 +120,7 @@ impl Setup<Otlp> {
         self
     }
 
-    /// Adds a header to each request, such as a token. Headers of the environment are sent, too, and win over one of the same name.
+    /// Adds a header to each request, such as a token. Headers of the environment are sent, too, but for those of the same name.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.exporter.headers.push((name.into(), value.into()));
         self

@@ -26,7 +26,7 @@ fn otel(capture: &Capture) -> Instrumentation {
     capture.instrumentation().settle_spans(SettleSpans::Always).build().into()
 }
 
-/// The queue of GOLD-R-05.
+// GOLD-R-05.
 fn my_queue(capture: &Capture) -> SubscriptionTelemetry {
     otel(capture).subscription(Queue::new("my_queue").bind(Exchange::direct("direct_logs"), "warning"))
 }
