@@ -141,7 +141,8 @@ async fn spans_that_find_no_room_are_dropped_and_counted() {
 async fn a_backend_that_is_away_ends_a_shutdown_in_time_and_all_counts_as_dropped() {
     for protocol in PROTOCOLS {
         let receiver = Receiver::start([]);
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // An address that no other test takes a port of.
+        let closed = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         let telemetry = build(to(&receiver, protocol).endpoint(format!("http://{closed}")), &[]);
         tell(&telemetry);
         let begun = Instant::now();

@@ -91,7 +91,8 @@ async fn a_failure_that_may_pass_is_tried_again_and_another_is_not() {
 
 #[tokio::test]
 async fn a_zipkin_that_is_away_costs_the_spans_and_nothing_else() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // An address that no other test takes a port of.
+    let closed = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
     let telemetry = build(zipkin().endpoint(format!("http://{closed}/api/v2/spans")), &[]);
     telemetry.tracer_provider().tracer("test").in_span("checkout", |_| ());
     let report = telemetry.shutdown().await.unwrap();
