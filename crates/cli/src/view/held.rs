@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 use throughline_waterfall::{Remark, Span, Trace};
 
-/// What a span or a record takes beside its texts and lists, in bytes; roughly.
-const ITEM: usize = 400;
+/// What a span or a record takes beside its texts and lists, in bytes; roughly. A trace of one has room for four.
+const ITEM: usize = 1000;
 
 /// What an entry of a list takes beside its texts.
 const ENTRY: usize = 80;
