@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
-use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter};
-use opentelemetry_sdk::logs::{BatchConfigBuilder as LogBatchConfig, BatchLogProcessor};
+use opentelemetry_otlp::{LogExporter, SpanExporter};
+use opentelemetry_sdk::logs::BatchLogProcessor;
 use opentelemetry_sdk::metrics::PeriodicReader;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
+use opentelemetry_sdk::trace::BatchSpanProcessor;
 
 use super::exporters::Exporters;
 use super::settings::Settings;
+use crate::cardinality::Watched;
 use crate::destination::Destination;
 use crate::environment::Signals;
 use crate::error::ExportError;
@@ -49,12 +50,16 @@ impl Destination for OtlpDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // What made exporters at the start makes them again for a further service of the program.
         if let (true, Ok(exporter)) = (self.signals.traces, self.exporters.spans()) {
+            let exporter = Counted::exporter(exporter, &self.spans);
             service.tracer = service.tracer.with_span_processor(self.span_processor(exporter));
         }
         if let (true, Ok(exporter)) = (self.signals.metrics, self.exporters.metrics()) {
-            service.meter = service.meter.with_reader(self.metric_reader(exporter));
+            let exporter = Watched::new(Counted::exporter(exporter, &self.metrics), &service.cardinality);
+            let reader = PeriodicReader::builder(exporter).with_interval(self.exporters.settings.metric_interval);
+            service.meter = service.meter.with_reader(reader.build());
         }
         if let (true, Ok(exporter)) = (self.signals.logs, self.exporters.logs()) {
+            let exporter = Counted::exporter(exporter, &self.logs);
             service.logger = service.logger.with_log_processor(self.log_processor(exporter));
         }
         service
@@ -113,24 +118,16 @@ impl Destination for OtlpDestination {
 }
 
 impl OtlpDestination {
-    fn span_processor(&self, exporter: SpanExporter) -> Counted<BatchSpanProcessor> {
-        let room = self.exporters.settings.span_room;
-        let config = BatchConfigBuilder::default().with_max_queue_size(room).build();
-        let exporter = Counted::exporter(exporter, &self.spans);
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
-        Counted::processor(processor, &self.spans, room)
+    fn span_processor(&self, exporter: Counted<SpanExporter>) -> Counted<BatchSpanProcessor> {
+        let batches = self.exporters.settings.span_batches;
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.for_spans()).build();
+        Counted::processor(processor, &self.spans, batches.room)
     }
 
-    fn metric_reader(&self, exporter: MetricExporter) -> PeriodicReader<Counted<MetricExporter>> {
-        PeriodicReader::builder(Counted::exporter(exporter, &self.metrics)).build()
-    }
-
-    fn log_processor(&self, exporter: LogExporter) -> Counted<BatchLogProcessor> {
-        let room = self.exporters.settings.log_room;
-        let config = LogBatchConfig::default().with_max_queue_size(room).build();
-        let exporter = Counted::exporter(exporter, &self.logs);
-        let processor = BatchLogProcessor::builder(exporter).with_batch_config(config).build();
-        Counted::processor(processor, &self.logs, room)
+    fn log_processor(&self, exporter: Counted<LogExporter>) -> Counted<BatchLogProcessor> {
+        let batches = self.exporters.settings.log_batches;
+        let processor = BatchLogProcessor::builder(exporter).with_batch_config(batches.for_logs()).build();
+        Counted::processor(processor, &self.logs, batches.room)
     }
 }
 

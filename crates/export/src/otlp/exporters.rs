@@ -18,14 +18,14 @@ pub(super) struct Exporters {
 
 /// Makes the exporter of a signal: the builders of the three have no common type.
 macro_rules! exporter {
-    ($kind:ty, $exporters:expr, $sending:expr) => {{
+    ($kind:ty, $exporters:expr, $sending:expr $(, $with:ident($value:expr))?) => {{
         let (exporters, sending): (&Exporters, &Sending) = ($exporters, $sending);
         match sending.protocol {
             #[cfg(feature = "otlp-grpc")]
-            Protocol::Grpc => exporters.over_grpc(<$kind>::builder().with_tonic(), sending).build(),
+            Protocol::Grpc => exporters.over_grpc(<$kind>::builder()$(.$with($value))?.with_tonic(), sending).build(),
             #[cfg(feature = "otlp-http")]
             Protocol::HttpProtobuf | Protocol::HttpJson => {
-                exporters.over_http(<$kind>::builder().with_http(), sending)?.build()
+                exporters.over_http(<$kind>::builder()$(.$with($value))?.with_http(), sending)?.build()
             }
         }
         .map_err(refused)
@@ -40,7 +40,7 @@ impl Exporters {
 
     pub(super) fn metrics(&self) -> Result<MetricExporter, ExportError> {
         let _entered = self.runtime.handle().enter();
-        exporter!(MetricExporter, self, &self.settings.metrics)
+        exporter!(MetricExporter, self, &self.settings.metrics, with_temporality(self.settings.temporality))
     }
 
     pub(super) fn logs(&self) -> Result<LogExporter, ExportError> {
@@ -60,7 +60,7 @@ impl Exporters {
         } else {
             builder.with_tls_config(sending.tls.for_grpc())
         };
-        let builder = builder.with_interceptor(add_headers(self.settings.headers.clone()));
+        let builder = builder.with_interceptor(add_headers(sending.headers.clone()));
         if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder }
     }
 
@@ -76,7 +76,7 @@ impl Exporters {
         let client = crate::client::Client::new(
             &self.runtime,
             sending.timeout,
-            &self.settings.headers,
+            &sending.headers,
             #[cfg(feature = "tls")]
             &sending.tls,
         )?;
@@ -86,7 +86,7 @@ impl Exporters {
     }
 }
 
-/// Adds the headers of the code to a request, after those of the environment.
+/// Adds the headers to a request.
 #[cfg(feature = "otlp-grpc")]
 fn add_headers(
     headers: http::HeaderMap,

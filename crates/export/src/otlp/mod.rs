@@ -5,6 +5,7 @@
 
 mod destination;
 mod exporters;
+mod headers;
 mod settings;
 #[cfg(feature = "tls")]
 mod tls;

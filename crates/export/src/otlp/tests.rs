@@ -4,6 +4,8 @@ mod receiver;
 #[cfg(feature = "tls")]
 mod secure;
 
+use std::pin::pin;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
@@ -76,6 +78,20 @@ fn no_runtime_is_needed() {
     }
 }
 
+/// Without a runtime a shutdown does its work before it returns.
+#[test]
+fn a_shutdown_needs_no_runtime() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let telemetry = build(to(&receiver, protocol), &[]);
+        tell(&telemetry);
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        let Poll::Ready(report) = pin!(telemetry.shutdown()).poll(&mut context) else { panic!("it waits: {protocol}") };
+        assert_eq!(report.unwrap().exported_spans, 1, "{protocol}");
+        assert_eq!(receiver.came().spans, [named("checkout")], "{protocol}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_sent_can_be_compressed() {
     for protocol in PROTOCOLS {
@@ -116,6 +132,45 @@ async fn a_failure_that_may_pass_is_tried_again_and_another_is_not() {
         assert_eq!((report.exported_spans, report.dropped_spans), (0, 1), "{protocol}");
         assert_eq!(receiver.came().requests.len(), 1, "{protocol}");
     }
+}
+
+/// All signals together have the time that the code says, whatever hangs.
+#[tokio::test]
+async fn a_shutdown_ends_in_time_with_a_backend_that_never_answers() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([Answer::Silence; 20]);
+        let setup = to(&receiver, protocol).timeout(Duration::from_secs(60)).shutdown_timeout(Duration::from_secs(1));
+        let telemetry = build(setup, &[]);
+        tell(&telemetry);
+        let stock = telemetry.service("stock");
+        stock.tracer_provider().tracer("test").in_span("count", |_| ());
+        let begun = Instant::now();
+        let report = telemetry.shutdown().await.unwrap();
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(900), "{protocol}: it is waited for, {took:?}");
+        assert!(took < Duration::from_secs(4), "{protocol}: {took:?}, and all together have one second");
+        assert_eq!((report.exported_spans, report.dropped_spans), (0, 2), "{protocol}");
+        assert_eq!((report.exported_logs, report.dropped_logs), (0, 1), "{protocol}");
+        assert_eq!(telemetry.shutdown().await.unwrap(), report, "{protocol}");
+    }
+}
+
+/// Spans that are held up do not keep metrics, which another endpoint takes, from their last export.
+#[tokio::test]
+async fn metrics_are_exported_while_spans_hang() {
+    let (silent, receiver) = (Receiver::start([Answer::Silence; 20]), Receiver::start([]));
+    let setup = otlp().service_name("shop").timeout(Duration::from_secs(60)).shutdown_timeout(Duration::from_secs(2));
+    let (spans, rest) = (format!("http://{}/v1/traces", silent.http), format!("http://{}", receiver.http));
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", spans.as_str()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", rest.as_str()),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000"),
+    ];
+    let telemetry = build(setup, &variables);
+    tell(&telemetry);
+    let report = telemetry.shutdown().await.unwrap();
+    assert_eq!((report.dropped_spans, report.exported_logs, report.metric_exports), (1, 1, 1));
+    assert!(receiver.came().metrics.contains(&named("orders")));
 }
 
 /// A program does not wait for a backend that does not answer, and holds no more than it was told to.
