@@ -74,6 +74,8 @@ mod places;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod providers;
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+mod rejections;
 mod report;
 mod resource;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin", feature = "prometheus"))]

@@ -17,6 +17,7 @@ use crate::destination::Destination;
 use crate::environment::Signals;
 use crate::error::ExportError;
 use crate::providers::{Parts, Providers};
+use crate::rejections::Rejections;
 use crate::report::ShutdownReport;
 use crate::runtime::Runtime;
 use crate::tally::{Counted, Tally};
@@ -39,9 +40,10 @@ impl OtlpDestination {
         let logs = tally("log records", &settings.logs.endpoint);
         let destination =
             Self { exporters: Exporters { settings, runtime: Runtime::start()? }, signals, spans, metrics, logs };
-        destination.exporters.spans()?;
-        destination.exporters.metrics()?;
-        destination.exporters.logs()?;
+        let unread = Rejections::default();
+        destination.exporters.spans(&unread)?;
+        destination.exporters.metrics(&unread)?;
+        destination.exporters.logs(&unread)?;
         Ok(destination)
     }
 }
@@ -49,17 +51,18 @@ impl OtlpDestination {
 impl Destination for OtlpDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // What made exporters at the start makes them again for a further service of the program.
-        if let (true, Ok(exporter)) = (self.signals.traces, self.exporters.spans()) {
-            let exporter = Counted::exporter(exporter, &self.spans);
+        let [spans, metrics, logs] = [(); 3].map(|()| Rejections::default());
+        if let (true, Ok(exporter)) = (self.signals.traces, self.exporters.spans(&spans)) {
+            let exporter = Counted::exporter(exporter, &self.spans, spans);
             service.tracer = service.tracer.with_span_processor(self.span_processor(exporter));
         }
-        if let (true, Ok(exporter)) = (self.signals.metrics, self.exporters.metrics()) {
-            let exporter = Watched::new(Counted::exporter(exporter, &self.metrics), &service.cardinality);
+        if let (true, Ok(exporter)) = (self.signals.metrics, self.exporters.metrics(&metrics)) {
+            let exporter = Watched::new(Counted::exporter(exporter, &self.metrics, metrics), &service.cardinality);
             let reader = PeriodicReader::builder(exporter).with_interval(self.exporters.settings.metric_interval);
             service.meter = service.meter.with_reader(reader.build());
         }
-        if let (true, Ok(exporter)) = (self.signals.logs, self.exporters.logs()) {
-            let exporter = Counted::exporter(exporter, &self.logs);
+        if let (true, Ok(exporter)) = (self.signals.logs, self.exporters.logs(&logs)) {
+            let exporter = Counted::exporter(exporter, &self.logs, logs);
             service.logger = service.logger.with_log_processor(self.log_processor(exporter));
         }
         service

@@ -5,8 +5,11 @@ use opentelemetry_otlp::{
 };
 
 use super::Protocol;
+#[cfg(feature = "otlp-http")]
+use super::answer::Reader;
 use super::settings::{Sending, Settings};
 use crate::error::{ExportError, ExportErrorKind};
+use crate::rejections::Rejections;
 use crate::runtime::Runtime;
 
 /// Makes exporters that send on one runtime.
@@ -18,14 +21,14 @@ pub(super) struct Exporters {
 
 /// Makes the exporter of a signal: the builders of the three have no common type.
 macro_rules! exporter {
-    ($kind:ty, $exporters:expr, $sending:expr $(, $with:ident($value:expr))?) => {{
+    ($kind:ty, $exporters:expr, $sending:expr, $rejections:expr $(, $with:ident($value:expr))?) => {{
         let (exporters, sending): (&Exporters, &Sending) = ($exporters, $sending);
         match sending.protocol {
             #[cfg(feature = "otlp-grpc")]
             Protocol::Grpc => exporters.over_grpc(<$kind>::builder()$(.$with($value))?.with_tonic(), sending).build(),
             #[cfg(feature = "otlp-http")]
             Protocol::HttpProtobuf | Protocol::HttpJson => {
-                exporters.over_http(<$kind>::builder()$(.$with($value))?.with_http(), sending)?.build()
+                exporters.over_http(<$kind>::builder()$(.$with($value))?.with_http(), sending, $rejections)?.build()
             }
         }
         .map_err(refused)
@@ -33,19 +36,19 @@ macro_rules! exporter {
 }
 
 impl Exporters {
-    pub(super) fn spans(&self) -> Result<SpanExporter, ExportError> {
+    pub(super) fn spans(&self, rejections: &Rejections) -> Result<SpanExporter, ExportError> {
         let _entered = self.runtime.handle().enter();
-        exporter!(SpanExporter, self, &self.settings.traces)
+        exporter!(SpanExporter, self, &self.settings.traces, rejections)
     }
 
-    pub(super) fn metrics(&self) -> Result<MetricExporter, ExportError> {
+    pub(super) fn metrics(&self, rejections: &Rejections) -> Result<MetricExporter, ExportError> {
         let _entered = self.runtime.handle().enter();
-        exporter!(MetricExporter, self, &self.settings.metrics, with_temporality(self.settings.temporality))
+        exporter!(MetricExporter, self, &self.settings.metrics, rejections, with_temporality(self.settings.temporality))
     }
 
-    pub(super) fn logs(&self) -> Result<LogExporter, ExportError> {
+    pub(super) fn logs(&self, rejections: &Rejections) -> Result<LogExporter, ExportError> {
         let _entered = self.runtime.handle().enter();
-        exporter!(LogExporter, self, &self.settings.logs)
+        exporter!(LogExporter, self, &self.settings.logs, rejections)
     }
 
     #[cfg(feature = "otlp-grpc")]
@@ -65,7 +68,7 @@ impl Exporters {
     }
 
     #[cfg(feature = "otlp-http")]
-    fn over_http<B>(&self, builder: B, sending: &Sending) -> Result<B, ExportError>
+    fn over_http<B>(&self, builder: B, sending: &Sending, rejections: &Rejections) -> Result<B, ExportError>
     where
         B: WithExportConfig + opentelemetry_otlp::WithHttpConfig,
     {
@@ -81,7 +84,7 @@ impl Exporters {
             &sending.tls,
         )?;
         let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout).with_protocol(protocol);
-        let builder = builder.with_http_client(client);
+        let builder = builder.with_http_client(Reader::new(client, rejections));
         Ok(if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder })
     }
 }

@@ -3,6 +3,8 @@
 //! `settings` brings code and environment together, `exporters` makes the exporters of the signals by them, `destination` puts these behind
 //! batching processors whose items are counted.
 
+#[cfg(feature = "otlp-http")]
+mod answer;
 mod destination;
 mod exporters;
 mod headers;

@@ -134,6 +134,37 @@ async fn a_failure_that_may_pass_is_tried_again_and_another_is_not() {
     }
 }
 
+/// Each signal of its own, so that a test knows which answer is whose.
+fn only(signal: &str) -> Vec<(&'static str, &'static str)> {
+    let all = ["OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"];
+    all.into_iter().filter(|name| !name.contains(signal)).map(|name| (name, "none")).collect()
+}
+
+#[tokio::test]
+async fn what_a_backend_refuses_of_an_export_counts_as_dropped() {
+    for protocol in [Protocol::HttpProtobuf, Protocol::HttpJson] {
+        let partly = |count| Receiver::start([Answer::Partly(count)]);
+        let receiver = partly(2);
+        let telemetry = build(to(&receiver, protocol), &only("TRACES"));
+        (0..5).for_each(|_| span(&telemetry));
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_spans, report.dropped_spans), (3, 2), "{protocol}");
+        assert_eq!(receiver.came().requests.len(), 1, "{protocol}: what is refused is not sent again");
+
+        let receiver = partly(1_000_000);
+        let telemetry = build(to(&receiver, protocol), &only("LOGS"));
+        tell(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_logs, report.dropped_logs), (0, 1), "{protocol}: no more than there was");
+
+        let receiver = partly(1);
+        let telemetry = build(to(&receiver, protocol), &only("METRICS"));
+        tell(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.metric_exports, report.failed_metric_exports), (0, 1), "{protocol}");
+    }
+}
+
 /// All signals together have the time that the code says, whatever hangs.
 #[tokio::test]
 async fn a_shutdown_ends_in_time_with_a_backend_that_never_answers() {

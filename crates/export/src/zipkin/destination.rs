@@ -11,6 +11,7 @@ use crate::batches::Batches;
 use crate::destination::Destination;
 use crate::error::ExportError;
 use crate::providers::Parts;
+use crate::rejections::Rejections;
 use crate::report::ShutdownReport;
 use crate::runtime::Runtime;
 use crate::tally::{Counted, Tally};
@@ -42,7 +43,7 @@ impl Destination for ZipkinDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // What made one at the start makes another one for a further service of the program.
         let Ok(exporter) = self.exporter() else { return service };
-        let exporter = Counted::exporter(exporter, &self.spans);
+        let exporter = Counted::exporter(exporter, &self.spans, Rejections::default());
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(self.batches.for_spans()).build();
         let processor = Counted::processor(processor, &self.spans, self.batches.room);
         service.tracer = service.tracer.with_span_processor(processor);
