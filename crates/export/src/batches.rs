@@ -1,12 +1,14 @@
 //! How what is exported waits, and in which portions it leaves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
-use opentelemetry_sdk::logs;
-use opentelemetry_sdk::trace;
+use opentelemetry_sdk::logs::{self, BatchLogProcessor, LogExporter};
+use opentelemetry_sdk::trace::{self, BatchSpanProcessor, SpanExporter};
 
 use crate::environment::Environment;
+use crate::tally::{Counted, Tally};
 
 /// How many items wait at most where nobody says.
 const ROOM: usize = 2048;
@@ -21,7 +23,7 @@ const SIZE: usize = 512;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batches {
     /// How many may wait; more are dropped.
-    pub(crate) room: usize,
+    room: usize,
     size: usize,
     delay: Duration,
     /// How long an export may take, where the environment says that of the processor.
@@ -55,15 +57,29 @@ impl Batches {
         Self { room, size, delay, timeout }
     }
 
-    pub(crate) fn for_spans(self) -> trace::BatchConfig {
+    /// A processor whose spans wait like this and are counted.
+    pub(crate) fn span_processor<E: SpanExporter + 'static>(
+        self,
+        exporter: Counted<E>,
+        tally: &Arc<Tally>,
+    ) -> Counted<BatchSpanProcessor> {
         let config = trace::BatchConfigBuilder::default().with_max_queue_size(self.room);
-        config.with_max_export_batch_size(self.size).with_scheduled_delay(self.delay).build()
+        let config = config.with_max_export_batch_size(self.size).with_scheduled_delay(self.delay).build();
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+        Counted::processor(processor, tally, self.room)
     }
 
+    /// A processor whose log records wait like this and are counted.
     #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
-    pub(crate) fn for_logs(self) -> logs::BatchConfig {
+    pub(crate) fn log_processor<E: LogExporter + 'static>(
+        self,
+        exporter: Counted<E>,
+        tally: &Arc<Tally>,
+    ) -> Counted<BatchLogProcessor> {
         let config = logs::BatchConfigBuilder::default().with_max_queue_size(self.room);
-        config.with_max_export_batch_size(self.size).with_scheduled_delay(self.delay).build()
+        let config = config.with_max_export_batch_size(self.size).with_scheduled_delay(self.delay).build();
+        let processor = BatchLogProcessor::builder(exporter).with_batch_config(config).build();
+        Counted::processor(processor, tally, self.room)
     }
 }
 

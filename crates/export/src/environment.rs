@@ -1,5 +1,6 @@
 //! What the environment variables say.
 
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
 use std::time::Duration;
 
 /// The variables that name the exporters of a signal.
@@ -130,6 +131,7 @@ impl<'a> Environment<'a> {
     }
 
     /// The time that a variable gives in milliseconds, from one on.
+    #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
     pub(crate) fn millis(&mut self, name: &str) -> Option<Duration> {
         self.positive(name).map(|millis| Duration::from_millis(millis as u64))
     }

@@ -78,6 +78,8 @@ mod providers;
 mod rejections;
 mod report;
 mod resource;
+#[cfg(any(feature = "otlp-grpc", feature = "zipkin"))]
+mod retry;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin", feature = "prometheus"))]
 mod runtime;
 mod setup;

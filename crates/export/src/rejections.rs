@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The longest text of a backend that is logged, in characters.
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
 const LONGEST: usize = 200;
 
 /// What a backend refused of an export that it took, from the client that reads the answer to who counts.

@@ -29,11 +29,15 @@ pub(crate) struct Tally {
     started: AtomicU64,
     ended: AtomicU64,
     waiting: AtomicUsize,
+    /// They left the room for an export.
+    handed_over: AtomicU64,
     exported: AtomicU64,
     /// There was no room for them.
     refused: AtomicU64,
     /// Their export failed.
     failed: AtomicU64,
+    /// The backend refused them in an export that it took.
+    rejected: AtomicU64,
     told: Mutex<Told>,
 }
 
@@ -56,9 +60,11 @@ impl Tally {
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
+            handed_over: AtomicU64::new(0),
             exported: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
             told: Mutex::default(),
         })
     }
@@ -78,9 +84,25 @@ impl Tally {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// What left for an export.
+    #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.handed_over.load(Ordering::Relaxed)
+    }
+
     /// What could not be delivered.
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// What the backend did not take.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// All that was lost, for whatever reason.
+    fn lost(&self) -> u64 {
+        self.refused() + self.failed() + self.rejected()
     }
 
     /// What began and did not end.
@@ -103,6 +125,7 @@ impl Tally {
     /// Takes note of items that leave the room for an export.
     fn leave(&self, count: usize) {
         self.waiting.fetch_sub(count, Ordering::Relaxed);
+        self.handed_over.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Takes note of the end of an export, and of what the backend refused of it.
@@ -115,7 +138,7 @@ impl Tally {
             (Ok(()), Some(Rejected { count: refused, why })) => {
                 let lost = count.min(*refused);
                 self.exported.fetch_add(count - lost, Ordering::Relaxed);
-                self.failed.fetch_add(lost, Ordering::Relaxed);
+                self.rejected.fetch_add(lost, Ordering::Relaxed);
                 if lost > 0 {
                     self.tell(&format_args!("the backend refused {refused} of an export, saying `{why}`"), false);
                 } else {
@@ -149,14 +172,14 @@ impl Tally {
         }
         *told = Told { last: Some(Instant::now()), is_failing, ..*told };
         drop(told);
-        let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
+        let (items, target, in_all) = (self.items, &self.target, self.lost());
         tracing::warn!(exporter = %target, in_all, "{items} are lost: {why}; messages are not affected");
     }
 
     /// Says that exports succeed again, where it was said that they do not.
     fn recover(&self) {
         if std::mem::take(&mut self.told().is_failing) {
-            let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
+            let (items, target, in_all) = (self.items, &self.target, self.lost());
             tracing::info!(exporter = %target, in_all, "{items} are exported again");
         }
     }
@@ -350,14 +373,14 @@ mod tests {
         let rejected = |count| Rejected { count, why: "too old".to_owned() };
         let refusing = logged(|tally| {
             (0..1000).for_each(|_| tally.export_ended(3, &Ok(()), Some(&rejected(2))));
-            assert_eq!((tally.exported(), tally.failed()), (1000, 2000));
+            assert_eq!((tally.exported(), tally.failed(), tally.rejected()), (1000, 0, 2000));
             tally.export_ended(3, &Ok(()), Some(&rejected(u64::MAX)));
-            assert_eq!((tally.exported(), tally.failed()), (1000, 2003), "no more than there was");
+            assert_eq!((tally.exported(), tally.rejected()), (1000, 2003), "no more than there was");
         });
         assert_eq!(refusing, [Level::WARN]);
         let advising = logged(|tally| {
             (0..1000).for_each(|_| tally.export_ended(3, &Ok(()), Some(&rejected(0))));
-            assert_eq!((tally.exported(), tally.failed()), (3000, 0));
+            assert_eq!((tally.exported(), tally.rejected()), (3000, 0));
         });
         assert_eq!(advising, [Level::WARN]);
     }

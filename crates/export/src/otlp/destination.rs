@@ -3,14 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
-use opentelemetry_otlp::{LogExporter, SpanExporter};
-use opentelemetry_sdk::logs::BatchLogProcessor;
 use opentelemetry_sdk::metrics::PeriodicReader;
-use opentelemetry_sdk::trace::BatchSpanProcessor;
 
+use super::Protocol;
 use super::exporters::Exporters;
+use super::measures::{Names, measure};
 use super::settings::Settings;
 use crate::cardinality::Watched;
 use crate::destination::Destination;
@@ -31,6 +29,18 @@ pub(super) struct OtlpDestination {
     logs: Arc<Tally>,
 }
 
+/// Makes the exporter of a signal and does something with it: those over gRPC and over HTTP have no common type.
+macro_rules! exporter {
+    ($exporters:expr, $sending:ident, $http:ident, $rejections:expr, $($arms:tt)*) => {
+        match $exporters.settings.$sending.protocol {
+            #[cfg(feature = "otlp-grpc")]
+            Protocol::Grpc => match $exporters.over_grpc(&$exporters.settings.$sending, $rejections) { $($arms)* },
+            #[cfg(feature = "otlp-http")]
+            Protocol::HttpProtobuf | Protocol::HttpJson => match $exporters.$http($rejections) { $($arms)* },
+        }
+    };
+}
+
 impl OtlpDestination {
     /// Fails where the settings do not make exporters.
     pub(super) fn new(settings: Settings, signals: Signals) -> Result<Self, ExportError> {
@@ -41,9 +51,9 @@ impl OtlpDestination {
         let destination =
             Self { exporters: Exporters { settings, runtime: Runtime::start()? }, signals, spans, metrics, logs };
         let unread = Rejections::default();
-        destination.exporters.spans(&unread)?;
-        destination.exporters.metrics(&unread)?;
-        destination.exporters.logs(&unread)?;
+        exporter!(destination.exporters, traces, spans, &unread, Ok(_) => {}, Err(error) => return Err(error));
+        exporter!(destination.exporters, metrics, metrics, &unread, Ok(_) => {}, Err(error) => return Err(error));
+        exporter!(destination.exporters, logs, logs, &unread, Ok(_) => {}, Err(error) => return Err(error));
         Ok(destination)
     }
 }
@@ -51,51 +61,42 @@ impl OtlpDestination {
 impl Destination for OtlpDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // What made exporters at the start makes them again for a further service of the program.
-        let [spans, metrics, logs] = [(); 3].map(|()| Rejections::default());
-        if let (true, Ok(exporter)) = (self.signals.traces, self.exporters.spans(&spans)) {
-            let exporter = Counted::exporter(exporter, &self.spans, spans);
-            service.tracer = service.tracer.with_span_processor(self.span_processor(exporter));
+        if self.signals.traces {
+            let (rejections, batches) = (Rejections::default(), self.exporters.settings.span_batches);
+            exporter!(self.exporters, traces, spans, &rejections, Err(_) => {}, Ok(exporter) => {
+                let exporter = Counted::exporter(exporter, &self.spans, rejections);
+                service.tracer = service.tracer.with_span_processor(batches.span_processor(exporter, &self.spans));
+            });
         }
-        if let (true, Ok(exporter)) = (self.signals.metrics, self.exporters.metrics(&metrics)) {
-            let exporter = Watched::new(Counted::exporter(exporter, &self.metrics, metrics), &service.cardinality);
-            let reader = PeriodicReader::builder(exporter).with_interval(self.exporters.settings.metric_interval);
-            service.meter = service.meter.with_reader(reader.build());
+        if self.signals.metrics {
+            let rejections = Rejections::default();
+            exporter!(self.exporters, metrics, metrics, &rejections, Err(_) => {}, Ok(exporter) => {
+                let exporter = Counted::exporter(exporter, &self.metrics, rejections);
+                let reader = PeriodicReader::builder(Watched::new(exporter, &service.cardinality));
+                let reader = reader.with_interval(self.exporters.settings.metric_interval).build();
+                service.meter = service.meter.with_reader(reader);
+            });
         }
-        if let (true, Ok(exporter)) = (self.signals.logs, self.exporters.logs(&logs)) {
-            let exporter = Counted::exporter(exporter, &self.logs, logs);
-            service.logger = service.logger.with_log_processor(self.log_processor(exporter));
+        if self.signals.logs {
+            let (rejections, batches) = (Rejections::default(), self.exporters.settings.log_batches);
+            exporter!(self.exporters, logs, logs, &rejections, Err(_) => {}, Ok(exporter) => {
+                let exporter = Counted::exporter(exporter, &self.logs, rejections);
+                service.logger = service.logger.with_log_processor(batches.log_processor(exporter, &self.logs));
+            });
         }
         service
     }
 
-    // The names are those of the conventions for what an SDK says of itself.
     fn watch(&self, service: &Providers) {
         if !self.signals.metrics {
             return;
         }
-        let meter = service.meter_provider().meter("throughline-export");
-        let spans = self.signals.traces.then_some((&self.spans, "span", "{span}"));
-        let logs = self.signals.logs.then_some((&self.logs, "log", "{log_record}"));
-        for (tally, signal, unit) in spans.into_iter().chain(logs) {
-            let exported = tally.clone();
-            let _ = meter
-                .u64_observable_counter(format!("otel.sdk.exporter.{signal}.exported"))
-                .with_unit(unit)
-                .with_description("What was delivered, and with an error type what could not be delivered.")
-                .with_callback(move |observer| {
-                    observer.observe(exported.exported(), &[]);
-                    observer.observe(exported.failed(), &[KeyValue::new("error.type", "_OTHER")]);
-                })
-                .build();
-            let refused = tally.clone();
-            let _ = meter
-                .u64_observable_counter(format!("otel.sdk.processor.{signal}.processed"))
-                .with_unit(unit)
-                .with_description("What there was no room for.")
-                .with_callback(move |observer| {
-                    observer.observe(refused.refused(), &[KeyValue::new("error.type", "queue_full")]);
-                })
-                .build();
+        let (meter, settings) = (service.meter_provider().meter("throughline-export"), &self.exporters.settings);
+        if self.signals.traces {
+            measure(&meter, &self.spans, &Names::new("span", "{span}", &settings.traces));
+        }
+        if self.signals.logs {
+            measure(&meter, &self.logs, &Names::new("log", "{log_record}", &settings.logs));
         }
     }
 
@@ -118,20 +119,6 @@ impl Destination for OtlpDestination {
 
     /// Nothing can be sent at once.
     fn abandon(&self) {}
-}
-
-impl OtlpDestination {
-    fn span_processor(&self, exporter: Counted<SpanExporter>) -> Counted<BatchSpanProcessor> {
-        let batches = self.exporters.settings.span_batches;
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.for_spans()).build();
-        Counted::processor(processor, &self.spans, batches.room)
-    }
-
-    fn log_processor(&self, exporter: Counted<LogExporter>) -> Counted<BatchLogProcessor> {
-        let batches = self.exporters.settings.log_batches;
-        let processor = BatchLogProcessor::builder(exporter).with_batch_config(batches.for_logs()).build();
-        Counted::processor(processor, &self.logs, batches.room)
-    }
 }
 
 impl fmt::Debug for OtlpDestination {

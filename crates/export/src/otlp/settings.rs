@@ -103,6 +103,18 @@ impl Protocol {
     #[cfg(not(feature = "otlp-http"))]
     const DEFAULT: Self = Self::Grpc;
 
+    /// What the conventions call an exporter of this protocol.
+    pub(super) fn component(self) -> &'static str {
+        match self {
+            #[cfg(feature = "otlp-grpc")]
+            Self::Grpc => "grpc",
+            #[cfg(feature = "otlp-http")]
+            Self::HttpProtobuf => "http",
+            #[cfg(feature = "otlp-http")]
+            Self::HttpJson => "http_json",
+        }
+    }
+
     fn is_http(self) -> bool {
         #[cfg(feature = "otlp-grpc")]
         return self != Self::Grpc;
@@ -159,12 +171,16 @@ fn gzip_of(value: &str) -> Result<bool, &'static str> {
     }
 }
 
+fn bool_of(value: &str) -> Result<bool, &'static str> {
+    value.to_ascii_lowercase().parse().map_err(|_| "`true` or `false`")
+}
+
 /// Where a signal goes: the whole URL.
 fn endpoint(
     said: &Otlp,
     signal: Signal,
     protocol: Protocol,
-    environment: &Environment<'_>,
+    environment: &mut Environment<'_>,
 ) -> Result<String, ExportError> {
     let [own, general] = variables(signal, "ENDPOINT");
     let (from, url, is_whole) = if let Some(url) = &said.endpoint {
@@ -177,13 +193,19 @@ fn endpoint(
         let port = if protocol.is_http() { 4318 } else { 4317 };
         ("the endpoint".to_owned(), format!("http://localhost:{port}"), false)
     };
-    let url =
-        if protocol.is_http() && !is_whole { format!("{}{}", url.trim_end_matches('/'), signal.path) } else { url };
-    check(&from, &url, protocol)?;
+    let url = match protocol.is_http() {
+        true if is_whole => url,
+        true => format!("{}{}", url.trim_end_matches('/'), signal.path),
+        // Over gRPC a host and a port are enough.
+        false if url.contains("://") => url,
+        false if first(signal, "INSECURE", environment, bool_of).unwrap_or(false) => format!("http://{url}"),
+        false => format!("https://{url}"),
+    };
+    check(&from, &url)?;
     Ok(url)
 }
 
-fn check(from: &str, url: &str, protocol: Protocol) -> Result<(), ExportError> {
+fn check(from: &str, url: &str) -> Result<(), ExportError> {
     let refuse = |why: &str| Err(ExportError::new(ExportErrorKind::Configuration, format!("{from} is `{url}`: {why}")));
     // Before anything that would show the URL.
     if url.rsplit("://").next().is_some_and(|rest| rest.split('/').next().is_some_and(|host| host.contains('@'))) {
@@ -199,8 +221,6 @@ fn check(from: &str, url: &str, protocol: Protocol) -> Result<(), ExportError> {
         Some("https") if cfg!(not(feature = "tls")) => refuse(
             "TLS is not built in; switch on the feature `tls`, or send to a collector beside this service with `http`",
         ),
-        // The exporter of gRPC adds the scheme that `OTEL_EXPORTER_OTLP_INSECURE` says.
-        None if !protocol.is_http() && uri.host().is_some() => Ok(()),
         _ => refuse("it must begin with `http://` and name a host, like `http://collector:4318`"),
     }
 }
@@ -277,6 +297,24 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://tempo:2/in"),
         ];
         assert_eq!(endpoints(Otlp::default(), &own), ["http://tempo:2/in", "http://collector:1/v1/logs"]);
+    }
+
+    // ENV-11, ENV-15.
+    #[test]
+    fn an_endpoint_of_grpc_without_a_scheme_is_as_secure_as_the_environment_says() {
+        let grpc = || otlp().protocol(Protocol::Grpc).exporter;
+        let with =
+            |insecure| [("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"), ("OTEL_EXPORTER_OTLP_INSECURE", insecure)];
+        assert_eq!(endpoints(grpc(), &with("TRUE"))[0], "http://collector:4317");
+        #[cfg(feature = "tls")]
+        for (insecure, warned) in [("", 0), ("false", 0), ("1", 1)] {
+            let (read, warnings) = settings(grpc(), &with(insecure));
+            assert_eq!(read.unwrap().traces.endpoint, "https://collector:4317");
+            assert_eq!(
+                warnings.iter().filter(|warning| warning.starts_with("OTEL_EXPORTER_OTLP_INSECURE=1")).count() > 0,
+                warned > 0
+            );
+        }
     }
 
     // ENV-16.

@@ -142,7 +142,7 @@ fn only(signal: &str) -> Vec<(&'static str, &'static str)> {
 
 #[tokio::test]
 async fn what_a_backend_refuses_of_an_export_counts_as_dropped() {
-    for protocol in [Protocol::HttpProtobuf, Protocol::HttpJson] {
+    for protocol in PROTOCOLS {
         let partly = |count| Receiver::start([Answer::Partly(count)]);
         let receiver = partly(2);
         let telemetry = build(to(&receiver, protocol), &only("TRACES"));
@@ -262,8 +262,14 @@ async fn what_is_lost_is_a_metric() {
     let receiver = Receiver::start([Answer::Refuse(400)]);
     let telemetry = build(to(&receiver, Protocol::HttpProtobuf), &[]);
     span(&telemetry);
-    telemetry.flush().await.unwrap_err();
     telemetry.shutdown().await.unwrap();
-    let came = receiver.came();
-    assert!(came.metrics.contains(&named("otel.sdk.exporter.span.exported")), "{:?}", came.metrics);
+    let exported = |error: &str, value| ("otel.sdk.exporter.span.exported".to_owned(), error.to_owned(), value);
+    let processed = |error: &str, value| ("otel.sdk.processor.span.processed".to_owned(), error.to_owned(), value);
+    assert_eq!(receiver.came().counts, [exported("_OTHER", 1), processed("", 1)]);
+
+    let receiver = Receiver::start([Answer::Partly(2)]);
+    let telemetry = build(to(&receiver, Protocol::HttpProtobuf), &[]);
+    (0..5).for_each(|_| span(&telemetry));
+    telemetry.shutdown().await.unwrap();
+    assert_eq!(receiver.came().counts, [exported("", 3), exported("rejected", 2), processed("", 5)]);
 }

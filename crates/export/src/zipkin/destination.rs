@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use opentelemetry_sdk::trace::BatchSpanProcessor;
 
 use super::exporter::ZipkinExporter;
 use crate::batches::Batches;
@@ -44,8 +43,7 @@ impl Destination for ZipkinDestination {
         // What made one at the start makes another one for a further service of the program.
         let Ok(exporter) = self.exporter() else { return service };
         let exporter = Counted::exporter(exporter, &self.spans, Rejections::default());
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(self.batches.for_spans()).build();
-        let processor = Counted::processor(processor, &self.spans, self.batches.room);
+        let processor = self.batches.span_processor(exporter, &self.spans);
         service.tracer = service.tracer.with_span_processor(processor);
         service
     }

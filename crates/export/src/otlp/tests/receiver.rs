@@ -23,6 +23,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use tokio::net::TcpListener;
@@ -54,6 +57,8 @@ pub(super) struct Came {
     /// `service.name`, name, for each span.
     pub(super) spans: Vec<(String, String)>,
     pub(super) metrics: Vec<(String, String)>,
+    /// Name, `error.type` and value of each counter that is not zero, sorted.
+    pub(super) counts: Vec<(String, String, i64)>,
     pub(super) logs: Vec<(String, String)>,
     /// The value of the header `token` and the encoding, for each request.
     pub(super) requests: Vec<(Option<String>, Option<String>)>,
@@ -149,7 +154,11 @@ impl Receiver {
         for resource in &request.resource_metrics {
             let service = service_name(resource.resource.as_ref());
             let metrics = resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
-            came.metrics.extend(metrics.map(|metric| (service.clone(), metric.name.clone())));
+            for metric in metrics {
+                came.metrics.push((service.clone(), metric.name.clone()));
+                came.counts.extend(counts(metric));
+            }
+            came.counts.sort();
         }
     }
 
@@ -163,6 +172,17 @@ impl Receiver {
             );
         }
     }
+}
+
+fn counts(metric: &Metric) -> Vec<(String, String, i64)> {
+    let Some(Data::Sum(sum)) = &metric.data else { return Vec::new() };
+    let points = sum.data_points.iter().filter_map(|point| {
+        let Some(Number::AsInt(value)) = point.value else { return None };
+        let said = point.attributes.iter().find(|attribute| attribute.key == "error.type");
+        let error = said.and_then(|said| said.value.as_ref()).map(|value| text(value.value.as_ref()));
+        Some((metric.name.clone(), error.unwrap_or_default(), value))
+    });
+    points.filter(|(_, _, value)| *value > 0).collect()
 }
 
 fn bind() -> TcpListener {
