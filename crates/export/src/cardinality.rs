@@ -62,7 +62,8 @@ impl Cardinality {
         tracing::warn!(
             metric,
             limit = self.limit,
-            "a metric has more time series than its limit: further ones are added up in one with the attribute `{OVERFLOW}`; \
+            "a metric has more time series than its limit: further ones are added up in one with the attribute \
+             `otel.metric.overflow`; \
              leave out the attribute that has too many values, or raise `cardinality_limit`"
         );
     }

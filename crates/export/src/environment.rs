@@ -101,9 +101,16 @@ impl<'a> Environment<'a> {
             let known = KNOWN.join("`, `");
             self.warn(format!("OTEL_TRACES_SAMPLER={name} is no sampler that is built in, such as `{known}`; `parentbased_always_on` is used"));
         }
-        let Some(ratio) = self.variable("OTEL_TRACES_SAMPLER_ARG") else { return };
-        let is_ratio = ratio.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio));
-        if name.ends_with("traceidratio") && !is_ratio {
+        if !name.ends_with("traceidratio") {
+            return;
+        }
+        let Some(ratio) = self.variable("OTEL_TRACES_SAMPLER_ARG") else {
+            self.warn(format!(
+                "OTEL_TRACES_SAMPLER={name} needs its ratio in OTEL_TRACES_SAMPLER_ARG; without, all traces are recorded"
+            ));
+            return;
+        };
+        if !ratio.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio)) {
             self.warn(format!(
                 "OTEL_TRACES_SAMPLER_ARG={ratio} is not a ratio from 0 to 1; ignored, so that all traces are recorded"
             ));
@@ -247,6 +254,8 @@ mod tests {
             ("parentbased_always_off", "", 0),
             ("traceidratio", "0.25", 0),
             ("traceidratio", "25 %", 1),
+            ("traceidratio", "1.5", 1),
+            ("parentbased_traceidratio", "", 1),
             ("jaeger_remote", "", 1),
             ("Always_On", "", 1),
         ] {

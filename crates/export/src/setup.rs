@@ -388,6 +388,24 @@ mod tests {
         }
     }
 
+    // ENV-15.
+    #[test]
+    fn what_the_environment_says_in_vain_is_a_warning() {
+        let odd = [
+            ("OTEL_CONFIG_FILE", "otel.yaml"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "tier"),
+            ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+            ("OTEL_SPAN_EVENT_COUNT_LIMIT", "few"),
+        ];
+        let lookup = |name: &str| odd.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let telemetry = console().writer(std::io::sink()).build_in(&lookup).unwrap();
+        let warnings = telemetry.warnings();
+        assert_eq!(warnings.len(), odd.len(), "{warnings:?}");
+        for (name, _) in odd {
+            assert!(warnings.iter().any(|warning| warning.starts_with(name)), "{name}: {warnings:?}");
+        }
+    }
+
     // ENV-10, LINK-17.
     #[test]
     fn a_span_holds_as_much_as_the_environment_says() {
