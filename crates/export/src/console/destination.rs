@@ -10,6 +10,7 @@ use super::collector::Collector;
 use super::logs::ConsoleLogs;
 use super::metrics::ConsoleMetrics;
 use super::processor::{ConsoleSpans, service_name};
+use crate::cardinality::Watched;
 use crate::destination::Destination;
 use crate::environment::Signals;
 use crate::error::ExportError;
@@ -40,7 +41,7 @@ impl Destination for ConsoleDestination {
             service.tracer = service.tracer.with_span_processor(ConsoleSpans::new(self.collector.clone()));
         }
         if self.signals.metrics {
-            let exporter = ConsoleMetrics::new(self.collector.clone());
+            let exporter = Watched::new(ConsoleMetrics::new(self.collector.clone()), &service.cardinality);
             service.meter = service.meter.with_reader(PeriodicReader::builder(exporter).with_interval(NEVER).build());
         }
         if self.signals.logs {
