@@ -100,7 +100,10 @@ impl Run<'_> {
         self.together()?;
         self.backends()?;
         if self.waiting > 0 && !self.is_filtered() {
-            say(format_args!("note: {} ignored tests belong to no broker or backend that is here and were not run", self.waiting));
+            say(format_args!(
+                "note: {} ignored tests belong to no broker or backend that is here and were not run",
+                self.waiting
+            ));
         }
         Ok(())
     }
