@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a test waits for anything before it fails: a backend on the JVM takes its time where many tests run.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The time between two looks.
 const POLL: Duration = Duration::from_millis(50);

@@ -148,6 +148,16 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_is_named_has_to_be_there() {
+        // Cargo names itself to the tests it runs; the path is a list of folders.
+        assert!(named_program("CARGO").unwrap().is_some());
+        assert!(named_program("THROUGHLINE_NO_SUCH_VARIABLE").unwrap().is_none());
+        let error = named_program("PATH").unwrap_err();
+        assert_eq!(error.kind(), ServerErrorKind::Configuration);
+        assert!(error.to_string().starts_with("PATH names no program"), "{error}");
+    }
+
+    #[test]
     fn a_failed_way_is_noted_and_an_interrupt_ends_the_search() {
         let mut tried = Vec::new();
         let failed = Err(ServerError::new(ServerErrorKind::Unavailable, "no go"));

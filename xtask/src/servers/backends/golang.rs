@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -30,6 +31,9 @@ const FILES: [(&str, &str); 5] = [
 ];
 /// What is not among the sums of Jaeger.
 const SUMS: &str = include_str!("go.sum");
+
+/// Two thousand packages take their time where others compile, too.
+const BUILT_WITHIN: Duration = Duration::from_secs(1800);
 
 const HELP: &str = "\
 install Go 1.25 or later, or name the program, then run the command again
@@ -99,7 +103,7 @@ fn build(go: &Path, folder: &Path) -> Result<(), ServerError> {
     command.arg(folder);
     // Without C there is no need of its compiler.
     command.args([".", JAEGER_PROGRAM]).env("CGO_ENABLED", "0").current_dir(sources);
-    Ok(tools::run(&mut command, INSTALL_WITHIN)?)
+    Ok(tools::run(&mut command, BUILT_WITHIN)?)
 }
 
 /// The sums that Jaeger's own module has: some of what it names is no longer known where sums are asked for.
@@ -112,4 +116,22 @@ fn sums(go: &Path, folder: &Path) -> Result<String, ServerError> {
         return Err(unavailable("go mod download: it does not say where the module is"));
     };
     Ok(fs::read_to_string(Path::new(module).join("go.sum"))? + SUMS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sums_are_those_of_the_jaeger_that_is_built() {
+        let [_, (_, module), ..] = FILES;
+        assert!(module.contains(&JAEGER_MODULE.replace('@', " ")), "{module}");
+    }
+
+    #[test]
+    fn what_stands_in_for_a_client_has_the_name_that_the_module_replaces() {
+        let [_, (_, module), (_, client), ..] = FILES;
+        let name = client.lines().next().unwrap().strip_prefix("module ").unwrap();
+        assert!(module.contains(&format!("replace {name} => ./elasticsearch")), "{module}");
+    }
 }
