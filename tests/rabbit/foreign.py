@@ -1,9 +1,13 @@
 """Writes and reads messages as a client that is not ours does: Python's pika.
 
     python3 -m venv venv && venv/bin/pip install pika
-    venv/bin/python tests/rabbit/foreign.py amqp://127.0.0.1 write QUEUE REPLY_TO BODY..
-    venv/bin/python tests/rabbit/foreign.py amqp://127.0.0.1 read QUEUE typed
-    venv/bin/python tests/rabbit/foreign.py amqp://127.0.0.1 read QUEUE plain
+    printf 'write\\tQUEUE\\tREPLY_TO\\tBODY\\n' | venv/bin/python tests/rabbit/foreign.py amqp://127.0.0.1
+
+It does what the lines of its input say, with tabs between the words, and answers each with a line:
+
+    write QUEUE REPLY_TO BODY..
+    read QUEUE typed
+    read QUEUE plain
 
 `write` publishes a message for each body, with a header of every type that the server takes. `read` takes one message and prints what it is; with
 `typed` it fails unless all those headers and properties are there, each with its type and its value.
@@ -92,11 +96,11 @@ def typed(headers):
 
 
 def write(channel, queue, reply_to, *bodies):
-    channel.confirm_delivery()
     headers = HEADERS | {"traceparent": TRACEPARENT}
     properties = pika.BasicProperties(headers=headers, reply_to=reply_to, delivery_mode=2, **PROPERTIES)
     for body in bodies:
         channel.basic_publish("", queue, body.encode(), properties, mandatory=True)
+    return ["written"]
 
 
 def read(channel, queue, how):
@@ -115,13 +119,20 @@ def read(channel, queue, how):
                 sys.exit(f"the property {name} is not {value!r}: {properties}")
     traceparent = headers.pop("traceparent")
     kind, text = chr(traceparent[0]), traceparent[5:].decode()
-    print(body.decode(), properties.correlation_id, kind, text, *sorted(headers))
+    return [body.decode(), properties.correlation_id, kind, text, *sorted(headers)]
 
 
-def main(url, what, *arguments):
+def main(url):
     data.encode_value, data.decode_value = encode_field, decode_field
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    {"read": read, "write": write}[what](connection.channel(), *arguments)
+    parameters = pika.URLParameters(url)
+    # Nothing answers the server while a line is waited for.
+    parameters.heartbeat = 0
+    connection = pika.BlockingConnection(parameters)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    for line in sys.stdin:
+        what, *arguments = line.rstrip("\n").split("\t")
+        print(*{"read": read, "write": write}[what](channel, *arguments), flush=True)
     connection.close()
 
 

@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::tools;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::{INSTALL_WITHIN, attempt, into_folder};
-use super::super::java;
+use super::super::install::attempt;
+use super::super::java::{self, Artifact};
 use super::super::set_variable;
 
 /// The variable that names a folder with Kafka's jars in `libs`, and gives tests the one that was used.
@@ -17,6 +15,11 @@ pub const HOME_VARIABLE: &str = "THROUGHLINE_KAFKA_HOME";
 
 /// The version of Kafka that is started; `compose.yaml` names it too.
 pub const VERSION: &str = "4.1.1";
+
+const SERVER: Artifact = Artifact { group: "org.apache.kafka", name: "kafka_2.13", version: VERSION };
+
+/// Writes to standard error.
+const LOGGER: Artifact = Artifact { group: "org.slf4j", name: "slf4j-simple", version: "1.7.36" };
 
 /// What a local server is started from.
 #[derive(Debug)]
@@ -49,45 +52,9 @@ fn maven(workspace: &Workspace) -> Result<PathBuf, ServerError> {
     if home.is_dir() {
         return Ok(home);
     }
-    let maven = java::maven()?;
     eprintln!("xtask: fetching Kafka {VERSION} with Maven into {} (50 MB)", home.display());
-    into_folder(&home, |partial| {
-        let pom = partial.join("pom.xml");
-        fs::write(&pom, project())?;
-        let mut command = Command::new(maven);
-        command
-            .args(["--quiet", "--batch-mode", "--file"])
-            .arg(pom)
-            .args(["dependency:copy-dependencies", "-DoutputDirectory=libs"]);
-        Ok(tools::run(&mut command, INSTALL_WITHIN)?)
-    })?;
+    java::fetch(&home, &[SERVER, LOGGER])?;
     Ok(home)
-}
-
-/// A project for Maven that is nothing but the server and a logger that writes to standard error.
-fn project() -> String {
-    format!(
-        r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>throughline</groupId>
-  <artifactId>kafka</artifactId>
-  <version>{VERSION}</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{VERSION}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
-  </dependencies>
-</project>
-"#
-    )
 }
 
 /// The version of the server whose jars are in this folder.

@@ -5,6 +5,7 @@
 
 mod address;
 mod install;
+mod jars;
 
 use std::ffi::OsString;
 use std::io;
@@ -29,6 +30,9 @@ pub const URL_VARIABLE: &str = "THROUGHLINE_RABBIT_URL";
 /// The variable that names a Python program which has the client of the tests that is not ours, and gives tests the one that is used.
 pub const PYTHON_VARIABLE: &str = "THROUGHLINE_RABBIT_PYTHON";
 
+/// The variable that names a folder with the jars of Java's client, which is not ours either, and gives tests the one that is used.
+pub const JARS_VARIABLE: &str = "THROUGHLINE_RABBIT_JARS";
+
 /// RabbitMQ in the table of brokers.
 ///
 /// # Examples
@@ -42,7 +46,10 @@ pub const BROKER: Broker = Broker {
     name: "rabbit",
     url_variable: URL_VARIABLE,
     program_variable: PROGRAM_VARIABLE,
-    others: &[Program { name: "Python with pika", variable: PYTHON_VARIABLE, find: python }],
+    others: &[
+        Program { name: "Java with amqp-client", variable: JARS_VARIABLE, find: jars::jars },
+        Program { name: "Python with pika", variable: PYTHON_VARIABLE, find: python },
+    ],
     passes: &[
         Pass { name: CURRENT.service, tests: &[], required: true, start: find_or_start, program },
         Pass {
