@@ -12,6 +12,9 @@ struct FirstService;
 #[doc = include_str!("src/quickstart.md")]
 struct Quickstart;
 
+#[doc = include_str!("src/five-minutes.md")]
+struct FiveMinutes;
+
 #[doc = include_str!("src/handlers.md")]
 struct Handlers;
 

@@ -24,13 +24,14 @@ fn the_file_map_has_every_room_and_every_file() {
         said.extend(names.filter(|name| name.chars().all(is_of_a_name)).map(|name| format!("{room}/{name}.rs")));
     }
     let mut there = BTreeSet::new();
-    for sources in ["core", "kafka", "memory", "nats", "rabbit", "export", "testing", "throughline"]
+    for sources in ["core", "kafka", "memory", "nats", "rabbit", "export", "waterfall", "cli", "testing", "throughline"]
         .map(|name| format!("crates/{name}/src"))
     {
         collect(&sources, &mut there).unwrap();
     }
     collect("benches/src", &mut there).unwrap();
     collect("docs", &mut there).unwrap();
+    collect("examples/across-languages/src", &mut there).unwrap();
     collect("examples/quickstart/src", &mut there).unwrap();
     collect("xtask/src", &mut there).unwrap();
     let missing: Vec<_> = there.difference(&said).collect();

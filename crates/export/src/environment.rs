@@ -1,5 +1,8 @@
 //! What the environment variables say.
 
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+use std::time::Duration;
+
 /// The variables that name the exporters of a signal.
 const EXPORTERS: [&str; 3] = ["OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"];
 
@@ -98,9 +101,16 @@ impl<'a> Environment<'a> {
             let known = KNOWN.join("`, `");
             self.warn(format!("OTEL_TRACES_SAMPLER={name} is no sampler that is built in, such as `{known}`; `parentbased_always_on` is used"));
         }
-        let Some(ratio) = self.variable("OTEL_TRACES_SAMPLER_ARG") else { return };
-        let is_ratio = ratio.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio));
-        if name.ends_with("traceidratio") && !is_ratio {
+        if !name.ends_with("traceidratio") {
+            return;
+        }
+        let Some(ratio) = self.variable("OTEL_TRACES_SAMPLER_ARG") else {
+            self.warn(format!(
+                "OTEL_TRACES_SAMPLER={name} needs its ratio in OTEL_TRACES_SAMPLER_ARG; without, all traces are recorded"
+            ));
+            return;
+        };
+        if !ratio.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio)) {
             self.warn(format!(
                 "OTEL_TRACES_SAMPLER_ARG={ratio} is not a ratio from 0 to 1; ignored, so that all traces are recorded"
             ));
@@ -115,6 +125,32 @@ impl<'a> Environment<'a> {
             self.warn(format!("{name}={value} is not a whole number from 1 on; ignored"));
         }
         number
+    }
+
+    /// The number that a variable gives, from zero on.
+    pub(crate) fn count(&mut self, name: &str) -> Option<u32> {
+        let value = self.variable(name)?;
+        let number = value.parse().ok();
+        if number.is_none() {
+            self.warn(format!("{name}={value} is not a whole number; ignored"));
+        }
+        number
+    }
+
+    /// The time that a variable gives in milliseconds, from one on.
+    #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+    pub(crate) fn millis(&mut self, name: &str) -> Option<Duration> {
+        self.positive(name).map(|millis| Duration::from_millis(millis as u64))
+    }
+
+    /// Looks whether `OTEL_RESOURCE_ATTRIBUTES`, which the SDK reads, can be read. The values are not in a warning: they may be long.
+    pub(crate) fn check_resource(&mut self) {
+        let Some(list) = self.variable("OTEL_RESOURCE_ATTRIBUTES") else { return };
+        let is_pair = |entry: &str| entry.split_once('=').is_some_and(|(key, _)| !key.trim().is_empty());
+        let odd = list.split_terminator(',').filter(|entry| !is_pair(entry)).count();
+        if odd > 0 {
+            self.warn(format!("OTEL_RESOURCE_ATTRIBUTES has {odd} entries that are not `key=value`; they are ignored"));
+        }
     }
 
     /// The exporters that a variable names: none for `none`, nothing where it does not say.
@@ -218,6 +254,8 @@ mod tests {
             ("parentbased_always_off", "", 0),
             ("traceidratio", "0.25", 0),
             ("traceidratio", "25 %", 1),
+            ("traceidratio", "1.5", 1),
+            ("parentbased_traceidratio", "", 1),
             ("jaeger_remote", "", 1),
             ("Always_On", "", 1),
         ] {
@@ -235,6 +273,17 @@ mod tests {
         {
             let (found, warned) = with(&[("N", value)], |environment| environment.positive("N"));
             assert_eq!((found, warned.len()), (number, warnings), "{value:?}");
+        }
+    }
+
+    // ENV-04, ENV-15.
+    #[test]
+    fn attributes_of_the_service_that_cannot_be_read_are_a_warning() {
+        for (value, warnings) in
+            [("", 0), ("a=b,c=d,", 0), ("a=b=c", 0), ("a", 1), ("a=1,=2", 1), ("deployment.environment:prod,a=b", 1)]
+        {
+            let ((), warned) = with(&[("OTEL_RESOURCE_ATTRIBUTES", value)], |environment| environment.check_resource());
+            assert_eq!(warned.len(), warnings, "{value:?}: {warned:?}");
         }
     }
 

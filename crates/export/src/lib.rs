@@ -45,11 +45,18 @@
 //! | `OTEL_SDK_DISABLED` | `true`: nothing is installed or exported |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | name and attributes of the service; values are not percent-decoded |
 //! | `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER` | what [`from_env`] exports to; `none` switches a signal off, whoever exports it |
-//! | `OTEL_EXPORTER_OTLP_*`, `OTEL_BSP_*`, `OTEL_BLRP_*`, `OTEL_METRIC_EXPORT_INTERVAL` | where and how OTLP is sent |
-//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`, `OTEL_SPAN_*_COUNT_LIMIT` | read by the SDK |
+//! | `OTEL_EXPORTER_OTLP_*`, `OTEL_BSP_*`, `OTEL_BLRP_*`, `OTEL_METRIC_EXPORT_*` | where and how OTLP is sent |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are recorded |
+//! | `OTEL_ATTRIBUTE_COUNT_LIMIT`, `OTEL_SPAN_*_COUNT_LIMIT`, `OTEL_EVENT_*` and `OTEL_LINK_ATTRIBUTE_COUNT_LIMIT` | how much a span holds |
 //! | `NO_COLOR`, `TERM=dumb`, `COLUMNS` | no colours; the width of the picture |
+//!
+//! A variable of the specification that has no effect here, such as `OTEL_CONFIG_FILE`, is a warning where it is set.
 
+mod at_once;
 mod baggage;
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+mod batches;
+mod cardinality;
 #[cfg(any(feature = "otlp-http", feature = "zipkin"))]
 mod client;
 mod console;
@@ -57,6 +64,7 @@ mod destination;
 mod environment;
 mod error;
 mod from_env;
+mod limits;
 #[cfg(feature = "logging")]
 mod logging;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
@@ -66,8 +74,12 @@ mod places;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod providers;
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+mod rejections;
 mod report;
 mod resource;
+#[cfg(any(feature = "otlp-grpc", feature = "zipkin"))]
+mod retry;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin", feature = "prometheus"))]
 mod runtime;
 mod setup;
@@ -77,6 +89,7 @@ mod telemetry;
 #[cfg(feature = "tls")]
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
 mod tls;
+mod unread;
 #[cfg(feature = "zipkin")]
 mod zipkin;
 

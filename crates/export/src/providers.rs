@@ -1,5 +1,7 @@
 //! The providers of one service, and what they are built of.
 
+use std::time::Duration;
+
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
@@ -7,12 +9,9 @@ use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
 
 use crate::baggage::BaggageAttributes;
-use crate::environment::process_variable;
+use crate::cardinality::Cardinality;
+use crate::limits::Limits;
 use crate::resource::Service;
-
-/// The most links of one span, so that a batch shows all its messages; the SDK keeps 128 by itself.
-// LINK-17.
-const MAX_LINKS: u32 = 1024;
 
 /// The providers of one service.
 ///
@@ -31,19 +30,35 @@ pub struct Providers {
     logger: SdkLoggerProvider,
 }
 
-/// What the code says of the spans of all services.
-#[derive(Clone, Debug, Default)]
+/// What ends one provider, and blocks meanwhile.
+pub(crate) type End = Box<dyn FnOnce() -> OTelSdkResult + Send>;
+
+/// What is said of the telemetry of all services.
+#[derive(Clone, Debug)]
 pub(crate) struct Choices {
     pub(crate) sampler: Option<Box<dyn ShouldSample>>,
     /// The keys of the baggage that spans show.
     pub(crate) baggage: Vec<String>,
+    pub(crate) cardinality: Cardinality,
+    pub(crate) limits: Limits,
+    /// How long a shutdown may take.
+    pub(crate) shutdown_timeout: Duration,
 }
 
 impl Choices {
-    /// What both say; where they differ, this one.
-    pub(crate) fn or(self, other: Self) -> Self {
-        let baggage = self.baggage.into_iter().chain(other.baggage).collect();
-        Self { sampler: self.sampler.or(other.sampler), baggage }
+    /// A service and its telemetry then end within the 30 s that Kubernetes gives them.
+    pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self {
+            sampler: None,
+            baggage: Vec::new(),
+            cardinality: Cardinality::default(),
+            limits: Limits::default(),
+            shutdown_timeout: Self::SHUTDOWN,
+        }
     }
 }
 
@@ -53,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) tracer: TracerProviderBuilder,
     pub(crate) meter: MeterProviderBuilder,
     pub(crate) logger: LoggerProviderBuilder,
+    /// Is told of metrics with too many series.
+    pub(crate) cardinality: Cardinality,
 }
 
 impl Providers {
@@ -75,31 +92,37 @@ impl Providers {
         [self.tracer.force_flush(), self.meter.force_flush(), self.logger.force_flush()]
     }
 
-    /// Ends them, the metrics last: they count what the others lose. From then on they hand out tracers, meters and loggers that do nothing.
-    pub(crate) fn shutdown(&self) -> [OTelSdkResult; 3] {
-        [self.tracer.shutdown(), self.logger.shutdown(), self.meter.shutdown()]
+    /// What ends spans and log records, and then the metrics, which count what the others lose. Ended providers hand out tracers, meters and loggers
+    /// that do nothing.
+    pub(crate) fn ends(&self, limit: Duration) -> ([End; 2], End) {
+        let Self { tracer, logger, meter } = self.clone();
+        let spans = Box::new(move || tracer.shutdown_with_timeout(limit));
+        let logs = Box::new(move || logger.shutdown_with_timeout(limit));
+        ([spans, logs], Box::new(move || meter.shutdown()))
+    }
+
+    /// Ends those that hold nothing.
+    pub(crate) fn switch_off(&self) {
+        let _ = (self.tracer.shutdown(), self.logger.shutdown(), self.meter.shutdown());
     }
 }
 
 impl Parts {
     pub(crate) fn new(service: Service, choices: &Choices) -> Self {
         let resource = service.resource();
-        let mut tracer = SdkTracerProvider::builder().with_resource(resource.clone());
-        // An empty variable counts as unset (ENV-14).
-        if process_variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none_or(|value| value.is_empty()) {
-            tracer = tracer.with_max_links_per_span(MAX_LINKS);
-        }
+        let mut tracer = choices.limits.apply(SdkTracerProvider::builder().with_resource(resource.clone()));
         if let Some(sampler) = &choices.sampler {
             tracer = tracer.with_sampler(sampler.clone());
         }
         if !choices.baggage.is_empty() {
             tracer = tracer.with_span_processor(BaggageAttributes(choices.baggage.as_slice().into()));
         }
-        let meter = SdkMeterProvider::builder().with_resource(resource.clone());
+        let cardinality = choices.cardinality.clone();
+        let meter = SdkMeterProvider::builder().with_resource(resource.clone()).with_view(cardinality.view());
         let logger = SdkLoggerProvider::builder().with_resource(resource.clone());
         #[cfg(feature = "logging")]
         let logger = logger.with_log_processor(crate::places::WithoutPlaces);
-        Self { resource, tracer, meter, logger }
+        Self { resource, tracer, meter, logger, cardinality }
     }
 
     pub(crate) fn build(self) -> Providers {

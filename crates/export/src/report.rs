@@ -32,7 +32,7 @@ pub struct ShutdownReport {
     pub dropped_logs: u64,
     /// How often the metrics were delivered; the console does not count that.
     pub metric_exports: u64,
-    /// How often the metrics could not be delivered. A later export says what an earlier one would have.
+    /// How often the metrics could not be delivered, or not all of them. A later export says what an earlier one would have.
     pub failed_metric_exports: u64,
 }
 

@@ -14,6 +14,8 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
 
+use crate::rejections::{Rejected, Rejections};
+
 /// How long a trouble is not told again.
 const SELDOM: Duration = Duration::from_secs(60);
 
@@ -27,11 +29,15 @@ pub(crate) struct Tally {
     started: AtomicU64,
     ended: AtomicU64,
     waiting: AtomicUsize,
+    /// They left the room for an export.
+    handed_over: AtomicU64,
     exported: AtomicU64,
     /// There was no room for them.
     refused: AtomicU64,
     /// Their export failed.
     failed: AtomicU64,
+    /// The backend refused them in an export that it took.
+    rejected: AtomicU64,
     told: Mutex<Told>,
 }
 
@@ -42,6 +48,8 @@ struct Told {
     last: Option<Instant>,
     /// Whether that was an export that failed, and none has succeeded since.
     is_failing: bool,
+    /// When words of a backend were last passed on.
+    advised: Option<Instant>,
 }
 
 impl Tally {
@@ -52,9 +60,11 @@ impl Tally {
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
+            handed_over: AtomicU64::new(0),
             exported: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
             told: Mutex::default(),
         })
     }
@@ -74,9 +84,25 @@ impl Tally {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// What left for an export.
+    #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.handed_over.load(Ordering::Relaxed)
+    }
+
     /// What could not be delivered.
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// What the backend did not take.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// All that was lost, for whatever reason.
+    fn lost(&self) -> u64 {
+        self.refused() + self.failed() + self.rejected()
     }
 
     /// What began and did not end.
@@ -99,20 +125,43 @@ impl Tally {
     /// Takes note of items that leave the room for an export.
     fn leave(&self, count: usize) {
         self.waiting.fetch_sub(count, Ordering::Relaxed);
+        self.handed_over.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Takes note of the end of an export.
-    fn export_ended(&self, count: u64, result: &OTelSdkResult) {
-        match result {
-            Ok(()) => {
+    /// Takes note of the end of an export, and of what the backend refused of it.
+    fn export_ended(&self, count: u64, result: &OTelSdkResult, rejected: Option<&Rejected>) {
+        match (result, rejected) {
+            (Ok(()), None) => {
                 self.exported.fetch_add(count, Ordering::Relaxed);
                 self.recover();
             }
-            Err(error) => {
+            (Ok(()), Some(Rejected { count: refused, why })) => {
+                let lost = count.min(*refused);
+                self.exported.fetch_add(count - lost, Ordering::Relaxed);
+                self.rejected.fetch_add(lost, Ordering::Relaxed);
+                if lost > 0 {
+                    self.tell(&format_args!("the backend refused {refused} of an export, saying `{why}`"), false);
+                } else {
+                    self.advise(why);
+                }
+            }
+            (Err(error), _) => {
                 self.failed.fetch_add(count, Ordering::Relaxed);
                 self.tell(error, true);
             }
         }
+    }
+
+    /// Passes on what a backend says of what it took, once in a while.
+    fn advise(&self, why: &str) {
+        let mut told = self.told();
+        if told.advised.is_some_and(|last| last.elapsed() < SELDOM) {
+            return;
+        }
+        told.advised = Some(Instant::now());
+        drop(told);
+        let (items, target) = (self.items, &self.target);
+        tracing::warn!(exporter = %target, "the backend takes {items}, but says `{why}`");
     }
 
     /// Says once in a while that items are lost, whatever succeeds meanwhile.
@@ -121,16 +170,16 @@ impl Tally {
         if told.last.is_some_and(|last| last.elapsed() < SELDOM) {
             return;
         }
-        *told = Told { last: Some(Instant::now()), is_failing };
+        *told = Told { last: Some(Instant::now()), is_failing, ..*told };
         drop(told);
-        let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
+        let (items, target, in_all) = (self.items, &self.target, self.lost());
         tracing::warn!(exporter = %target, in_all, "{items} are lost: {why}; messages are not affected");
     }
 
     /// Says that exports succeed again, where it was said that they do not.
     fn recover(&self) {
         if std::mem::take(&mut self.told().is_failing) {
-            let (items, target, in_all) = (self.items, &self.target, self.refused() + self.failed());
+            let (items, target, in_all) = (self.items, &self.target, self.lost());
             tracing::info!(exporter = %target, in_all, "{items} are exported again");
         }
     }
@@ -147,16 +196,19 @@ pub(crate) struct Counted<T> {
     tally: Arc<Tally>,
     /// How many items may wait, in a processor.
     room: usize,
+    /// What the backend refuses, in an exporter.
+    rejections: Rejections,
 }
 
 impl<T> Counted<T> {
-    pub(crate) fn exporter(inner: T, tally: &Arc<Tally>) -> Self {
-        Self { inner, tally: tally.clone(), room: 0 }
+    /// An exporter, with what tells of the answers it gets.
+    pub(crate) fn exporter(inner: T, tally: &Arc<Tally>, rejections: Rejections) -> Self {
+        Self { inner, tally: tally.clone(), room: 0, rejections }
     }
 
     /// A processor with this much room. Its own queue must have as much.
     pub(crate) fn processor(inner: T, tally: &Arc<Tally>, room: usize) -> Self {
-        Self { inner, tally: tally.clone(), room }
+        Self { inner, tally: tally.clone(), room, rejections: Rejections::default() }
     }
 }
 
@@ -192,7 +244,7 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
         let count = batch.len();
         self.tally.leave(count);
         let result = self.inner.export(batch).await;
-        self.tally.export_ended(count as u64, &result);
+        self.tally.export_ended(count as u64, &result, self.rejections.take().as_ref());
         result
     }
 
@@ -238,7 +290,7 @@ impl<E: LogExporter> LogExporter for Counted<E> {
         let count = batch.iter().count();
         self.tally.leave(count);
         let result = self.inner.export(batch).await;
-        self.tally.export_ended(count as u64, &result);
+        self.tally.export_ended(count as u64, &result, self.rejections.take().as_ref());
         result
     }
 
@@ -259,7 +311,7 @@ impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         self.tally.ended.fetch_add(1, Ordering::Relaxed);
         let result = self.inner.export(metrics).await;
-        self.tally.export_ended(1, &result);
+        self.tally.export_ended(1, &result, self.rejections.take().as_ref());
         result
     }
 
@@ -310,10 +362,27 @@ mod tests {
     #[test]
     fn an_outage_is_told_once_and_so_is_its_end() {
         let logged = logged(|tally| {
-            (0..1000).for_each(|_| tally.export_ended(1, &failed()));
-            (0..1000).for_each(|_| tally.export_ended(1, &Ok(())));
+            (0..1000).for_each(|_| tally.export_ended(1, &failed(), None));
+            (0..1000).for_each(|_| tally.export_ended(1, &Ok(()), None));
         });
         assert_eq!(logged, [Level::WARN, Level::INFO]);
+    }
+
+    #[test]
+    fn what_a_backend_refuses_of_an_export_is_lost_and_told_once() {
+        let rejected = |count| Rejected { count, why: "too old".to_owned() };
+        let refusing = logged(|tally| {
+            (0..1000).for_each(|_| tally.export_ended(3, &Ok(()), Some(&rejected(2))));
+            assert_eq!((tally.exported(), tally.failed(), tally.rejected()), (1000, 0, 2000));
+            tally.export_ended(3, &Ok(()), Some(&rejected(u64::MAX)));
+            assert_eq!((tally.exported(), tally.rejected()), (1000, 2003), "no more than there was");
+        });
+        assert_eq!(refusing, [Level::WARN]);
+        let advising = logged(|tally| {
+            (0..1000).for_each(|_| tally.export_ended(3, &Ok(()), Some(&rejected(0))));
+            assert_eq!((tally.exported(), tally.rejected()), (3000, 0));
+        });
+        assert_eq!(advising, [Level::WARN]);
     }
 
     #[test]
@@ -322,15 +391,15 @@ mod tests {
             (0..1000).for_each(|_| {
                 assert!(tally.admit(1) && !tally.admit(1));
                 tally.leave(1);
-                tally.export_ended(1, &Ok(()));
+                tally.export_ended(1, &Ok(()), None);
             });
             assert_eq!((tally.exported(), tally.refused(), tally.dropped()), (1000, 1000, 1000));
         });
         assert_eq!(slow, [Level::WARN]);
         let flapping = logged(|tally| {
             (0..1000).for_each(|_| {
-                tally.export_ended(1, &failed());
-                tally.export_ended(1, &Ok(()));
+                tally.export_ended(1, &failed(), None);
+                tally.export_ended(1, &Ok(()), None);
             });
         });
         assert_eq!(flapping, [Level::WARN, Level::INFO]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use opentelemetry::global;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -11,6 +12,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::Handle;
 
+use crate::at_once::at_once;
 use crate::destination::Destination;
 use crate::error::{ExportError, ExportErrorKind};
 use crate::providers::{Choices, Parts, Providers};
@@ -19,6 +21,9 @@ use crate::resource::Service;
 
 /// Whether the global providers of this process are those of some telemetry that runs.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// Longer than anybody waits for a shutdown, and short enough to be added to a time.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The running telemetry of a program.
 ///
@@ -201,9 +206,9 @@ impl Telemetry {
     /// Flushes, shuts the providers down and says what was dropped.
     ///
     /// Stop consuming, drain the handlers and close the brokers first: spans that end afterwards are lost. A second
-    /// call succeeds and returns the same report. The providers block while they shut down, so that happens on a
-    /// blocking thread of the runtime, or on this thread if there is no Tokio runtime. Each of the three signals has five
-    /// seconds; what is not delivered by then counts as dropped.
+    /// call succeeds and returns the same report. The providers block while they shut down, so that happens on
+    /// threads of their own; without a Tokio runtime this one waits for them. All signals together have 5 s, or what
+    /// [`shutdown_timeout`](crate::Setup::shutdown_timeout) says; what is not delivered by then counts as dropped.
     ///
     /// # Errors
     ///
@@ -248,7 +253,7 @@ impl Drop for Telemetry {
 
 impl Inner {
     fn flush(&self) -> Result<(), ExportError> {
-        let flushed = self.each(Providers::flush);
+        let flushed = first_failure(self.all().iter().flat_map(Providers::flush));
         self.flush_destinations().and(flushed)
     }
 
@@ -257,7 +262,7 @@ impl Inner {
         if let Some(report) = *report {
             return Ok(report);
         }
-        if let Err(error) = self.each(Providers::shutdown) {
+        if let Err(error) = self.end() {
             tracing::warn!("telemetry did not end in order: {error:?}; what was not delivered counts as dropped");
         }
         if self.is_installed.swap(false, Ordering::AcqRel) {
@@ -274,15 +279,27 @@ impl Inner {
         self.destinations.iter().map(|destination| destination.flush()).fold(Ok(()), Result::and)
     }
 
-    /// Does something to all providers and returns the first failure; being shut down already is none.
-    fn each(&self, act: impl Fn(&Providers) -> [OTelSdkResult; 3]) -> Result<(), ExportError> {
+    /// Ends all providers within the time of a shutdown, however long they hang, and returns the first failure.
+    fn end(&self) -> Result<(), ExportError> {
+        let (begun, limit) = (Instant::now(), self.choices.shutdown_timeout.min(LONGEST));
+        let early = limit / 4 * 3;
+        let (first, last): (Vec<_>, Vec<_>) = self.all().iter().map(|providers| providers.ends(early)).unzip();
+        let ended = at_once(first.into_iter().flatten().collect(), begun + early);
+        first_failure(ended.into_iter().chain(at_once(last, begun + limit)))
+    }
+
+    fn all(&self) -> Vec<Providers> {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let results: Vec<OTelSdkResult> = std::iter::once(&self.main).chain(services.values()).flat_map(act).collect();
-        match results.into_iter().filter_map(Result::err).find(|error| !matches!(error, OTelSdkError::AlreadyShutdown))
-        {
-            Some(error) => Err(ExportError::caused_by(ExportErrorKind::Flush, error)),
-            None => Ok(()),
-        }
+        std::iter::once(&self.main).chain(services.values()).cloned().collect()
+    }
+}
+
+/// Returns the first failure; being shut down already is none.
+fn first_failure(results: impl IntoIterator<Item = OTelSdkResult>) -> Result<(), ExportError> {
+    let mut failures = results.into_iter().filter_map(Result::err);
+    match failures.find(|error| !matches!(error, OTelSdkError::AlreadyShutdown)) {
+        Some(error) => Err(ExportError::caused_by(ExportErrorKind::Flush, error)),
+        None => Ok(()),
     }
 }
 
@@ -291,7 +308,7 @@ fn providers(destinations: &[Box<dyn Destination>], service: Service, choices: &
     let parts = Parts::new(service, choices);
     let providers = destinations.iter().fold(parts, |parts, destination| destination.attach(parts)).build();
     if destinations.is_empty() {
-        let _ = providers.shutdown();
+        providers.switch_off();
     }
     providers
 }
@@ -299,7 +316,6 @@ fn providers(destinations: &[Box<dyn Destination>], service: Service, choices: &
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU64;
-    use std::time::Duration;
 
     use opentelemetry::Context;
     use opentelemetry::trace::{Tracer, TracerProvider};

@@ -2,25 +2,13 @@
 
 #![cfg(feature = "logging")]
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+mod support;
 
 use opentelemetry::global;
 use opentelemetry::trace::{TraceContextExt, Tracer};
 use throughline_export::{ColorChoice, ExportErrorKind, Logging, console};
 
-#[derive(Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().map_err(|_| io::Error::other("poisoned"))?.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use self::support::Paper;
 
 #[tokio::test(flavor = "current_thread")]
 async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
@@ -39,7 +27,7 @@ async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
     });
     telemetry.shutdown().await.unwrap();
 
-    let [lines, picture] = [lines, picture].map(|paper| String::from_utf8(paper.0.lock().unwrap().clone()).unwrap());
+    let [lines, picture] = [lines.text(), picture.text()];
     let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!((&lines[0]["message"], &lines[0]["trace_id"]), (&"before any trace".into(), &serde_json::Value::Null));

@@ -1,27 +1,15 @@
 //! Installs the global providers, so it has a process of its own.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+mod support;
 
 use opentelemetry::global;
 use opentelemetry::trace::Tracer;
 use throughline_export::{ExportErrorKind, console};
 
+use self::support::Paper;
+
 /// One test at a time has the global providers.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-#[derive(Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().map_err(|_| io::Error::other("poisoned"))?.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test(flavor = "current_thread")]
 async fn the_global_providers_are_drawn() {
@@ -33,7 +21,7 @@ async fn the_global_providers_are_drawn() {
     let report = telemetry.shutdown().await.unwrap();
 
     assert_eq!((report.exported_spans, report.dropped_spans, report.unfinished_spans), (1, 0, 0));
-    let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+    let text = paper.text();
     assert!(text.contains("shop checkout") && text.contains("orders\n  shop") && text.contains("7\n"), "{text}");
 }
 

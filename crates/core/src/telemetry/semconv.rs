@@ -68,7 +68,7 @@ pub const SETTLED_MESSAGES: &str = "throughline.settled.messages";
 /// The project's own: `ack`, `retry`, `reject` or `dead_letter`.
 pub const SETTLEMENT: &str = "throughline.settlement";
 /// The project's own: why a handler decided to reject.
-pub const SETTLEMENT_REASON: &str = "throughline.settlement.reason";
+pub const REJECTION_REASON: &str = "throughline.rejection.reason";
 /// The project's own: which attempt at a message a span stands for, counted from 1.
 pub const ATTEMPT: &str = "throughline.attempt"; // ATTR-C-27
 /// The project's own: the `error.type` of the attempt before, on the span of the one that follows.

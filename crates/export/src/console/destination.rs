@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_sdk::metrics::PeriodicReader;
+use throughline_waterfall::Screen;
 
 use super::collector::Collector;
 use super::logs::ConsoleLogs;
 use super::metrics::ConsoleMetrics;
 use super::processor::{ConsoleSpans, service_name};
-use super::screen::Screen;
+use crate::cardinality::Watched;
 use crate::destination::Destination;
 use crate::environment::Signals;
 use crate::error::ExportError;
@@ -35,12 +36,12 @@ impl ConsoleDestination {
 impl Destination for ConsoleDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // The first service takes the first colour, whoever emits first.
-        self.collector.screen.style.service(&service_name(&service.resource));
+        self.collector.screen.introduce(&service_name(&service.resource));
         if self.signals.traces {
             service.tracer = service.tracer.with_span_processor(ConsoleSpans::new(self.collector.clone()));
         }
         if self.signals.metrics {
-            let exporter = ConsoleMetrics::new(self.collector.clone());
+            let exporter = Watched::new(ConsoleMetrics::new(self.collector.clone()), &service.cardinality);
             service.meter = service.meter.with_reader(PeriodicReader::builder(exporter).with_interval(NEVER).build());
         }
         if self.signals.logs {

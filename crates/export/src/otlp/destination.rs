@@ -3,19 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
-use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter};
-use opentelemetry_sdk::logs::{BatchConfigBuilder as LogBatchConfig, BatchLogProcessor};
 use opentelemetry_sdk::metrics::PeriodicReader;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
 
+use super::Protocol;
 use super::exporters::Exporters;
+use super::measures::{Names, measure};
 use super::settings::Settings;
+use crate::cardinality::Watched;
 use crate::destination::Destination;
 use crate::environment::Signals;
 use crate::error::ExportError;
 use crate::providers::{Parts, Providers};
+use crate::rejections::Rejections;
 use crate::report::ShutdownReport;
 use crate::runtime::Runtime;
 use crate::tally::{Counted, Tally};
@@ -29,6 +29,18 @@ pub(super) struct OtlpDestination {
     logs: Arc<Tally>,
 }
 
+/// Makes the exporter of a signal and does something with it: those over gRPC and over HTTP have no common type.
+macro_rules! exporter {
+    ($exporters:expr, $sending:ident, $http:ident, $rejections:expr, $($arms:tt)*) => {
+        match $exporters.settings.$sending.protocol {
+            #[cfg(feature = "otlp-grpc")]
+            Protocol::Grpc => match $exporters.over_grpc(&$exporters.settings.$sending, $rejections) { $($arms)* },
+            #[cfg(feature = "otlp-http")]
+            Protocol::HttpProtobuf | Protocol::HttpJson => match $exporters.$http($rejections) { $($arms)* },
+        }
+    };
+}
+
 impl OtlpDestination {
     /// Fails where the settings do not make exporters.
     pub(super) fn new(settings: Settings, signals: Signals) -> Result<Self, ExportError> {
@@ -38,9 +50,10 @@ impl OtlpDestination {
         let logs = tally("log records", &settings.logs.endpoint);
         let destination =
             Self { exporters: Exporters { settings, runtime: Runtime::start()? }, signals, spans, metrics, logs };
-        destination.exporters.spans()?;
-        destination.exporters.metrics()?;
-        destination.exporters.logs()?;
+        let unread = Rejections::default();
+        exporter!(destination.exporters, traces, spans, &unread, Ok(_) => {}, Err(error) => return Err(error));
+        exporter!(destination.exporters, metrics, metrics, &unread, Ok(_) => {}, Err(error) => return Err(error));
+        exporter!(destination.exporters, logs, logs, &unread, Ok(_) => {}, Err(error) => return Err(error));
         Ok(destination)
     }
 }
@@ -48,46 +61,42 @@ impl OtlpDestination {
 impl Destination for OtlpDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // What made exporters at the start makes them again for a further service of the program.
-        if let (true, Ok(exporter)) = (self.signals.traces, self.exporters.spans()) {
-            service.tracer = service.tracer.with_span_processor(self.span_processor(exporter));
+        if self.signals.traces {
+            let (rejections, batches) = (Rejections::default(), self.exporters.settings.span_batches);
+            exporter!(self.exporters, traces, spans, &rejections, Err(_) => {}, Ok(exporter) => {
+                let exporter = Counted::exporter(exporter, &self.spans, rejections);
+                service.tracer = service.tracer.with_span_processor(batches.span_processor(exporter, &self.spans));
+            });
         }
-        if let (true, Ok(exporter)) = (self.signals.metrics, self.exporters.metrics()) {
-            service.meter = service.meter.with_reader(self.metric_reader(exporter));
+        if self.signals.metrics {
+            let rejections = Rejections::default();
+            exporter!(self.exporters, metrics, metrics, &rejections, Err(_) => {}, Ok(exporter) => {
+                let exporter = Counted::exporter(exporter, &self.metrics, rejections);
+                let reader = PeriodicReader::builder(Watched::new(exporter, &service.cardinality));
+                let reader = reader.with_interval(self.exporters.settings.metric_interval).build();
+                service.meter = service.meter.with_reader(reader);
+            });
         }
-        if let (true, Ok(exporter)) = (self.signals.logs, self.exporters.logs()) {
-            service.logger = service.logger.with_log_processor(self.log_processor(exporter));
+        if self.signals.logs {
+            let (rejections, batches) = (Rejections::default(), self.exporters.settings.log_batches);
+            exporter!(self.exporters, logs, logs, &rejections, Err(_) => {}, Ok(exporter) => {
+                let exporter = Counted::exporter(exporter, &self.logs, rejections);
+                service.logger = service.logger.with_log_processor(batches.log_processor(exporter, &self.logs));
+            });
         }
         service
     }
 
-    // The names are those of the conventions for what an SDK says of itself.
     fn watch(&self, service: &Providers) {
         if !self.signals.metrics {
             return;
         }
-        let meter = service.meter_provider().meter("throughline-export");
-        let spans = self.signals.traces.then_some((&self.spans, "span", "{span}"));
-        let logs = self.signals.logs.then_some((&self.logs, "log", "{log_record}"));
-        for (tally, signal, unit) in spans.into_iter().chain(logs) {
-            let exported = tally.clone();
-            let _ = meter
-                .u64_observable_counter(format!("otel.sdk.exporter.{signal}.exported"))
-                .with_unit(unit)
-                .with_description("What was delivered, and with an error type what could not be delivered.")
-                .with_callback(move |observer| {
-                    observer.observe(exported.exported(), &[]);
-                    observer.observe(exported.failed(), &[KeyValue::new("error.type", "_OTHER")]);
-                })
-                .build();
-            let refused = tally.clone();
-            let _ = meter
-                .u64_observable_counter(format!("otel.sdk.processor.{signal}.processed"))
-                .with_unit(unit)
-                .with_description("What there was no room for.")
-                .with_callback(move |observer| {
-                    observer.observe(refused.refused(), &[KeyValue::new("error.type", "queue_full")]);
-                })
-                .build();
+        let (meter, settings) = (service.meter_provider().meter("throughline-export"), &self.exporters.settings);
+        if self.signals.traces {
+            measure(&meter, &self.spans, &Names::new("span", "{span}", &settings.traces));
+        }
+        if self.signals.logs {
+            measure(&meter, &self.logs, &Names::new("log", "{log_record}", &settings.logs));
         }
     }
 
@@ -110,28 +119,6 @@ impl Destination for OtlpDestination {
 
     /// Nothing can be sent at once.
     fn abandon(&self) {}
-}
-
-impl OtlpDestination {
-    fn span_processor(&self, exporter: SpanExporter) -> Counted<BatchSpanProcessor> {
-        let room = self.exporters.settings.span_room;
-        let config = BatchConfigBuilder::default().with_max_queue_size(room).build();
-        let exporter = Counted::exporter(exporter, &self.spans);
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
-        Counted::processor(processor, &self.spans, room)
-    }
-
-    fn metric_reader(&self, exporter: MetricExporter) -> PeriodicReader<Counted<MetricExporter>> {
-        PeriodicReader::builder(Counted::exporter(exporter, &self.metrics)).build()
-    }
-
-    fn log_processor(&self, exporter: LogExporter) -> Counted<BatchLogProcessor> {
-        let room = self.exporters.settings.log_room;
-        let config = LogBatchConfig::default().with_max_queue_size(room).build();
-        let exporter = Counted::exporter(exporter, &self.logs);
-        let processor = BatchLogProcessor::builder(exporter).with_batch_config(config).build();
-        Counted::processor(processor, &self.logs, room)
-    }
 }
 
 impl fmt::Debug for OtlpDestination {

@@ -1,104 +1,73 @@
 //! The exporters of the signals, made as the settings say.
 
-use opentelemetry_otlp::{
-    Compression, ExporterBuildError, LogExporter, MetricExporter, SpanExporter, WithExportConfig,
-};
+#[cfg(feature = "otlp-http")]
+use opentelemetry_otlp::{Compression, LogExporter, MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig};
 
-use super::Protocol;
+#[cfg(feature = "otlp-grpc")]
+use super::grpc::GrpcExporter;
+#[cfg(feature = "otlp-http")]
+use super::reader::Reader;
 use super::settings::{Sending, Settings};
-use crate::error::{ExportError, ExportErrorKind};
+#[cfg(feature = "otlp-http")]
+use crate::client::Client;
+use crate::error::ExportError;
+#[cfg(feature = "otlp-http")]
+use crate::error::ExportErrorKind;
+use crate::rejections::Rejections;
 use crate::runtime::Runtime;
 
-/// Makes exporters that send on one runtime.
+/// Makes exporters that send on one runtime, and note what the backend refuses.
 #[derive(Debug)]
 pub(super) struct Exporters {
     pub(super) settings: Settings,
     pub(super) runtime: Runtime,
 }
 
-/// Makes the exporter of a signal: the builders of the three have no common type.
-macro_rules! exporter {
-    ($kind:ty, $exporters:expr, $sending:expr) => {{
-        let (exporters, sending): (&Exporters, &Sending) = ($exporters, $sending);
-        match sending.protocol {
-            #[cfg(feature = "otlp-grpc")]
-            Protocol::Grpc => exporters.over_grpc(<$kind>::builder().with_tonic(), sending).build(),
-            #[cfg(feature = "otlp-http")]
-            Protocol::HttpProtobuf | Protocol::HttpJson => {
-                exporters.over_http(<$kind>::builder().with_http(), sending)?.build()
-            }
-        }
-        .map_err(refused)
-    }};
+impl Exporters {
+    /// Of any signal.
+    #[cfg(feature = "otlp-grpc")]
+    pub(super) fn over_grpc(&self, sending: &Sending, rejections: &Rejections) -> Result<GrpcExporter, ExportError> {
+        GrpcExporter::new(sending, self.settings.temporality, &self.runtime, rejections)
+    }
 }
 
+#[cfg(feature = "otlp-http")]
 impl Exporters {
-    pub(super) fn spans(&self) -> Result<SpanExporter, ExportError> {
-        let _entered = self.runtime.handle().enter();
-        exporter!(SpanExporter, self, &self.settings.traces)
+    pub(super) fn spans(&self, rejections: &Rejections) -> Result<SpanExporter, ExportError> {
+        self.over_http(SpanExporter::builder().with_http(), &self.settings.traces, rejections)?.build().map_err(refused)
     }
 
-    pub(super) fn metrics(&self) -> Result<MetricExporter, ExportError> {
-        let _entered = self.runtime.handle().enter();
-        exporter!(MetricExporter, self, &self.settings.metrics)
+    pub(super) fn metrics(&self, rejections: &Rejections) -> Result<MetricExporter, ExportError> {
+        let builder = MetricExporter::builder().with_temporality(self.settings.temporality).with_http();
+        self.over_http(builder, &self.settings.metrics, rejections)?.build().map_err(refused)
     }
 
-    pub(super) fn logs(&self) -> Result<LogExporter, ExportError> {
-        let _entered = self.runtime.handle().enter();
-        exporter!(LogExporter, self, &self.settings.logs)
+    pub(super) fn logs(&self, rejections: &Rejections) -> Result<LogExporter, ExportError> {
+        self.over_http(LogExporter::builder().with_http(), &self.settings.logs, rejections)?.build().map_err(refused)
     }
 
-    #[cfg(feature = "otlp-grpc")]
-    fn over_grpc<B>(&self, builder: B, sending: &Sending) -> B
+    fn over_http<B>(&self, builder: B, sending: &Sending, rejections: &Rejections) -> Result<B, ExportError>
     where
-        B: WithExportConfig + opentelemetry_otlp::WithTonicConfig,
-    {
-        let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout);
-        #[cfg(feature = "tls")]
-        let builder = if sending.endpoint.starts_with("http://") {
-            builder
-        } else {
-            builder.with_tls_config(sending.tls.for_grpc())
-        };
-        let builder = builder.with_interceptor(add_headers(self.settings.headers.clone()));
-        if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder }
-    }
-
-    #[cfg(feature = "otlp-http")]
-    fn over_http<B>(&self, builder: B, sending: &Sending) -> Result<B, ExportError>
-    where
-        B: WithExportConfig + opentelemetry_otlp::WithHttpConfig,
+        B: WithExportConfig + WithHttpConfig,
     {
         let protocol = match sending.protocol {
-            Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
+            super::Protocol::HttpJson => opentelemetry_otlp::Protocol::HttpJson,
             _ => opentelemetry_otlp::Protocol::HttpBinary,
         };
-        let client = crate::client::Client::new(
+        let client = Client::new(
             &self.runtime,
             sending.timeout,
-            &self.settings.headers,
+            &sending.headers,
             #[cfg(feature = "tls")]
             &sending.tls,
         )?;
         let builder = builder.with_endpoint(&sending.endpoint).with_timeout(sending.timeout).with_protocol(protocol);
-        let builder = builder.with_http_client(client);
+        let builder = builder.with_http_client(Reader::new(client, rejections));
         Ok(if sending.gzip { builder.with_compression(Compression::Gzip) } else { builder })
     }
 }
 
-/// Adds the headers of the code to a request, after those of the environment.
-#[cfg(feature = "otlp-grpc")]
-fn add_headers(
-    headers: http::HeaderMap,
-) -> impl FnMut(tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> + Clone + Send + Sync + 'static {
-    move |mut request| {
-        for (name, value) in &headers {
-            request.metadata_mut().as_mut().insert(name, value.clone());
-        }
-        Ok(request)
-    }
-}
-
-fn refused(error: ExporterBuildError) -> ExportError {
+#[cfg(feature = "otlp-http")]
+fn refused(error: opentelemetry_otlp::ExporterBuildError) -> ExportError {
     ExportError::new(ExportErrorKind::Configuration, format!("OTLP cannot be set up: {error}"))
 }

@@ -1,10 +1,17 @@
 //! Telemetry sent over OTLP: to a collector, to Jaeger, Tempo or any other backend that takes it.
 //!
 //! `settings` brings code and environment together, `exporters` makes the exporters of the signals by them, `destination` puts these behind
-//! batching processors whose items are counted.
+//! batching processors whose items are counted. Over gRPC `grpc` sends, over HTTP `opentelemetry-otlp`.
 
+mod answer;
 mod destination;
 mod exporters;
+#[cfg(feature = "otlp-grpc")]
+mod grpc;
+mod headers;
+mod measures;
+#[cfg(feature = "otlp-http")]
+mod reader;
 mod settings;
 #[cfg(feature = "tls")]
 mod tls;

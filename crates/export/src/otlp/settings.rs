@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, Uri};
+use opentelemetry_sdk::metrics::Temporality;
 
-use super::{Otlp, Protocol};
+use super::{Otlp, Protocol, headers};
+use crate::batches::Batches;
 use crate::environment::Environment;
 use crate::error::{ExportError, ExportErrorKind};
 #[cfg(feature = "tls")]
@@ -13,8 +15,8 @@ use crate::tls::Tls;
 /// How long an export may take, with all its attempts.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many spans or log records wait at most.
-const ROOM: usize = 2048;
+/// The time between two exports of metrics.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A signal, as variables and paths spell it.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +35,11 @@ pub(super) struct Settings {
     pub(super) traces: Sending,
     pub(super) metrics: Sending,
     pub(super) logs: Sending,
-    /// The headers that the code adds.
-    pub(super) headers: HeaderMap,
-    /// How many spans may wait.
-    pub(super) span_room: usize,
-    /// How many log records may wait.
-    pub(super) log_room: usize,
+    pub(super) span_batches: Batches,
+    pub(super) log_batches: Batches,
+    /// The time between two exports of metrics.
+    pub(super) metric_interval: Duration,
+    pub(super) temporality: Temporality,
 }
 
 /// How one signal is sent.
@@ -48,25 +49,35 @@ pub(super) struct Sending {
     pub(super) protocol: Protocol,
     pub(super) timeout: Duration,
     pub(super) gzip: bool,
+    pub(super) headers: HeaderMap,
     #[cfg(feature = "tls")]
     pub(super) tls: Tls,
 }
 
 impl Settings {
     pub(super) fn new(said: Otlp, environment: &mut Environment<'_>) -> Result<Self, ExportError> {
+        let (span_batches, log_batches) = (Batches::of_spans(environment), Batches::of_logs(environment));
+        let export_of_metrics = environment.millis("OTEL_METRIC_EXPORT_TIMEOUT");
         Ok(Self {
-            traces: Sending::new(&said, TRACES, environment)?,
-            metrics: Sending::new(&said, METRICS, environment)?,
-            logs: Sending::new(&said, LOGS, environment)?,
-            headers: headers(&said.headers)?,
-            span_room: environment.positive("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(ROOM),
-            log_room: environment.positive("OTEL_BLRP_MAX_QUEUE_SIZE").unwrap_or(ROOM),
+            traces: Sending::new(&said, TRACES, span_batches.timeout, environment)?,
+            metrics: Sending::new(&said, METRICS, export_of_metrics, environment)?,
+            logs: Sending::new(&said, LOGS, log_batches.timeout, environment)?,
+            span_batches,
+            log_batches,
+            metric_interval: environment.millis("OTEL_METRIC_EXPORT_INTERVAL").unwrap_or(INTERVAL),
+            temporality: temporality(environment),
         })
     }
 }
 
 impl Sending {
-    fn new(said: &Otlp, signal: Signal, environment: &mut Environment<'_>) -> Result<Self, ExportError> {
+    /// The environment may say how long an export takes `at_most`.
+    fn new(
+        said: &Otlp,
+        signal: Signal,
+        at_most: Option<Duration>,
+        environment: &mut Environment<'_>,
+    ) -> Result<Self, ExportError> {
         let protocol = match said.protocol {
             Some(protocol) => protocol,
             None => first(signal, "PROTOCOL", environment, protocol_of).unwrap_or(Protocol::DEFAULT),
@@ -74,8 +85,12 @@ impl Sending {
         Ok(Self {
             endpoint: endpoint(said, signal, protocol, environment)?,
             protocol,
-            timeout: said.timeout.or_else(|| first(signal, "TIMEOUT", environment, timeout_of)).unwrap_or(TIMEOUT),
+            timeout: said.timeout.unwrap_or_else(|| {
+                let timeout = first(signal, "TIMEOUT", environment, timeout_of).unwrap_or(TIMEOUT);
+                at_most.map_or(timeout, |most| timeout.min(most))
+            }),
             gzip: said.gzip || first(signal, "COMPRESSION", environment, gzip_of).unwrap_or(false),
+            headers: headers::read(&said.headers, signal, environment)?,
             #[cfg(feature = "tls")]
             tls: tls(said, signal, environment)?,
         })
@@ -87,6 +102,18 @@ impl Protocol {
     const DEFAULT: Self = Self::HttpProtobuf;
     #[cfg(not(feature = "otlp-http"))]
     const DEFAULT: Self = Self::Grpc;
+
+    /// What the conventions call an exporter of this protocol.
+    pub(super) fn component(self) -> &'static str {
+        match self {
+            #[cfg(feature = "otlp-grpc")]
+            Self::Grpc => "grpc",
+            #[cfg(feature = "otlp-http")]
+            Self::HttpProtobuf => "http",
+            #[cfg(feature = "otlp-http")]
+            Self::HttpJson => "http_json",
+        }
+    }
 
     fn is_http(self) -> bool {
         #[cfg(feature = "otlp-grpc")]
@@ -114,7 +141,7 @@ fn first<T>(
 }
 
 /// The variable of one signal, and that of all.
-fn variables(signal: Signal, setting: &str) -> [String; 2] {
+pub(super) fn variables(signal: Signal, setting: &str) -> [String; 2] {
     [format!("OTEL_EXPORTER_OTLP_{}_{setting}", signal.variable), format!("OTEL_EXPORTER_OTLP_{setting}")]
 }
 
@@ -144,12 +171,16 @@ fn gzip_of(value: &str) -> Result<bool, &'static str> {
     }
 }
 
+fn bool_of(value: &str) -> Result<bool, &'static str> {
+    value.to_ascii_lowercase().parse().map_err(|_| "`true` or `false`")
+}
+
 /// Where a signal goes: the whole URL.
 fn endpoint(
     said: &Otlp,
     signal: Signal,
     protocol: Protocol,
-    environment: &Environment<'_>,
+    environment: &mut Environment<'_>,
 ) -> Result<String, ExportError> {
     let [own, general] = variables(signal, "ENDPOINT");
     let (from, url, is_whole) = if let Some(url) = &said.endpoint {
@@ -162,14 +193,25 @@ fn endpoint(
         let port = if protocol.is_http() { 4318 } else { 4317 };
         ("the endpoint".to_owned(), format!("http://localhost:{port}"), false)
     };
-    let url =
-        if protocol.is_http() && !is_whole { format!("{}{}", url.trim_end_matches('/'), signal.path) } else { url };
-    check(&from, &url, protocol)?;
+    let url = match protocol.is_http() {
+        true if is_whole => url,
+        true => format!("{}{}", url.trim_end_matches('/'), signal.path),
+        // Over gRPC a host and a port are enough.
+        false if url.contains("://") => url,
+        false if first(signal, "INSECURE", environment, bool_of).unwrap_or(false) => format!("http://{url}"),
+        false => format!("https://{url}"),
+    };
+    check(&from, &url)?;
     Ok(url)
 }
 
-fn check(from: &str, url: &str, protocol: Protocol) -> Result<(), ExportError> {
+fn check(from: &str, url: &str) -> Result<(), ExportError> {
     let refuse = |why: &str| Err(ExportError::new(ExportErrorKind::Configuration, format!("{from} is `{url}`: {why}")));
+    // Before anything that would show the URL.
+    if url.rsplit("://").next().is_some_and(|rest| rest.split('/').next().is_some_and(|host| host.contains('@'))) {
+        let text = format!("{from} has credentials in its URL, which are not sent: say them in a header");
+        return Err(ExportError::new(ExportErrorKind::Configuration, text));
+    }
     let Ok(uri) = url.parse::<Uri>() else {
         return refuse("that is not a URL; write it like `http://collector:4318`");
     };
@@ -179,8 +221,6 @@ fn check(from: &str, url: &str, protocol: Protocol) -> Result<(), ExportError> {
         Some("https") if cfg!(not(feature = "tls")) => refuse(
             "TLS is not built in; switch on the feature `tls`, or send to a collector beside this service with `http`",
         ),
-        // The exporter of gRPC adds the scheme that `OTEL_EXPORTER_OTLP_INSECURE` says.
-        None if !protocol.is_http() && uri.host().is_some() => Ok(()),
         _ => refuse("it must begin with `http://` and name a host, like `http://collector:4318`"),
     }
 }
@@ -202,27 +242,20 @@ fn tls(said: &Otlp, signal: Signal, environment: &Environment<'_>) -> Result<Tls
     Tls::read(authority.or_else(|| by_variable("CERTIFICATE")), certificate, key)
 }
 
-fn headers(said: &[(String, String)]) -> Result<HeaderMap, ExportError> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in said {
-        let Ok(key) = HeaderName::try_from(name.as_str()) else {
-            return Err(bad_header(name, "its name has characters that a header cannot have"));
-        };
-        let Ok(mut value) = HeaderValue::try_from(value.as_str()) else {
-            return Err(bad_header(name, "its value has characters that a header cannot have"));
-        };
-        value.set_sensitive(true);
-        headers.insert(key, value);
+/// How the values of metrics relate to those before.
+// ENV-11.
+fn temporality(environment: &mut Environment<'_>) -> Temporality {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    let Some(value) = environment.variable(NAME) else { return Temporality::Cumulative };
+    match value.to_ascii_lowercase().as_str() {
+        "cumulative" => Temporality::Cumulative,
+        "delta" => Temporality::Delta,
+        "lowmemory" => Temporality::LowMemory,
+        _ => {
+            environment.warn(format!("{NAME}={value} is not `cumulative`, `delta` or `lowmemory`; ignored"));
+            Temporality::Cumulative
+        }
     }
-    Ok(headers)
-}
-
-/// The value is not in the text: it may be a secret.
-fn bad_header(name: &str, why: &str) -> ExportError {
-    ExportError::new(
-        ExportErrorKind::Configuration,
-        format!("the header `{}` cannot be sent: {why}", name.escape_debug()),
-    )
 }
 
 #[cfg(test)]
@@ -266,6 +299,24 @@ mod tests {
         assert_eq!(endpoints(Otlp::default(), &own), ["http://tempo:2/in", "http://collector:1/v1/logs"]);
     }
 
+    // ENV-11, ENV-15.
+    #[test]
+    fn an_endpoint_of_grpc_without_a_scheme_is_as_secure_as_the_environment_says() {
+        let grpc = || otlp().protocol(Protocol::Grpc).exporter;
+        let with =
+            |insecure| [("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"), ("OTEL_EXPORTER_OTLP_INSECURE", insecure)];
+        assert_eq!(endpoints(grpc(), &with("TRUE"))[0], "http://collector:4317");
+        #[cfg(feature = "tls")]
+        for (insecure, warned) in [("", 0), ("false", 0), ("1", 1)] {
+            let (read, warnings) = settings(grpc(), &with(insecure));
+            assert_eq!(read.unwrap().traces.endpoint, "https://collector:4317");
+            assert_eq!(
+                warnings.iter().filter(|warning| warning.starts_with("OTEL_EXPORTER_OTLP_INSECURE=1")).count() > 0,
+                warned > 0
+            );
+        }
+    }
+
     // ENV-16.
     #[test]
     fn the_code_wins_over_the_environment() {
@@ -293,12 +344,10 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier-pigeon"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
-            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ];
         let (settings, warnings) = settings(Otlp::default(), &variables);
         let settings = settings.unwrap();
         assert_eq!((settings.traces.protocol, settings.traces.timeout), (Protocol::Grpc, TIMEOUT));
-        assert_eq!(settings.span_room, ROOM);
         assert!(
             warnings.iter().any(|warning| warning.starts_with("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=carrier-pigeon")),
             "{warnings:?}"
@@ -323,12 +372,45 @@ mod tests {
         }
     }
 
+    /// A server is not told of credentials in a URL, and a log would be.
     #[test]
-    fn a_header_that_cannot_be_sent_is_an_error_without_its_value() {
-        for (name, value) in [("to ken", "secret"), ("token", "secret\n")] {
-            let error = settings(otlp().header(name, value).exporter, &[]).0.unwrap_err();
+    fn credentials_in_an_endpoint_are_an_error_that_does_not_show_them() {
+        for endpoint in ["http://anna:secret@collector:4318", "http://secret@collector"] {
+            let error = settings(otlp().endpoint(endpoint).exporter, &[]).0.unwrap_err();
             assert_eq!(error.kind(), ExportErrorKind::Configuration);
-            assert!(!error.to_string().contains("secret") && error.to_string().contains(name), "{error}");
+            assert!(error.to_string().contains("header") && !error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    // ENV-07, ENV-08, ENV-09, ENV-16.
+    #[test]
+    fn the_shorter_time_of_the_environment_bounds_an_export_unless_the_code_says_one() {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "100"),
+            ("OTEL_BLRP_EXPORT_TIMEOUT", "30000"),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "200"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "300"),
+        ];
+        let read = settings(Otlp::default(), &variables).0.unwrap();
+        let times = [read.traces.timeout, read.metrics.timeout, read.logs.timeout, read.metric_interval];
+        assert_eq!(times.map(|time| time.as_millis()), [100, 200, 5000, 300]);
+        let said = otlp().timeout(Duration::from_secs(7)).exporter;
+        assert_eq!(settings(said, &variables).0.unwrap().traces.timeout, Duration::from_secs(7));
+    }
+
+    // ENV-11, ENV-15.
+    #[test]
+    fn metrics_are_as_the_environment_prefers() {
+        for (value, temporality, warnings) in [
+            ("", Temporality::Cumulative, 0),
+            ("Delta", Temporality::Delta, 0),
+            ("lowmemory", Temporality::LowMemory, 0),
+            ("sometimes", Temporality::Cumulative, 1),
+        ] {
+            let (read, warned) =
+                settings(Otlp::default(), &[("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", value)]);
+            assert_eq!((read.unwrap().temporality, warned.len()), (temporality, warnings), "{value}");
         }
     }
 }

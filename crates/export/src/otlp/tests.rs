@@ -4,6 +4,8 @@ mod receiver;
 #[cfg(feature = "tls")]
 mod secure;
 
+use std::pin::pin;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
@@ -76,6 +78,20 @@ fn no_runtime_is_needed() {
     }
 }
 
+/// Without a runtime a shutdown does its work before it returns.
+#[test]
+fn a_shutdown_needs_no_runtime() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let telemetry = build(to(&receiver, protocol), &[]);
+        tell(&telemetry);
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        let Poll::Ready(report) = pin!(telemetry.shutdown()).poll(&mut context) else { panic!("it waits: {protocol}") };
+        assert_eq!(report.unwrap().exported_spans, 1, "{protocol}");
+        assert_eq!(receiver.came().spans, [named("checkout")], "{protocol}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_sent_can_be_compressed() {
     for protocol in PROTOCOLS {
@@ -116,6 +132,76 @@ async fn a_failure_that_may_pass_is_tried_again_and_another_is_not() {
         assert_eq!((report.exported_spans, report.dropped_spans), (0, 1), "{protocol}");
         assert_eq!(receiver.came().requests.len(), 1, "{protocol}");
     }
+}
+
+/// Each signal of its own, so that a test knows which answer is whose.
+fn only(signal: &str) -> Vec<(&'static str, &'static str)> {
+    let all = ["OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"];
+    all.into_iter().filter(|name| !name.contains(signal)).map(|name| (name, "none")).collect()
+}
+
+#[tokio::test]
+async fn what_a_backend_refuses_of_an_export_counts_as_dropped() {
+    for protocol in PROTOCOLS {
+        let partly = |count| Receiver::start([Answer::Partly(count)]);
+        let receiver = partly(2);
+        let telemetry = build(to(&receiver, protocol), &only("TRACES"));
+        (0..5).for_each(|_| span(&telemetry));
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_spans, report.dropped_spans), (3, 2), "{protocol}");
+        assert_eq!(receiver.came().requests.len(), 1, "{protocol}: what is refused is not sent again");
+
+        let receiver = partly(1_000_000);
+        let telemetry = build(to(&receiver, protocol), &only("LOGS"));
+        tell(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_logs, report.dropped_logs), (0, 1), "{protocol}: no more than there was");
+
+        let receiver = partly(1);
+        let telemetry = build(to(&receiver, protocol), &only("METRICS"));
+        tell(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.metric_exports, report.failed_metric_exports), (0, 1), "{protocol}");
+    }
+}
+
+/// All signals together have the time that the code says, whatever hangs.
+#[tokio::test]
+async fn a_shutdown_ends_in_time_with_a_backend_that_never_answers() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([Answer::Silence; 20]);
+        let setup = to(&receiver, protocol).timeout(Duration::from_secs(60)).shutdown_timeout(Duration::from_secs(1));
+        let telemetry = build(setup, &[]);
+        tell(&telemetry);
+        let stock = telemetry.service("stock");
+        stock.tracer_provider().tracer("test").in_span("count", |_| ());
+        let begun = Instant::now();
+        let report = telemetry.shutdown().await.unwrap();
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(900), "{protocol}: it is waited for, {took:?}");
+        assert!(took < Duration::from_secs(4), "{protocol}: {took:?}, and all together have one second");
+        assert_eq!((report.exported_spans, report.dropped_spans), (0, 2), "{protocol}");
+        assert_eq!((report.exported_logs, report.dropped_logs), (0, 1), "{protocol}");
+        assert_eq!(telemetry.shutdown().await.unwrap(), report, "{protocol}");
+    }
+}
+
+/// Spans that are held up do not keep metrics, which another endpoint takes, from their last export.
+#[tokio::test]
+async fn metrics_are_exported_while_spans_hang() {
+    let (silent, receiver) = (Receiver::start([Answer::Silence; 20]), Receiver::start([]));
+    let setup = otlp().service_name("shop").timeout(Duration::from_secs(60)).shutdown_timeout(Duration::from_secs(2));
+    let (spans, rest) = (format!("http://{}/v1/traces", silent.http), format!("http://{}", receiver.http));
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", spans.as_str()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", rest.as_str()),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000"),
+    ];
+    let telemetry = build(setup, &variables);
+    tell(&telemetry);
+    let report = telemetry.shutdown().await.unwrap();
+    assert_eq!((report.dropped_spans, report.exported_logs, report.metric_exports), (1, 1, 1));
+    assert!(receiver.came().metrics.contains(&named("orders")));
 }
 
 /// A program does not wait for a backend that does not answer, and holds no more than it was told to.
@@ -176,8 +262,14 @@ async fn what_is_lost_is_a_metric() {
     let receiver = Receiver::start([Answer::Refuse(400)]);
     let telemetry = build(to(&receiver, Protocol::HttpProtobuf), &[]);
     span(&telemetry);
-    telemetry.flush().await.unwrap_err();
     telemetry.shutdown().await.unwrap();
-    let came = receiver.came();
-    assert!(came.metrics.contains(&named("otel.sdk.exporter.span.exported")), "{:?}", came.metrics);
+    let exported = |error: &str, value| ("otel.sdk.exporter.span.exported".to_owned(), error.to_owned(), value);
+    let processed = |error: &str, value| ("otel.sdk.processor.span.processed".to_owned(), error.to_owned(), value);
+    assert_eq!(receiver.came().counts, [exported("_OTHER", 1), processed("", 1)]);
+
+    let receiver = Receiver::start([Answer::Partly(2)]);
+    let telemetry = build(to(&receiver, Protocol::HttpProtobuf), &[]);
+    (0..5).for_each(|_| span(&telemetry));
+    telemetry.shutdown().await.unwrap();
+    assert_eq!(receiver.came().counts, [exported("", 3), exported("rejected", 2), processed("", 5)]);
 }

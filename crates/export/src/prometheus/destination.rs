@@ -34,8 +34,10 @@ impl Destination for PrometheusDestination {
             return service;
         }
         let page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(registry) = page.as_ref().map(|page| page.registry.clone()) else { return service };
-        match opentelemetry_prometheus::exporter().with_registry(registry).build() {
+        let Some(content) = page.as_ref().map(|page| &page.content) else { return service };
+        // A page has one service, so nobody has set it.
+        let _ = content.cardinality.set(service.cardinality.clone());
+        match opentelemetry_prometheus::exporter().with_registry(content.registry.clone()).build() {
             Ok(reader) => service.meter = service.meter.with_reader(reader),
             Err(error) => tracing::warn!("metrics cannot be shown to Prometheus: {error}"),
         }

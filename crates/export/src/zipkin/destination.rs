@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
 
 use super::exporter::ZipkinExporter;
+use crate::batches::Batches;
 use crate::destination::Destination;
 use crate::error::ExportError;
 use crate::providers::Parts;
+use crate::rejections::Rejections;
 use crate::report::ShutdownReport;
 use crate::runtime::Runtime;
 use crate::tally::{Counted, Tally};
@@ -19,15 +20,15 @@ use crate::tally::{Counted, Tally};
 pub(super) struct ZipkinDestination {
     endpoint: Uri,
     timeout: Duration,
-    room: usize,
+    batches: Batches,
     runtime: Runtime,
     spans: Arc<Tally>,
 }
 
 impl ZipkinDestination {
-    pub(super) fn new(endpoint: Uri, timeout: Duration, room: usize) -> Result<Self, ExportError> {
+    pub(super) fn new(endpoint: Uri, timeout: Duration, batches: Batches) -> Result<Self, ExportError> {
         let spans = Tally::new("spans", endpoint.to_string());
-        let destination = Self { endpoint, timeout, room, runtime: Runtime::start()?, spans };
+        let destination = Self { endpoint, timeout, batches, runtime: Runtime::start()?, spans };
         destination.exporter()?;
         Ok(destination)
     }
@@ -41,10 +42,9 @@ impl Destination for ZipkinDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // What made one at the start makes another one for a further service of the program.
         let Ok(exporter) = self.exporter() else { return service };
-        let config = BatchConfigBuilder::default().with_max_queue_size(self.room).build();
-        let exporter = Counted::exporter(exporter, &self.spans);
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
-        service.tracer = service.tracer.with_span_processor(Counted::processor(processor, &self.spans, self.room));
+        let exporter = Counted::exporter(exporter, &self.spans, Rejections::default());
+        let processor = self.batches.span_processor(exporter, &self.spans);
+        service.tracer = service.tracer.with_span_processor(processor);
         service
     }
 

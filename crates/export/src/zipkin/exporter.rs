@@ -11,16 +11,12 @@ use opentelemetry_http::{Bytes, HttpClient};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
-use tokio::time::{Instant, sleep, timeout_at};
 
 use super::span::ZipkinSpan;
 use crate::client::Client;
 use crate::error::ExportError;
+use crate::retry::{self, Again, Refusal};
 use crate::runtime::Runtime;
-
-/// How often a failed export is tried again, and the first pause; each next one is twice as long.
-const RETRIES: u32 = 3;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sends spans to Zipkin.
 ///
@@ -52,13 +48,9 @@ impl SpanExporter for ZipkinExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans: Vec<_> = batch.iter().map(|span| ZipkinSpan::new(&self.service_name, span)).collect();
         let body = Bytes::from(serde_json::to_vec(&spans).map_err(failed)?);
-        let (client, endpoint, until) = (self.client.clone(), self.endpoint.clone(), Instant::now() + self.timeout);
-        let sending = async move {
-            match timeout_at(until, send(&client, &endpoint, &body)).await {
-                Ok(sent) => sent,
-                Err(_) => Err(failed("Zipkin did not answer in time")),
-            }
-        };
+        let (client, endpoint, timeout) = (self.client.clone(), self.endpoint.clone(), self.timeout);
+        let send = move || once(client.clone(), endpoint.clone(), body.clone());
+        let sending = async move { retry::within(timeout, send).await };
         self.runtime.handle().spawn(sending).await.map_err(failed)?
     }
 
@@ -68,37 +60,18 @@ impl SpanExporter for ZipkinExporter {
     }
 }
 
-/// Sends until Zipkin has it, refuses it for good, or has failed too often.
-async fn send(client: &Client, endpoint: &Uri, body: &Bytes) -> OTelSdkResult {
-    let mut pause = FIRST_PAUSE;
-    for attempt in 0..=RETRIES {
-        match once(client, endpoint, body).await {
-            Err(Refusal { error, may_pass: true }) if attempt == RETRIES => return Err(error),
-            Err(Refusal { may_pass: true, .. }) => sleep(pause).await,
-            Err(Refusal { error, .. }) => return Err(error),
-            Ok(()) => return Ok(()),
-        }
-        pause *= 2;
-    }
-    Ok(())
-}
-
-struct Refusal {
-    error: OTelSdkError,
-    may_pass: bool,
-}
-
-async fn once(client: &Client, endpoint: &Uri, body: &Bytes) -> Result<(), Refusal> {
-    let request = Request::post(endpoint.clone()).header(CONTENT_TYPE, "application/json").body(body.clone());
-    let request = request.map_err(|error| Refusal { error: failed(error), may_pass: false })?;
+async fn once(client: Arc<Client>, endpoint: Uri, body: Bytes) -> Result<(), Refusal> {
+    let request = Request::post(endpoint).header(CONTENT_TYPE, "application/json").body(body);
+    let request = request.map_err(|error| Refusal { error: failed(error), again: Again::Never })?;
     match client.send_bytes(request).await {
         Ok(response) if response.status().is_success() => Ok(()),
         Ok(response) => {
             let status = response.status();
             let may_pass = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            Err(Refusal { error: failed(format_args!("Zipkin answered {status}")), may_pass })
+            let again = if may_pass { Again::SOON } else { Again::Never };
+            Err(Refusal { error: failed(format_args!("Zipkin answered {status}")), again })
         }
-        Err(error) => Err(Refusal { error: failed(error), may_pass: true }),
+        Err(error) => Err(Refusal { error: failed(error), again: Again::SOON }),
     }
 }
 

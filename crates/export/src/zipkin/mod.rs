@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::Uri;
 
 use self::destination::ZipkinDestination;
+use crate::batches::Batches;
 use crate::error::{ExportError, ExportErrorKind};
 use crate::setup::Setup;
 use crate::setup::sealed::{Open, Opening};
@@ -22,9 +23,6 @@ const ENDPOINT: &str = "http://localhost:9411/api/v2/spans";
 
 /// How long an export may take, with all its attempts.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How many spans wait at most.
-const ROOM: usize = 2048;
 
 /// Sets up traces that are sent to Zipkin, on this machine unless told otherwise. Metrics and log records go nowhere: Zipkin has none.
 ///
@@ -94,11 +92,10 @@ impl Open for Zipkin {
             (None, None) => ("the endpoint", ENDPOINT.to_owned()),
         };
         let endpoint = read(from, &url)?;
-        let said =
-            environment.positive("OTEL_EXPORTER_ZIPKIN_TIMEOUT").map(|millis| Duration::from_millis(millis as u64));
-        let timeout = self.timeout.or(said).unwrap_or(TIMEOUT);
-        let room = environment.positive("OTEL_BSP_MAX_QUEUE_SIZE").unwrap_or(ROOM);
-        opening.destinations.push(Box::new(ZipkinDestination::new(endpoint, timeout, room)?));
+        let batches = Batches::of_spans(environment);
+        let said = environment.millis("OTEL_EXPORTER_ZIPKIN_TIMEOUT").unwrap_or(TIMEOUT);
+        let timeout = self.timeout.unwrap_or_else(|| batches.timeout.map_or(said, |most| said.min(most)));
+        opening.destinations.push(Box::new(ZipkinDestination::new(endpoint, timeout, batches)?));
         Ok(())
     }
 }

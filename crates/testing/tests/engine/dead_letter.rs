@@ -163,7 +163,7 @@ async fn a_message_whose_dead_letter_can_never_be_published_is_rejected() {
     let [reason] = reasons.as_slice() else { panic!("{settled:?}") };
     assert!(reason.contains("too_large"), "{reason}");
     let tree = test.capture().tree();
-    let said = |span: &&SpanData| attribute(span, "throughline.settlement.reason").is_some();
+    let said = |span: &&SpanData| attribute(span, "throughline.rejection.reason").is_some();
     assert_eq!(tree.find_all("process orders").into_iter().filter(said).count(), 1);
     assert_eq!(point(test.capture(), "throughline.settled.messages", &[("throughline.settlement", "reject")]).sum, 1.0);
 }

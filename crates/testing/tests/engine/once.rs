@@ -31,7 +31,7 @@ const CONTESTED: [&str; 14] = [
     "messaging.message.id",
     "messaging.message.conversation_id",
     "messaging.message.body.size",
-    "throughline.settlement.reason",
+    "throughline.rejection.reason",
     "throughline.header.tenant",
     "throughline.baggage.tenant",
     "native.row",
@@ -137,7 +137,7 @@ async fn what_a_handler_sets_is_exported_once_and_the_frameworks_own_wins() {
     );
     assert_eq!(text(process, "native.row").as_deref(), Some("7"), "of the adapter's own the last one");
     assert_eq!(text(process, "error.type").as_deref(), Some("mine"));
-    assert_eq!(text(process, "throughline.settlement.reason").as_deref(), Some("mine"));
+    assert_eq!(text(process, "throughline.rejection.reason").as_deref(), Some("mine"));
     assert_eq!(text(process, "team").as_deref(), Some("mine"));
     assert_eq!(attributes(&process.events[0].attributes)["n"], 2.into());
     let linked = process.links.iter().find(|link| link.span_context.span_id() == 1.into()).unwrap();
@@ -150,7 +150,7 @@ async fn the_reason_of_a_rejection_is_the_frameworks() {
     let test = run("rejected", |telemetry| telemetry).await;
     assert_once(&test.capture().spans());
     let process = test.capture().tree().find("process orders.{id}").clone();
-    assert_eq!(text(&process, "throughline.settlement.reason").as_deref(), Some("unknown tenant"));
+    assert_eq!(text(&process, "throughline.rejection.reason").as_deref(), Some("unknown tenant"));
 }
 
 /// STAT-05.

@@ -199,7 +199,7 @@ async fn a_decision_is_no_error_and_says_why() {
             "{name}"
         );
     }
-    let reason = attribute(tree.find("process orders"), "throughline.settlement.reason");
+    let reason = attribute(tree.find("process orders"), "throughline.rejection.reason");
     assert_eq!(reason, Some(&"unknown tenant".into()));
 }
 
@@ -212,7 +212,7 @@ async fn the_reason_of_a_dead_letter_is_on_the_process_span() {
     let test = start(App::new().subscribe(Channel::new("orders"), handle.dead_letter("orders.dead"))).await;
     test.publish("orders", "42").await;
     let tree = test.trace().await;
-    let reason = attribute(tree.find("process orders"), "throughline.settlement.reason");
+    let reason = attribute(tree.find("process orders"), "throughline.rejection.reason");
     assert_eq!(reason, Some(&"unknown tenant".into()));
 }
 

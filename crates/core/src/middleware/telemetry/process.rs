@@ -109,5 +109,5 @@ fn reason(outcome: &Outcome) -> Vec<KeyValue> {
         (Settlement::Reject { reason }, _) | (_, Fate::Buried(reason)) => reason,
         _ => return Vec::new(),
     };
-    vec![KeyValue::new(semconv::SETTLEMENT_REASON, reason.clone())]
+    vec![KeyValue::new(semconv::REJECTION_REASON, reason.clone())]
 }

@@ -34,7 +34,7 @@ use self::until_set::GlobalTracer;
 use super::attributes::once_each;
 use super::changes::{carries_nothing, outgoing_context};
 use super::choices::OperationInfo;
-use super::semconv::{ERROR_TYPE, SETTLEMENT_REASON};
+use super::semconv::{ERROR_TYPE, REJECTION_REASON};
 use crate::guard::{Foreign, Guard};
 use crate::message::OperationType;
 use crate::propagation::{self, Carrier, Remote};
@@ -271,7 +271,7 @@ impl Engine {
             late(&mut |attribute| start.attributes.push(attribute));
             deferred = self.change_attributes(hook, &start.info, &mut start.attributes);
         }
-        deferred.append(&mut take(&mut start.attributes, |key| matches!(key, ERROR_TYPE | SETTLEMENT_REASON)));
+        deferred.append(&mut take(&mut start.attributes, |key| matches!(key, ERROR_TYPE | REJECTION_REASON)));
         if settings.attributes.is_some() || !deferred.is_empty() {
             start.keys = Keys::of(&start.attributes);
         }

@@ -9,14 +9,23 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use tokio::net::TcpListener;
@@ -27,12 +36,17 @@ use tonic::{Request, Response, Status};
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What the backend says of items that it refuses.
+pub(super) const WHY: &str = "too old";
+
 /// What the backend does with a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
     Take,
     /// Refuses with this status of HTTP.
     Refuse(u16),
+    /// Takes an export and refuses so many of its items.
+    Partly(i64),
     /// Never answers.
     Silence,
 }
@@ -43,6 +57,8 @@ pub(super) struct Came {
     /// `service.name`, name, for each span.
     pub(super) spans: Vec<(String, String)>,
     pub(super) metrics: Vec<(String, String)>,
+    /// Name, `error.type` and value of each counter that is not zero, sorted.
+    pub(super) counts: Vec<(String, String, i64)>,
     pub(super) logs: Vec<(String, String)>,
     /// The value of the header `token` and the encoding, for each request.
     pub(super) requests: Vec<(Option<String>, Option<String>)>,
@@ -104,17 +120,19 @@ impl Receiver {
         }
     }
 
-    async fn answer(&self, token: Option<String>, encoding: Option<String>) -> Result<(), u16> {
+    /// How many items are refused, or with which status all are.
+    async fn answer(&self, token: Option<String>, encoding: Option<String>) -> Result<i64, u16> {
         self.came.lock().unwrap().requests.push((token, encoding));
         let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Take);
         match answer {
-            Answer::Take => Ok(()),
+            Answer::Take => Ok(0),
+            Answer::Partly(count) => Ok(count),
             Answer::Refuse(status) => Err(status),
             Answer::Silence => std::future::pending().await,
         }
     }
 
-    async fn called<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    async fn called<T>(&self, request: &Request<T>) -> Result<i64, Status> {
         let value = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         self.answer(value("token"), value("grpc-encoding")).await.map_err(|status| match status {
             503 => Status::unavailable("later"),
@@ -136,7 +154,11 @@ impl Receiver {
         for resource in &request.resource_metrics {
             let service = service_name(resource.resource.as_ref());
             let metrics = resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
-            came.metrics.extend(metrics.map(|metric| (service.clone(), metric.name.clone())));
+            for metric in metrics {
+                came.metrics.push((service.clone(), metric.name.clone()));
+                came.counts.extend(counts(metric));
+            }
+            came.counts.sort();
         }
     }
 
@@ -150,6 +172,17 @@ impl Receiver {
             );
         }
     }
+}
+
+fn counts(metric: &Metric) -> Vec<(String, String, i64)> {
+    let Some(Data::Sum(sum)) = &metric.data else { return Vec::new() };
+    let points = sum.data_points.iter().filter_map(|point| {
+        let Some(Number::AsInt(value)) = point.value else { return None };
+        let said = point.attributes.iter().find(|attribute| attribute.key == "error.type");
+        let error = said.and_then(|said| said.value.as_ref()).map(|value| text(value.value.as_ref()));
+        Some((metric.name.clone(), error.unwrap_or_default(), value))
+    });
+    points.filter(|(_, _, value)| *value > 0).collect()
 }
 
 fn bind() -> TcpListener {
@@ -171,23 +204,47 @@ fn text(value: Option<&Value>) -> String {
     }
 }
 
-async fn take(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn take(
+    State(receiver): State<Receiver>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, [(&'static str, &'static str); 1], Vec<u8>) {
+    let is_json = headers.get("content-type").is_some_and(|kind| kind == "application/json");
+    let kind = [("content-type", if is_json { "application/json" } else { "application/x-protobuf" })];
+    match taken(&receiver, &uri, &headers, is_json, &body).await {
+        Ok(0) => (StatusCode::OK, kind, Vec::new()),
+        Ok(count) if is_json => {
+            let name = match uri.path() {
+                "/v1/traces" => "rejectedSpans",
+                "/v1/metrics" => "rejectedDataPoints",
+                _ => "rejectedLogRecords",
+            };
+            let text = format!(r#"{{"partialSuccess":{{"{name}":"{count}","errorMessage":"{WHY}"}}}}"#);
+            (StatusCode::OK, kind, text.into_bytes())
+        }
+        Ok(count) => {
+            let partial = ExportTracePartialSuccess { rejected_spans: count, error_message: WHY.to_owned() };
+            (StatusCode::OK, kind, ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec())
+        }
+        Err(status) => (StatusCode::from_u16(status).unwrap(), kind, Vec::new()),
+    }
+}
+
+async fn taken(receiver: &Receiver, uri: &Uri, headers: &HeaderMap, is_json: bool, body: &Bytes) -> Result<i64, u16> {
     let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let encoding = value("content-encoding");
-    if let Err(status) = receiver.answer(value("token"), encoding.clone()).await {
-        return StatusCode::from_u16(status).unwrap();
-    }
+    let refused = receiver.answer(value("token"), encoding.clone()).await?;
     if encoding.is_some() {
-        return StatusCode::OK;
+        return Ok(refused);
     }
-    let is_json = value("content-type").as_deref() == Some("application/json");
     match uri.path() {
-        "/v1/traces" => receiver.traces(&read(is_json, &body)),
-        "/v1/metrics" => receiver.metrics(&read(is_json, &body)),
-        "/v1/logs" => receiver.logs(&read(is_json, &body)),
-        _ => return StatusCode::NOT_FOUND,
+        "/v1/traces" => receiver.traces(&read(is_json, body)),
+        "/v1/metrics" => receiver.metrics(&read(is_json, body)),
+        "/v1/logs" => receiver.logs(&read(is_json, body)),
+        _ => return Err(404),
     }
-    StatusCode::OK
+    Ok(refused)
 }
 
 fn read<T: Message + Default + serde::de::DeserializeOwned>(is_json: bool, body: &[u8]) -> T {
@@ -200,9 +257,11 @@ impl TraceService for Receiver {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.called(&request).await?;
+        let refused = self.called(&request).await?;
         self.traces(request.get_ref());
-        Ok(Response::new(Default::default()))
+        let partial_success =
+            (refused > 0).then(|| ExportTracePartialSuccess { rejected_spans: refused, error_message: WHY.to_owned() });
+        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
     }
 }
 
@@ -212,9 +271,11 @@ impl MetricsService for Receiver {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.called(&request).await?;
+        let refused = self.called(&request).await?;
         self.metrics(request.get_ref());
-        Ok(Response::new(Default::default()))
+        let partial_success = (refused > 0)
+            .then(|| ExportMetricsPartialSuccess { rejected_data_points: refused, error_message: WHY.to_owned() });
+        Ok(Response::new(ExportMetricsServiceResponse { partial_success }))
     }
 }
 
@@ -224,8 +285,10 @@ impl LogsService for Receiver {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        self.called(&request).await?;
+        let refused = self.called(&request).await?;
         self.logs(request.get_ref());
-        Ok(Response::new(Default::default()))
+        let partial_success = (refused > 0)
+            .then(|| ExportLogsPartialSuccess { rejected_log_records: refused, error_message: WHY.to_owned() });
+        Ok(Response::new(ExportLogsServiceResponse { partial_success }))
     }
 }

@@ -64,7 +64,7 @@ const TEMPLATE: Attribute = ("messaging.destination.template", Val::Template);
 const COUNT: &str = "messaging.batch.message_count";
 const ID: &str = "messaging.message.id";
 const CONVERSATION: Attribute = ("messaging.message.conversation_id", Val::Conversation);
-const REASON: Attribute = ("throughline.settlement.reason", Val::Text("out of stock"));
+const REASON: Attribute = ("throughline.rejection.reason", Val::Text("out of stock"));
 
 /// A message published and processed: the same shape on every broker.
 pub const M01: Row = Row::new("GOLD-M-01", Act::Through)
