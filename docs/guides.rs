@@ -12,6 +12,9 @@ struct FirstService;
 #[doc = include_str!("src/quickstart.md")]
 struct Quickstart;
 
+#[doc = include_str!("src/five-minutes.md")]
+struct FiveMinutes;
+
 #[doc = include_str!("src/handlers.md")]
 struct Handlers;
 
@@ -26,6 +29,27 @@ struct Batches;
 
 #[doc = include_str!("src/failures.md")]
 struct Failures;
+
+#[doc = include_str!("src/export.md")]
+struct Export;
+
+#[doc = include_str!("src/collector.md")]
+struct Collector;
+
+#[doc = include_str!("src/jaeger.md")]
+struct Jaeger;
+
+#[doc = include_str!("src/tempo.md")]
+struct Tempo;
+
+#[doc = include_str!("src/zipkin.md")]
+struct Zipkin;
+
+#[doc = include_str!("src/prometheus.md")]
+struct Prometheus;
+
+#[doc = include_str!("src/grafana.md")]
+struct Grafana;
 
 #[doc = include_str!("src/health.md")]
 struct Health;

@@ -24,13 +24,14 @@ fn the_file_map_has_every_room_and_every_file() {
         said.extend(names.filter(|name| name.chars().all(is_of_a_name)).map(|name| format!("{room}/{name}.rs")));
     }
     let mut there = BTreeSet::new();
-    for sources in ["core", "kafka", "memory", "nats", "rabbit", "export", "testing", "throughline"]
+    for sources in ["core", "kafka", "memory", "nats", "rabbit", "export", "waterfall", "cli", "testing", "throughline"]
         .map(|name| format!("crates/{name}/src"))
     {
         collect(&sources, &mut there).unwrap();
     }
     collect("benches/src", &mut there).unwrap();
     collect("docs", &mut there).unwrap();
+    collect("examples/across-languages/src", &mut there).unwrap();
     collect("examples/quickstart/src", &mut there).unwrap();
     collect("xtask/src", &mut there).unwrap();
     let missing: Vec<_> = there.difference(&said).collect();
@@ -79,4 +80,24 @@ fn the_readme_names_the_oldest_compiler() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let oldest = format!("The oldest supported compiler is Rust {}.", env!("CARGO_PKG_RUST_VERSION"));
     assert!(readme.contains(&oldest), "`{oldest}` is not in README.md");
+}
+
+/// Without a program to run them: no registry of packages has one.
+const NOT_RUN: [&str; 2] = ["grafana-datasources.yaml", "tempo.yaml"];
+
+#[test]
+fn the_configuration_files_of_the_book_are_shown_there_and_run_by_the_tests() {
+    let texts = |folder: &str| -> String {
+        let files = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).unwrap()).collect()
+    };
+    let (book, tests) = (texts("docs/src"), texts("tests/backends"));
+    let names = fs::read_dir(root().join("docs/src/config")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: BTreeSet<String> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(NOT_RUN.iter().all(|name| names.contains(*name)), "{names:?}");
+    for name in names {
+        assert!(book.contains(&format!("{{{{#include config/{name}}}}}")), "no page shows {name}");
+        let is_run = tests.contains(&format!("docs/src/config/{name}\""));
+        assert_ne!(is_run, NOT_RUN.contains(&name.as_str()), "{name} is run by a test: {is_run}");
+    }
 }

@@ -19,6 +19,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long everything may take, with a server that goes away.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How many of those that came again are printed.
+const MOST_SHOWN: usize = 20;
+
 /// A message that was handled: who did it, where it lay and which one it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Entry {
@@ -93,6 +96,9 @@ impl Account {
         let lost = (0..published as u64).filter(|number| !counts.contains_key(number)).count();
         let sum = Sum { handled, lost, twice: handled - counts.len() };
         eprintln!("FAULT {what}: published {published}, handled {handled}, lost {}, again {}", sum.lost, sum.twice);
+        for entry in self.entries().iter().filter(|entry| counts[&entry.number] > 1).take(MOST_SHOWN) {
+            eprintln!("  again: {entry:?}");
+        }
         sum
     }
 

@@ -12,7 +12,9 @@ Usage: cargo xtask COMMAND
 
 Commands:
   check                               format, lints, every feature, documentation, dependencies
-  test [--broker NAME]... [-- ARGS]   all tests, on real brokers too; with --broker only those of one broker;
+  test [--broker NAME]... [--backends] [-- ARGS]
+                                      all tests, on real brokers and backends too; with --broker only those of one
+                                      broker, with --backends only those that look at telemetry in a real backend;
                                       ARGS go to `cargo test`, and after a second `--` to the test programs
   bench [--broker NAME | --growth] [--rounds N] [--docs]
                                       what a message costs next to spans by hand, in the process or on a real broker,
@@ -24,7 +26,10 @@ Commands:
 Brokers: nats, kafka, rabbit
 
 Each broker is looked for in this order: its address in the environment (such as THROUGHLINE_NATS_URL),
-Docker Compose when an engine answers, a local server on a free port (installed when missing).";
+Docker Compose when an engine answers, a local server on a free port (installed when missing).
+
+Backends: collector, jaeger, prometheus, zipkin; tempo where THROUGHLINE_TEMPO_URL names one.
+They are installed when missing; THROUGHLINE_JAEGER_URL and THROUGHLINE_ZIPKIN_URL name others.";
 
 /// For how long each target is fuzzed.
 const SECONDS: u64 = 30;
@@ -65,6 +70,8 @@ pub(crate) enum BenchWhat {
 pub(crate) struct TestOptions {
     /// Only the parts of these; empty for everything.
     pub(crate) brokers: Vec<&'static Broker>,
+    /// Only the part of the backends, beside those of the brokers.
+    pub(crate) backends: bool,
     /// For `cargo test`.
     pub(crate) cargo: Vec<String>,
     /// For the test programs.
@@ -144,6 +151,7 @@ fn test(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, Argu
     let mut options = TestOptions::default();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--backends" => options.backends = true,
             "--broker" => options.brokers.push(broker(arguments.next())?),
             "--" => break,
             other => match other.strip_prefix("--broker=") {
@@ -178,6 +186,8 @@ fn broker(name: Option<String>) -> Result<&'static Broker, ArgumentError> {
 
 #[cfg(test)]
 mod tests {
+    use xtask::servers::BACKENDS;
+
     use super::*;
 
     fn parsed(line: &str) -> Result<Request, ArgumentError> {
@@ -199,8 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn the_usage_names_every_broker() {
+    fn the_usage_names_every_broker_and_every_backend() {
         assert!(BROKERS.iter().all(|broker| USAGE.contains(broker.name)));
+        assert!(BACKENDS.iter().all(|backend| USAGE.contains(backend.name)));
     }
 
     #[test]
@@ -212,7 +223,8 @@ mod tests {
         assert!(options.name_tests() && test_options("test -- -- golden").name_tests());
         assert!(!test_options("test -- --release -- --nocapture").name_tests());
         assert_eq!(test_options("test --broker=nats").brokers.len(), 1);
-        assert!(test_options("test").brokers.is_empty());
+        assert!(test_options("test").brokers.is_empty() && !test_options("test").backends);
+        assert!(test_options("test --backends --broker nats").backends);
     }
 
     #[test]

@@ -179,8 +179,10 @@ fn cargo_deny(workspace: &Workspace, report: &mut Report) -> Result<PathBuf, Nex
         return Ok(program);
     }
     eprintln!("xtask: installing cargo-deny with `cargo install` into {} (some minutes)", workspace.tools().display());
-    let mut install =
-        Check::cargo("install cargo-deny", &["install", "cargo-deny", "--locked", "--version", CARGO_DENY, "--root"]);
+    let mut install = Check::cargo(
+        "install cargo-deny",
+        &["install", "cargo-deny", "--debug", "--locked", "--version", CARGO_DENY, "--root"],
+    );
     install.command.arg(workspace.tools());
     match install.run(report) {
         Next::GoOn if program.is_file() => Ok(program),

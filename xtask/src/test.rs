@@ -1,11 +1,11 @@
-//! `cargo xtask test`: all tests, those on real brokers too.
+//! `cargo xtask test`: all tests, those on real brokers and backends too.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use xtask::servers::{BROKERS, Broker, Origin, Pass, Server, ServerError, ServerErrorKind};
+use xtask::servers::{BACKENDS, BROKERS, Backend, Broker, Origin, Pass, Server, ServerError, ServerErrorKind};
 use xtask::workspace::{Package, Workspace, cargo};
 
 use crate::args::TestOptions;
@@ -19,6 +19,9 @@ const BROKER_TEST_THREADS: &str = "--test-threads=4";
 
 /// The integration tests that need all brokers at the same time.
 const TOGETHER: &str = "together";
+
+/// The integration tests that look at telemetry in real backends.
+const BACKENDS_TARGET: &str = "backends";
 
 pub(crate) fn run(options: &TestOptions) -> Result<End, Box<dyn Error>> {
     let workspace = Workspace::load()?;
@@ -57,6 +60,8 @@ struct Tests<'a> {
     /// Which tests, for the test programs.
     filter: Vec<&'a str>,
     servers: &'a [Given<'a>],
+    /// What they start themselves.
+    programs: &'a [Other],
     empty: Empty,
 }
 
@@ -73,24 +78,32 @@ struct Given<'a> {
 
 impl Run<'_> {
     fn everything(&mut self) -> Result<(), Interrupted> {
-        if !self.options.brokers.is_empty() {
-            let brokers = &self.options.brokers;
+        let TestOptions { brokers, backends, .. } = self.options;
+        if !brokers.is_empty() || *backends {
             brokers.iter().try_for_each(|broker| self.broker(broker))?;
             let is_named = |broker: &Broker| brokers.iter().any(|named| named.name == broker.name);
-            return if BROKERS.iter().all(is_named) { self.together() } else { Ok(()) };
+            if BROKERS.iter().all(is_named) {
+                self.together()?;
+            }
+            return if *backends { self.backends() } else { Ok(()) };
         }
         let plain = self.cargo_test(&Tests {
             title: "tests without a broker".to_owned(),
             select: Vec::new(),
             filter: Vec::new(),
             servers: &[],
+            programs: &[],
             empty: Empty::Allowed,
         })?;
         self.waiting = plain.ignored;
         BROKERS.iter().try_for_each(|broker| self.broker(broker))?;
         self.together()?;
+        self.backends()?;
         if self.waiting > 0 && !self.is_filtered() {
-            say(format_args!("note: {} ignored tests belong to no broker and were not run", self.waiting));
+            say(format_args!(
+                "note: {} ignored tests belong to no broker or backend that is here and were not run",
+                self.waiting
+            ));
         }
         Ok(())
     }
@@ -140,6 +153,43 @@ impl Run<'_> {
             select: vec!["--test".to_owned(), TOGETHER.to_owned()],
             filter: vec!["--ignored"],
             servers: &given,
+            programs: &[],
+            empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
+        })?;
+        self.waiting = self.waiting.saturating_sub(ran.run());
+        Ok(())
+    }
+
+    /// The tests that look at telemetry in real backends. They start these themselves; one that cannot be had is a failure,
+    /// unless no package has it.
+    fn backends(&mut self) -> Result<(), Interrupted> {
+        let (mut programs, mut filter, mut is_complete) = (Vec::new(), vec!["--ignored"], true);
+        for backend in BACKENDS {
+            let Backend { name, url_variable, program } = backend;
+            match program {
+                _ if backend.url().is_some() => {}
+                Some(program) => {
+                    let title = format!("{name}: find or install {}", program.name);
+                    let path = self.find(&title, true, program.find, |path| path.display().to_string())?;
+                    is_complete &= path.is_some();
+                    programs.extend(path.map(|path| (program.variable, path)));
+                }
+                None => {
+                    let why = format!("no package has it, and {} names none", url_variable.unwrap_or_default());
+                    self.report.end(&format!("{name} tests"), Instant::now(), StepResult::LeftOut(why));
+                    filter.extend(["--skip", *name]);
+                }
+            }
+        }
+        if !is_complete {
+            return Ok(());
+        }
+        let ran = self.cargo_test(&Tests {
+            title: "tests on all backends".to_owned(),
+            select: vec!["--test".to_owned(), BACKENDS_TARGET.to_owned()],
+            filter,
+            servers: &[],
+            programs: &programs,
             empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
         })?;
         self.waiting = self.waiting.saturating_sub(ran.run());
@@ -198,6 +248,7 @@ impl Run<'_> {
             select: vec!["--test".to_owned(), given.broker.name.to_owned()],
             filter: filter(pass, self.options),
             servers: std::slice::from_ref(given),
+            programs: &[],
             empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
         }
     }
@@ -213,6 +264,7 @@ impl Run<'_> {
             select,
             filter: vec!["--include-ignored", given.broker.name],
             servers: std::slice::from_ref(given),
+            programs: &[],
             empty: Empty::Allowed,
         })
     }
@@ -228,10 +280,11 @@ impl Run<'_> {
             .args(&self.options.cargo)
             .arg("--")
             .args(&tests.filter);
-        if !tests.servers.is_empty() {
+        if !tests.servers.is_empty() || !tests.programs.is_empty() {
             command.arg(BROKER_TEST_THREADS);
         }
         tests.servers.iter().for_each(|given| given.to(&mut command));
+        command.envs(tests.programs.iter().map(|(variable, path)| (variable, path)));
         command.args(&self.options.tests);
         let started = self.report.start(&tests.title);
         let (tally, judgement) = match step::run(&mut command) {

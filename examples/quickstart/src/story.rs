@@ -90,13 +90,19 @@ pub async fn play<B: Broker>(
     Ok(ends?)
 }
 
-/// The first goes through at once, the second at the second attempt, the third not at all.
-fn orders() -> Vec<OrderPlaced> {
+/// Returns the orders of the story: the first goes through at once, the second at the second attempt, the third not at all.
+#[must_use]
+pub fn orders() -> Vec<OrderPlaced> {
     let order = |id, item: &str, count| OrderPlaced { id, item: item.to_owned(), count };
     vec![order(42, "lamp", 1), order(43, "chair", 4), order(44, "unicorn", 1)]
 }
 
-async fn place(publisher: &Publisher, order: &OrderPlaced) -> Result<(), PublishError> {
+/// Places an order.
+///
+/// # Errors
+///
+/// Fails when it cannot be published.
+pub async fn place(publisher: &Publisher, order: &OrderPlaced) -> Result<(), PublishError> {
     let start = Baggage::new().with("tenant", "acme"); // everything behind this order carries it
     start.scope(publisher.publish("orders.placed", Json(order)).id(format!("order-{}", order.id))).await?;
     Ok(())

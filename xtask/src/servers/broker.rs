@@ -37,7 +37,7 @@ pub struct Pass {
     pub program: fn() -> Result<PathBuf, ServerError>,
 }
 
-/// A program that tests of a broker need beside the server, such as another client.
+/// A program that tests need, such as a client that is not ours, or a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// What to call it in the output.

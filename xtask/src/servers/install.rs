@@ -6,8 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::tools;
+use crate::workspace::Workspace;
 
 use super::error::{ServerError, ServerErrorKind};
+use super::set_variable;
 
 pub(super) const INSTALL_WITHIN: Duration = Duration::from_secs(900);
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -73,6 +75,54 @@ pub(super) fn apt_get(package: &str) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// A program out of Debian's package, taken out of it unless it is in the tool folder already. The package itself is not
+/// installed: that would add a service and a user to the machine. `path` is where the package has it.
+pub(super) fn debian_program(workspace: &Workspace, package: &str, path: &str) -> Result<PathBuf, ServerError> {
+    let folder = workspace.tools().join(format!("{package}-debian"));
+    let program = folder.join(path);
+    if program.is_file() {
+        return Ok(program);
+    }
+    if tools::find_on_path("apt-get").is_none() || tools::find_on_path("dpkg-deb").is_none() {
+        return Err(unavailable("apt-get: not a Debian machine"));
+    }
+    eprintln!("xtask: fetching {package} from Debian's packages with `apt-get download` into {}", folder.display());
+    into_folder(&folder, |partial| unpack_package(package, partial))?;
+    Ok(program)
+}
+
+fn unpack_package(package: &str, folder: &Path) -> Result<(), ServerError> {
+    let download = || {
+        tools::output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder), INSTALL_WITHIN)
+    };
+    if let Err(error) = download().map_err(ServerError::from) {
+        if error.kind() == ServerErrorKind::Interrupted {
+            return Err(error);
+        }
+        eprintln!("xtask: reading the package lists with `apt-get update`");
+        tools::output(Command::new("apt-get").args(["update", "-qq"]), INSTALL_WITHIN)?;
+        download()?;
+    }
+    let file = fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let Some(file) = file else {
+        return Err(unavailable("apt-get: no package came"));
+    };
+    tools::run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(folder), INSTALL_WITHIN)?;
+    Ok(fs::remove_file(file)?)
+}
+
+/// The file that the user named; one that is not there is an error.
+pub(super) fn named_program(variable: &str) -> Result<Option<PathBuf>, ServerError> {
+    let Some(program) = set_variable(variable).map(PathBuf::from) else { return Ok(None) };
+    if program.is_file() {
+        return Ok(Some(program));
+    }
+    let text = format!("{variable} names no program: {} is no file", program.display());
+    Err(ServerError::new(ServerErrorKind::Configuration, text))
+}
+
 pub(super) fn on_path(program: &str) -> Result<PathBuf, ServerError> {
     tools::find_on_path(program).ok_or_else(|| unavailable(format!("`{program}` is not on the path")))
 }
@@ -95,6 +145,16 @@ mod tests {
         assert!(folder.join("program").is_file());
         assert_eq!(fs::read_dir(&parent).unwrap().count(), 1);
         fs::remove_dir_all(&parent).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_is_named_has_to_be_there() {
+        // Cargo names itself to the tests it runs; the path is a list of folders.
+        assert!(named_program("CARGO").unwrap().is_some());
+        assert!(named_program("THROUGHLINE_NO_SUCH_VARIABLE").unwrap().is_none());
+        let error = named_program("PATH").unwrap_err();
+        assert_eq!(error.kind(), ServerErrorKind::Configuration);
+        assert!(error.to_string().starts_with("PATH names no program"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The brokers that tests and examples need: found, or started.
+//! The servers that tests and examples need: found, or started.
 //!
 //! For every broker, in this order:
 //!
@@ -7,13 +7,17 @@
 //! 3. a local server on a free loopback port with a fresh data folder; its program is looked for on the path
 //!    and in the project's tool folder inside `target/`, and installed there when it is in neither.
 //!
+//! What shows telemetry is in [`BACKENDS`]: their programs are found or installed here, and started by the tests.
+//!
 //! [`BROKERS`] is the table that `cargo xtask` works from. A new broker is one file here, one line in that
 //! table and one service in `compose.yaml`.
 
+mod backends;
 mod broker;
 mod compose;
 mod error;
 mod install;
+mod java;
 pub mod kafka;
 mod local;
 pub mod nats;
@@ -22,6 +26,7 @@ pub mod rabbit;
 mod server;
 mod table;
 
+pub use self::backends::{BACKENDS, Backend};
 pub use self::broker::{Broker, Pass, Program};
 pub use self::error::{ServerError, ServerErrorKind};
 pub use self::server::{Origin, Server};

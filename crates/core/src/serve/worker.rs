@@ -171,19 +171,24 @@ impl Worker {
             if let Some(receiving) = receiving {
                 record_received(receiving, &work);
             }
-            self.dispatch(work).await;
+            self.dispatch_in_order(work).await;
             // A queue that is never empty must not keep this thread from everybody else.
             consume_budget().await;
         }
         Ok(())
     }
 
-    /// Handles in this task what is handled one after the other, else in its lane or in a task of its own.
+    /// Handles a message in its lane, if it has one, else as [`dispatch`](Self::dispatch) does. That the end has come meanwhile changes
+    /// nothing: the message would overtake those that wait in its lane, and is given up with them.
+    async fn dispatch_in_order(&mut self, work: Work) {
+        match (self.lane_of(&work), work) {
+            (Some(lane), Work::Single(received)) => self.follow_lane(lane, received),
+            (_, work) => self.dispatch(work).await,
+        }
+    }
+
+    /// Handles in this task what is handled one after the other, else in a task of its own.
     async fn dispatch(&mut self, work: Work) {
-        let work = match (self.lane_of(&work), work) {
-            (Some(lane), Work::Single(received)) => return self.follow_lane(lane, received),
-            (_, work) => work,
-        };
         if self.lanes.is_none() && self.dispatcher.has_own_task(&work) {
             let dispatcher = Arc::clone(&self.dispatcher);
             self.running.spawn(self.alarm.clone().guard(async move { dispatcher.dispatch(work).await }));
@@ -192,10 +197,10 @@ impl Worker {
         self.dispatcher.dispatch(work).await;
     }
 
-    /// Where lanes are followed: not at the end, when what cannot be given back is handled in its order.
+    /// Where lanes are followed: what cannot be given back at the end is handled in its order without them.
     fn lane_of(&self, work: &Work) -> Option<u32> {
         let Work::Single(received) = work else { return None };
-        received.lane().filter(|_| self.dispatcher.concurrency() > 1 && self.phase.borrow().is_running())
+        received.lane().filter(|_| self.dispatcher.concurrency() > 1)
     }
 
     fn follow_lane(&mut self, number: u32, received: Received) {

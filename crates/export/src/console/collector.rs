@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
+use throughline_waterfall::{Remark, Screen, Series, Span, Trace, in_order, table};
 
-use super::screen::Screen;
-use super::series::Series;
-use super::trace::{Finished, Remark, Trace, in_order};
-use super::{summary, waterfall};
-use crate::error::ExportError;
+use super::finished::span;
+use crate::error::{ExportError, ExportErrorKind};
 use crate::report::ShutdownReport;
 
 /// How many finished spans wait at most, and how many remarks per trace; more are dropped and counted.
@@ -49,7 +47,7 @@ struct State {
 #[derive(Debug)]
 struct Held {
     open: HashMap<SpanId, Opened>,
-    finished: Vec<Finished>,
+    finished: Vec<Span>,
     remarks: Vec<Remark>,
     changed: Instant,
 }
@@ -92,7 +90,7 @@ impl Collector {
             state.report.dropped_spans += 1;
             return;
         }
-        held.finished.push(Finished { order, service, baggage, data });
+        held.finished.push(span(data, service, order, baggage));
         state.waiting += 1;
     }
 
@@ -120,9 +118,8 @@ impl Collector {
     /// Draws the measurements of all services, if there are new ones, and says whether everything could be written.
     pub(super) fn draw_metrics(&self) -> Result<(), ExportError> {
         let metrics = std::mem::take(&mut self.state().metrics);
-        let picture = summary::draw(&metrics, &self.screen);
-        self.screen.write(&picture);
-        self.screen.outcome()
+        self.screen.write(&table(&metrics, &self.screen));
+        self.screen.outcome().map_err(|error| ExportError::caused_by(ExportErrorKind::Write, error))
     }
 
     /// Lets the thread that looks for quiet traces end, and says what became of the spans.
@@ -142,7 +139,7 @@ impl Collector {
         if taken.is_empty() {
             return;
         }
-        let pictures: String = in_order(taken).iter().map(|trace| waterfall::draw(trace, &self.screen)).collect();
+        let pictures: String = in_order(taken).iter().map(|trace| trace.draw(&self.screen)).collect();
         self.screen.write(&pictures);
     }
 
@@ -167,7 +164,7 @@ impl Collector {
 
 impl Held {
     fn has(&self, span: SpanId) -> bool {
-        let finished = || self.finished.iter().any(|finished| finished.data.span_context.span_id() == span);
+        let finished = || self.finished.iter().any(|finished| finished.id == span);
         self.open.contains_key(&span) || finished()
     }
 }
@@ -203,14 +200,14 @@ impl State {
             let finished = std::mem::take(&mut held.finished);
             self.waiting = self.waiting.saturating_sub(finished.len());
             self.report.exported_spans += finished.len() as u64;
-            taken.extend(Trace::new(*id, self.drawn.contains(id), finished, &held.remarks));
+            taken.extend(Trace::new(finished, &held.remarks, self.drawn.contains(id)));
             held.remarks.retain(|remark| held.open.contains_key(&remark.span));
         }
         self.traces.retain(|_, held| !held.open.is_empty() || !held.finished.is_empty());
         if self.drawn.len() + taken.len() > REMEMBERED {
             self.drawn.clear();
         }
-        self.drawn.extend(taken.iter().map(|trace| trace.id));
+        self.drawn.extend(taken.iter().map(Trace::id));
         taken
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_sdk::metrics::PeriodicReader;
+use throughline_waterfall::Screen;
 
 use super::collector::Collector;
 use super::logs::ConsoleLogs;
 use super::metrics::ConsoleMetrics;
 use super::processor::{ConsoleSpans, service_name};
-use super::screen::Screen;
 use crate::cardinality::Watched;
 use crate::destination::Destination;
 use crate::environment::Signals;
@@ -36,7 +36,7 @@ impl ConsoleDestination {
 impl Destination for ConsoleDestination {
     fn attach(&self, mut service: Parts) -> Parts {
         // The first service takes the first colour, whoever emits first.
-        self.collector.screen.style.service(&service_name(&service.resource));
+        self.collector.screen.introduce(&service_name(&service.resource));
         if self.signals.traces {
             service.tracer = service.tracer.with_span_processor(ConsoleSpans::new(self.collector.clone()));
         }

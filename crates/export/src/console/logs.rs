@@ -7,10 +7,9 @@ use opentelemetry::InstrumentationScope;
 use opentelemetry::logs::AnyValue;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
+use throughline_waterfall::{Remark, clean};
 
 use super::collector::Collector;
-use super::style::clean;
-use super::trace::Remark;
 
 /// Feeds log records to the collector: those of a span are drawn under it, others at once.
 #[derive(Debug)]

@@ -1,20 +1,15 @@
 //! Telemetry drawn on the terminal.
 //!
 //! `destination` is what the providers lead to: `processor`, `logs` and `metrics` receive what the SDK hands out, `collector` holds it
-//! until a trace is quiet, `trace` and `series` make a picture's content of it, `waterfall` and `summary` draw that, in the ink of `style`.
+//! until a trace is quiet, `finished` and `series` make of it what the crate `throughline-waterfall` draws.
 
 mod collector;
 mod destination;
+mod finished;
 mod logs;
 mod metrics;
 mod processor;
-mod scale;
-mod screen;
 mod series;
-mod style;
-mod summary;
-mod trace;
-mod waterfall;
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +18,9 @@ use std::fmt;
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
+use throughline_waterfall::Screen;
+
 use self::destination::ConsoleDestination;
-use self::screen::Screen;
 use crate::environment::Signals;
 use crate::error::ExportError;
 use crate::setup::Setup;

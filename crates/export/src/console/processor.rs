@@ -9,6 +9,7 @@ use opentelemetry::{Context, Key};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use throughline_waterfall::clean;
 
 use super::collector::Collector;
 
@@ -56,5 +57,5 @@ impl SpanProcessor for ConsoleSpans {
 /// The name under which a service is drawn.
 pub(super) fn service_name(resource: &Resource) -> Arc<str> {
     let name = resource.get_ref(&Key::from_static_str("service.name")).map(|name| name.as_str().into_owned());
-    Arc::from(super::style::clean(name.as_deref().unwrap_or("unknown_service")))
+    Arc::from(clean(name.as_deref().unwrap_or("unknown_service")))
 }

@@ -44,8 +44,9 @@ struct State {
     committed: Option<i64>,
     /// The offset that comes next if none is left out.
     expected: Option<i64>,
-    /// Whether a message was given up that no one else gets.
-    rewind: bool,
+    /// The first message that was given up although no one else gets it. No handler begins with one behind it, and when those that run are
+    /// done, the partition is read again.
+    given_up: Option<i64>,
     /// What the poll thread waits for; it is told only then, which is a call of the system.
     awaited: Option<Awaited>,
 }
@@ -76,7 +77,7 @@ enum Progress {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
     Owned,
-    /// Goes to another member: handlers that run may finish, others do not begin.
+    /// Goes to another member, or is read again: handlers that run may finish, others do not begin.
     Leaving,
     Lost,
 }
@@ -141,7 +142,7 @@ impl Partition {
             position: None,
             committed: None,
             expected: None,
-            rewind: false,
+            given_up: None,
             awaited: None,
         };
         Self {
@@ -242,18 +243,15 @@ impl Partition {
         state.committed = state.committed.max(Some(position));
     }
 
-    /// Returns where to read again after a message was given up, once.
-    pub(crate) fn take_rewind(&self) -> Option<i64> {
+    /// Returns where to read again after a message was given up: at the first one that is not settled. `None` as long as a handler is at
+    /// work, whose message would be handled twice. From then on no other handler begins.
+    pub(crate) fn rewind_to(&self) -> Option<i64> {
         let mut state = self.lock();
-        if !std::mem::take(&mut state.rewind) || state.phase != Phase::Owned {
+        if state.given_up.is_none() || state.open > 0 || state.phase == Phase::Lost {
             return None;
         }
+        state.phase = Phase::Leaving;
         state.window.front().map(|first| first.offset)
-    }
-
-    /// Asks for it once more, where the move failed.
-    pub(crate) fn ask_for_rewind(&self) {
-        self.lock().rewind = true;
     }
 
     /// Returns where to go on: at the first message that is not settled. `None` as long as that is not known.
@@ -355,21 +353,25 @@ impl Settle for Partition {
         !self.commits_each_message
     }
 
-    /// Asked right before a handler begins. That is noted in the same step: a rebalance waits for those that began, and lets no
-    /// other one begin.
+    /// Asked right before a handler begins. That is noted in the same step: a rebalance, or a move to an earlier message, waits for those
+    /// that began, and lets no other one begin.
     fn is_withdrawn(&self, message: &Received) -> bool {
         let mut state = self.lock();
-        if state.phase != Phase::Owned {
+        let offset = offset_of(message);
+        if state.phase != Phase::Owned || state.given_up.is_some_and(|given_up| given_up < offset) {
             return true;
         }
-        state.set(offset_of(message), Progress::Begun);
+        state.set(offset, Progress::Begun);
         false
     }
 
     fn abandon(&self, message: &Received) {
         let mut state = self.lock();
-        state.set(offset_of(message), Progress::Waits);
-        state.rewind = state.phase == Phase::Owned;
+        let offset = offset_of(message);
+        state.set(offset, Progress::Waits);
+        if state.phase == Phase::Owned {
+            state.given_up = Some(state.given_up.map_or(offset, |given_up| given_up.min(offset)));
+        }
         self.tell(state);
     }
 }
@@ -377,4 +379,66 @@ impl Settle for Partition {
 /// The tag of a message is its offset.
 fn offset_of(message: &Received) -> i64 {
     i64::try_from(message.tag).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_core::Delivery;
+
+    use super::*;
+
+    /// A partition of which messages from offset 0 on are handed out.
+    fn handed_out(count: i64) -> (Arc<Partition>, Vec<Received>) {
+        let awaited = Arc::new(AwaitedCommits::new(Arc::default(), true));
+        let partition = Arc::new(Partition::new("orders".into(), 0, 0, &awaited, false));
+        let received = |offset: i64| {
+            assert!(matches!(partition.hand_out(offset), HandedOut::Held { left_out_from: None, .. }));
+            let settle = Arc::clone(&partition) as Arc<dyn Settle>;
+            Received::new(Delivery::new("orders", "")).with_settle(settle, offset.unsigned_abs())
+        };
+        let messages = (0..count).map(received).collect();
+        (partition, messages)
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_is_read_again_only_when_no_handler_is_at_work() {
+        let (partition, mut messages) = handed_out(3);
+        let (last, given_up) = (messages.pop().unwrap(), messages.pop().unwrap());
+        let mut first = messages.pop().unwrap();
+        assert!(!first.is_withdrawn(), "its handler begins");
+        drop(given_up);
+        assert_eq!(partition.rewind_to(), None, "the first one would be handled twice");
+        assert!(last.is_withdrawn(), "it would be handled here, and once more when the partition is read again");
+        first.settle(&Settlement::Ack).await.unwrap();
+        assert_eq!(partition.rewind_to(), Some(1));
+        assert_eq!(partition.uncommitted(), Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_came_before_one_that_was_given_up_is_still_handled() {
+        let (partition, mut messages) = handed_out(2);
+        drop(messages.pop());
+        let mut first = messages.pop().unwrap();
+        assert!(!first.is_withdrawn());
+        first.settle(&Settlement::Ack).await.unwrap();
+        assert_eq!(partition.rewind_to(), Some(1));
+    }
+
+    #[test]
+    fn no_handler_begins_while_a_partition_is_read_again() {
+        let (partition, mut messages) = handed_out(2);
+        drop(messages.pop());
+        assert_eq!(partition.rewind_to(), Some(0));
+        assert!(messages[0].is_withdrawn());
+        assert_eq!(partition.rewind_to(), Some(0), "the move may fail, and is tried again");
+    }
+
+    #[test]
+    fn a_partition_of_which_nothing_was_given_up_is_not_read_again() {
+        let (partition, messages) = handed_out(1);
+        assert_eq!(partition.rewind_to(), None);
+        partition.lose();
+        drop(messages);
+        assert_eq!(partition.rewind_to(), None, "another member has it");
+    }
 }

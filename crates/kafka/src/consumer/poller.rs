@@ -227,12 +227,13 @@ impl Poller {
         Ok(())
     }
 
-    /// Reads a partition again from the first message that nobody settled, where one was given up that no one else gets.
+    /// Reads a partition again from the first message that nobody settled, where one was given up that no one else gets and no handler is
+    /// at work.
     fn rewind(&self, consumer: &BaseConsumer<Context>, partition: &Arc<Partition>) {
         if self.orders.task() != Task::Take {
             return;
         }
-        let Some(offset) = partition.take_rewind() else { return };
+        let Some(offset) = partition.rewind_to() else { return };
         warn!(
             topic = &*partition.topic,
             partition = partition.number,
@@ -240,8 +241,7 @@ impl Poller {
             "a message was given up and is read again"
         );
         if let Err(failed) = consumer.seek(&partition.topic, partition.number, Offset::Offset(offset), SEEK_WAIT) {
-            warn!(error = %failed, "the partition cannot be read again yet; until then nothing of it is committed");
-            partition.ask_for_rewind();
+            warn!(error = %failed, "the partition cannot be read again yet; until then nothing of it is handled");
             return;
         }
         // What was handed out before belongs to a time that is over; nothing was polled since the move.

@@ -2,6 +2,7 @@
 //! deferred settlements.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,12 @@ use throughline_core::broker::{
     Subscription, done,
 };
 use throughline_core::message::{Operations, Source, System};
-use throughline_core::serve::Running;
+use throughline_core::serve::{Running, StopSignal};
 use throughline_core::telemetry::SettleSpans;
 use throughline_core::{App, BrokerError, Delivery, Handler, Settlement, serve};
 use throughline_memory::Memory;
 use throughline_testing::{Capture, attribute};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::support::points;
 
@@ -28,6 +29,8 @@ struct Laned {
     messages: Arc<Mutex<Option<mpsc::UnboundedReceiver<Received>>>>,
     hands_out: mpsc::UnboundedSender<Received>,
     memory: Memory,
+    /// What is done when the message with this tag is on its way to the app.
+    while_coming: Option<(u64, Arc<dyn Fn() + Send + Sync>)>,
 }
 
 /// What the broker was told.
@@ -79,7 +82,7 @@ impl Laned {
     fn new() -> Self {
         let (hands_out, messages) = mpsc::unbounded_channel();
         let messages = Arc::new(Mutex::new(Some(messages)));
-        Self { log: Arc::default(), messages, hands_out, memory: Memory::new() }
+        Self { log: Arc::default(), messages, hands_out, memory: Memory::new(), while_coming: None }
     }
 
     /// Hands out messages with these tags, in the lane of their tens.
@@ -101,7 +104,8 @@ impl Broker for Laned {
 
     async fn subscribe(&self, _subscription: &Subscription) -> Result<Box<dyn Subscriber>, BrokerError> {
         let messages = self.messages.lock().unwrap().take().expect("one subscription");
-        Ok(Box::new(LanedSubscriber { log: Arc::clone(&self.log), messages }))
+        let while_coming = self.while_coming.clone();
+        Ok(Box::new(LanedSubscriber { log: Arc::clone(&self.log), messages, while_coming }))
     }
 
     async fn shutdown(&self, _deadline: tokio::time::Instant) -> Result<(), BrokerError> {
@@ -112,6 +116,7 @@ impl Broker for Laned {
 struct LanedSubscriber {
     log: Arc<Log>,
     messages: mpsc::UnboundedReceiver<Received>,
+    while_coming: Option<(u64, Arc<dyn Fn() + Send + Sync>)>,
 }
 
 #[async_trait]
@@ -130,10 +135,11 @@ impl Subscriber for LanedSubscriber {
     }
 
     async fn receive(&mut self) -> Result<Received, BrokerError> {
-        match self.messages.recv().await {
-            Some(received) => Ok(received),
-            None => std::future::pending().await,
+        let Some(received) = self.messages.recv().await else { return std::future::pending().await };
+        if let Some((_, act)) = self.while_coming.as_ref().filter(|(tag, _)| *tag == received.tag) {
+            act();
         }
+        Ok(received)
     }
 
     async fn close(&mut self, _deadline: tokio::time::Instant) {
@@ -275,6 +281,52 @@ async fn a_shutdown_gives_up_what_waits_and_finishes_last() {
     stopping.await.unwrap().unwrap();
     assert_eq!((log.with("settled "), gate.begun.borrow().len()), (vec!["10".into(), "20".into()], 2));
     assert_eq!(log.lines.lock().unwrap().last().map(String::as_str), Some("finished"));
+}
+
+/// A message that is on its way when the app begins to end does not overtake those that wait in its lane.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_message_that_comes_with_the_end_overtakes_nothing() {
+    let (mut broker, gate) = (Laned::new(), Gate::new());
+    let (stop, stopped) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let end = {
+        let (stop, stopped) = (Arc::clone(&stop), Arc::clone(&stopped));
+        move || {
+            stop.notify_one();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !stopped.load(Ordering::Acquire) {
+                assert!(Instant::now() < deadline, "the app begins to end");
+                std::thread::yield_now();
+            }
+        }
+    };
+    broker.while_coming = Some((12, Arc::new(end)));
+    let handle = {
+        let gate = gate.clone();
+        move |delivery: Delivery| gate.clone().handle(delivery)
+    };
+    let app = App::new().subscribe(Subscription::new("laned", Pattern::exact("orders")), handle);
+    let witness = move |signal: StopSignal| async move {
+        signal.requested().await;
+        stopped.store(true, Ordering::Release);
+        std::io::Result::Ok(())
+    };
+    let running = serve(broker.clone(), app.without_telemetry()).alongside("witness", witness).start().await.unwrap();
+    broker.hand_out([10, 11]);
+    gate.begun(1).await;
+    gate.open([11, 12]);
+    broker.hand_out([12]);
+    let stopping = tokio::spawn(running.run_until(async move { stop.notified().await }));
+    let closed = async {
+        while broker.log.with("closed").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the subscription is closed");
+    gate.open([10]);
+    stopping.await.unwrap().unwrap();
+    assert_eq!(*gate.begun.borrow(), [10]);
+    assert_eq!(broker.log.with("settled "), ["10"]);
+    assert_eq!(broker.log.with("given up "), ["11", "12"]);
 }
 
 /// SPAN-33: a settlement that is only noted is no operation; what the adapter reports later is one.

@@ -1,4 +1,4 @@
-//! Java and Kafka's jars: found, or installed.
+//! Kafka's jars, and the Java that runs them: found, or installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use crate::tools;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::{ANSWER_WITHIN, INSTALL_WITHIN, apt_get, attempt, into_folder, on_path, unavailable};
+use super::super::install::{INSTALL_WITHIN, attempt, into_folder};
+use super::super::java;
 use super::super::set_variable;
 
 /// The variable that names a folder with Kafka's jars in `libs`, and gives tests the one that was used.
@@ -16,11 +17,6 @@ pub const HOME_VARIABLE: &str = "THROUGHLINE_KAFKA_HOME";
 
 /// The version of Kafka that is started; `compose.yaml` names it too.
 pub const VERSION: &str = "4.1.1";
-
-/// What Kafka 4 needs.
-const OLDEST_JAVA: u32 = 17;
-const JAVA_PACKAGE: &str = "default-jre-headless";
-const MAVEN_PACKAGE: &str = "maven";
 
 /// What a local server is started from.
 #[derive(Debug)]
@@ -33,7 +29,7 @@ pub(super) struct Installed {
 
 /// Java and the jars, or none and the reason in `tried`.
 pub(super) fn kafka(workspace: &Workspace, tried: &mut Vec<String>) -> Result<Option<Installed>, ServerError> {
-    let Some(java) = java(tried)? else {
+    let Some(java) = java::java(tried)? else {
         return Ok(None);
     };
     let home = match set_variable(HOME_VARIABLE) {
@@ -47,36 +43,13 @@ pub(super) fn kafka(workspace: &Workspace, tried: &mut Vec<String>) -> Result<Op
     Ok(Some(Installed { java, home, version }))
 }
 
-fn java(tried: &mut Vec<String>) -> Result<Option<PathBuf>, ServerError> {
-    if let Some(java) = attempt(java_on_path(), tried)? {
-        return Ok(Some(java));
-    }
-    attempt(apt_get(JAVA_PACKAGE).and_then(|()| java_on_path()), tried)
-}
-
-fn java_on_path() -> Result<PathBuf, ServerError> {
-    let java = on_path("java")?;
-    // Java 8 does not know the option and fails.
-    let said = tools::output(Command::new(&java).arg("--version"), ANSWER_WITHIN)?;
-    match java_version(&said) {
-        Some(OLDEST_JAVA..) => Ok(java),
-        _ => {
-            let first = said.lines().next().unwrap_or_default();
-            Err(unavailable(format!("{} is not Java {OLDEST_JAVA} or later: it says `{first}`", java.display())))
-        }
-    }
-}
-
 /// Fetches Kafka and what it depends on with Maven, unless it is in the tool folder already.
 fn maven(workspace: &Workspace) -> Result<PathBuf, ServerError> {
     let home = workspace.tools().join(format!("kafka-{VERSION}"));
     if home.is_dir() {
         return Ok(home);
     }
-    if tools::find_on_path("mvn").is_none() {
-        apt_get(MAVEN_PACKAGE)?;
-    }
-    let maven = on_path("mvn")?;
+    let maven = java::maven()?;
     eprintln!("xtask: fetching Kafka {VERSION} with Maven into {} (50 MB)", home.display());
     into_folder(&home, |partial| {
         let pom = partial.join("pom.xml");
@@ -133,28 +106,9 @@ fn server_version(jar: &str) -> Option<&str> {
     version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.').then_some(version)
 }
 
-/// `openjdk 17.0.15 2025-04-15` is 17.
-fn java_version(said: &str) -> Option<u32> {
-    let version = said.split_whitespace().nth(1)?;
-    version.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_version_of_java_is_read_from_what_it_says() {
-        for (said, expected) in [
-            ("openjdk 17.0.15 2025-04-15\nOpenJDK Runtime Environment", Some(17)),
-            ("openjdk 25-ea 2025-09-16", Some(25)),
-            ("java 21 2023-09-19 LTS", Some(21)),
-            ("something else", None),
-            ("", None),
-        ] {
-            assert_eq!(java_version(said), expected, "{said}");
-        }
-    }
 
     #[test]
     fn the_version_of_the_server_is_in_the_name_of_its_jar() {

@@ -1,30 +1,27 @@
 //! The server program: found, or installed into the project's tool folder.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::tools;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::{attempt, into_folder};
+use super::super::install::{ANSWER_WITHIN, INSTALL_WITHIN, attempt, debian_program, into_folder};
 use super::super::set_variable;
 
 /// The variable that names a server program to use, and gives tests the path of the one that was started.
 pub const PROGRAM_VARIABLE: &str = "THROUGHLINE_NATS_SERVER";
 
 const PROGRAM: &str = "nats-server";
+/// Where Debian's package has it.
+const DEBIAN_PATH: &str = "usr/sbin/nats-server";
 const MODULE: &str = "github.com/nats-io/nats-server/v2";
 /// The version that is tested; the newest one is the second choice.
 const CURRENT: &str = "v2.15.2";
 /// The last of the oldest line that is tested.
 const OLDEST: &str = "v2.9.25";
 const OLDEST_LINE: &str = "2.9.";
-
-const INSTALL_WITHIN: Duration = Duration::from_secs(900);
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// The current server; an old one only where no other can be had.
 pub(super) fn current(workspace: &Workspace, tried: &mut Vec<String>) -> Result<Option<PathBuf>, ServerError> {
@@ -48,7 +45,7 @@ pub(super) fn current(workspace: &Workspace, tried: &mut Vec<String>) -> Result<
         eprintln!("xtask: no newer NATS server than the {version} on the path can be had");
         return Ok(Some(program));
     }
-    attempt(debian(workspace), tried)
+    attempt(debian_program(workspace, PROGRAM, DEBIAN_PATH), tried)
 }
 
 /// A server of the oldest line that is tested.
@@ -58,7 +55,7 @@ pub(super) fn version_2_9(workspace: &Workspace, tried: &mut Vec<String>) -> Res
     {
         return Ok(Some(program));
     }
-    if let Some(program) = attempt(debian(workspace), tried)? {
+    if let Some(program) = attempt(debian_program(workspace, PROGRAM, DEBIAN_PATH), tried)? {
         let version = version(&program)?;
         if version.starts_with(OLDEST_LINE) {
             return Ok(Some(program));
@@ -102,44 +99,6 @@ fn go(workspace: &Workspace, version: &str) -> Result<PathBuf, ServerError> {
         Ok(tools::run(&mut command, INSTALL_WITHIN)?)
     })?;
     Ok(program)
-}
-
-/// Takes the program out of the Debian package, unless it is in the tool folder already. The package itself
-/// is not installed: that would add a service and a user to the machine.
-fn debian(workspace: &Workspace) -> Result<PathBuf, ServerError> {
-    let folder = workspace.tools().join(format!("{PROGRAM}-debian"));
-    let program = folder.join("usr/sbin").join(PROGRAM);
-    if program.is_file() {
-        return Ok(program);
-    }
-    if tools::find_on_path("apt-get").is_none() || tools::find_on_path("dpkg-deb").is_none() {
-        return Err(ServerError::new(ServerErrorKind::Unavailable, "apt-get: not a Debian machine"));
-    }
-    eprintln!("xtask: fetching {PROGRAM} from Debian's packages with `apt-get download` into {}", folder.display());
-    into_folder(&folder, unpack_package)?;
-    Ok(program)
-}
-
-fn unpack_package(folder: &Path) -> Result<(), ServerError> {
-    let download = || {
-        tools::output(Command::new("apt-get").args(["download", "-qq", PROGRAM]).current_dir(folder), INSTALL_WITHIN)
-    };
-    if let Err(error) = download().map_err(ServerError::from) {
-        if error.kind() == ServerErrorKind::Interrupted {
-            return Err(error);
-        }
-        eprintln!("xtask: reading the package lists with `apt-get update`");
-        tools::output(Command::new("apt-get").args(["update", "-qq"]), INSTALL_WITHIN)?;
-        download()?;
-    }
-    let package = fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|end| end == "deb"));
-    let Some(package) = package else {
-        return Err(ServerError::new(ServerErrorKind::Unavailable, "apt-get: no package came"));
-    };
-    tools::run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(folder), INSTALL_WITHIN)?;
-    Ok(fs::remove_file(package)?)
 }
 
 fn version(program: &Path) -> Result<String, ServerError> {

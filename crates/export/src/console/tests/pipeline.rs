@@ -7,10 +7,10 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample};
+use throughline_waterfall::Screen;
 
 use super::super::collector::Collector;
 use super::super::processor::ConsoleSpans;
-use super::super::screen::Screen;
 use super::super::{ColorChoice, console};
 use super::{Paper, draft, quiet_console, telemetry, tracer};
 use crate::error::ExportErrorKind;

@@ -7,9 +7,12 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// Colours of the services, in the order of their appearance: all readable on dark and on light ground, none red.
 const SERVICES: [u8; 6] = [36, 33, 32, 35, 34, 96];
 
+/// How many services are remembered at most. Further ones share a colour: anybody can make up names.
+const REMEMBERED: usize = 64;
+
 /// How a piece of text looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Ink {
+pub(crate) enum Ink {
     Bold,
     Dim,
     Error,
@@ -20,28 +23,28 @@ pub(super) enum Ink {
 
 /// Whether there are colours, and which service has which.
 #[derive(Debug)]
-pub(super) struct Style {
+pub(crate) struct Style {
     color: bool,
     services: Mutex<Vec<Arc<str>>>,
 }
 
 impl Style {
-    pub(super) fn new(color: bool) -> Self {
+    pub(crate) fn new(color: bool) -> Self {
         Self { color, services: Mutex::default() }
     }
 
     /// Returns the ink of a service; a new one takes the next colour.
-    pub(super) fn service(&self, name: &Arc<str>) -> Ink {
+    pub(crate) fn service(&self, name: &Arc<str>) -> Ink {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = services.iter().position(|known| known == name).unwrap_or_else(|| {
+        let place = services.iter().position(|known| known == name).unwrap_or(services.len());
+        if place == services.len() && place < REMEMBERED {
             services.push(name.clone());
-            services.len() - 1
-        });
+        }
         Ink::Service(place % SERVICES.len())
     }
 
     /// The width of the longest name, so that all pictures have the same columns.
-    pub(super) fn widest_service(&self) -> usize {
+    pub(crate) fn widest_service(&self) -> usize {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         services.iter().map(|name| name.width()).max().unwrap_or(0)
     }
@@ -61,7 +64,7 @@ impl Style {
 
 /// A line being written from left to right; it never grows wider than its limit.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     style: &'a Style,
     limit: usize,
     width: usize,
@@ -69,12 +72,12 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn new(style: &'a Style, limit: usize) -> Self {
+    pub(crate) fn new(style: &'a Style, limit: usize) -> Self {
         Self { style, limit, width: 0, text: String::new() }
     }
 
     /// Appends text, shortened with an ellipsis if it would pass the limit.
-    pub(super) fn push(mut self, ink: Ink, text: &str) -> Self {
+    pub(crate) fn push(mut self, ink: Ink, text: &str) -> Self {
         let room = self.limit.saturating_sub(self.width);
         let text = shortened(text, room);
         self.width += text.width();
@@ -83,7 +86,7 @@ impl<'a> Line<'a> {
     }
 
     /// Appends text shortened to end before `column`.
-    pub(super) fn push_until(mut self, column: usize, ink: Ink, text: &str) -> Self {
+    pub(crate) fn push_until(mut self, column: usize, ink: Ink, text: &str) -> Self {
         let limit = self.limit;
         self.limit = column.min(limit);
         self = self.push(ink, text);
@@ -92,12 +95,12 @@ impl<'a> Line<'a> {
     }
 
     /// Appends text so that it ends just before `column`.
-    pub(super) fn push_right(self, column: usize, ink: Ink, text: &str) -> Self {
+    pub(crate) fn push_right(self, column: usize, ink: Ink, text: &str) -> Self {
         self.move_to(column.saturating_sub(text.width())).push(ink, text)
     }
 
     /// Fills with spaces up to `column`.
-    pub(super) fn move_to(mut self, column: usize) -> Self {
+    pub(crate) fn move_to(mut self, column: usize) -> Self {
         let spaces = column.min(self.limit).saturating_sub(self.width);
         self.text.push_str(&" ".repeat(spaces));
         self.width += spaces;
@@ -105,12 +108,12 @@ impl<'a> Line<'a> {
     }
 
     /// How many columns are left before `column`, or before the limit.
-    pub(super) fn room(&self, column: usize) -> usize {
+    pub(crate) fn room(&self, column: usize) -> usize {
         column.min(self.limit).saturating_sub(self.width)
     }
 
     /// Ends the line.
-    pub(super) fn end(self) -> String {
+    pub(crate) fn end(self) -> String {
         let mut text = self.text;
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
@@ -140,12 +143,20 @@ fn shortened(text: &str, room: usize) -> String {
 }
 
 /// Makes text from messages safe to print: what could move the cursor or reorder the line becomes a dot.
-pub(super) fn clean(text: &str) -> String {
-    let harmful = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().map(|character| if harmful(character) { '·' } else { character }).collect()
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(throughline_waterfall::clean("a\x1b[2Jb\nc"), "a·[2Jb·c");
+/// ```
+pub fn clean(text: &str) -> String {
+    text.chars().map(|character| if is_harmful(character) { '·' } else { character }).collect()
+}
+
+/// Says whether a character could move the cursor or reorder the line.
+pub fn is_harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -191,6 +202,16 @@ mod tests {
         assert_eq!(style.service(&shop), Ink::Service(0));
         assert_eq!(style.service(&stock), Ink::Service(1));
         assert_eq!(style.service(&shop), Ink::Service(0));
+    }
+
+    #[test]
+    fn made_up_services_take_no_memory() {
+        let style = Style::new(true);
+        for name in 0..1000 {
+            style.service(&Arc::from(name.to_string()));
+        }
+        assert_eq!(style.services.lock().unwrap().len(), super::REMEMBERED);
+        assert_eq!(style.service(&Arc::from("1")), Ink::Service(1));
     }
 
     #[test]

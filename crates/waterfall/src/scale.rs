@@ -6,12 +6,12 @@ use std::time::Duration;
 const MARK_DISTANCE: f64 = 7.0;
 
 /// Writes a duration with three significant digits, in at most eight columns below an hour.
-pub(super) fn duration(time: Duration) -> String {
+pub(crate) fn duration(time: Duration) -> String {
     seconds(time.as_secs_f64())
 }
 
 /// Like [`duration`], from seconds.
-pub(super) fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     let (micros, millis) = (seconds * 1e6, seconds * 1e3);
     if micros < 999.5 {
         format!("{micros:.0} µs")
@@ -26,7 +26,7 @@ pub(super) fn seconds(seconds: f64) -> String {
 }
 
 /// Returns the columns and labels of the marks for `total` time over `columns`: `0 ms      10        20`.
-pub(super) fn marks(total: Duration, columns: usize) -> Vec<(usize, String)> {
+pub(crate) fn marks(total: Duration, columns: usize) -> Vec<(usize, String)> {
     let total = total.as_secs_f64();
     let (unit, factor) = match total {
         total if total < 999.5e-6 => ("µs", 1e6),

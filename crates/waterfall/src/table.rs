@@ -3,16 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::scale::seconds;
-use super::screen::Screen;
-use super::series::{Measured, Series};
-use super::style::{Ink, Line};
+use crate::scale::seconds;
+use crate::screen::Screen;
+use crate::series::{Measured, Series};
+use crate::style::{Ink, Line, clean};
 
 /// The titles of the number columns and their widths. `~` says that it is an estimate.
 const NUMBERS: [(&str, usize); 4] = [("count", 10), ("~p50", 10), ("~p95", 10), ("max", 10)];
 
-/// Returns the table, or nothing if nothing was measured.
-pub(super) fn draw(metrics: &BTreeMap<Arc<str>, Vec<Series>>, screen: &Screen) -> String {
+/// Draws the measurements of services as a table, or nothing if nothing was measured.
+///
+/// A row of the table is a series: its service, what it is a measurement of, and for a histogram the number of values, where half and
+/// 95 % of them lie (`~` says that it is an estimate), and the largest.
+///
+/// # Examples
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use throughline_waterfall::{Measured, Screen, Series, table};
+///
+/// let sent = Series::new("orders.sent", "{order}", [], Measured::Number(12.0));
+/// let screen = Screen::new(Box::new(Vec::new()), false, 80);
+/// assert!(table(&BTreeMap::from([("shop".into(), vec![sent])]), &screen).contains("orders.sent"));
+/// ```
+pub fn table(metrics: &BTreeMap<Arc<str>, Vec<Series>>, screen: &Screen) -> String {
     let mut by_metric: BTreeMap<&str, Vec<(&Arc<str>, &Series)>> = BTreeMap::new();
     for (service, series) in metrics {
         for series in series {
@@ -22,17 +37,21 @@ pub(super) fn draw(metrics: &BTreeMap<Arc<str>, Vec<Series>>, screen: &Screen) -
     if by_metric.is_empty() {
         return String::new();
     }
+    for service in metrics.keys() {
+        screen.introduce(service);
+    }
     let line = || Line::new(&screen.style, screen.width);
     let label = 2 + screen.style.widest_service().min(screen.width / 5) + 1;
     let numbers = screen.width - NUMBERS.iter().map(|(_, width)| width).sum::<usize>();
     let mut table =
         numbered(line().push(Ink::Bold, "metrics"), numbers, &NUMBERS.map(|(title, _)| title.to_owned())).end();
-    for (metric, rows) in by_metric {
+    for (metric, mut rows) in by_metric {
+        rows.sort_by_key(|(service, series)| (*service, &series.label, &series.error));
         table += &line().push(Ink::Plain, metric).end();
         for (service, series) in rows {
             let mut row = line()
                 .push(Ink::Plain, "  ")
-                .push_until(label - 1, screen.style.service(service), service)
+                .push_until(label - 1, screen.style.service(service), &clean(service))
                 .move_to(label)
                 .push_until(numbers, Ink::Plain, &series.label);
             if let Some(error) = &series.error {

@@ -1,0 +1,10 @@
+module throughline/collector
+
+go 1.25.0
+
+require (
+	github.com/jaegertracing/jaeger v1.76.0
+	github.com/open-telemetry/opentelemetry-collector-contrib/exporter/fileexporter v0.140.1
+)
+
+replace github.com/elastic/go-elasticsearch/v9 => ./elasticsearch
