@@ -30,6 +30,7 @@ use tonic_types::StatusExt;
 use super::answer::Answer;
 use super::settings::Sending;
 use crate::error::{ExportError, ExportErrorKind};
+use crate::one_line::one_line;
 use crate::rejections::Rejections;
 use crate::retry::{self, Again, Refusal};
 use crate::runtime::Runtime;
@@ -151,7 +152,7 @@ fn refusal(status: &Status) -> Refusal {
         Code::ResourceExhausted => wish(status).map_or(Again::Never, Again::After),
         _ => Again::Never,
     };
-    let mut text = format!("{:?}, {}", status.code(), status.message());
+    let mut text = format!("{:?}, {}", status.code(), one_line(status.message()));
     let mut cause = status.source();
     while let Some(error) = cause {
         let said = error.to_string();
