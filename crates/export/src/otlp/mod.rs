@@ -66,10 +66,13 @@ pub fn otlp() -> Setup<Otlp> {
 /// | [`gzip`](Setup::gzip) | `OTEL_EXPORTER_OTLP_COMPRESSION`: `gzip`, `none` | none |
 /// | `certificate`, with the feature `tls` | `OTEL_EXPORTER_OTLP_CERTIFICATE`: who has signed the server, a file in PEM | the authorities of the system |
 /// | `client_certificate`, with the feature `tls` | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `OTEL_EXPORTER_OTLP_CLIENT_KEY`: files in PEM | none |
-/// | the room for what waits | `OTEL_BSP_MAX_QUEUE_SIZE` spans, `OTEL_BLRP_MAX_QUEUE_SIZE` log records | 2,048 each |
+/// | the room for what waits | `OTEL_BSP_MAX_QUEUE_SIZE` spans, `OTEL_BLRP_MAX_QUEUE_SIZE` log records | 2,048 each; at most 65,536 |
 /// | the size of a batch | `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` | 512 |
 /// | the time between batches | `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BLRP_SCHEDULE_DELAY`, milliseconds | 5 s; 1 s |
 /// | the time between exports of metrics | `OTEL_METRIC_EXPORT_INTERVAL`, milliseconds | 60 s |
+/// | a shorter time for an export of one signal | `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_BLRP_EXPORT_TIMEOUT`, `OTEL_METRIC_EXPORT_TIMEOUT`, milliseconds | none |
+/// | whether metrics are counted anew for each export | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`: `cumulative`, `delta`, `lowmemory` | `cumulative` |
+/// | `http` or `https`, for an endpoint of gRPC that does not say | `OTEL_EXPORTER_OTLP_INSECURE`: `true`, `false` | `https` |
 ///
 /// Each `OTEL_EXPORTER_OTLP_*` is also there for one signal, such as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, and then wins over the general one.
 /// An endpoint for one signal is the whole URL; to others `/v1/traces`, `/v1/metrics` and `/v1/logs` is added for HTTP.
