@@ -69,6 +69,20 @@ async fn all_signals_arrive_by_each_protocol() {
     }
 }
 
+#[tokio::test]
+async fn a_backend_for_traces_gets_nothing_else() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let telemetry = build(to(&receiver, protocol).traces_only(), &[]);
+        tell(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        let came = receiver.came();
+        assert_eq!(came.spans, [named("checkout")], "{protocol}");
+        assert!(came.metrics.is_empty() && came.logs.is_empty(), "{protocol}: {came:?}");
+        assert_eq!((report.dropped_logs, report.failed_metric_exports), (0, 0), "{protocol}");
+    }
+}
+
 /// Blocks a program without a runtime, since there is nothing that it could hold up.
 #[test]
 fn no_runtime_is_needed() {
