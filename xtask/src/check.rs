@@ -5,7 +5,8 @@ mod packages;
 mod pasted;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use xtask::tools;
@@ -35,7 +36,9 @@ pub(crate) fn run() -> Result<End, Box<dyn Error>> {
             &["clippy", "--workspace", "--all-targets", "--features", &features, "--", "--deny", "warnings"],
         ),
     ];
-    checks.extend(workspace.packages().iter().flat_map(feature_checks));
+    for package in workspace.packages() {
+        checks.extend(feature_checks(package)?);
+    }
     checks.push(
         Check::cargo("documentation", &["doc", "--workspace", "--no-deps", "--features", &features])
             .with("RUSTDOCFLAGS", "-D warnings"),
@@ -95,19 +98,42 @@ fn all_features(packages: &[Package]) -> String {
     packages.iter().flat_map(named).collect::<Vec<_>>().join(",")
 }
 
-/// The library and the programs of a package with no feature and with each alone. Clippy instead of a plain
-/// check: it denies warnings without other compiler flags, which would build every dependency again.
-fn feature_checks(package: &Package) -> Vec<Check> {
+/// The library and the programs of a package with no feature, and with each alone that its code asks for. One that only passes a choice on
+/// to a dependency changes nothing of ours, and would build that dependency once more.
+fn feature_checks(package: &Package) -> std::io::Result<Vec<Check>> {
     if package.features.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
+    let code = sources(&package.folder.join("src"))?;
+    let asked_for = |feature: &&str| code.contains(&format!("feature = \"{feature}\""));
+    let features: Vec<&str> = package.features.iter().map(String::as_str).filter(asked_for).collect();
+    Ok(checks_with(package, &features))
+}
+
+/// All code in a folder.
+fn sources(folder: &Path) -> std::io::Result<String> {
+    let mut code = String::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            code += &sources(&path)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code += &fs::read_to_string(&path)?;
+        }
+    }
+    Ok(code)
+}
+
+/// With none of the features, and with each alone. Clippy instead of a plain check: it denies warnings without other compiler flags, which
+/// would build every dependency again.
+fn checks_with(package: &Package, features: &[&str]) -> Vec<Check> {
     let has = |kind| package.targets.iter().any(|target| target.kind == kind);
     let what: Vec<&str> =
         [("lib", "--lib"), ("bin", "--bins")].iter().filter(|(kind, _)| has(*kind)).map(|(_, flag)| *flag).collect();
-    feature_sets(&package.features)
-        .into_iter()
+    std::iter::once(None)
+        .chain(features.iter().copied().map(Some))
         .map(|feature| {
-            let title = format!("{} with {}", package.name, feature.map_or("no feature", |name| name));
+            let title = format!("{} with {}", package.name, feature.unwrap_or("no feature"));
             let mut arguments = vec!["clippy", "--package", &package.name, "--no-default-features"];
             arguments.extend(&what);
             arguments.extend(feature.iter().flat_map(|name| ["--features", name]));
@@ -115,11 +141,6 @@ fn feature_checks(package: &Package) -> Vec<Check> {
             Check::cargo(title, &arguments)
         })
         .collect()
-}
-
-/// None, and each alone.
-fn feature_sets(features: &[String]) -> Vec<Option<&str>> {
-    std::iter::once(None).chain(features.iter().map(|name| Some(name.as_str()))).collect()
 }
 
 /// What the documents say, and what of them leaves with a package.
@@ -214,7 +235,7 @@ mod tests {
 
     #[test]
     fn every_feature_alone_and_none_is_checked() {
-        let checks = feature_checks(&package(&["json", "nats"], "lib"));
+        let checks = checks_with(&package(&["json", "nats"], "lib"), &["json", "nats"]);
         let titles: Vec<_> = checks.iter().map(|check| check.title.as_str()).collect();
         assert_eq!(titles, ["throughline with no feature", "throughline with json", "throughline with nats"]);
         let command = shown(&checks.last().unwrap().command);
@@ -228,12 +249,24 @@ mod tests {
 
     #[test]
     fn a_program_with_features_is_checked_too() {
-        let checks = feature_checks(&package(&["fast"], "bin"));
+        let checks = checks_with(&package(&["fast"], "bin"), &["fast"]);
         assert!(shown(&checks.first().unwrap().command).contains("--bins"));
     }
 
     #[test]
     fn a_package_without_features_needs_no_extra_check() {
-        assert!(feature_checks(&package(&[], "lib")).is_empty());
+        assert!(feature_checks(&package(&[], "lib")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_feature_that_only_chooses_for_a_dependency_is_not_checked_alone() {
+        let workspace = Workspace::load().unwrap();
+        let titles = |name: &str| {
+            let package = workspace.packages().iter().find(|package| package.name == name).unwrap();
+            let checks = feature_checks(package).unwrap();
+            checks.into_iter().map(|check| check.title).collect::<Vec<_>>()
+        };
+        assert_eq!(titles("throughline-nats"), ["throughline-nats with no feature"]);
+        assert_eq!(titles("throughline-core"), ["throughline-core with no feature", "throughline-core with json"]);
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod check;
 mod end;
+mod failures;
 mod fuzz;
 mod report;
 mod server;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use xtask::interrupt;
 
+use crate::failures::Failures;
 use crate::tally::Tally;
 
 const POLL: Duration = Duration::from_millis(50);
@@ -15,8 +16,15 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// How a command ended.
 pub(crate) enum Finished {
-    Ended(ExitStatus, Tally),
+    Ended(ExitStatus, Tests),
     Interrupted,
+}
+
+/// The tests that a command ran.
+#[derive(Debug, Default)]
+pub(crate) struct Tests {
+    pub(crate) tally: Tally,
+    pub(crate) failures: Failures,
 }
 
 /// Runs a command whose output holds `test result:` lines.
@@ -27,20 +35,22 @@ pub(crate) fn run(command: &mut Command) -> io::Result<Finished> {
         group.child.stdout.take().map(|stdout| thread::spawn(move || pass_on(BufReader::new(stdout), io::stdout())));
     let status = group.wait()?;
     drop(group);
-    let tally = reader.map(JoinHandle::join).and_then(Result::ok).unwrap_or_default();
-    Ok(status.map_or(Finished::Interrupted, |status| Finished::Ended(status, tally)))
+    let tests = reader.map(JoinHandle::join).and_then(Result::ok).unwrap_or_default();
+    Ok(status.map_or(Finished::Interrupted, |status| Finished::Ended(status, tests)))
 }
 
 /// Prints every line at once and counts.
-fn pass_on(mut output: impl BufRead, mut to: impl Write) -> Tally {
-    let (mut tally, mut line) = (Tally::default(), Vec::new());
+fn pass_on(mut output: impl BufRead, mut to: impl Write) -> Tests {
+    let (mut tests, mut line) = (Tests::default(), Vec::new());
     while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
         let _ = to.write_all(&line);
-        tally.read(&String::from_utf8_lossy(&line));
+        let text = String::from_utf8_lossy(&line);
+        tests.tally.read(&text);
+        tests.failures.read(&text);
         line.clear();
     }
     let _ = to.flush();
-    tally
+    tests
 }
 
 /// A child in a process group of its own, so that what it starts can be ended too: cargo starts test programs,
@@ -107,8 +117,8 @@ mod tests {
     fn output_is_passed_on_unchanged_while_its_tests_are_counted() {
         let output = b"a\xff\ntest result: ok. 4 passed; 0 failed; 2 ignored; 0 measured\nno end of line";
         let mut seen = Vec::new();
-        let tally = pass_on(&output[..], &mut seen);
-        assert_eq!(tally, Tally { passed: 4, failed: 0, ignored: 2 });
+        let tests = pass_on(&output[..], &mut seen);
+        assert_eq!(tests.tally, Tally { passed: 4, failed: 0, ignored: 2 });
         assert_eq!(seen, output);
     }
 

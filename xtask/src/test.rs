@@ -10,6 +10,7 @@ use xtask::workspace::{Package, Workspace, cargo};
 
 use crate::args::TestOptions;
 use crate::end::End;
+use crate::failures::Failures;
 use crate::report::{self, Report, StepResult, say};
 use crate::step::{self, Finished};
 use crate::tally::Tally;
@@ -30,6 +31,7 @@ pub(crate) fn run(options: &TestOptions) -> Result<End, Box<dyn Error>> {
         workspace: &workspace,
         report: Report::new(),
         tally: Tally::default(),
+        failures: Failures::default(),
         failed_without_a_test: 0,
         waiting: 0,
     };
@@ -47,6 +49,7 @@ struct Run<'a> {
     workspace: &'a Workspace,
     report: Report,
     tally: Tally,
+    failures: Failures,
     failed_without_a_test: u64,
     /// Ignored tests that no broker has run yet.
     waiting: u64,
@@ -289,7 +292,10 @@ impl Run<'_> {
         let started = self.report.start(&tests.title);
         let (tally, judgement) = match step::run(&mut command) {
             Ok(Finished::Interrupted) => return Err(Interrupted),
-            Ok(Finished::Ended(status, tally)) => (tally, judge(status.success(), tally, tests.empty)),
+            Ok(Finished::Ended(status, step::Tests { tally, failures })) => {
+                self.failures.add(failures);
+                (tally, judge(status.success(), tally, tests.empty))
+            }
             Err(error) => (Tally::default(), Err((format!("cargo cannot be run: {error}"), 1))),
         };
         self.tally += tally;
@@ -315,6 +321,10 @@ impl Run<'_> {
             self.failed_without_a_test = 1;
         }
         self.report.summary();
+        if !self.failures.lines().is_empty() {
+            say(format_args!("\nWhat failed tests said first:"));
+            self.failures.lines().iter().for_each(|line| say(format_args!("{line}")));
+        }
         report::last_line(self.tally, self.failed_without_a_test);
         if self.tally.failed == 0 && self.failed_without_a_test == 0 { End::Succeeded } else { End::Failed }
     }

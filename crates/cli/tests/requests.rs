@@ -6,8 +6,8 @@
 
 mod program;
 
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -237,6 +237,34 @@ async fn where_nobody_reads_the_output_senders_are_told_to_come_again() {
     assert!(status.success());
     assert_eq!(output.lines().count() as u64, taken * 300, "all that was taken is there: {errors}");
     assert!(errors.contains("2 requests sent away until there is room"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_back_a_body_keeps_others_out_for_a_while_only() {
+    let program = Program::start(&[]);
+    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: 10\r\n\r\n");
+    let mut slow: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(program.http).unwrap()).collect();
+    for stream in &mut slow {
+        stream.write_all(head.as_bytes()).unwrap();
+    }
+    let taken = || async { post(program.http, "/v1/traces", JSON, "", b"{}".to_vec()).await.status().as_u16() };
+    let mut answers = Vec::new();
+    while answers.last() != Some(&503) {
+        answers.push(taken().await);
+        assert!(answers.len() < 10_000, "each of 40 slow ones has room");
+    }
+    // Those that came too late are told so at once, the others when their time is over.
+    let mut told: Vec<String> = Vec::new();
+    for stream in &mut slow {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        told.push(String::from_utf8(answer.to_vec()).unwrap());
+    }
+    let count = |status: &str| told.iter().filter(|line| line.ends_with(status)).count();
+    let (late, refused) = (count("408"), count("503"));
+    // One place may have been that of a request above.
+    assert!((31..=32).contains(&late) && late + refused == 40, "{told:?}");
+    assert_eq!(taken().await, 200);
 }
 
 /// All that can be wrong with spans that OTLP allows.

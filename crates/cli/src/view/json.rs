@@ -78,5 +78,5 @@ fn value(value: &Value) -> Json {
 }
 
 fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+    time.as_nanos() as f64 / 1e6
 }
