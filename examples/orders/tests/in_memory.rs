@@ -111,7 +111,7 @@ async fn a_dead_letter_goes_back_and_its_order_is_still_one_trace() {
     assert_eq!(shop.order("acme", r#"{"item": "piano", "count": 1}"#).await, ready(1_190));
     brokers.close(&mut shop).await;
 
-    let tree = shop.trace();
+    let tree = shop.trace(0);
     assert_eq!(tree.find_all("process shop.orders").len(), 4, "three attempts, and one after the redrive");
     let dead = tree.find("publish shop.orders.dead");
     assert_eq!(tree.parent(dead).unwrap().name, "process shop.orders");
@@ -132,7 +132,7 @@ async fn who_gets_no_credit_is_told_after_one_attempt() {
     assert_eq!(end, Progress::Cancelled("no_credit".to_owned()));
     brokers.close(&mut shop).await;
 
-    let tree = shop.trace();
+    let tree = shop.trace(0);
     assert_eq!(tree.find_all("process shop.orders").len(), 1);
     assert_eq!(names(&shop.billing), ["GET /credit"]);
     assert_eq!(tree.parent(tree.find("GET /credit")).unwrap().name, "process shop.orders");
