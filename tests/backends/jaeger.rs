@@ -113,14 +113,15 @@ async fn shows_the_story(protocol: Protocol) {
     let endpoint = format!("http://{endpoint}");
     let run = unique();
     let mut play = Play::start(&run, |name| {
-        let to = otlp().endpoint(&endpoint).protocol(protocol);
+        let to = otlp().endpoint(&endpoint).protocol(protocol).traces_only();
         to.service_name(name).attribute("service.namespace", "quickstart").build().expect("a set-up")
     })
     .await;
     play.orders().await;
     for (service, report) in play.stop().await {
-        // Jaeger takes traces only.
         assert_eq!((report.dropped_spans, report.unfinished_spans), (0, 0), "{service}: {report}");
+        // Jaeger would refuse them.
+        assert_eq!((report.dropped_logs, report.failed_metric_exports), (0, 0), "{service}: {report}");
     }
     let spans = jaeger.spans(&run, SPANS).await;
     assert_eq!(picture(&spans), STORY);

@@ -109,6 +109,11 @@ mod tests {
         assert_eq!((batches.room, batches.size), (100, 100), "a batch is no larger than what waits");
     }
 
+    #[test]
+    fn the_most_room_is_as_much_memory_as_is_said() {
+        assert!(size_of::<trace::SpanData>() * MOST_ROOM < 40_000_000, "{}", size_of::<trace::SpanData>());
+    }
+
     // ENV-15.
     #[test]
     fn what_is_out_of_reason_is_a_warning_and_the_bound() {

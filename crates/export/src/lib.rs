@@ -67,6 +67,8 @@ mod from_env;
 mod limits;
 #[cfg(feature = "logging")]
 mod logging;
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http", feature = "zipkin"))]
+mod one_line;
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp;
 #[cfg(feature = "logging")]

@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The longest text of a backend that is logged, in characters.
 #[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
-const LONGEST: usize = 200;
+use crate::one_line::one_line;
 
 /// What a backend refused of an export that it took, from the client that reads the answer to who counts.
 #[derive(Clone, Debug, Default)]
@@ -36,8 +35,7 @@ impl Rejected {
     /// Nothing where the backend refused nothing and says nothing. Its text is shortened to one line.
     pub(crate) fn new(count: i64, why: &str) -> Option<Self> {
         let count = u64::try_from(count).unwrap_or(0);
-        let shown = |sign: char| if sign.is_control() { ' ' } else { sign };
-        let why: String = why.trim().chars().take(LONGEST).map(shown).collect();
+        let why = one_line(why);
         (count > 0 || !why.is_empty()).then_some(Self { count, why })
     }
 }

@@ -14,6 +14,7 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
 
+use crate::one_line::one_line;
 use crate::rejections::{Rejected, Rejections};
 
 /// How long a trouble is not told again.
@@ -173,6 +174,7 @@ impl Tally {
         *told = Told { last: Some(Instant::now()), is_failing, ..*told };
         drop(told);
         let (items, target, in_all) = (self.items, &self.target, self.lost());
+        let why = one_line(&why.to_string());
         tracing::warn!(exporter = %target, in_all, "{items} are lost: {why}; messages are not affected");
     }
 
@@ -332,27 +334,38 @@ impl<E: PushMetricExporter> PushMetricExporter for Counted<E> {
 mod tests {
     use opentelemetry_sdk::error::OTelSdkError;
     use tracing::Level;
+    use tracing::field::Field;
     use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
     use tracing_subscriber::{Layer, Registry};
 
     use super::*;
 
-    /// The levels of what is logged.
+    /// The levels and the texts of what is logged.
     #[derive(Clone, Default)]
-    struct Levels(Arc<Mutex<Vec<Level>>>);
+    struct Lines(Arc<Mutex<Vec<(Level, String)>>>);
 
-    impl<S: tracing::Subscriber> Layer<S> for Levels {
+    impl<S: tracing::Subscriber> Layer<S> for Lines {
         fn on_event(&self, event: &tracing::Event<'_>, _context: LayerContext<'_, S>) {
-            self.0.lock().unwrap().push(*event.metadata().level());
+            let mut text = String::new();
+            event.record(&mut |field: &Field, value: &dyn std::fmt::Debug| {
+                if field.name() == "message" {
+                    text = format!("{value:?}");
+                }
+            });
+            self.0.lock().unwrap().push((*event.metadata().level(), text));
         }
     }
 
-    fn logged(act: impl FnOnce(&Tally)) -> Vec<Level> {
-        let levels = Levels::default();
+    fn lines(act: impl FnOnce(&Tally)) -> Vec<(Level, String)> {
+        let lines = Lines::default();
         let tally = Tally::new("spans", "http://collector".to_owned());
-        tracing::subscriber::with_default(Registry::default().with(levels.clone()), || act(&tally));
-        let logged = levels.0.lock().unwrap();
+        tracing::subscriber::with_default(Registry::default().with(lines.clone()), || act(&tally));
+        let logged = lines.0.lock().unwrap();
         logged.clone()
+    }
+
+    fn logged(act: impl FnOnce(&Tally)) -> Vec<Level> {
+        lines(act).into_iter().map(|(level, _)| level).collect()
     }
 
     fn failed() -> OTelSdkResult {
@@ -366,6 +379,20 @@ mod tests {
             (0..1000).for_each(|_| tally.export_ended(1, &Ok(()), None));
         });
         assert_eq!(logged, [Level::WARN, Level::INFO]);
+    }
+
+    /// What it says may be anything.
+    #[test]
+    fn the_words_of_a_backend_are_one_short_line() {
+        let why = format!("no\r\n2026-01-01 ERROR all is lost{}", "!".repeat(10_000));
+        let failed = Err(OTelSdkError::InternalFailure(why.clone()));
+        let [failed] = lines(|tally| tally.export_ended(1, &failed, None)).try_into().unwrap();
+        let rejected = Rejected::new(1, &why).unwrap();
+        let [rejected] = lines(|tally| tally.export_ended(1, &Ok(()), Some(&rejected))).try_into().unwrap();
+        for (_, text) in [failed, rejected] {
+            assert!(text.starts_with("spans are lost") && text.ends_with("messages are not affected"), "{text}");
+            assert!(!text.contains(['\r', '\n']) && text.len() < 300, "{text}");
+        }
     }
 
     #[test]

@@ -185,6 +185,8 @@ impl Telemetry {
 
     /// Brings everything recorded so far to its destination: draws the finished traces and the metrics.
     ///
+    /// It waits up to five seconds for the spans and for the log records, and for the metrics as long as their export may take.
+    ///
     /// # Errors
     ///
     /// When a provider fails to flush or the destination cannot be written.

@@ -7,10 +7,8 @@ use opentelemetry::trace::{SpanId, TraceId};
 
 use crate::family::Family;
 use crate::queue::queued;
-use crate::screen::Screen;
 use crate::span::{Remark, Span};
 use crate::style::clean;
-use crate::waterfall;
 
 /// How many values of a key of baggage are shown at most. The line ends before.
 const VALUES: usize = 32;
@@ -77,11 +75,6 @@ impl Trace {
         let (linked, baggage) = (linked(id, &spans), baggage(&spans));
         let rows = rows(spans, remarks, start);
         Some(Self { id, continued, rows, start, length, linked, baggage })
-    }
-
-    /// Returns the picture, which ends in an empty line.
-    pub fn draw(&self, screen: &Screen) -> String {
-        waterfall::draw(self, screen)
     }
 
     /// Returns its id.

@@ -45,26 +45,28 @@ impl Columns {
     }
 }
 
-/// Returns the picture of a trace, ending in an empty line.
-pub(crate) fn draw(trace: &Trace, screen: &Screen) -> String {
-    // Known before the columns are: they are as wide as the longest name.
-    let services: Vec<Ink> = trace.rows().iter().map(|row| screen.style.service(&row.span.service)).collect();
-    let columns = Columns::new(screen);
-    let line = || Line::new(&screen.style, screen.width);
-    let mut picture = header(trace, &columns, line());
-    if !trace.linked().is_empty() {
-        let linked: Vec<String> = trace.linked().iter().map(|id| short(&id.to_string())).collect();
-        picture += &listed(line().push(Ink::Dim, "linked from"), &linked, ", ").end();
+impl Trace {
+    /// Returns the picture, which ends in an empty line.
+    pub fn draw(&self, screen: &Screen) -> String {
+        // Known before the columns are: they are as wide as the longest name.
+        let services: Vec<Ink> = self.rows().iter().map(|row| screen.style.service(&row.span.service)).collect();
+        let columns = Columns::new(screen);
+        let line = || Line::new(&screen.style, screen.width);
+        let mut picture = header(self, &columns, line());
+        if !self.linked().is_empty() {
+            let linked: Vec<String> = self.linked().iter().map(|id| short(&id.to_string())).collect();
+            picture += &listed(line().push(Ink::Dim, "linked from"), &linked, ", ").end();
+        }
+        for (row, service) in self.rows().iter().zip(services) {
+            picture += &draw_row(row, self.length(), &columns, service, line);
+        }
+        if !self.baggage().is_empty() {
+            let entries: Vec<String> = self.baggage().iter().map(|(key, value)| format!("{key}={value}")).collect();
+            picture += &listed(line().push(Ink::Dim, "baggage"), &entries, " ").end();
+        }
+        picture.push('\n');
+        picture
     }
-    for (row, service) in trace.rows().iter().zip(services) {
-        picture += &draw_row(row, trace.length(), &columns, service, line);
-    }
-    if !trace.baggage().is_empty() {
-        let entries: Vec<String> = trace.baggage().iter().map(|(key, value)| format!("{key}={value}")).collect();
-        picture += &listed(line().push(Ink::Dim, "baggage"), &entries, " ").end();
-    }
-    picture.push('\n');
-    picture
 }
 
 fn header(trace: &Trace, columns: &Columns, line: Line<'_>) -> String {

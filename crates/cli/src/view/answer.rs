@@ -9,6 +9,9 @@ use tonic::Code;
 
 use super::hold::Refusal;
 
+/// The largest body that is taken, unpacked: that of gRPC where nobody says another one.
+pub(super) const LARGEST_BODY: usize = 4 * 1024 * 1024;
+
 /// How a body is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Form {

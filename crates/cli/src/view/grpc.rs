@@ -16,9 +16,8 @@ use tonic::codec::CompressionEncoding::Gzip;
 use tonic::service::Routes;
 use tonic::{Code, Request, Status};
 
-use super::answer::Problem;
+use super::answer::{LARGEST_BODY, Problem};
 use super::hold::Hold;
-use super::server::LIMIT;
 use super::signal::Signal;
 
 /// The header with the code of an error.
@@ -34,9 +33,9 @@ pub(super) fn routes(hold: Arc<Hold>) -> axum::Router {
     let traces = TraceServiceServer::new(receiver.clone());
     let metrics = MetricsServiceServer::new(receiver.clone());
     let logs = LogsServiceServer::new(receiver);
-    Routes::new(traces.accept_compressed(Gzip).max_decoding_message_size(LIMIT))
-        .add_service(metrics.accept_compressed(Gzip).max_decoding_message_size(LIMIT))
-        .add_service(logs.accept_compressed(Gzip).max_decoding_message_size(LIMIT))
+    Routes::new(traces.accept_compressed(Gzip).max_decoding_message_size(LARGEST_BODY))
+        .add_service(metrics.accept_compressed(Gzip).max_decoding_message_size(LARGEST_BODY))
+        .add_service(logs.accept_compressed(Gzip).max_decoding_message_size(LARGEST_BODY))
         .into_axum_router()
 }
 

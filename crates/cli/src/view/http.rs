@@ -18,9 +18,8 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 
-use super::answer::{Form, Problem};
+use super::answer::{Form, LARGEST_BODY, Problem};
 use super::hold::Hold;
-use super::server::LIMIT;
 use super::signal::{Refused, Signal};
 
 /// The paths of the three signals.
@@ -42,7 +41,7 @@ async fn export<S: Signal>(State(hold): State<Arc<Hold>>, headers: HeaderMap, bo
 
 async fn keep<S: Signal>(hold: &Hold, form: Form, headers: &HeaderMap, body: Body) -> Result<Refused, Problem> {
     let is_packed = is_packed(headers)?;
-    let body = to_bytes(body, LIMIT).await.map_err(|error| match error.source() {
+    let body = to_bytes(body, LARGEST_BODY).await.map_err(|error| match error.source() {
         Some(source) if source.is::<LengthLimitError>() => Problem::too_large(),
         _ => Problem::unreadable("the body ended early"),
     })?;
@@ -65,9 +64,9 @@ fn is_packed(headers: &HeaderMap) -> Result<bool, Problem> {
 /// Unpacks a body, as far as it may be long.
 fn unpacked(body: &[u8]) -> Result<Bytes, Problem> {
     let mut unpacked = Vec::new();
-    let read = MultiGzDecoder::new(body).take(LIMIT as u64 + 1).read_to_end(&mut unpacked);
+    let read = MultiGzDecoder::new(body).take(LARGEST_BODY as u64 + 1).read_to_end(&mut unpacked);
     read.map_err(|error| Problem::unreadable(format!("the body is not gzip: {error}")))?;
-    if unpacked.len() > LIMIT { Err(Problem::too_large()) } else { Ok(unpacked.into()) }
+    if unpacked.len() > LARGEST_BODY { Err(Problem::too_large()) } else { Ok(unpacked.into()) }
 }
 
 fn answer<S: Signal>(form: Form, refused: Refused) -> Vec<u8> {

@@ -18,9 +18,6 @@ use super::hold::Hold;
 use super::tally::Losses;
 use super::{grpc, http};
 
-/// The largest body, unpacked: that of gRPC where nobody says another one.
-pub(super) const LIMIT: usize = 4 * 1024 * 1024;
-
 /// How many requests of a port are read at the same time.
 const AT_ONCE: usize = 32;
 

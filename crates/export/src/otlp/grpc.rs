@@ -1,6 +1,7 @@
 //! OTLP over gRPC.
 
 use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -29,6 +30,7 @@ use tonic_types::StatusExt;
 use super::answer::Answer;
 use super::settings::Sending;
 use crate::error::{ExportError, ExportErrorKind};
+use crate::one_line::one_line;
 use crate::rejections::Rejections;
 use crate::retry::{self, Again, Refusal};
 use crate::runtime::Runtime;
@@ -46,10 +48,11 @@ pub(super) struct GrpcExporter {
     temporality: Temporality,
 }
 
-/// What one call needs.
+/// What calls need. Its clones share the channel.
 #[derive(Clone, Debug)]
 struct Connection {
-    channel: Channel,
+    endpoint: Endpoint,
+    channel: Arc<Mutex<Channel>>,
     headers: MetadataMap,
     is_compressed: bool,
 }
@@ -72,8 +75,10 @@ impl GrpcExporter {
             true => endpoint.tls_config(sending.tls.for_grpc()).map_err(failed)?,
             false => endpoint,
         };
+        let endpoint = endpoint.connect_timeout(sending.timeout);
         let connection = Connection {
-            channel: endpoint.connect_timeout(sending.timeout).connect_lazy(),
+            channel: Arc::new(Mutex::new(endpoint.connect_lazy())),
+            endpoint,
             headers: MetadataMap::from_headers(sending.headers.clone()),
             is_compressed: sending.gzip,
         };
@@ -90,8 +95,14 @@ impl GrpcExporter {
     /// Sends on the runtime of telemetry, whatever thread asks.
     async fn send<M: Message + Clone + 'static>(&self, path: &'static str, request: M) -> OTelSdkResult {
         let (connection, rejections, timeout) = (self.connection.clone(), self.rejections.clone(), self.timeout);
-        let call = move || connection.clone().call(path, request.clone(), rejections.clone());
-        let sending = async move { retry::within(timeout, call).await };
+        let sending = async move {
+            let call = || connection.clone().call(path, request.clone(), rejections.clone());
+            let sent = retry::within(timeout, call).await;
+            if matches!(sent, Err(OTelSdkError::Timeout(_))) {
+                connection.renew();
+            }
+            sent
+        };
         match self.runtime.handle().spawn(sending).await {
             Ok(sent) => sent,
             Err(error) => Err(OTelSdkError::InternalFailure(error.to_string())),
@@ -100,13 +111,22 @@ impl GrpcExporter {
 }
 
 impl Connection {
+    fn channel(&self) -> MutexGuard<'_, Channel> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects again at the next call: who does not answer may be gone without a word, and TCP would believe in it for minutes.
+    fn renew(&self) {
+        *self.channel() = self.endpoint.connect_lazy();
+    }
+
     async fn call<M: Message + 'static>(
         self,
         path: &'static str,
         request: M,
         rejections: Rejections,
     ) -> Result<(), Refusal> {
-        let mut client = Grpc::new(self.channel);
+        let mut client = Grpc::new(self.channel().clone());
         if self.is_compressed {
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
@@ -132,7 +152,7 @@ fn refusal(status: &Status) -> Refusal {
         Code::ResourceExhausted => wish(status).map_or(Again::Never, Again::After),
         _ => Again::Never,
     };
-    let mut text = format!("{:?}, {}", status.code(), status.message());
+    let mut text = format!("{:?}, {}", status.code(), one_line(status.message()));
     let mut cause = status.source();
     while let Some(error) = cause {
         let said = error.to_string();

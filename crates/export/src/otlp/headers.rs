@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::settings::{Signal, variables};
+use super::signal::Signal;
 use crate::environment::Environment;
 use crate::error::{ExportError, ExportErrorKind};
 
@@ -24,7 +24,7 @@ pub(super) fn read(
 // ENV-11, ENV-14, ENV-15.
 fn by_variable(signal: Signal, environment: &mut Environment<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let said = variables(signal, "HEADERS").into_iter().find_map(|name| {
+    let said = signal.variables("HEADERS").into_iter().find_map(|name| {
         let value = environment.variable(&name)?;
         Some((name, value))
     });
@@ -70,7 +70,7 @@ fn refused(name: &str, why: &str) -> ExportError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::TRACES;
+    use super::super::signal::TRACES;
     use super::*;
 
     fn headers(said: &[(&str, &str)], variables: &[(&str, &str)]) -> (Result<Vec<String>, ExportError>, Vec<String>) {

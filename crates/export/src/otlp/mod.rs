@@ -13,6 +13,7 @@ mod measures;
 #[cfg(feature = "otlp-http")]
 mod reader;
 mod settings;
+mod signal;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -64,12 +65,16 @@ pub fn otlp() -> Setup<Otlp> {
 /// | [`header`](Setup::header) | `OTEL_EXPORTER_OTLP_HEADERS`: `key=value`, with commas | none |
 /// | [`timeout`](Setup::timeout) | `OTEL_EXPORTER_OTLP_TIMEOUT`, milliseconds | 10 s |
 /// | [`gzip`](Setup::gzip) | `OTEL_EXPORTER_OTLP_COMPRESSION`: `gzip`, `none` | none |
+/// | [`traces_only`](Setup::traces_only) | `OTEL_METRICS_EXPORTER=none`, `OTEL_LOGS_EXPORTER=none`, which count for every exporter | all signals |
 /// | `certificate`, with the feature `tls` | `OTEL_EXPORTER_OTLP_CERTIFICATE`: who has signed the server, a file in PEM | the authorities of the system |
 /// | `client_certificate`, with the feature `tls` | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `OTEL_EXPORTER_OTLP_CLIENT_KEY`: files in PEM | none |
-/// | the room for what waits | `OTEL_BSP_MAX_QUEUE_SIZE` spans, `OTEL_BLRP_MAX_QUEUE_SIZE` log records | 2,048 each |
+/// | the room for what waits | `OTEL_BSP_MAX_QUEUE_SIZE` spans, `OTEL_BLRP_MAX_QUEUE_SIZE` log records | 2,048 each; at most 65,536 |
 /// | the size of a batch | `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` | 512 |
 /// | the time between batches | `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BLRP_SCHEDULE_DELAY`, milliseconds | 5 s; 1 s |
 /// | the time between exports of metrics | `OTEL_METRIC_EXPORT_INTERVAL`, milliseconds | 60 s |
+/// | a shorter time for an export of one signal | `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_BLRP_EXPORT_TIMEOUT`, `OTEL_METRIC_EXPORT_TIMEOUT`, milliseconds | none |
+/// | whether metrics are counted anew for each export | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`: `cumulative`, `delta`, `lowmemory` | `cumulative` |
+/// | `http` or `https`, for an endpoint of gRPC that does not say | `OTEL_EXPORTER_OTLP_INSECURE`: `true`, `false` | `https` |
 ///
 /// Each `OTEL_EXPORTER_OTLP_*` is also there for one signal, such as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, and then wins over the general one.
 /// An endpoint for one signal is the whole URL; to others `/v1/traces`, `/v1/metrics` and `/v1/logs` is added for HTTP.
@@ -82,6 +87,7 @@ pub struct Otlp {
     headers: Vec<(String, String)>,
     timeout: Option<Duration>,
     gzip: bool,
+    traces_only: bool,
     #[cfg(feature = "tls")]
     authority: Option<String>,
     #[cfg(feature = "tls")]
@@ -144,6 +150,22 @@ impl Setup<Otlp> {
         self.exporter.gzip = true;
         self
     }
+
+    /// Sends neither metrics nor log records: for a backend that keeps only traces, such as Jaeger. What it refuses counts as dropped, and a
+    /// line of the log says so. Other exporters beside this one have theirs all the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_export::{console, otlp};
+    ///
+    /// let telemetry = otlp().endpoint("http://jaeger:4318").traces_only().and(console()).build()?;
+    /// # Ok::<(), throughline_export::ExportError>(())
+    /// ```
+    pub fn traces_only(mut self) -> Self {
+        self.exporter.traces_only = true;
+        self
+    }
 }
 
 #[cfg(feature = "tls")]
@@ -170,7 +192,9 @@ impl Otlp {
 
 impl Open for Otlp {
     fn open(self, opening: &mut Opening<'_, '_>) -> Result<(), ExportError> {
-        let signals = self.signals.unwrap_or_else(|| opening.environment.not_switched_off());
+        let mut signals = self.signals.unwrap_or_else(|| opening.environment.not_switched_off());
+        signals.metrics &= !self.traces_only;
+        signals.logs &= !self.traces_only;
         let settings = Settings::new(self, opening.environment)?;
         opening.destinations.push(Box::new(OtlpDestination::new(settings, signals)?));
         Ok(())

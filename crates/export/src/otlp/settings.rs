@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, Uri};
 use opentelemetry_sdk::metrics::Temporality;
 
+use super::signal::{LOGS, METRICS, Signal, TRACES};
 use super::{Otlp, Protocol, headers};
 use crate::batches::Batches;
 use crate::environment::Environment;
@@ -17,17 +18,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time between two exports of metrics.
 const INTERVAL: Duration = Duration::from_secs(60);
-
-/// A signal, as variables and paths spell it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Signal {
-    variable: &'static str,
-    path: &'static str,
-}
-
-pub(super) const TRACES: Signal = Signal { variable: "TRACES", path: "/v1/traces" };
-pub(super) const METRICS: Signal = Signal { variable: "METRICS", path: "/v1/metrics" };
-pub(super) const LOGS: Signal = Signal { variable: "LOGS", path: "/v1/logs" };
 
 /// How everything is sent.
 #[derive(Debug)]
@@ -130,7 +120,7 @@ fn first<T>(
     environment: &mut Environment<'_>,
     parse: fn(&str) -> Result<T, &'static str>,
 ) -> Option<T> {
-    for name in variables(signal, setting) {
+    for name in signal.variables(setting) {
         let Some(value) = environment.variable(&name) else { continue };
         match parse(&value) {
             Ok(parsed) => return Some(parsed),
@@ -138,11 +128,6 @@ fn first<T>(
         }
     }
     None
-}
-
-/// The variable of one signal, and that of all.
-pub(super) fn variables(signal: Signal, setting: &str) -> [String; 2] {
-    [format!("OTEL_EXPORTER_OTLP_{}_{setting}", signal.variable), format!("OTEL_EXPORTER_OTLP_{setting}")]
 }
 
 fn protocol_of(value: &str) -> Result<Protocol, &'static str> {
@@ -182,7 +167,7 @@ fn endpoint(
     protocol: Protocol,
     environment: &mut Environment<'_>,
 ) -> Result<String, ExportError> {
-    let [own, general] = variables(signal, "ENDPOINT");
+    let [own, general] = signal.variables("ENDPOINT");
     let (from, url, is_whole) = if let Some(url) = &said.endpoint {
         ("the endpoint".to_owned(), url.clone(), false)
     } else if let Some(url) = environment.variable(&own) {
@@ -229,7 +214,7 @@ fn check(from: &str, url: &str) -> Result<(), ExportError> {
 fn tls(said: &Otlp, signal: Signal, environment: &Environment<'_>) -> Result<Tls, ExportError> {
     let by_variable = |setting: &str| {
         let named = |name: String| environment.variable(&name).map(|path| (name, path));
-        variables(signal, setting).into_iter().find_map(named)
+        signal.variables(setting).into_iter().find_map(named)
     };
     let authority = said.authority.clone().map(|path| ("the certificate of the authority".to_owned(), path));
     let (certificate, key) = match &said.identity {

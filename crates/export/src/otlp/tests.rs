@@ -4,7 +4,11 @@ mod receiver;
 #[cfg(feature = "tls")]
 mod secure;
 
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -62,6 +66,20 @@ async fn all_signals_arrive_by_each_protocol() {
         assert_eq!((report.exported_spans, report.dropped_spans, report.unfinished_spans), (1, 0, 0), "{protocol}");
         assert_eq!((report.exported_logs, report.dropped_logs), (1, 0), "{protocol}");
         assert_eq!((report.metric_exports, report.failed_metric_exports), (1, 0), "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_for_traces_gets_nothing_else() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let telemetry = build(to(&receiver, protocol).traces_only(), &[]);
+        tell(&telemetry);
+        let report = telemetry.shutdown().await.unwrap();
+        let came = receiver.came();
+        assert_eq!(came.spans, [named("checkout")], "{protocol}");
+        assert!(came.metrics.is_empty() && came.logs.is_empty(), "{protocol}: {came:?}");
+        assert_eq!((report.dropped_logs, report.failed_metric_exports), (0, 0), "{protocol}");
     }
 }
 
@@ -254,6 +272,45 @@ async fn what_comes_after_an_outage_is_delivered() {
         let report = telemetry.shutdown().await.unwrap();
         assert_eq!((report.exported_spans, report.dropped_spans), (1, 1), "{protocol}");
     }
+}
+
+/// A backend whose machine is gone does not say so: the connection just goes silent.
+#[tokio::test]
+async fn a_connection_that_went_silent_is_made_again() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::start([]);
+        let backend = if protocol == Protocol::Grpc { receiver.grpc } else { receiver.http };
+        let (address, connections) = silent_at_first(backend);
+        let setup = to(&receiver, protocol).endpoint(format!("http://{address}")).timeout(Duration::from_millis(500));
+        let telemetry = build(setup, &only("TRACES"));
+        span(&telemetry);
+        telemetry.flush().await.unwrap_err();
+        span(&telemetry);
+        telemetry.flush().await.unwrap();
+        let report = telemetry.shutdown().await.unwrap();
+        assert_eq!((report.exported_spans, report.dropped_spans), (1, 1), "{protocol}");
+        assert!(connections.load(Ordering::Relaxed) >= 2, "{protocol}");
+    }
+}
+
+/// Passes connections on to a backend, but for the first one, which it takes and leaves alone. Counts them.
+fn silent_at_first(backend: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = connections.clone();
+    std::thread::spawn(move || {
+        let first = listener.accept().unwrap().0;
+        counted.fetch_add(1, Ordering::Relaxed);
+        for client in listener.incoming().map(Result::unwrap) {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let server = TcpStream::connect(backend).unwrap();
+            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
+                std::thread::spawn(move || io::copy(&mut from, &mut to));
+            }
+        }
+        drop(first);
+    });
+    (address, connections)
 }
 
 /// The counts of what was lost are metrics themselves.
