@@ -93,14 +93,13 @@ impl Desk {
         self.book.lock().unwrap_or_else(PoisonError::into_inner).insert(order, progress);
     }
 
-    async fn order(&self, wish: Wish) -> Result<u64, PlaceError> {
-        let Wish { item, count } = wish;
+    async fn order(&self, Wish { item, count }: Wish) -> Result<u64, PlaceError> {
         let asking = self.prices.request::<Json<Price>>(PRICES, item.clone());
         let Json(Price { cents }) = asking.timeout(PRICE_TIMEOUT).await?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.note(id, Progress::Placed);
-        let key = id.to_string();
-        self.orders.publish(ORDERS, Json(Order { id, item, count, cents })).key(key.clone()).id(key).await?;
+        let order = Order { id, item, count, cents };
+        self.orders.publish(ORDERS, Json(order)).key(id.to_string()).id(id.to_string()).await?;
         Ok(id)
     }
 }
@@ -150,8 +149,7 @@ async fn place(State(desk): State<Desk>, headers: HeaderMap, body: String) -> Re
         let wish = serde_json::from_str(&body).map_err(PlaceError::NoWish)?;
         start.scope(desk.order(wish)).await
     };
-    let id = placing.with_context(context).await?;
-    Ok((StatusCode::ACCEPTED, id.to_string()))
+    placing.with_context(context).await.map(|id| (StatusCode::ACCEPTED, id.to_string()))
 }
 
 /// Says how far an order has come.
