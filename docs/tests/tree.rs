@@ -32,6 +32,7 @@ fn the_file_map_has_every_room_and_every_file() {
     collect("benches/src", &mut there).unwrap();
     collect("docs", &mut there).unwrap();
     collect("examples/across-languages/src", &mut there).unwrap();
+    collect("examples/orders/src", &mut there).unwrap();
     collect("examples/quickstart/src", &mut there).unwrap();
     collect("xtask/src", &mut there).unwrap();
     let missing: Vec<_> = there.difference(&said).collect();

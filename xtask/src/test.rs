@@ -18,7 +18,7 @@ use crate::tally::Tally;
 /// Broker tests wait more than they compute.
 const BROKER_TEST_THREADS: &str = "--test-threads=4";
 
-/// The integration tests that need all brokers at the same time.
+/// The integration tests that need all brokers at the same time, also those of the examples.
 const TOGETHER: &str = "together";
 
 /// The integration tests that look at telemetry in real backends.
@@ -396,11 +396,11 @@ fn example_features(workspace: &Workspace, broker: &Broker) -> Vec<String> {
 }
 
 /// The programs and tests of the example packages, as arguments for cargo; but not the targets that are named
-/// like the broker, which run as such.
+/// like the broker, which run as such, nor those that need all brokers.
 fn example_targets(workspace: &Workspace, broker: &Broker) -> Vec<String> {
     examples(workspace)
         .flat_map(|package| &package.targets)
-        .filter(|target| target.test && target.name != broker.name)
+        .filter(|target| target.test && target.name != broker.name && target.name != TOGETHER)
         .filter(|target| matches!(target.kind.as_str(), "bin" | "test"))
         .flat_map(|target| [format!("--{}", target.kind), target.name.clone()])
         .collect()
@@ -441,6 +441,7 @@ mod tests {
         let workspace = Workspace::load().unwrap();
         let targets = example_targets(&workspace, &BROKERS[0]);
         assert!(targets.windows(2).any(|pair| pair == ["--bin", "quickstart"]), "{targets:?}");
+        assert!(!targets.iter().any(|target| target == TOGETHER), "{targets:?}");
         let nats = BROKERS.iter().find(|broker| broker.name == "nats").unwrap();
         assert_eq!(example_features(&workspace, nats), ["--features", "quickstart/nats"]);
     }
