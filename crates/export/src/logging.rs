@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt, TracerProvider};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt::format::{Format, JsonFields, Writer};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -145,7 +145,7 @@ impl Ready {
             }
             Lines::None => None,
         };
-        Registry::default().with(layer(providers)).with(lines).with(self.filter)
+        Registry::default().with(layer(providers)).with(lines).with(self.filter).with(filter_fn(is_shown))
     }
 }
 
@@ -161,8 +161,22 @@ where
         .with_threads(false)
         .with_tracked_inactivity(false)
         // Events are log records.
-        .with_filter(filter_fn(|metadata| metadata.is_span()));
-    spans.and_then(OpenTelemetryTracingBridge::new(&providers.logger_provider()))
+        .with_filter(filter_fn(|metadata| metadata.is_span() && is_shown(metadata)));
+    spans.and_then(OpenTelemetryTracingBridge::new(&providers.logger_provider()).with_filter(filter_fn(is_shown)))
+}
+
+/// The clients of brokers. What they do is in the spans of the adapters.
+const CLIENTS: [&str; 3] = ["async_nats", "lapin", "rdkafka"];
+
+/// Where `lapin` logs a message that came back, with its body.
+const RETURNED_MESSAGES: &str = "lapin::returned_messages";
+
+/// Whether a span or an event is for anybody to see: the own spans of a client would be traces of nobody, some as long as the program runs,
+/// and a body belongs in no log.
+fn is_shown(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let is_of_client = || target.split("::").next().is_some_and(|package| CLIENTS.contains(&package));
+    target != RETURNED_MESSAGES && !(metadata.is_span() && is_of_client())
 }
 
 /// A format, and the ids of the trace and of the span at the end of each line.

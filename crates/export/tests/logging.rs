@@ -23,6 +23,8 @@ async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
         let _work = tracing::info_span!("find on the shelves", item = "lamp").entered();
         tracing::warn!(left = 1, "nearly \"sold\" out\nsoon");
         tracing::debug!("not at this level");
+        let _client = tracing::info_span!(target: "lapin::io_loop", "as long as a connection").entered();
+        tracing::warn!(target: "lapin::returned_messages", "what was in a message");
         context.span().span_context().trace_id().to_string()
     });
     telemetry.shutdown().await.unwrap();
@@ -43,6 +45,7 @@ async fn events_are_lines_with_ids_and_records_and_spans_are_in_the_trace() {
         picture.contains("shop └─ find on the shelves") && picture.contains("WARN nearly") && !picture.contains(".rs"),
         "{picture}"
     );
+    assert!(!picture.contains("connection") && !picture.contains("what was in"), "{picture}");
     let error = console().writer(Paper::default()).logging(Logging::text()).start().unwrap_err();
     assert_eq!(error.kind(), ExportErrorKind::AlreadyStarted);
     console().writer(Paper::default()).start().unwrap().shutdown().await.unwrap(); // what was refused holds nothing up
