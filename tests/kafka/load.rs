@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long everything may take, with a server that goes away.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// How long everything may take, with a server that goes away. A group whose members have to join anew after that waits for the sessions of
+/// the old ones, 45 s by default, and may have to do so twice.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How many of those that came again are printed.
 const MOST_SHOWN: usize = 20;
