@@ -21,7 +21,7 @@ use throughline_rabbit::{Instrumentation, Queue};
 use throughline_testing::Capture;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::{self, PATIENCE, Plain, unique};
 
@@ -131,8 +131,15 @@ impl Places {
     }
 
     async fn get(&self, queue: &str) -> BasicProperties {
-        let got = self.plain.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await;
-        got.expect("an answer").expect("a message").delivery.properties
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let got = self.plain.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await;
+            if let Some(message) = got.expect("an answer") {
+                return message.delivery.properties;
+            }
+            assert!(Instant::now() < deadline, "a message comes to {queue}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// What the foreign client has written, as a client of ours reads it.
