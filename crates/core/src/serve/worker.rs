@@ -197,7 +197,7 @@ impl Worker {
         self.dispatcher.dispatch(work).await;
     }
 
-    /// Where lanes are followed: what cannot be given back at the end is handled in its order without them.
+    /// The lane of a single message, where several are handled at a time.
     fn lane_of(&self, work: &Work) -> Option<u32> {
         let Work::Single(received) = work else { return None };
         received.lane().filter(|_| self.dispatcher.concurrency() > 1)

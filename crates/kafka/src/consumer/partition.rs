@@ -250,8 +250,9 @@ impl Partition {
         if state.given_up.is_none() || state.open > 0 || state.phase == Phase::Lost {
             return None;
         }
+        let first = state.window.front()?.offset;
         state.phase = Phase::Leaving;
-        state.window.front().map(|first| first.offset)
+        Some(first)
     }
 
     /// Returns where to go on: at the first message that is not settled. `None` as long as that is not known.
