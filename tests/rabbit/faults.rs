@@ -208,7 +208,7 @@ async fn the_order_of_a_queue_is_kept_when_connections_are_closed() {
         load.fill().await;
         let consumer = load.consumer(1).await;
         for times in 1..=3 {
-            load.account.reach(times * MESSAGES / 5).await;
+            load.account.reach(times * MESSAGES / 10).await;
             server.control(&["close_all_connections", "a test"]).await;
         }
         assert!((load.account.distinct() as u64) < MESSAGES, "it happens in the middle of the work");
