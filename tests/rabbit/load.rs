@@ -52,6 +52,8 @@ pub(crate) struct Account {
     distinct: Arc<watch::Sender<usize>>,
     /// How many were taken away from those that consume.
     taken_away: Arc<AtomicU64>,
+    /// Handlers wait where so many are handled.
+    most: Arc<watch::Sender<u64>>,
 }
 
 /// What came of it.
@@ -66,8 +68,19 @@ pub(crate) struct Sum {
 
 impl Account {
     pub(crate) fn new() -> Self {
-        let distinct = Arc::new(watch::Sender::new(0));
-        Self { entries: Arc::default(), counts: Arc::default(), distinct, taken_away: Arc::default() }
+        let (distinct, most) = (Arc::new(watch::Sender::new(0)), Arc::new(watch::Sender::new(u64::MAX)));
+        Self { entries: Arc::default(), counts: Arc::default(), distinct, taken_away: Arc::default(), most }
+    }
+
+    /// Lets handlers wait from so many on, until it is said anew: what takes its time then happens in the middle of the work.
+    pub(crate) fn hold_at(&self, most: u64) {
+        self.most.send_replace(most);
+    }
+
+    async fn room(&self) {
+        let mut most = self.most.subscribe();
+        // Its sender is here.
+        let _ = most.wait_for(|most| (self.distinct() as u64) < *most).await;
     }
 
     pub(crate) fn add(&self, entry: Entry) {
@@ -222,6 +235,7 @@ impl Load {
         let handle = move |delivery: Delivery| {
             let account = account.clone();
             async move {
+                account.room().await;
                 account.add(Entry::new(number, &delivery));
                 work().await;
             }
