@@ -28,7 +28,7 @@ struct Check {
 /// Runs every step, also after one failed.
 pub(crate) fn run() -> Result<End, Box<dyn Error>> {
     let workspace = Workspace::load()?;
-    let features = all_features(workspace.packages());
+    let features = all_features(workspace.packages())?;
     let mut checks = vec![
         Check::cargo("format", &["fmt", "--all", "--check"]),
         Check::cargo(
@@ -90,24 +90,33 @@ impl Check {
     }
 }
 
-/// Every feature that needs no library of the system.
-fn all_features(packages: &[Package]) -> String {
-    let named = |package: &Package| {
-        package.features.iter().map(|feature| format!("{}/{feature}", package.name)).collect::<Vec<_>>()
-    };
-    packages.iter().flat_map(named).collect::<Vec<_>>().join(",")
+/// Every feature that the code of its package asks for, for cargo.
+fn all_features(packages: &[Package]) -> std::io::Result<String> {
+    let mut all = Vec::new();
+    for package in packages {
+        all.extend(asked_for(package)?.iter().map(|feature| format!("{}/{feature}", package.name)));
+    }
+    Ok(all.join(","))
 }
 
-/// The library and the programs of a package with no feature, and with each alone that its code asks for. One that only passes a choice on
-/// to a dependency changes nothing of ours, and would build that dependency once more.
-fn feature_checks(package: &Package) -> std::io::Result<Vec<Check>> {
+/// The features of a package that its code asks for. One that only passes a choice on to a dependency changes nothing of ours, and would
+/// build that dependency once more.
+fn asked_for(package: &Package) -> std::io::Result<Vec<&str>> {
     if package.features.is_empty() {
         return Ok(Vec::new());
     }
     let code = sources(&package.folder.join("src"))?;
-    let asked_for = |feature: &&str| code.contains(&format!("feature = \"{feature}\""));
-    let features: Vec<&str> = package.features.iter().map(String::as_str).filter(asked_for).collect();
-    Ok(checks_with(package, &features))
+    let is_asked_for = |feature: &&str| code.contains(&format!("feature = \"{feature}\""));
+    Ok(package.features.iter().map(String::as_str).filter(is_asked_for).collect())
+}
+
+/// The library and the programs of a published package with no feature, and with each alone that its code asks for. What is not published
+/// is built with the features that its tests need.
+fn feature_checks(package: &Package) -> std::io::Result<Vec<Check>> {
+    if package.features.is_empty() || !package.is_published {
+        return Ok(Vec::new());
+    }
+    Ok(checks_with(package, &asked_for(package)?))
 }
 
 /// All code in a folder.
@@ -256,10 +265,12 @@ mod tests {
     #[test]
     fn a_package_without_features_needs_no_extra_check() {
         assert!(feature_checks(&package(&[], "lib")).unwrap().is_empty());
+        let example = Package { is_published: false, ..package(&["json"], "bin") };
+        assert!(feature_checks(&example).unwrap().is_empty());
     }
 
     #[test]
-    fn a_feature_that_only_chooses_for_a_dependency_is_not_checked_alone() {
+    fn a_feature_that_only_chooses_for_a_dependency_is_not_checked() {
         let workspace = Workspace::load().unwrap();
         let titles = |name: &str| {
             let package = workspace.packages().iter().find(|package| package.name == name).unwrap();
@@ -268,5 +279,7 @@ mod tests {
         };
         assert_eq!(titles("throughline-nats"), ["throughline-nats with no feature"]);
         assert_eq!(titles("throughline-core"), ["throughline-core with no feature", "throughline-core with json"]);
+        let all = all_features(workspace.packages()).unwrap();
+        assert!(all.contains("throughline-core/json") && !all.contains("aws-lc-rs"), "{all}");
     }
 }
