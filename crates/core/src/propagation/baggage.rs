@@ -20,7 +20,8 @@ static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [BAGGAGE.into()]);
 /// It replaces the propagator of the SDK, which changes values on the way, lets properties grow into members of their
 /// own, and enforces no limits when it writes. What it does:
 ///
-/// - Every value arrives as it was set, whatever it contains.
+/// - Every value arrives as it was set, whatever it contains. A `+` is written as `%2B`: OpenTelemetry for Python reads a bare one as a
+///   space. What is read is not changed so: a bare `+` stays one, as the specification has it.
 /// - Properties travel as they are; those that break the grammar are left out, on both ways.
 /// - Several headers are read as one. Over a limit whole members are dropped and counted, see
 ///   [`dropped_members`].
