@@ -53,7 +53,7 @@ pub(crate) fn record<'a>(envelope: &'a Envelope, report: &Arc<Report>) -> Result
 fn headers(envelope: &Envelope) -> Option<OwnedHeaders> {
     // What was null in the record that is passed on stays so.
     let passed_on = envelope.origin::<NativeRecord>();
-    let is_null = |name: &str| passed_on.is_some_and(|record| record.headers.has_null(name));
+    let is_null = |name: &str, place| passed_on.is_some_and(|record| record.headers.is_null(name, place));
     let mut native = to_native(envelope.headers(), is_null);
     let own = [
         (MESSAGE_ID, envelope.id()),
@@ -100,14 +100,31 @@ mod tests {
     fn a_null_header_stays_null_when_its_message_is_passed_on() {
         let mut record = NativeRecord::at("orders", 0, 7);
         let mut copied = Vec::new();
-        for (name, value) in [(c"null", None), (c"empty", Some(&b""[..])), (c"tenant", Some(b"acme"))] {
+        for (name, value) in [
+            (c"null", None),
+            (c"empty", Some(&b""[..])),
+            (c"both", Some(b"")),
+            (c"both", Some(b"x")),
+            (c"both", None),
+            (c"tenant", Some(b"acme")),
+        ] {
             CopiedHeaders::write(&mut copied, &RawHeader { name, value });
         }
         record.headers = CopiedHeaders::new(copied.into());
         let delivery = Delivery::new("orders", "x").with_native(Arc::new(record));
         let native = headers(&Envelope::forward(&delivery, "dead")).unwrap();
         let values: Vec<_> = native.iter().map(|one| (one.key, one.value)).collect();
-        assert_eq!(values, [("null", None), ("empty", Some(&b""[..])), ("tenant", Some(b"acme"))]);
+        assert_eq!(
+            values,
+            [
+                ("null", None),
+                ("empty", Some(&b""[..])),
+                ("both", Some(b"")),
+                ("both", Some(b"x")),
+                ("both", None),
+                ("tenant", Some(b"acme"))
+            ]
+        );
         let own = headers(&Envelope::new("orders", "x").with_header("null", "")).unwrap();
         assert_eq!(own.get(0).value, Some(&b""[..]), "what the application sets is what it set");
     }
