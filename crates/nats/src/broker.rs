@@ -175,6 +175,7 @@ impl Nats {
             links,
             server,
             is_owned,
+            altered: Arc::default(),
         };
         Self { connection: Arc::new(connection), to_streams: false }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use throughline_core::broker::Routes;
 use tokio::time::timeout;
 
+use crate::altered::Altered;
 use crate::denied::Denied;
 use crate::link::{Link, Links};
 use crate::protocol::Line;
@@ -25,6 +26,7 @@ pub(crate) struct Connection {
     pub(crate) routes: Routes,
     pub(crate) server: Option<(String, u16)>,
     pub(crate) is_owned: bool,
+    pub(crate) altered: Arc<Altered>,
 }
 
 impl Connection {

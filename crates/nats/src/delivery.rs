@@ -1,10 +1,11 @@
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
-use throughline_core::message::{Native, NativeHeaders, OperationType};
+use throughline_core::message::{Native, NativeHeaders, OperationType, header_text};
 use throughline_core::{Delivery, Headers};
 
 use crate::carrier::{HeaderExtractor, first, to_headers};
@@ -340,8 +341,8 @@ pub(crate) fn from_stream(
 fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
     let mut delivery = Delivery::new(last.of(message), message.payload.clone());
     if let Some(native) = &message.headers {
-        let id = first(native, MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()).map(Arc::<str>::from);
-        let correlation_id = first(native, CORRELATION_ID).map(Arc::<str>::from);
+        let id = first(native, MESSAGE_ID).and_then(message_id).map(Arc::<str>::from);
+        let correlation_id = first(native, CORRELATION_ID).map(header_text::unescape).map(Arc::<str>::from);
         if let Some(id) = id {
             delivery = delivery.with_id(id);
         }
@@ -350,6 +351,15 @@ fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
         }
     }
     delivery
+}
+
+/// Returns the id of a message as its sender gave it, from the header that names it.
+pub(crate) fn message_id(header: &str) -> Option<Cow<'_, str>> {
+    let id = match header_text::unescape(header) {
+        Cow::Borrowed(id) => Cow::Borrowed(forwarded::original(id)),
+        Cow::Owned(id) => Cow::Owned(forwarded::original(&id).to_owned()),
+    };
+    Some(id).filter(|id| !id.is_empty())
 }
 
 #[cfg(test)]
@@ -391,6 +401,21 @@ mod tests {
         assert_eq!(delivery.reply_to().map(|to| to.name()), Some("_INBOX.a.b"));
         assert!(delivery.is_request(), "its sender waits");
         assert!(!from_core(message(None, &headers), &mut LastSubject::new(), "_INBOX").is_request());
+    }
+
+    #[test]
+    fn ids_are_read_as_their_sender_gave_them() {
+        let of = |id: &str| {
+            let headers = [("Nats-Msg-Id", id), ("correlation-id", id)];
+            let delivery = from_core(message(None, &headers), &mut LastSubject::new(), "_INBOX");
+            (delivery.id().map(str::to_owned), delivery.correlation_id().map(str::to_owned))
+        };
+        let both = |id: &str| (Some(id.to_owned()), Some(id.to_owned()));
+        assert_eq!(of("UTF-8''corr%20%C3%BC%207"), both("corr ü 7"), "PROP-N-10");
+        assert_eq!(of("100%25"), both("100%25"));
+        assert_eq!(of("ü"), both("ü"), "of a client that writes it so");
+        let forwarded = format!("m ü{}x", ";forwarded=");
+        assert_eq!(of(&header_text::escape(&forwarded)).0.as_deref(), Some("m ü"));
     }
 
     #[test]

@@ -33,8 +33,8 @@ where
     fn read<'a>(&self, message: &'a M) -> RawMessage<'a, ClientHeaders, Place> {
         let payload = message.payload();
         let mut read = RawMessage::new(message.topic(), message.headers().map(RecordHeaders::to_borrowed));
-        read.id = read.header(MESSAGE_ID);
-        read.correlation_id = read.header(CORRELATION_ID);
+        read.id = read.header(MESSAGE_ID).map(Cow::Borrowed);
+        read.correlation_id = read.header(CORRELATION_ID).map(Cow::Borrowed);
         read.body_size = payload.map_or(0, <[u8]>::len);
         read.sent_at = time_of(message.timestamp());
         read.native = Some(Place {

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use async_nats::Message;
 use async_nats::jetstream::Message as StreamMessage;
 use opentelemetry::KeyValue;
-use throughline_core::message::{Native, OperationType};
+use throughline_core::message::{Native, OperationType, header_text};
 use throughline_core::raw::{RawMessage, ReadMessage};
 use throughline_core::telemetry::Consumer;
 use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_SUBSCRIPTION_NAME;
 
 use crate::StreamPosition;
 use crate::carrier::ClientHeaders;
-use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream};
-use crate::forwarded;
+use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream, message_id};
 use crate::status::{Statuses, is_status};
 
 /// A message as the client hands it over: of core NATS, or of a stream. References to them are too.
@@ -96,8 +95,8 @@ impl<M: ClientMessage> ReadMessage<M> for Subscribed {
         let message = message.as_message();
         let ack = message.reply.as_deref().and_then(AckSubject::parse);
         let mut read = RawMessage::new(&message.subject, message.headers.as_ref());
-        read.id = read.header(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty());
-        read.correlation_id = read.header(CORRELATION_ID);
+        read.id = read.header(MESSAGE_ID).and_then(message_id);
+        read.correlation_id = read.header(CORRELATION_ID).map(header_text::unescape);
         read.reply_to = message.reply.as_deref().filter(|_| !is_from_stream(message));
         read.body_size = message.payload.len();
         read.sent_at = ack.map(|ack| ack.published);

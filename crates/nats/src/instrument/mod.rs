@@ -25,6 +25,7 @@ use self::outlet::{Bound, Outlet};
 pub use self::publish::ClientPublisher;
 pub use self::stored::PublishAckFuture;
 pub use self::subscription::SubscriptionTelemetry;
+use crate::altered::Altered;
 use crate::protocol::{CONTROL_LINE, Line};
 use crate::semconv::{self, Systems, WILDCARDS};
 
@@ -81,6 +82,7 @@ pub struct RawClient {
     systems: Systems,
     /// Tells the forwards of this service from those of others.
     number: u64,
+    altered: Altered,
     /// The connection of [`Instrumentation::with_client`].
     given: Option<Arc<Outlet>>,
     /// The first client that published, where none was given.
@@ -271,6 +273,7 @@ impl raw::Settings for Settings {
             given,
             bound: OnceLock::new(),
             number: fastrand::u64(..),
+            altered: Altered::default(),
             systems,
             engine: engine.clone(),
             client: client.clone(),

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_nats::{Client, HeaderMap, Statistics, Subject};
 use throughline_core::broker::Pattern;
-use throughline_core::message::CreationContext;
+use throughline_core::message::{CreationContext, header_text};
 use throughline_core::telemetry::{Instrumentation as Engine, Outgoing, Producer, Sending};
 
 use super::{Instrumentation, RawClient};
@@ -44,8 +44,8 @@ impl Outlet {
         body_size: usize,
         creation: CreationContext,
     ) -> Sending {
-        let id = first(headers, MESSAGE_ID).map(str::to_owned);
-        let correlation_id = first(headers, CORRELATION_ID).map(str::to_owned);
+        let id = first(headers, MESSAGE_ID).map(|id| header_text::unescape(id).into_owned());
+        let correlation_id = first(headers, CORRELATION_ID).map(|id| header_text::unescape(id).into_owned());
         let template = self.templates.iter().find(|template| template.matches(subject)).map(Pattern::as_str);
         let target = semconv::subject_target(subject, template, &self.inbox_prefix);
         let mut headers = HeaderInjector::new(headers);
