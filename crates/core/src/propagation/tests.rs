@@ -109,6 +109,11 @@ fn reads_what_faststream_writes() {
     assert_eq!(cx.baggage().len(), 3);
     assert_eq!(value(&cx, "tenant"), Some("Müller+&+Söhne"));
     assert_eq!(value(&cx, "expr"), Some("a=b,c;d+e\\\""));
+    let spaced = Propagators::none().with(BaggagePropagator::new().plus_as_space());
+    let header = "tenant=M%C3%BCller+%26+S%C3%B6hne,expr=a%3Db%2Cc%3Bd%2Be%5C%22,share=50+%25";
+    let python = read(&spaced, [("baggage", header)]);
+    assert_eq!(value(&python, "tenant"), Some("Müller & Söhne"));
+    assert_eq!((value(&python, "expr"), value(&python, "share")), (Some("a=b,c;d+e\\\""), Some("50 %")));
     let written = write(&Propagators::default(), &cx);
     assert!(written.iter().all(|(_, value)| !value.contains("with_batch")), "{written:?}");
 }
