@@ -210,7 +210,8 @@ pub(crate) fn check(headers: &HeaderMap) -> Result<(), PublishError> {
 
 /// Sets one header of our own, in place of all others of that name.
 pub(crate) fn put(native: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), PublishError> {
-    let (_, value) = parse(name, value.as_bytes()).ok_or_else(|| refused(name))?;
+    let written = HeaderValue::from_str(value).ok().filter(|_| header_text::is_plain(value.as_bytes()));
+    let value = written.ok_or_else(|| refused(name))?;
     ClientHeaders::remove(native, name);
     native.insert(HeaderName::from_static(name), value);
     Ok(())

@@ -5,6 +5,7 @@ use throughline_core::broker::Routes;
 use tokio::time::timeout;
 
 use crate::altered::Altered;
+use crate::delivery::{Names, Reading};
 use crate::denied::Denied;
 use crate::link::{Link, Links};
 use crate::protocol::Line;
@@ -20,6 +21,7 @@ pub(crate) struct Connection {
     pub(crate) systems: Systems,
     pub(crate) inbox_prefix: Arc<str>,
     pub(crate) records_position: bool,
+    pub(crate) names: Names,
     pub(crate) line: Line,
     /// Stays empty for a client whose events are the user's.
     pub(crate) denied: Arc<Denied>,
@@ -35,6 +37,11 @@ impl Connection {
         let kept = Arc::clone(&self.systems.core);
         let server = self.server.as_ref().map(|(host, port)| (host.as_str(), *port));
         self.systems = Systems::new(server, client_id.or_else(|| kept.client_id()));
+    }
+
+    /// Says how messages of this connection are read.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        Reading { own_inbox: &self.inbox_prefix, names: &self.names }
     }
 
     /// Returns the link in use.

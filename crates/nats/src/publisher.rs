@@ -69,6 +69,6 @@ impl Publish for NatsPublisher {
         if is_status(&reply) {
             return Err(error::status_for_reply(&subject, &text_of(&reply)));
         }
-        Ok(from_core(reply, &mut LastSubject::new(), &self.sender.connection.inbox_prefix))
+        Ok(from_core(reply, &mut LastSubject::new(), self.sender.connection.reading()))
     }
 }

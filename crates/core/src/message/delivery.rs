@@ -437,7 +437,7 @@ impl Delivery {
     /// Returns the type of the body as its header says, such as `application/json`.
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        self.header(CONTENT_TYPE)
+        self.header(self.native_dyn().map_or(CONTENT_TYPE, Native::content_type_header))
     }
 
     /// Returns the key.

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 /// Names that most messages have.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 18] = [
     "traceparent",
     "tracestate",
     "baggage",
@@ -17,6 +17,9 @@ const KNOWN: [&str; 15] = [
     "message-id",
     "reply-to",
     "Content-Type",
+    "correlation_id",
+    "message_id",
+    "reply_to",
 ];
 
 /// Returns the name of a header as [`Headers`](crate::Headers) hold it: without an allocation where it is one that most messages have,

@@ -11,7 +11,7 @@ use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_SUBSCRIPTION_NAM
 
 use crate::StreamPosition;
 use crate::carrier::ClientHeaders;
-use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream, message_id};
+use crate::delivery::{AckSubject, MESSAGE_ID, is_from_stream, message_id};
 use crate::status::{Statuses, is_status};
 
 /// A message as the client hands it over: of core NATS, or of a stream. References to them are too.
@@ -65,12 +65,19 @@ pub struct Subscribed {
     /// Whether the name of the consumer is taken from the message, since the subscription does not know it.
     names_consumer: bool,
     records_position: bool,
+    /// The header of the correlation id.
+    correlation_id: &'static str,
     statuses: Arc<Statuses>,
 }
 
 impl Subscribed {
-    pub(super) fn new(consumer: Consumer, names_consumer: bool, records_position: bool) -> Self {
-        Self { consumer, names_consumer, records_position, statuses: Arc::default() }
+    pub(super) fn new(
+        consumer: Consumer,
+        names_consumer: bool,
+        records_position: bool,
+        correlation_id: &'static str,
+    ) -> Self {
+        Self { consumer, names_consumer, records_position, correlation_id, statuses: Arc::default() }
     }
 
     fn position(&self, ack: AckSubject<'_>) -> Option<RawPosition> {
@@ -96,7 +103,7 @@ impl<M: ClientMessage> ReadMessage<M> for Subscribed {
         let ack = message.reply.as_deref().and_then(AckSubject::parse);
         let mut read = RawMessage::new(&message.subject, message.headers.as_ref());
         read.id = read.header(MESSAGE_ID).and_then(message_id);
-        read.correlation_id = read.header(CORRELATION_ID).map(header_text::unescape);
+        read.correlation_id = read.header(self.correlation_id).map(header_text::unescape);
         read.reply_to = message.reply.as_deref().filter(|_| !is_from_stream(message));
         read.body_size = message.payload.len();
         read.sent_at = ack.map(|ack| ack.published);
