@@ -57,6 +57,12 @@ impl Wire {
         }
     }
 
+    /// Publishes a request, whose answer goes to that inbox.
+    pub(crate) async fn ask(&mut self, subject: &str, inbox: &str, block: &[u8], body: &[u8]) {
+        let lengths = format!("{} {}", block.len(), block.len() + body.len());
+        self.write(&format!("HPUB {subject} {inbox} {lengths}\r\n"), block, body).await;
+    }
+
     /// Subscribes, and returns when the server knows of it.
     pub(crate) async fn subscribe(&mut self, subject: &str) {
         self.write(&format!("SUB {subject} 2\r\nPING\r\n"), b"", b"").await;
