@@ -2,6 +2,7 @@ mod channel;
 mod confirms;
 mod failure;
 mod fingerprint;
+mod open;
 mod problem;
 mod proof;
 mod publisher;
@@ -15,12 +16,13 @@ use lapin::BasicProperties;
 use lapin::types::ShortString;
 use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, ConnectionState, Existence, Outbound};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(crate) use self::channel::ConfirmChannel;
-use self::confirms::Answer;
+use self::confirms::Answered;
 pub use self::failure::PublishFailure;
+use self::open::Answer;
 pub(crate) use self::problem::{Problem, return_type};
 use self::proof::Proof;
 pub(crate) use self::publisher::{RabbitPublisher, target};
@@ -74,7 +76,7 @@ enum Handed {
     /// It went alone, and the server has answered.
     Answered(Result<(), Problem>),
     /// It goes with others.
-    Sent { answered: oneshot::Receiver<Answer>, channel: Arc<ConfirmChannel>, at: Instant },
+    Sent { answered: Answered, channel: Arc<ConfirmChannel>, at: Instant },
 }
 
 /// What came of one attempt to hand a message over.
@@ -202,6 +204,10 @@ impl Publishing {
         }
     }
 
+    async fn open(&self, link: &Arc<Link>) -> Result<ConfirmChannel, BrokerError> {
+        ConfirmChannel::open(link, &self.limits, &self.room).await
+    }
+
     /// Waits for a connection that takes messages.
     async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Problem> {
         let wait = self.limits.publish_wait;
@@ -243,7 +249,7 @@ impl Publishing {
         if let Some(channel) = current() {
             return Ok(channel);
         }
-        let channel = Arc::new(ConfirmChannel::open(link, &self.limits).await?);
+        let channel = Arc::new(self.open(link).await?);
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&channel));
         Ok(channel)
     }
@@ -264,7 +270,7 @@ impl Publishing {
         }
         let channel = match alone.take().filter(|channel| channel.is_usable_on(link)) {
             Some(channel) => channel,
-            None => match ConfirmChannel::open(link, &self.limits).await {
+            None => match self.open(link).await {
                 Ok(channel) => channel,
                 Err(failed) => return Ok(Tried::Again(Box::new(message), room, Some(failed))),
             },
@@ -280,12 +286,7 @@ impl Publishing {
     }
 
     /// Waits for the answer to a message that went alone, and notes what it proves.
-    async fn answer_alone(
-        &self,
-        answered: oneshot::Receiver<Answer>,
-        link: &Link,
-        exchange: &ShortString,
-    ) -> Result<(), Problem> {
+    async fn answer_alone(&self, answered: Answered, link: &Link, exchange: &ShortString) -> Result<(), Problem> {
         let result = self.answer(answered, Instant::now()).await.map_err(Problem::alone);
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
             self.proof.note(link, exchange.as_str());
@@ -294,13 +295,12 @@ impl Publishing {
     }
 
     /// Waits for the answer to one message that was sent at that time.
-    async fn answer(&self, answered: oneshot::Receiver<Answer>, at: Instant) -> Result<(), Problem> {
+    async fn answer(&self, answered: Answered, at: Instant) -> Result<(), Problem> {
         match timeout_at(at + self.limits.confirm, answered).await {
-            Ok(Ok(Answer::Stored)) => Ok(()),
-            Ok(Ok(Answer::Returned { code, text })) => Err(Problem::Returned { code, text }),
-            Ok(Ok(Answer::Refused)) => Err(Problem::Nacked),
-            Ok(Ok(Answer::Unknown(failed))) => Err(Problem::Unknown(Some(failed))),
-            Ok(Err(_)) => Err(Problem::Unknown(None)),
+            Ok(Answer::Stored) => Ok(()),
+            Ok(Answer::Returned { code, text }) => Err(Problem::Returned { code, text }),
+            Ok(Answer::Refused) => Err(Problem::Nacked),
+            Ok(Answer::Unknown(failed)) => Err(Problem::Unknown(failed)),
             Err(_) => Err(Problem::Unconfirmed(self.limits.confirm)),
         }
     }
@@ -317,7 +317,7 @@ impl Publishing {
     pub(crate) async fn own_channel(&self, deadline: Instant) -> Result<ConfirmChannel, BrokerError> {
         let connected = timeout_at(deadline, self.links.connected()).await;
         let link = connected.map_err(|_| error::timed_out("reach RabbitMQ", self.limits.publish_wait))??;
-        ConfirmChannel::open(&link, &self.limits).await
+        self.open(&link).await
     }
 
     /// Publishes on such a channel, which the server closes where it refuses the message.
