@@ -109,7 +109,7 @@ impl Publishing {
     ///
     /// A dropped call may have published.
     pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), Problem> {
-        let handed = self.hand_over(message, self.deadline()).await?;
+        let handed = self.hand_over(message, &mut None).await?;
         self.outcome(handed).await
     }
 
@@ -123,15 +123,15 @@ impl Publishing {
         &self,
         messages: impl Iterator<Item = Result<Outgoing, Problem>>,
     ) -> Vec<Result<(), Problem>> {
-        let mut deadline = self.deadline();
+        let mut deadline = None;
         let mut all = Vec::with_capacity(messages.size_hint().0);
         for message in messages {
             let handed = match message {
-                Ok(message) => self.hand_over(message, deadline).await,
+                Ok(message) => self.hand_over(message, &mut deadline).await,
                 Err(wrong) => Err(wrong),
             };
             if handed.is_ok() {
-                deadline = self.deadline();
+                deadline = None;
             }
             all.push(handed);
         }
@@ -163,8 +163,38 @@ impl Publishing {
         result
     }
 
+    /// Gives a message to the client. Where it has to wait, it does so until the deadline, which is set then.
+    async fn hand_over(&self, message: Outgoing, deadline: &mut Option<Instant>) -> Result<Handed, Problem> {
+        match self.hand_over_at_once(message) {
+            Ok(handed) => Ok(handed),
+            Err(message) => {
+                let deadline = *deadline.get_or_insert_with(|| self.deadline());
+                // In a box: the call would have its size each time.
+                Box::pin(self.hand_over_later(*message, deadline)).await
+            }
+        }
+    }
+
+    /// Gives a message to the client if there is room for it and a channel that takes it, as nearly always; else gives it back.
+    fn hand_over_at_once(&self, message: Outgoing) -> Result<Handed, Box<Outgoing>> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let takes_it = |channel: &Arc<ConfirmChannel>| {
+            self.links.is_usable(&channel.link) && self.proof.has(&channel.link, message.exchange.as_str())
+        };
+        let Some(channel) = shared.filter(takes_it) else { return Err(Box::new(message)) };
+        let frame_max = channel.link.client.configuration().frame_max();
+        if message.is_doubtful() || size::check(&message.properties, frame_max).is_err() {
+            return Err(Box::new(message));
+        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Err(Box::new(message)) };
+        match channel.send(message, room) {
+            Ok(answered) => Ok(Handed::Sent { answered, channel, at: Instant::now() }),
+            Err((message, _)) => Err(message),
+        }
+    }
+
     /// Gives a message to the client, once there is room for it and a channel that may take it.
-    async fn hand_over(&self, mut message: Outgoing, deadline: Instant) -> Result<Handed, Problem> {
+    async fn hand_over_later(&self, mut message: Outgoing, deadline: Instant) -> Result<Handed, Problem> {
         const PAUSE: Duration = Duration::from_millis(50);
         let is_doubtful = message.is_doubtful();
         let mut room = self.room(deadline).await?;
