@@ -318,6 +318,29 @@ async fn a_publish_that_nobody_waits_for_leaves_no_trace() {
     given.stop().await;
 }
 
+/// One that its caller does not look at any more keeps its room until the server has answered, and no longer.
+#[tokio::test]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn a_publish_that_is_not_polled_keeps_nobody_from_its_room() {
+    let given = Given::new().await;
+    let options = RabbitOptions::new().max_unconfirmed(1).publish_wait(Duration::from_secs(5));
+    let rabbit = Rabbit::connect_with(server::url(), options).await.expect("a connection");
+    let (transport, queue) = (rabbit.transport(), || Envelope::new(given.queue.clone(), "x"));
+    for _ in 0..2 {
+        transport.publish(queue()).await.expect("published");
+    }
+    let mut first = transport.publish(queue());
+    assert!(futures_util::poll!(first.as_mut()).is_pending(), "it waits for its confirmation");
+    transport.publish(queue()).await.expect("there is room again");
+    first.await.expect("published");
+    let second = transport.publish(queue());
+    let mut second = std::pin::pin!(second);
+    assert!(futures_util::poll!(second.as_mut()).is_pending(), "it waits for its confirmation");
+    rabbit.close().await.expect("all is confirmed");
+    second.await.expect("published");
+    given.stop().await;
+}
+
 /// A connection without a channel for it says so at once, and goes on when there is one.
 #[tokio::test]
 #[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]

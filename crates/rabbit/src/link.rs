@@ -76,6 +76,12 @@ impl Links {
         }
     }
 
+    /// Tells whether a link is in use and the server takes messages.
+    pub(crate) fn is_usable(&self, link: &Link) -> bool {
+        let is_in_use = matches!(&*self.phase.borrow(), Phase::InUse(used) if used.number == link.number);
+        is_in_use && !self.is_blocked()
+    }
+
     /// Waits for a link, without a limit. Fails when the connection was closed for good. Cancel safe.
     pub(crate) async fn connected(&self) -> Result<Arc<Link>, BrokerError> {
         let mut phases = self.phase.subscribe();

@@ -1,14 +1,13 @@
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
 
 use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use throughline_core::BrokerError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Outgoing;
-use super::confirms::{Answer, Collector, Confirmed, Pending};
+use super::confirms::{Answered, Confirms};
 use super::fingerprint::Fingerprint;
 use crate::error;
 use crate::link::Link;
@@ -19,14 +18,12 @@ pub(crate) struct ConfirmChannel {
     pub(crate) channel: Channel,
     /// The link that it belongs to.
     pub(crate) link: Arc<Link>,
-    /// How many were published. Held while the client takes a message: it counts and writes under two locks, and two tasks at a
-    /// time would get the confirmations of each other.
-    published: Arc<Mutex<u64>>,
-    pending: mpsc::UnboundedSender<Pending>,
+    confirms: Arc<Confirms>,
 }
 
 impl ConfirmChannel {
-    pub(super) async fn open(link: &Arc<Link>, limits: &Limits) -> Result<Self, BrokerError> {
+    /// Opens it. `room` is what publishes on it take until they are confirmed.
+    pub(super) async fn open(link: &Arc<Link>, limits: &Limits, room: &Arc<Semaphore>) -> Result<Self, BrokerError> {
         let opening = async {
             let channel = link.client.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -38,10 +35,9 @@ impl ConfirmChannel {
             Ok(Err(failed)) => return Err(error::broker(&failed, doing)),
             Err(_) => return Err(error::timed_out(doing, limits.answer)),
         };
-        let (pending, incoming) = mpsc::unbounded_channel();
-        let published = Arc::new(Mutex::default());
-        tokio::spawn(Collector::new(channel.clone(), Arc::clone(&published), incoming).run());
-        Ok(Self { channel, link: Arc::clone(link), published, pending })
+        let confirms = Confirms::new(Arc::clone(room));
+        tokio::spawn(Arc::clone(&confirms).rest());
+        Ok(Self { channel, link: Arc::clone(link), confirms })
     }
 
     pub(crate) fn is_usable(&self) -> bool {
@@ -57,29 +53,16 @@ impl ConfirmChannel {
         &self,
         message: Outgoing,
         room: OwnedSemaphorePermit,
-    ) -> Result<oneshot::Receiver<Answer>, (Box<Outgoing>, OwnedSemaphorePermit)> {
+    ) -> Result<Answered, (Box<Outgoing>, OwnedSemaphorePermit)> {
         if !self.is_usable() {
             return Err((Box::new(message), room));
         }
         let Outgoing { exchange, key, mandatory, properties, body } = message;
         let print = Fingerprint::new(exchange.as_str(), key.as_str(), &properties, &body);
-        let (answer, answered) = oneshot::channel();
         let channel = self.channel.clone();
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-        let mut confirmed: Confirmed =
+        let confirmed =
             Box::pin(async move { channel.basic_publish(exchange, key, options, &body, properties).await?.await });
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        // The client takes the message with the first poll, all of it.
-        let polled = confirmed.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        *published += 1;
-        let confirmed = match polled {
-            Poll::Pending => confirmed,
-            // Seldom: it was answered at once, or the channel ended right now.
-            Poll::Ready(result) => Box::pin(std::future::ready(result)),
-        };
-        let pending = Pending { number: *published, print, mandatory, confirmed, answer, room };
-        // The collector is there as long as this is; it ends with the runtime.
-        let _ = self.pending.send(pending);
-        Ok(answered)
+        Ok(self.confirms.publish(confirmed, print, mandatory, room))
     }
 }

@@ -2,6 +2,7 @@ mod channel;
 mod confirms;
 mod failure;
 mod fingerprint;
+mod open;
 mod problem;
 mod proof;
 mod publisher;
@@ -15,12 +16,13 @@ use lapin::BasicProperties;
 use lapin::types::ShortString;
 use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, ConnectionState, Existence, Outbound};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(crate) use self::channel::ConfirmChannel;
-use self::confirms::Answer;
+use self::confirms::Answered;
 pub use self::failure::PublishFailure;
+use self::open::Answer;
 pub(crate) use self::problem::{Problem, return_type};
 use self::proof::Proof;
 pub(crate) use self::publisher::{RabbitPublisher, target};
@@ -74,7 +76,7 @@ enum Handed {
     /// It went alone, and the server has answered.
     Answered(Result<(), Problem>),
     /// It goes with others.
-    Sent { answered: oneshot::Receiver<Answer>, channel: Arc<ConfirmChannel>, at: Instant },
+    Sent { answered: Answered, channel: Arc<ConfirmChannel>, at: Instant },
 }
 
 /// What came of one attempt to hand a message over.
@@ -107,7 +109,7 @@ impl Publishing {
     ///
     /// A dropped call may have published.
     pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), Problem> {
-        let handed = self.hand_over(message, self.deadline()).await?;
+        let handed = self.hand_over(message, &mut None).await?;
         self.outcome(handed).await
     }
 
@@ -121,15 +123,15 @@ impl Publishing {
         &self,
         messages: impl Iterator<Item = Result<Outgoing, Problem>>,
     ) -> Vec<Result<(), Problem>> {
-        let mut deadline = self.deadline();
+        let mut deadline = None;
         let mut all = Vec::with_capacity(messages.size_hint().0);
         for message in messages {
             let handed = match message {
-                Ok(message) => self.hand_over(message, deadline).await,
+                Ok(message) => self.hand_over(message, &mut deadline).await,
                 Err(wrong) => Err(wrong),
             };
             if handed.is_ok() {
-                deadline = self.deadline();
+                deadline = None;
             }
             all.push(handed);
         }
@@ -161,8 +163,38 @@ impl Publishing {
         result
     }
 
+    /// Gives a message to the client. Where it has to wait, it does so until the deadline, which is set then.
+    async fn hand_over(&self, message: Outgoing, deadline: &mut Option<Instant>) -> Result<Handed, Problem> {
+        match self.hand_over_at_once(message) {
+            Ok(handed) => Ok(handed),
+            Err(message) => {
+                let deadline = *deadline.get_or_insert_with(|| self.deadline());
+                // In a box: the call would have its size each time.
+                Box::pin(self.hand_over_later(*message, deadline)).await
+            }
+        }
+    }
+
+    /// Gives a message to the client if there is room for it and a channel that takes it, as nearly always; else gives it back.
+    fn hand_over_at_once(&self, message: Outgoing) -> Result<Handed, Box<Outgoing>> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let takes_it = |channel: &Arc<ConfirmChannel>| {
+            self.links.is_usable(&channel.link) && self.proof.has(&channel.link, message.exchange.as_str())
+        };
+        let Some(channel) = shared.filter(takes_it) else { return Err(Box::new(message)) };
+        let frame_max = channel.link.client.configuration().frame_max();
+        if message.is_doubtful() || size::check(&message.properties, frame_max).is_err() {
+            return Err(Box::new(message));
+        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Err(Box::new(message)) };
+        match channel.send(message, room) {
+            Ok(answered) => Ok(Handed::Sent { answered, channel, at: Instant::now() }),
+            Err((message, _)) => Err(message),
+        }
+    }
+
     /// Gives a message to the client, once there is room for it and a channel that may take it.
-    async fn hand_over(&self, mut message: Outgoing, deadline: Instant) -> Result<Handed, Problem> {
+    async fn hand_over_later(&self, mut message: Outgoing, deadline: Instant) -> Result<Handed, Problem> {
         const PAUSE: Duration = Duration::from_millis(50);
         let is_doubtful = message.is_doubtful();
         let mut room = self.room(deadline).await?;
@@ -200,6 +232,10 @@ impl Publishing {
             Ok(Ok(room)) => Ok(room),
             _ => Err(Problem::NoRoom(self.limits.unconfirmed, self.limits.publish_wait)),
         }
+    }
+
+    async fn open(&self, link: &Arc<Link>) -> Result<ConfirmChannel, BrokerError> {
+        ConfirmChannel::open(link, &self.limits, &self.room).await
     }
 
     /// Waits for a connection that takes messages.
@@ -243,7 +279,7 @@ impl Publishing {
         if let Some(channel) = current() {
             return Ok(channel);
         }
-        let channel = Arc::new(ConfirmChannel::open(link, &self.limits).await?);
+        let channel = Arc::new(self.open(link).await?);
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&channel));
         Ok(channel)
     }
@@ -264,7 +300,7 @@ impl Publishing {
         }
         let channel = match alone.take().filter(|channel| channel.is_usable_on(link)) {
             Some(channel) => channel,
-            None => match ConfirmChannel::open(link, &self.limits).await {
+            None => match self.open(link).await {
                 Ok(channel) => channel,
                 Err(failed) => return Ok(Tried::Again(Box::new(message), room, Some(failed))),
             },
@@ -280,12 +316,7 @@ impl Publishing {
     }
 
     /// Waits for the answer to a message that went alone, and notes what it proves.
-    async fn answer_alone(
-        &self,
-        answered: oneshot::Receiver<Answer>,
-        link: &Link,
-        exchange: &ShortString,
-    ) -> Result<(), Problem> {
+    async fn answer_alone(&self, answered: Answered, link: &Link, exchange: &ShortString) -> Result<(), Problem> {
         let result = self.answer(answered, Instant::now()).await.map_err(Problem::alone);
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
             self.proof.note(link, exchange.as_str());
@@ -294,13 +325,12 @@ impl Publishing {
     }
 
     /// Waits for the answer to one message that was sent at that time.
-    async fn answer(&self, answered: oneshot::Receiver<Answer>, at: Instant) -> Result<(), Problem> {
+    async fn answer(&self, answered: Answered, at: Instant) -> Result<(), Problem> {
         match timeout_at(at + self.limits.confirm, answered).await {
-            Ok(Ok(Answer::Stored)) => Ok(()),
-            Ok(Ok(Answer::Returned { code, text })) => Err(Problem::Returned { code, text }),
-            Ok(Ok(Answer::Refused)) => Err(Problem::Nacked),
-            Ok(Ok(Answer::Unknown(failed))) => Err(Problem::Unknown(Some(failed))),
-            Ok(Err(_)) => Err(Problem::Unknown(None)),
+            Ok(Answer::Stored) => Ok(()),
+            Ok(Answer::Returned { code, text }) => Err(Problem::Returned { code, text }),
+            Ok(Answer::Refused) => Err(Problem::Nacked),
+            Ok(Answer::Unknown(failed)) => Err(Problem::Unknown(failed)),
             Err(_) => Err(Problem::Unconfirmed(self.limits.confirm)),
         }
     }
@@ -317,7 +347,7 @@ impl Publishing {
     pub(crate) async fn own_channel(&self, deadline: Instant) -> Result<ConfirmChannel, BrokerError> {
         let connected = timeout_at(deadline, self.links.connected()).await;
         let link = connected.map_err(|_| error::timed_out("reach RabbitMQ", self.limits.publish_wait))??;
-        ConfirmChannel::open(&link, &self.limits).await
+        self.open(&link).await
     }
 
     /// Publishes on such a channel, which the server closes where it refuses the message.

@@ -35,7 +35,7 @@ pub(crate) enum Problem {
     /// The server has refused this message.
     Refused(lapin::Error),
     /// Channel or connection have ended before the answer.
-    Unknown(Option<lapin::Error>),
+    Unknown(lapin::Error),
     /// There was no answer for so long.
     Unconfirmed(Duration),
 }
@@ -44,7 +44,7 @@ impl Problem {
     /// Of a message that went alone, the end of the channel is the answer.
     pub(super) fn alone(self) -> Self {
         match self {
-            Self::Unknown(Some(failed)) if failed.is_amqp_soft_error() => Self::Refused(failed),
+            Self::Unknown(failed) if failed.is_amqp_soft_error() => Self::Refused(failed),
             other => other,
         }
     }
@@ -93,13 +93,13 @@ impl Problem {
             Self::Nacked => (PublishFailure::Refused, nacked(place), None),
             Self::Refused(failed) => (PublishFailure::Refused, refused(place, &failed), Some(failed)),
             Self::Unknown(failed) => {
-                let why = failed.as_ref().map_or_else(|| "the service ended".to_owned(), error::told);
+                let why = error::told(&failed);
                 let message = format!(
                     "the message to {place} may have been stored: the channel or connection ended before the server confirmed it ({why}, \
                      which need not be about this message)"
                 );
-                let error_type = failed.as_ref().map_or(CONNECTION_LOST.into(), error::error_type);
-                (PublishFailure::MaybeStored, PublishError::new(Kind::Disconnected, error_type, message), failed)
+                let error = PublishError::new(Kind::Disconnected, error::error_type(&failed), message);
+                (PublishFailure::MaybeStored, error, Some(failed))
             }
             Self::Unconfirmed(wait) => {
                 let message = format!(
