@@ -8,6 +8,7 @@ use std::time::Instant;
 use xtask::servers::{BACKENDS, BROKERS, Backend, Broker, Origin, Pass, Server, ServerError, ServerErrorKind};
 use xtask::workspace::{Package, Workspace, cargo};
 
+use crate::ahead;
 use crate::args::TestOptions;
 use crate::end::End;
 use crate::failures::Failures;
@@ -96,6 +97,7 @@ impl Run<'_> {
             let together = BROKERS.iter().all(is_named);
             return if together || *backends { self.with_backends(together, *backends) } else { Ok(()) };
         }
+        let ahead = ahead::start();
         let plain = self.cargo_test(&Tests {
             title: "tests without a broker".to_owned(),
             select: Vec::new(),
@@ -105,6 +107,8 @@ impl Run<'_> {
             empty: Empty::Allowed,
         })?;
         self.waiting = plain.ignored;
+        // A panic in there is no reason to stop: the step that needs the program says what is missing.
+        let _ = ahead.join();
         BROKERS.iter().try_for_each(|broker| self.broker(broker))?;
         self.with_backends(true, true)?;
         if self.waiting > 0 && !self.is_filtered() {

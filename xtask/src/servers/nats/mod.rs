@@ -42,9 +42,29 @@ pub const BROKER: Broker = Broker {
     others: &[],
     passes: &[
         Pass { name: "nats", tests: &[], required: true, start: find_or_start, program },
-        Pass { name: "nats-2.9", tests: &[], required: false, start: find_or_start_2_9, program: program_2_9 },
+        Pass {
+            name: "nats-2.9",
+            tests: OF_THE_SERVER,
+            required: false,
+            start: find_or_start_2_9,
+            program: program_2_9,
+        },
     ],
 };
+
+/// The tests of what a server does with messages. What the connection does, and what strangers' headers do to a service, is the client's.
+const OF_THE_SERVER: &[&str] = &[
+    "answers::",
+    "core_nats::",
+    "forwards::",
+    "jetstream::",
+    "kept::",
+    "last_delivery::",
+    "limits::",
+    "restart::",
+    "starts::",
+    "statuses::",
+];
 
 const HELP: &str = "\
 start one with one of these, then run the command again with THROUGHLINE_NATS_URL=nats://127.0.0.1:4222
