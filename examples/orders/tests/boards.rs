@@ -42,9 +42,8 @@ impl Place {
     }
 
     fn overlaps(self, other: Self) -> bool {
-        let apart = |one: u64, length: u64, other: u64, other_length: u64| {
-            one + length <= other || other + other_length <= one
-        };
+        let apart =
+            |one: u64, length: u64, other: u64, other_length: u64| one + length <= other || other + other_length <= one;
         !apart(self.x, self.width, other.x, other.width) && !apart(self.y, self.height, other.y, other.height)
     }
 }
@@ -123,7 +122,8 @@ fn each_panel_says_what_it_shows_in_which_unit_and_asks_the_source_that_the_read
             for source in targets.map(|asking| &asking["datasource"]) {
                 assert_eq!(*source, serde_json::json!({"type": "prometheus", "uid": "${datasource}"}), "{at}");
             }
-            let refs: BTreeSet<&str> = list(panel, "targets").iter().map(|one| one["refId"].as_str().unwrap()).collect();
+            let refs: BTreeSet<&str> =
+                list(panel, "targets").iter().map(|one| one["refId"].as_str().unwrap()).collect();
             assert_eq!(refs.len(), list(panel, "targets").len(), "{at}: each query has a letter");
         }
     }
@@ -161,8 +161,12 @@ fn queries_and_links_use_variables_that_are_there() {
             }
         }
         for name in names(&board) {
-            assert!(board.json.to_string().contains(&format!("${name}")) || board.json.to_string().contains(&format!("${{{name}")),
-                "{}: nothing uses {name}", board.file);
+            assert!(
+                board.json.to_string().contains(&format!("${name}"))
+                    || board.json.to_string().contains(&format!("${{{name}")),
+                "{}: nothing uses {name}",
+                board.file
+            );
         }
     }
 }
@@ -181,7 +185,10 @@ fn links_lead_to_dashboards_that_are_there_to_traces_and_to_the_runbook() {
             } else if let Some(panes) = url.strip_prefix("/explore?schemaVersion=1&orgId=1&panes=") {
                 let panes: Value = serde_json::from_str(&decoded(panes)).unwrap();
                 let query = &panes["traces"]["queries"][0];
-                assert_eq!((&panes["traces"]["datasource"], &query["queryType"]), (&"${traces}".into(), &"traceql".into()));
+                assert_eq!(
+                    (&panes["traces"]["datasource"], &query["queryType"]),
+                    (&"${traces}".into(), &"traceql".into())
+                );
                 assert_eq!(query["datasource"], serde_json::json!({"type": "tempo", "uid": "${traces}"}));
                 assert!(query["query"].as_str().unwrap().starts_with("{ resource.service.name = \"${__"), "{query}");
                 led_to.entry(board.uid()).or_default().insert("traces".to_owned());
@@ -218,7 +225,8 @@ fn each_alert_says_how_bad_it_is_and_has_a_paragraph_in_the_runbook() {
 fn the_rules_are_tested_to_fire_and_to_be_silent() {
     let tests = text("prometheus/rules_test.yaml");
     for Alert { name, .. } in Alert::all() {
-        let cases: Vec<&str> = tests.split("alertname: ").skip(1).filter(|case| case.starts_with(&format!("{name}\n"))).collect();
+        let cases: Vec<&str> =
+            tests.split("alertname: ").skip(1).filter(|case| case.starts_with(&format!("{name}\n"))).collect();
         let fires = |case: &&&str| case.split("eval_time").next().unwrap().contains("exp_alerts");
         assert!(cases.iter().any(|case| fires(&case)), "{name} is not seen to fire");
         assert!(cases.iter().any(|case| !fires(&case)), "{name} is not seen to be silent");
@@ -240,6 +248,9 @@ fn data_sources_lead_to_each_other() {
     // What is no variable of the environment has two dollar signs there.
     for (at, _) in sources.match_indices('$') {
         let around = &sources[at.saturating_sub(1)..(at + 2).min(sources.len())];
-        assert!(around.contains("$$") || sources[..at].lines().last().is_some_and(|line| line.starts_with('#')), "{around}");
+        assert!(
+            around.contains("$$") || sources[..at].lines().last().is_some_and(|line| line.starts_with('#')),
+            "{around}"
+        );
     }
 }

@@ -13,10 +13,13 @@
 #[allow(dead_code, reason = "the tests of the workspace's own backends use the rest")]
 #[path = "../../../tests/backends/api.rs"]
 mod api;
+#[path = "together/boards.rs"]
+mod boards;
 #[path = "together/brokers.rs"]
 mod brokers;
 #[path = "together/in_process.rs"]
 mod in_process;
+mod monitoring;
 #[allow(dead_code, reason = "the tests of the workspace's own backends use the rest")]
 #[path = "../../../tests/backends/server.rs"]
 mod server;
