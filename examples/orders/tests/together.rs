@@ -15,6 +15,8 @@
 mod api;
 #[path = "together/backends.rs"]
 mod backends;
+#[path = "together/boards.rs"]
+mod boards;
 #[path = "together/brokers.rs"]
 mod brokers;
 #[path = "together/collector.rs"]
@@ -25,6 +27,7 @@ mod crash;
 mod demo;
 #[path = "together/in_process.rs"]
 mod in_process;
+mod monitoring;
 #[allow(dead_code, reason = "the tests of the workspace's own backends use the rest")]
 #[path = "../../../tests/backends/server.rs"]
 mod server;
