@@ -12,9 +12,6 @@ const CONFIG: &str = include_str!("../../collector.yaml");
 /// A Collector that is ready.
 pub(crate) struct Collector {
     http: SocketAddr,
-    /// Where it has its page for Prometheus.
-    #[allow(dead_code, reason = "the tests of dashboards read it")]
-    pub(crate) page: SocketAddr,
     _server: Server,
 }
 
@@ -47,7 +44,7 @@ impl Collector {
             takes(http, "/v1/traces", "{}").await.then_some(())
         })
         .await;
-        Self { http, page, _server: server }
+        Self { http, _server: server }
     }
 
     /// Returns where services send to.
