@@ -25,8 +25,14 @@ fn entries(map: &Yaml) -> BTreeMap<String, Yaml> {
     let mut all = BTreeMap::new();
     for (key, value) in map.as_hash().into_iter().flatten() {
         match key.as_str().unwrap() {
-            "<<" => entries(value).into_iter().for_each(|(key, value)| drop(all.entry(key).or_insert(value))),
-            key => drop(all.insert(key.to_owned(), value.clone())),
+            "<<" => {
+                for (key, value) in entries(value) {
+                    all.entry(key).or_insert(value);
+                }
+            }
+            key => {
+                all.insert(key.to_owned(), value.clone());
+            }
         }
     }
     all

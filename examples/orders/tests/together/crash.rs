@@ -52,8 +52,7 @@ async fn noticed() -> Vec<u64> {
     let running = serve(nats, app).start().await.unwrap();
     until("the last notice is there", async || orders.lock().unwrap().contains(&last).then_some(())).await;
     running.shutdown().await.unwrap();
-    let orders = orders.lock().unwrap().clone();
-    orders
+    orders.lock().unwrap().clone()
 }
 
 #[tokio::test]
