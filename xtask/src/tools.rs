@@ -218,6 +218,30 @@ pub(crate) fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
+/// Asks a process to end, as `kill` does without options. Where there are no signals, it does nothing.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(unix)] {
+/// let mut child = std::process::Command::new("sleep").arg("60").spawn()?;
+/// xtask::tools::ask_to_stop(child.id());
+/// assert!(!child.wait()?.success());
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn ask_to_stop(process: u32) {
+    #[cfg(unix)]
+    if let Ok(id) = i32::try_from(process) {
+        use nix::sys::signal::{Signal, kill};
+        use nix::unistd::Pid;
+        // One that has ended needs no signal.
+        let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+    }
+    #[cfg(not(unix))]
+    let _ = process;
+}
+
 fn read_in_background(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

@@ -15,8 +15,9 @@ use throughline::extract::{Batch, Json, ProcessSpan, State as AppState};
 use throughline::rabbit::Queue;
 use throughline::serve::Serve;
 use throughline::telemetry::Instrumentation;
-use throughline::{App, CurrentBaggage, CurrentSpan, Publisher, serve};
+use throughline::{App, CurrentBaggage, CurrentSpan, PublishError, Publisher, serve};
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 
 use crate::messages::{NOTICES, Notice, RESERVED, Reserved};
 
@@ -26,13 +27,15 @@ pub struct Books {
     otel: Instrumentation,
     notices: Publisher,
     refused: Arc<HashSet<String>>,
+    /// The orders that are invoiced: one that is reserved twice, such as after a crash of the warehouse, is not invoiced again.
+    invoiced: Arc<Mutex<HashSet<u64>>>,
 }
 
 impl Books {
     /// Opens the books; `refused` are the customers who get no credit.
     pub fn new(otel: Instrumentation, notices: &impl Broker, refused: impl IntoIterator<Item = String>) -> Self {
         let notices = Publisher::new(notices).telemetry(&otel);
-        Self { otel, notices, refused: Arc::new(refused.into_iter().collect()) }
+        Self { otel, notices, refused: Arc::new(refused.into_iter().collect()), invoiced: Arc::default() }
     }
 }
 
@@ -69,12 +72,16 @@ async fn invoice(AppState(books): AppState<Books>, batch: Batch<Json<Reserved>>,
     for message in batch {
         let warehouse = message.get("warehouse").unwrap_or_default();
         message.clear(); // notices leave the house: no baggage goes with them
-        let notices = &books.notices;
+        let books = &books;
         message
-            .run(async |Json(reserved)| {
-                let cents = reserved.cents.saturating_mul(119) / 100;
-                let notice = Notice { order: reserved.order, cents, warehouse };
-                notices.publish(NOTICES, Json(notice)).id(format!("invoice-{}", reserved.order)).await.map(drop)
+            .run(async |Json(Reserved { order, cents })| {
+                let mut invoiced = books.invoiced.lock().await;
+                if !invoiced.contains(&order) {
+                    let notice = Notice { order, cents: cents.saturating_mul(119) / 100, warehouse };
+                    books.notices.publish(NOTICES, Json(notice)).id(format!("invoice-{order}")).await?;
+                    invoiced.insert(order);
+                }
+                Ok::<_, PublishError>(())
             })
             .await;
     }

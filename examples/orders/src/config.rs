@@ -32,13 +32,16 @@ where
     value.parse().map_err(|error: T::Err| ConfigError { variable, source: error.into() })
 }
 
+/// The baggage that spans show. Who sees the traces sees it, so nothing in it is private.
+pub const SHOWN_BAGGAGE: [&str; 3] = ["coupon", "tenant", "warehouse"];
+
 /// Starts the telemetry and the log of a service as the variables `OTEL_*` say.
 ///
 /// # Errors
 ///
 /// Fails when a variable cannot be used.
 pub fn telemetry(service: &'static str) -> Result<Telemetry, ExportError> {
-    export::from_env().service_name(service).baggage_attributes(["tenant"]).logging(Logging::text()).start()
+    export::from_env().service_name(service).baggage_attributes(SHOWN_BAGGAGE).logging(Logging::text()).start()
 }
 
 #[cfg(test)]

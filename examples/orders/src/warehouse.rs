@@ -89,11 +89,8 @@ impl Warehouse {
     }
 
     async fn check_credit(&self, span: &ProcessSpan) -> Result<(), ReserveError> {
-        match self.credit.get(span).await {
-            Ok(status) if status.is_success() => Ok(()),
-            Ok(_) => Err(ReserveError::NoCredit),
-            Err(error) => Err(ReserveError::Billing(error)),
-        }
+        let status = self.credit.get(span).await.map_err(ReserveError::Billing)?;
+        if status.is_success() { Ok(()) } else { Err(ReserveError::NoCredit) }
     }
 }
 
@@ -133,6 +130,7 @@ async fn reserve(
     span: ProcessSpan,
     baggage: Baggage,
 ) -> Result<(), Failure> {
+    span.set_attribute("order", order.id.cast_signed());
     span.set_attribute("order.items", i64::from(order.count));
     warehouse.check_credit(&span).await?;
     warehouse.take(&order)?;

@@ -13,14 +13,26 @@
 #[allow(dead_code, reason = "the tests of the workspace's own backends use the rest")]
 #[path = "../../../tests/backends/api.rs"]
 mod api;
+#[path = "together/backends.rs"]
+mod backends;
 #[path = "together/boards.rs"]
 mod boards;
 #[path = "together/brokers.rs"]
 mod brokers;
+#[path = "together/collector.rs"]
+mod collector;
+#[path = "together/crash.rs"]
+mod crash;
+#[path = "together/demo.rs"]
+mod demo;
 #[path = "together/in_process.rs"]
 mod in_process;
 mod monitoring;
 #[allow(dead_code, reason = "the tests of the workspace's own backends use the rest")]
 #[path = "../../../tests/backends/server.rs"]
 mod server;
+#[path = "together/services.rs"]
+mod services;
 mod shop;
+#[path = "together/zipkin.rs"]
+mod zipkin;

@@ -69,7 +69,11 @@ impl Process {
         let address = free_addresses(start.ports)?;
         let log = data.path().join("server.log");
         let output = File::create(&log)?;
-        let child = Command::new(start.program)
+        let mut command = Command::new(start.program);
+        // In a group of its own: who uses it ends first after a Ctrl-C in the terminal, and then it is stopped.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command
             .args((start.prepare)(address, data.path())?)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
