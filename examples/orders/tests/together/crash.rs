@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use orders::demo::customer::{Answer, Customer, Purchase};
 use orders::demo::load::Load;
@@ -18,9 +19,6 @@ use crate::brokers::{alone, nats};
 use crate::services::{Folder, start};
 
 const ORDERS: u64 = 2_000;
-
-/// The number of the notice that stands after all others.
-const LAST: u64 = 0;
 
 /// Lamps and chairs, and one in ten for who gets no credit.
 fn purchase(number: u64) -> Purchase {
@@ -40,8 +38,10 @@ fn end(purchase: Purchase) -> &'static str {
 /// Returns the orders of all notices that are stored, each as often as it is.
 async fn noticed() -> Vec<u64> {
     let nats = nats().await.publish_to_streams();
-    let last = Notice { order: LAST, cents: 0, warehouse: String::new() };
-    Publisher::new(&nats).publish(NOTICES, Json(last)).await.unwrap();
+    // Stands after all others, and is the number of no order.
+    let last = u64::MAX - u64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
+    let notice = Notice { order: last, cents: 0, warehouse: String::new() };
+    Publisher::new(&nats).publish(NOTICES, Json(notice)).await.unwrap();
     let orders: Arc<Mutex<Vec<u64>>> = Arc::default();
     let note = async |State(orders): State<Arc<Mutex<Vec<u64>>>>, Json(notice): Json<Notice>| {
         orders.lock().unwrap().push(notice.order);
@@ -50,7 +50,7 @@ async fn noticed() -> Vec<u64> {
     let all = Stream::new(NOTICES_STREAM).durable(name).filter(NOTICES).max_ack_pending(1);
     let app = App::new().subscribe(all, note).with_state(orders.clone());
     let running = serve(nats, app).start().await.unwrap();
-    until("the last notice is there", async || orders.lock().unwrap().contains(&LAST).then_some(())).await;
+    until("the last notice is there", async || orders.lock().unwrap().contains(&last).then_some(())).await;
     running.shutdown().await.unwrap();
     let orders = orders.lock().unwrap().clone();
     orders
