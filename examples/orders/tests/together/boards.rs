@@ -25,8 +25,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::api::{PATIENCE, get, get_json, takes, until};
+use crate::api::{PATIENCE, get, get_json, until};
 use crate::brokers::{alone, nats, url};
+use crate::collector::Collector;
 use crate::monitoring::{Alert, Dashboard, Query, list, path, queries_of_traces, text};
 use crate::server::{Server, free, program, with};
 
@@ -44,8 +45,7 @@ const ROUND: Duration = Duration::from_millis(100);
 struct Example {
     /// The page of each service.
     pages: [SocketAddr; 4],
-    /// The page of the Collector.
-    collected: SocketAddr,
+    collector: Collector,
     trouble: Trouble,
     load: JoinHandle<()>,
     _servers: Vec<Server>,
@@ -53,8 +53,10 @@ struct Example {
 
 impl Example {
     async fn start() -> Self {
-        let (collected, pages) = (free(), [(); 4].map(|()| free()));
-        let (collector, endpoint) = collector(collected).await;
+        let pages = [(); 4].map(|()| free());
+        // Nobody takes the traces.
+        let collector = Collector::start(free()).await;
+        let endpoint = collector.endpoint();
         let credit = free();
         let billing = [("HTTP_ADDRESS", credit.to_string())];
         let billing = service(env!("CARGO_BIN_EXE_billing"), &endpoint, pages[0], &billing).await;
@@ -65,38 +67,13 @@ impl Example {
         let storefront = service(env!("CARGO_BIN_EXE_storefront"), &endpoint, pages[2], &storefront).await;
         let trouble = Trouble::make(&endpoint, pages[3]).await;
         let load = tokio::spawn(order(desk));
-        Self { pages, collected, trouble, load, _servers: vec![storefront, warehouse, billing, collector] }
+        Self { pages, collector, trouble, load, _servers: vec![storefront, warehouse, billing] }
     }
 
     async fn stop(self) {
         self.load.abort();
         self.trouble.end().await;
     }
-}
-
-/// Starts a Collector with the file of the example, whose backends for traces and logs are away, and returns where it takes OTLP.
-async fn collector(page: SocketAddr) -> (Server, String) {
-    let (grpc, http, away) = (free(), free(), free());
-    let changes = [
-        ("0.0.0.0:4317", grpc.to_string()),
-        ("0.0.0.0:4318", http.to_string()),
-        ("0.0.0.0:8889", page.to_string()),
-        ("tempo:4317", away.to_string()),
-        ("loki:3100", away.to_string()),
-    ];
-    let config = with(&text("collector.yaml"), &changes);
-    let mut server = Server::new("collector", program("THROUGHLINE_COLLECTOR_SERVER"), |folder| {
-        let file = folder.join("collector.yaml");
-        std::fs::write(&file, &config).unwrap();
-        vec!["--config".into(), file.into(), "--set=service::telemetry::metrics::level=none".into()]
-    });
-    server.run();
-    until("the Collector is ready", async || {
-        server.is_alive();
-        takes(http, "/v1/traces", "{}").await.then_some(())
-    })
-    .await;
-    (server, format!("http://{http}"))
 }
 
 /// Starts a service of the example, and returns when it is ready.
@@ -350,7 +327,7 @@ async fn every_query_of_dashboards_and_alerts_finds_something_read_from_services
     let _alone = alone().await;
     let example = Example::start().await;
     let direct = Prometheus::of_the_services(example.pages).await;
-    let collected = Prometheus::of_the_collector(example.collected).await;
+    let collected = Prometheus::of_the_collector(example.collector.page).await;
     let questions = questions();
     assert!(questions.len() > 80, "{}", questions.len());
     for prometheus in [&direct, &collected] {

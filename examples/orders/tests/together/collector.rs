@@ -12,6 +12,8 @@ const CONFIG: &str = include_str!("../../collector.yaml");
 /// A Collector that is ready.
 pub(crate) struct Collector {
     http: SocketAddr,
+    /// Where it has its page for Prometheus.
+    pub(crate) page: SocketAddr,
     _server: Server,
 }
 
@@ -44,7 +46,7 @@ impl Collector {
             takes(http, "/v1/traces", "{}").await.then_some(())
         })
         .await;
-        Self { http, _server: server }
+        Self { http, page, _server: server }
     }
 
     /// Returns where services send to.
