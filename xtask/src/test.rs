@@ -71,6 +71,14 @@ struct Tests<'a> {
 /// The variable of a program that is no server, and its path.
 type Other = (&'static str, PathBuf);
 
+/// The backends that were found.
+#[derive(Default)]
+struct Found {
+    programs: Vec<Other>,
+    /// The names of those that are not here; no package has them.
+    missing: Vec<&'static str>,
+}
+
 /// What tests are told about a server and what they need beside it.
 struct Given<'a> {
     broker: &'a Broker,
@@ -85,10 +93,8 @@ impl Run<'_> {
         if !brokers.is_empty() || *backends {
             brokers.iter().try_for_each(|broker| self.broker(broker))?;
             let is_named = |broker: &Broker| brokers.iter().any(|named| named.name == broker.name);
-            if BROKERS.iter().all(is_named) {
-                self.together()?;
-            }
-            return if *backends { self.backends() } else { Ok(()) };
+            let together = BROKERS.iter().all(is_named);
+            return if together || *backends { self.with_backends(together, *backends) } else { Ok(()) };
         }
         let plain = self.cargo_test(&Tests {
             title: "tests without a broker".to_owned(),
@@ -100,8 +106,7 @@ impl Run<'_> {
         })?;
         self.waiting = plain.ignored;
         BROKERS.iter().try_for_each(|broker| self.broker(broker))?;
-        self.together()?;
-        self.backends()?;
+        self.with_backends(true, true)?;
         if self.waiting > 0 && !self.is_filtered() {
             say(format_args!(
                 "note: {} ignored tests belong to no broker or backend that is here and were not run",
@@ -138,8 +143,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The tests that need all brokers at the same time.
-    fn together(&mut self) -> Result<(), Interrupted> {
+    /// The tests that start backends: those on all brokers, those of the backends, or both.
+    fn with_backends(&mut self, together: bool, backends: bool) -> Result<(), Interrupted> {
+        // One that cannot be had is a failure already.
+        let Some(found) = self.find_backends()? else { return Ok(()) };
+        if together {
+            self.together(&found)?;
+        }
+        if backends { self.backends(&found) } else { Ok(()) }
+    }
+
+    /// The tests that need all brokers at the same time, and look at what arrives in backends.
+    fn together(&mut self, found: &Found) -> Result<(), Interrupted> {
         let mut servers = Vec::new();
         for broker in BROKERS {
             let Some(pass) = broker.passes.first() else { continue };
@@ -156,47 +171,46 @@ impl Run<'_> {
             select: vec!["--test".to_owned(), TOGETHER.to_owned()],
             filter: vec!["--ignored"],
             servers: &given,
-            programs: &[],
+            programs: &found.programs,
             empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
         })?;
         self.waiting = self.waiting.saturating_sub(ran.run());
         Ok(())
     }
 
-    /// The tests that look at telemetry in real backends. They start these themselves; one that cannot be had is a failure,
-    /// unless no package has it.
-    fn backends(&mut self) -> Result<(), Interrupted> {
-        let (mut programs, mut filter, mut is_complete) = (Vec::new(), vec!["--ignored"], true);
-        for backend in BACKENDS {
-            let Backend { name, url_variable, program } = backend;
-            match program {
-                _ if backend.url().is_some() => {}
-                Some(program) => {
-                    let title = format!("{name}: find or install {}", program.name);
-                    let path = self.find(&title, true, program.find, |path| path.display().to_string())?;
-                    is_complete &= path.is_some();
-                    programs.extend(path.map(|path| (program.variable, path)));
-                }
-                None => {
-                    let why = format!("no package has it, and {} names none", url_variable.unwrap_or_default());
-                    self.report.end(&format!("{name} tests"), Instant::now(), StepResult::LeftOut(why));
-                    filter.extend(["--skip", *name]);
-                }
-            }
-        }
-        if !is_complete {
-            return Ok(());
-        }
+    /// The tests that look at telemetry in real backends, which they start themselves.
+    fn backends(&mut self, found: &Found) -> Result<(), Interrupted> {
+        let Found { programs, missing } = found;
+        let skipped = missing.iter().flat_map(|name| ["--skip", name]);
         let ran = self.cargo_test(&Tests {
             title: "tests on all backends".to_owned(),
             select: vec!["--test".to_owned(), BACKENDS_TARGET.to_owned()],
-            filter,
+            filter: ["--ignored"].into_iter().chain(skipped).collect(),
             servers: &[],
-            programs: &programs,
+            programs,
             empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
         })?;
         self.waiting = self.waiting.saturating_sub(ran.run());
         Ok(())
+    }
+
+    /// The programs of the backends. One that cannot be had is a failure, and then there are none; unless no package has it.
+    fn find_backends(&mut self) -> Result<Option<Found>, Interrupted> {
+        let (mut found, mut is_complete) = (Found::default(), true);
+        for Backend { name, url_variable, programs } in BACKENDS.iter().filter(|backend| backend.url().is_none()) {
+            if programs.is_empty() {
+                let why = format!("no package has it, and {} names none", url_variable.unwrap_or_default());
+                self.report.end(&format!("{name} tests"), Instant::now(), StepResult::LeftOut(why));
+                found.missing.push(name);
+            }
+            for program in *programs {
+                let title = format!("{name}: find or install {}", program.name);
+                let path = self.find(&title, true, program.find, |path| path.display().to_string())?;
+                is_complete &= path.is_some();
+                found.programs.extend(path.map(|path| (program.variable, path)));
+            }
+        }
+        Ok(is_complete.then_some(found))
     }
 
     /// The server of a pass. None that is required is a failure.

@@ -74,6 +74,12 @@ impl Hold {
         }
     }
 
+    /// One that is asked for all that is left alone. Attributes with a key of `baggage` are baggage.
+    pub(super) fn of_all(baggage: Vec<String>) -> Self {
+        let (quiet, wait, filter) = (Duration::ZERO, Duration::ZERO, Filter::default());
+        Self { state: Mutex::default(), quiet, wait, filter, baggage }
+    }
+
     /// Takes spans, all or none.
     pub(super) fn take_spans(&self, spans: Vec<Span>, lost: Losses) -> Result<(), Refusal> {
         let mut state = self.state();

@@ -1,7 +1,8 @@
 //! `throughline view`: receives OTLP and draws it.
 //!
 //! `server` takes requests on the ports of `listen`, as `grpc` and as `http`; `signal` hands what they bring to `read`, which makes of it
-//! what is drawn. `hold` keeps that until a trace is quiet; a thread, `drawer`, takes it out and writes it, as `filter` selects.
+//! what is drawn. `hold` keeps that until a trace is quiet; a thread, `drawer`, takes it out and writes it, as `filter` selects. `receiver` is
+//! the same for a program that draws by itself.
 
 mod answer;
 mod drawer;
@@ -16,6 +17,7 @@ mod listen;
 mod measurements;
 mod output;
 mod read;
+mod receiver;
 mod remembered;
 mod server;
 mod signal;
@@ -32,6 +34,8 @@ use tokio::sync::{oneshot, watch};
 use self::drawer::{Drawer, Order};
 use self::hold::Hold;
 use self::output::Output;
+pub use self::output::screen;
+pub use self::receiver::Receiver;
 use crate::arguments::View;
 
 /// How long the requests that are being answered have, once the program ends.

@@ -21,8 +21,8 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(options: &View) -> Self {
-        let colored = !options.no_color && !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let width = width(options);
+        let colored = !options.no_color && takes_colors();
+        let width = options.width.map_or_else(width, usize::from);
         let traces = Screen::new(Box::new(stdout()), colored && stdout().is_terminal(), width);
         let aside = options.json.then(|| Screen::new(Box::new(stderr()), colored && stderr().is_terminal(), width));
         Self { traces, aside }
@@ -34,9 +34,22 @@ impl Output {
     }
 }
 
-fn width(options: &View) -> usize {
+/// Returns the standard output as the viewer draws on it.
+///
+/// It is as wide as the terminal, else as `COLUMNS` says, else 100 columns. It has colours in a terminal, unless `NO_COLOR` is set or `TERM` is
+/// `dumb`.
+#[must_use]
+pub fn screen() -> Screen {
+    Screen::new(Box::new(stdout()), takes_colors() && stdout().is_terminal(), width())
+}
+
+fn takes_colors() -> bool {
+    !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+fn width() -> usize {
     let columns = || env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
-    options.width.map(usize::from).or_else(terminal).or_else(columns).unwrap_or(DEFAULT_WIDTH)
+    terminal().or_else(columns).unwrap_or(DEFAULT_WIDTH)
 }
 
 /// How wide the terminal is that the output goes to.

@@ -19,7 +19,7 @@ const JAEGER_VARIABLE: &str = "THROUGHLINE_JAEGER_SERVER";
 const JAEGER_MODULE: &str = "github.com/jaegertracing/jaeger@v1.76.0";
 const JAEGER_PROGRAM: &str = "github.com/jaegertracing/jaeger/cmd/jaeger";
 /// What is in the folder; a new one for each change of the files below.
-const FOLDER: &str = "collector-0.140-jaeger-1.76";
+const FOLDER: &str = "collector-0.140-zipkin-jaeger-1.76";
 
 /// The files that are built, but for the sums of Jaeger's modules.
 const FILES: [(&str, &str); 5] = [

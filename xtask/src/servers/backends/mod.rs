@@ -17,8 +17,8 @@ pub struct Backend {
     pub name: &'static str,
     /// The variable that names one that runs, where the tests can use one that is not their own.
     pub url_variable: Option<&'static str>,
-    /// What the tests start one with; none where no package has it.
-    pub program: Option<Program>,
+    /// What the tests start one with, and check its files with; none where no package has it.
+    pub programs: &'static [Program],
 }
 
 impl Backend {
@@ -51,30 +51,29 @@ pub const BACKENDS: &[Backend] = &[
     Backend {
         name: "collector",
         url_variable: None,
-        program: Some(Program {
+        programs: &[Program {
             name: "the OpenTelemetry Collector",
             variable: "THROUGHLINE_COLLECTOR_SERVER",
             find: golang::collector,
-        }),
+        }],
     },
     Backend {
         name: "jaeger",
         url_variable: Some("THROUGHLINE_JAEGER_URL"),
-        program: Some(Program { name: "Jaeger", variable: "THROUGHLINE_JAEGER_SERVER", find: golang::jaeger }),
+        programs: &[Program { name: "Jaeger", variable: "THROUGHLINE_JAEGER_SERVER", find: golang::jaeger }],
     },
     Backend {
         name: "prometheus",
         url_variable: None,
-        program: Some(Program {
-            name: "Prometheus",
-            variable: "THROUGHLINE_PROMETHEUS_SERVER",
-            find: prometheus::prometheus,
-        }),
+        programs: &[
+            Program { name: "Prometheus", variable: "THROUGHLINE_PROMETHEUS_SERVER", find: prometheus::prometheus },
+            Program { name: "promtool", variable: "THROUGHLINE_PROMTOOL", find: prometheus::promtool },
+        ],
     },
-    Backend { name: "tempo", url_variable: Some("THROUGHLINE_TEMPO_URL"), program: None },
+    Backend { name: "tempo", url_variable: Some("THROUGHLINE_TEMPO_URL"), programs: &[] },
     Backend {
         name: "zipkin",
         url_variable: Some("THROUGHLINE_ZIPKIN_URL"),
-        program: Some(Program { name: "Zipkin", variable: "THROUGHLINE_ZIPKIN_SERVER", find: zipkin::zipkin }),
+        programs: &[Program { name: "Zipkin", variable: "THROUGHLINE_ZIPKIN_SERVER", find: zipkin::zipkin }],
     },
 ];
