@@ -10,6 +10,8 @@ mod child;
 mod commits;
 #[path = "kafka/consume.rs"]
 mod consume;
+#[path = "kafka/contract.rs"]
+mod contract;
 #[path = "kafka/exactly_once.rs"]
 mod exactly_once;
 #[path = "kafka/faults.rs"]

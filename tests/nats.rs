@@ -11,6 +11,8 @@ extern crate throughline_core as throughline;
 mod answers;
 #[path = "http/client.rs"]
 mod client;
+#[path = "nats/contract.rs"]
+mod contract;
 #[path = "nats/core.rs"]
 mod core_nats;
 #[path = "nats/forwards.rs"]

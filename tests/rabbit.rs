@@ -12,6 +12,8 @@ mod child;
 mod conformance;
 #[path = "rabbit/consume.rs"]
 mod consume;
+#[path = "rabbit/contract.rs"]
+mod contract;
 #[path = "rabbit/faults.rs"]
 mod faults;
 #[path = "rabbit/foreign.rs"]

@@ -57,6 +57,38 @@ impl Wire {
         }
     }
 
+    /// Publishes a request, whose answer goes to that inbox.
+    pub(crate) async fn ask(&mut self, subject: &str, inbox: &str, block: &[u8], body: &[u8]) {
+        let lengths = format!("{} {}", block.len(), block.len() + body.len());
+        self.write(&format!("HPUB {subject} {inbox} {lengths}\r\n"), block, body).await;
+    }
+
+    /// Subscribes, and returns when the server knows of it.
+    pub(crate) async fn subscribe(&mut self, subject: &str) {
+        self.write(&format!("SUB {subject} 2\r\nPING\r\n"), b"", b"").await;
+        while self.line().await.expect("the server's answer") != "PONG" {}
+    }
+
+    /// Returns the block of headers and the body of the next message, as they went over the wire.
+    pub(crate) async fn next(&mut self) -> (Vec<u8>, Vec<u8>) {
+        loop {
+            let line = self.line().await.expect("a message");
+            let has_headers = line.starts_with("HMSG ");
+            if !has_headers && !line.starts_with("MSG ") {
+                continue;
+            }
+            let mut lengths = line.rsplit(' ').map(|length| length.parse::<usize>());
+            let length = lengths.next().expect("a length").expect("a number");
+            let headers = if has_headers { lengths.next().expect("a length").expect("a number") } else { 0 };
+            let mut all = vec![0; length + 2];
+            let read = timeout(PATIENCE, self.connection.read_exact(&mut all)).await;
+            read.expect("the message comes").expect("all of it");
+            all.truncate(length);
+            let body = all.split_off(headers);
+            return (all, body);
+        }
+    }
+
     async fn write(&mut self, line: &str, block: &[u8], body: &[u8]) {
         let end: &[u8] = if block.is_empty() { b"" } else { b"\r\n" };
         let all = [line.as_bytes(), block, body, end].concat();

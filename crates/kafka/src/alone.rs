@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use throughline_core::broker::HeaderNames;
 use throughline_core::{BrokerError, Envelope, PublishError};
 use tokio::sync::OnceCell;
 use tracing::warn;
@@ -18,14 +19,15 @@ use crate::{config, error, thread};
 pub(crate) struct Alone {
     /// What the user gave for all clients.
     config: ClientConfig,
+    names: HeaderNames,
     producer: OnceCell<Producer>,
     /// Topics of which the log has said it.
     told: Repeats<String>,
 }
 
 impl Alone {
-    pub(crate) fn new(config: &ClientConfig) -> Self {
-        Self { config: config.clone(), producer: OnceCell::new(), told: Repeats::default() }
+    pub(crate) fn new(config: &ClientConfig, names: HeaderNames) -> Self {
+        Self { config: config.clone(), names, producer: OnceCell::new(), told: Repeats::default() }
     }
 
     /// Puts a message that was refused with others into the queue; its report is the answer to it alone.
@@ -42,7 +44,7 @@ impl Alone {
             error::of_request(refused).with_source(failed)
         })?;
         let report = report_of(envelope);
-        let sent = producer.send_when_room(Box::new(record(envelope, &report)?)).await;
+        let sent = producer.send_when_room(Box::new(record(envelope, &report, &self.names)?)).await;
         sent.map(|()| report).map_err(|failed| error::publish(&failed, topic))
     }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
 use throughline_core::broker::{
-    Broker, ConnectionState, Existence, Outbound, Publish, Routes, Subscriber, Subscription,
+    Broker, ConnectionState, Existence, HeaderNames, Outbound, Publish, Routes, Subscriber, Subscription,
 };
 use throughline_core::{BrokerError, Publisher};
 
+use crate::alone::Alone;
 use crate::connection::{Connection, servers};
 use crate::publisher::KafkaPublisher;
 use crate::{admin, subscriber, thread};
@@ -124,6 +125,32 @@ impl Kafka {
     pub fn without_message_keys(mut self) -> Self {
         Arc::make_mut(&mut self.connection).records_keys = false;
         self
+    }
+
+    /// Sets the names of the headers in which ids, reply address and media type travel, for all that publishes and consumes on this
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a name cannot be used; see [`HeaderNames::check`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use throughline_core::broker::HeaderNames;
+    /// use throughline_kafka::Kafka;
+    ///
+    /// # async fn example() -> Result<(), throughline_core::BrokerError> {
+    /// let kafka = Kafka::connect("localhost:9092").await?.with_header_names(HeaderNames::faststream())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_header_names(mut self, names: HeaderNames) -> Result<Self, BrokerError> {
+        names.check()?;
+        let connection = Arc::make_mut(&mut self.connection);
+        connection.names = names;
+        connection.alone = Some(Arc::new(Alone::new(&connection.config, names)));
+        Ok(self)
     }
 
     /// Flushes what was published and closes the connection, within ten seconds. An app that is served needs no call: its shutdown does

@@ -132,15 +132,18 @@ pub(crate) fn read<'a>(count: usize, native: impl Iterator<Item = (&'a [u8], Opt
 }
 
 /// Copies portable headers into the client's; `None` where there are none. Kafka carries any name and any value; an empty one is null where
-/// `is_null` says so.
-pub(crate) fn to_native(headers: &Headers, is_null: impl Fn(&str) -> bool) -> Option<OwnedHeaders> {
+/// `is_null` says so of its name and its place among the empty ones of that name.
+pub(crate) fn to_native(headers: &Headers, is_null: impl Fn(&str, usize) -> bool) -> Option<OwnedHeaders> {
     if headers.is_empty() {
         return None;
     }
     let room = OwnedHeaders::new_with_capacity(headers.len());
-    Some(headers.iter().fold(room, |native, (key, value)| {
-        let value = (!value.is_empty() || !is_null(key)).then_some(value.as_ref());
-        native.insert(Header { key, value })
+    let empty_before = |place, key: &str| {
+        headers.iter().take(place).filter(|(other, value)| *other == key && value.is_empty()).count()
+    };
+    Some(headers.iter().enumerate().fold(room, |native, (place, (key, value))| {
+        let is_null = value.is_empty() && is_null(key, empty_before(place, key));
+        native.insert(Header { key, value: (!is_null).then_some(value.as_ref()) })
     }))
 }
 
@@ -254,13 +257,13 @@ mod tests {
     fn a_record_without_headers_has_none() {
         assert!(to_headers(&record(None)).is_empty());
         assert!(to_headers(&record(Some(OwnedHeaders::new()))).is_empty());
-        assert!(to_native(&Headers::new(), |_| false).is_none());
+        assert!(to_native(&Headers::new(), |_, _| false).is_none());
     }
 
     #[test]
     fn what_is_received_can_be_sent_on() {
         let headers = native(&[("", "no name"), ("größe", "x"), ("Tag", ""), ("Tag", "\r\n"), ("traceparent", "a")]);
-        let sent = to_native(&to_headers(&record(Some(headers.clone()))), |_| false).unwrap();
+        let sent = to_native(&to_headers(&record(Some(headers.clone()))), |_, _| false).unwrap();
         assert_eq!(pairs(&sent), pairs(&headers));
     }
 
@@ -301,7 +304,7 @@ mod tests {
             let _ = HeaderExtractor::new(native.as_borrowed()).keys();
             let portable = to_headers(&record(Some(native.clone())));
             prop_assert!(portable.len() <= entries.len());
-            let _ = to_native(&portable, |_| false);
+            let _ = to_native(&portable, |_, _| false);
             HeaderInjector::new(&mut native).set(&key, text);
             Carrier::remove(&mut HeaderInjector::new(&mut native), &key);
             prop_assert_eq!(get(&native, &key), None);
@@ -325,7 +328,7 @@ mod tests {
             for (name, value) in &entries {
                 headers.append(name.clone(), value.clone());
             }
-            let back = to_headers(&record(to_native(&headers, |_| false)));
+            let back = to_headers(&record(to_native(&headers, |_, _| false)));
             prop_assert!(back.iter().eq(headers.iter()));
         }
     }

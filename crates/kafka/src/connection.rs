@@ -5,7 +5,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 use throughline_core::BrokerError;
-use throughline_core::broker::Routes;
+use throughline_core::broker::{HeaderNames, Routes};
 use throughline_core::message::System;
 
 use crate::alone::Alone;
@@ -28,6 +28,7 @@ pub(crate) struct Connection {
     /// Whether keys may be attributes.
     // ATTR-C-23.
     pub(crate) records_keys: bool,
+    pub(crate) names: HeaderNames,
     pub(crate) producer: Arc<Producer>,
     /// What was refused with others goes there; `None` in transactions, which are of one producer.
     pub(crate) alone: Option<Arc<Alone>>,
@@ -48,8 +49,9 @@ impl Connection {
         Ok(Self {
             system: semconv::system(server, config.get("client.id"), cluster_id.as_deref()),
             records_keys: true,
+            names: HeaderNames::default(),
             producer: Arc::new(producer),
-            alone: Some(Arc::new(Alone::new(&config))),
+            alone: Some(Arc::new(Alone::new(&config, HeaderNames::default()))),
             transactional_ids: TransactionalIds::default(),
             routes: Routes::default(),
             config,

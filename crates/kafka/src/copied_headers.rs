@@ -34,9 +34,11 @@ impl CopiedHeaders {
         self.0.is_empty()
     }
 
-    /// Tells whether there is a header of exactly that name without a value.
-    pub(crate) fn has_null(&self, name: &str) -> bool {
-        self.iter().any(|(own, value)| own == name.as_bytes() && value.is_none())
+    /// Tells whether of the headers of exactly that name that have no value or an empty one, the one at that place has none.
+    pub(crate) fn is_null(&self, name: &str, place: usize) -> bool {
+        let of_name = self.iter().filter(|(own, _)| *own == name.as_bytes());
+        let without_text = of_name.filter(|(_, value)| value.is_none_or(<[u8]>::is_empty));
+        without_text.map(|(_, value)| value).nth(place).is_some_and(|value| value.is_none())
     }
 
     fn iter(&self) -> Iter<'_> {

@@ -9,15 +9,14 @@ use opentelemetry::propagation::Extractor;
 use rdkafka::Timestamp as NativeTimestamp;
 use rdkafka::message::Message;
 use throughline_core::Delivery;
+use throughline_core::broker::HeaderNames;
 use throughline_core::message::{Native, NativeHeaders, OperationType};
 use throughline_core::telemetry::semconv::RETRY_DESTINATION;
 
 use crate::carrier::RecordHeaders;
 use crate::copied_headers::CopiedHeaders;
 use crate::raw_headers;
-use crate::semconv::{
-    CORRELATION_ID, MESSAGE_ID, REPLY_TO, key_attribute, offset_attribute, partition_attribute, tombstone_attribute,
-};
+use crate::semconv::{key_attribute, offset_attribute, partition_attribute, tombstone_attribute};
 use crate::subscription::ReplyTopics;
 
 /// What only Kafka knows about a received message: its place in the topic, and whether its value is null.
@@ -48,6 +47,8 @@ pub struct NativeRecord {
     pub(crate) records_key: bool,
     /// The topic it was published to first, where this is another one.
     pub(crate) shown_as: Option<Arc<str>>,
+    /// The header of the media type.
+    content_type: &'static str,
 }
 
 impl NativeRecord {
@@ -71,6 +72,7 @@ impl NativeRecord {
             is_tombstone: false,
             records_key: true,
             shown_as: None,
+            content_type: HeaderNames::default().content_type,
         }
     }
 
@@ -129,6 +131,10 @@ impl Native for NativeRecord {
         (!self.headers.is_empty()).then_some(&self.headers as &dyn NativeHeaders)
     }
 
+    fn content_type_header(&self) -> &'static str {
+        self.content_type
+    }
+
     fn position(&self) -> Option<String> {
         Some(format!("topic {}, partition {}, offset {}", self.topic, self.partition, self.offset))
     }
@@ -168,6 +174,7 @@ pub(crate) struct Reading {
     // ATTR-C-23.
     pub(crate) records_keys: bool,
     pub(crate) replies: Arc<ReplyTopics>,
+    pub(crate) names: HeaderNames,
 }
 
 /// Turns a record into a delivery.
@@ -257,7 +264,7 @@ impl Copies {
             delivery = delivery.with_key(key.clone());
         }
         if !headers.is_empty() {
-            delivery = with_properties(delivery, &headers, &reading.replies);
+            delivery = with_properties(delivery, &headers, reading);
         }
         if is_tombstone {
             delivery = delivery.without_payload();
@@ -275,6 +282,7 @@ impl Copies {
             is_tombstone,
             records_key: reading.records_keys,
             shown_as: None,
+            content_type: reading.names.content_type,
         }))
     }
 }
@@ -286,10 +294,11 @@ pub(crate) fn shown_as(delivery: Delivery, topic: &str) -> Delivery {
     delivery.with_native(Arc::new(record))
 }
 
-fn with_properties(mut delivery: Delivery, headers: &CopiedHeaders, replies: &ReplyTopics) -> Delivery {
-    let text = |name| headers.get(name);
-    let (id, correlation_id) = (text(MESSAGE_ID).map(Arc::<str>::from), text(CORRELATION_ID).map(Arc::<str>::from));
-    let reply_to = text(REPLY_TO).and_then(|asked| replies.destination(asked, delivery.destination()));
+fn with_properties(mut delivery: Delivery, headers: &CopiedHeaders, reading: &Reading) -> Delivery {
+    let (text, names) = (|name| headers.get(name), &reading.names);
+    let id = text(names.message_id).map(Arc::<str>::from);
+    let correlation_id = text(names.correlation_id).map(Arc::<str>::from);
+    let reply_to = text(names.reply_to).and_then(|asked| reading.replies.destination(asked, delivery.destination()));
     if let Some(id) = id {
         delivery = delivery.with_id(id);
     }
@@ -326,7 +335,8 @@ mod tests {
     }
 
     fn reading(records_keys: bool) -> Reading {
-        Reading { records_keys, replies: Topic::new("orders").reply_topics(["answers"]).replies }
+        let replies = Topic::new("orders").reply_topics(["answers"]).replies;
+        Reading { records_keys, replies, names: HeaderNames::default() }
     }
 
     fn delivery(record: &OwnedMessage) -> Delivery {

@@ -32,7 +32,7 @@ impl KafkaPublisher {
     /// Puts a message into the client's queue, from which it is sent in the background; `None` when there is no room.
     fn start_now(&self, envelope: &Envelope) -> Result<Option<Arc<Report>>, PublishError> {
         let report = report_of(envelope);
-        match self.connection.producer.send(record(envelope, &report)?) {
+        match self.connection.producer.send(record(envelope, &report, &self.connection.names)?) {
             Ok(()) => Ok(Some(report)),
             Err(Unsent::Full(_)) => Ok(None),
             Err(Unsent::Failed(failed)) => Err(error::publish(&failed, envelope.destination().name())),
@@ -45,7 +45,8 @@ impl KafkaPublisher {
             return Ok(started);
         }
         let report = report_of(envelope);
-        let waiting = self.connection.producer.send_when_room(Box::new(record(envelope, &report)?));
+        let waiting =
+            self.connection.producer.send_when_room(Box::new(record(envelope, &report, &self.connection.names)?));
         match waiting.await {
             Ok(()) => Ok(report),
             Err(failed) => Err(error::publish(&failed, envelope.destination().name())),

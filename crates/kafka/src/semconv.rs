@@ -20,16 +20,6 @@ pub(crate) const KAFKA_MESSAGE_TOMBSTONE: &str = "messaging.kafka.message.tombst
 // ATTR-K-07.
 pub(crate) const KAFKA_CLUSTER_ID: &str = "messaging.kafka.cluster.id";
 
-/// The header that names a message; Kafka has none of its own.
-// ATTR-K-09.
-pub(crate) const MESSAGE_ID: &str = "message-id";
-
-/// The header of the correlation id; Kafka has none of its own.
-pub(crate) const CORRELATION_ID: &str = "correlation-id";
-
-/// The header that says where an answer is to go; Kafka has none of its own.
-pub(crate) const REPLY_TO: &str = "reply-to";
-
 /// The port of a server that is configured without one, as the client has it.
 const DEFAULT_PORT: u16 = 9092;
 

@@ -6,12 +6,14 @@ use async_nats::{Client, ConnectOptions, ToServerAddrs, jetstream};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use throughline_core::broker::{
-    Broker, BrokerErrorKind, ConnectionState, Existence, Outbound, Publish, Routes, Subscriber, Subscription,
+    Broker, BrokerErrorKind, ConnectionState, Existence, HeaderNames, Outbound, Publish, Routes, Subscriber,
+    Subscription,
 };
 use throughline_core::{BrokerError, Publisher};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::connection::Connection;
+use crate::delivery::Names;
 use crate::denied::Denied;
 use crate::jetstream::{StreamSubscriber, check_destination};
 use crate::link::Links;
@@ -169,12 +171,14 @@ impl Nats {
             systems: Systems::new(server.as_ref().map(|(host, port)| (host.as_str(), *port)), id.as_deref()),
             inbox_prefix: semconv::inbox_prefix(client).into(),
             records_position: false,
+            names: Names::default(),
             line: Line::new(CONTROL_LINE),
             denied: Arc::default(),
             routes: Routes::default(),
             links,
             server,
             is_owned,
+            altered: Arc::default(),
         };
         Self { connection: Arc::new(connection), to_streams: false }
     }
@@ -254,6 +258,32 @@ impl Nats {
     #[must_use]
     pub fn record_stream_position(self) -> Self {
         self.changed(|connection| connection.records_position = true)
+    }
+
+    /// Sets the names of the headers in which correlation id and media type travel, for all that publishes and consumes on this connection.
+    /// The message id stays `Nats-Msg-Id`, and the reply address of core NATS is the message's own.
+    ///
+    /// From then on a message of a stream may name its reply address too, in the header of that name, as FastStream's requests to a
+    /// stream do; the server's own subjects are no such address. One that is published to a stream has it there.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a name cannot be used; see [`HeaderNames::check`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use throughline_core::broker::HeaderNames;
+    /// use throughline_nats::Nats;
+    ///
+    /// # async fn example() -> Result<(), throughline_core::BrokerError> {
+    /// let nats = Nats::connect("localhost:4222").await?.with_header_names(HeaderNames::faststream())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_header_names(self, names: HeaderNames) -> Result<Self, BrokerError> {
+        names.check()?;
+        Ok(self.changed(|connection| connection.names = Names::set(names)))
     }
 
     /// Sets how long a line of the protocol may be, where `max_control_line` of the server is not its default of 4,096 bytes. A

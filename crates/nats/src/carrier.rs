@@ -3,12 +3,14 @@ use std::str::FromStr;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use throughline_core::broker::{ErrorReplyHeaders, PublishErrorKind};
+use throughline_core::message::header_text;
 use throughline_core::propagation::lookup::{self, Repeated};
 use throughline_core::propagation::{
     NativeCarrier, NativeExtractor, NativeInjector, admit, header_name, holds_one_context, is_propagation_header,
 };
 use throughline_core::{Headers, PublishError};
 
+use crate::altered::Altered;
 use crate::error::OTHER;
 
 /// Names of the server's that need no allocation when they are read.
@@ -140,8 +142,8 @@ pub(crate) fn to_headers(native: &HeaderMap) -> Headers {
 /// Copies portable headers into the client's.
 ///
 /// Server headers are left out: they belong to the message they came with. Of what NATS cannot carry, a
-/// propagation header is dropped and counted, any other is an error.
-// PROP-N-04.
+/// propagation header is dropped and counted, any other is an error; see [`to_forwarded`].
+// PROP-N-04, PROP-N-08.
 pub(crate) fn to_native(headers: &Headers) -> Result<HeaderMap, PublishError> {
     let mut native = HeaderMap::new();
     for (name, value) in headers.iter().filter(|(name, _)| !is_server_header(name)) {
@@ -154,20 +156,79 @@ pub(crate) fn to_native(headers: &Headers) -> Result<HeaderMap, PublishError> {
     Ok(native)
 }
 
+/// Copies the headers of a message that is passed on to a subject. A stranger wrote them, and the message must not be lost for that: a text
+/// that NATS cannot carry is escaped, what is no text or has no name that NATS knows is left out, and both are counted.
+// PROP-N-09.
+pub(crate) fn to_forwarded(headers: &Headers, subject: &str, altered: &Altered) -> HeaderMap {
+    let mut native = HeaderMap::new();
+    let mut changed = 0;
+    for (name, value) in headers.iter().filter(|(name, _)| !is_server_header(name)) {
+        match parse(name, value) {
+            Some((name, value)) => native.append(name, value),
+            None if is_propagation_header(name) => drop(admit(name, &String::from_utf8_lossy(value))),
+            None => {
+                changed += 1;
+                if let Some((name, value)) = escape(name, value) {
+                    native.append(name, value);
+                }
+            }
+        }
+    }
+    altered.note(changed, subject);
+    native
+}
+
+/// Does the same with headers of the client's own, in place.
+pub(crate) fn escape_all(headers: &mut HeaderMap, subject: &str, altered: &Altered) {
+    if check(headers).is_ok() {
+        return;
+    }
+    let mut native = HeaderMap::new();
+    let mut changed = 0;
+    for (name, values) in headers.iter() {
+        for value in values {
+            if header_text::is_plain(value.as_ref()) {
+                native.append(name.clone(), value.clone());
+                continue;
+            }
+            changed += 1;
+            if let Some((name, value)) = escape(text(name), value.as_ref()) {
+                native.append(name, value);
+            }
+        }
+    }
+    *headers = native;
+    altered.note(changed, subject);
+}
+
+/// Checks the values of headers that a user of the client wrote. The client checks the names.
+pub(crate) fn check(headers: &HeaderMap) -> Result<(), PublishError> {
+    let is_plain = |values: &[HeaderValue]| values.iter().all(|value| header_text::is_plain(value.as_ref()));
+    let wrong = headers.iter().find(|(_, values)| !is_plain(values));
+    wrong.map_or(Ok(()), |(name, _)| Err(refused(text(name))))
+}
+
 /// Sets one header of our own, in place of all others of that name.
 pub(crate) fn put(native: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), PublishError> {
-    let value = HeaderValue::from_str(value).map_err(|_| refused(name))?;
+    let written = HeaderValue::from_str(value).ok().filter(|_| header_text::is_plain(value.as_bytes()));
+    let value = written.ok_or_else(|| refused(name))?;
     ClientHeaders::remove(native, name);
     native.insert(HeaderName::from_static(name), value);
     Ok(())
 }
 
+/// Returns a header that NATS can carry; its decision on headers allows ASCII alone in a value, and clients keep to it.
 fn parse(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    if name.is_empty() {
+    if name.is_empty() || !header_text::is_plain(value) {
         return None;
     }
     let value = std::str::from_utf8(value).ok()?;
     Some((HeaderName::from_str(name).ok()?, HeaderValue::from_str(value).ok()?))
+}
+
+fn escape(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let value = std::str::from_utf8(value).ok()?;
+    parse(name, header_text::escape(value).as_bytes())
 }
 
 /// The headers by which a service says that a request failed, as the services API of NATS has them. The server does not read them.
@@ -185,7 +246,7 @@ fn refused(name: &str) -> PublishError {
         OTHER,
         format!(
             "NATS cannot carry the header `{}`: \
-             its name must be visible ASCII without `:`, its value UTF-8 without line breaks",
+             its name must be visible ASCII without `:`, its value printable ASCII (`message::header_text::escape` makes it so)",
             name.escape_debug()
         ),
     )
@@ -250,9 +311,15 @@ mod tests {
 
     #[test]
     fn a_header_nats_cannot_carry_is_named() {
-        for (name, value) in
-            [("a b", &b"x"[..]), ("a:b", b"x"), ("", b"x"), ("tag", b"a\nb"), ("tag", b"\xff"), ("größe", b"x")]
-        {
+        for (name, value) in [
+            ("a b", &b"x"[..]),
+            ("a:b", b"x"),
+            ("", b"x"),
+            ("tag", b"a\nb"),
+            ("tag", b"\xff"),
+            ("größe", b"x"),
+            ("tag", "v ü".as_bytes()),
+        ] {
             let mut headers = Headers::new();
             headers.append(name, value);
             let error = to_native(&headers).unwrap_err();
@@ -269,6 +336,39 @@ mod tests {
         headers.append("uberctx-a", "x\ny");
         assert!(to_native(&headers).unwrap().is_empty(), "PROP-07");
         assert!(refused_headers() >= before + 2);
+    }
+
+    #[test]
+    fn what_a_stranger_sent_is_escaped_or_left_out_and_never_an_error() {
+        let mut headers = Headers::new();
+        let sent: [(&str, &[u8]); 8] = [
+            ("tenant", "v ü".as_bytes()),
+            ("tenant", b"acme"),
+            ("line", b"a\r\nb"),
+            ("bytes", b"\xff"),
+            ("größe", b"x"),
+            ("a b", b"x"),
+            ("Nats-Stream", b"x"),
+            ("tab", b"a\tb"),
+        ];
+        for (name, value) in sent {
+            headers.append(name, value);
+        }
+        let native = to_forwarded(&headers, "dead", &Altered::default());
+        let mut written: Vec<(&str, Vec<&str>)> = native
+            .iter()
+            .map(|(name, values)| (text(name), values.iter().map(HeaderValue::as_str).collect()))
+            .collect();
+        written.sort_unstable();
+        let expected =
+            [("line", vec!["UTF-8''a%0D%0Ab"]), ("tab", vec!["a\tb"]), ("tenant", vec!["UTF-8''v%20%C3%BC", "acme"])];
+        assert_eq!(written, expected, "PROP-N-09");
+
+        let mut raw = map(&[("tenant", "v ü"), ("tenant", "acme"), ("größe", "x")]);
+        assert_eq!(check(&raw).unwrap_err().kind(), PublishErrorKind::Encode, "PROP-N-08");
+        escape_all(&mut raw, "dead", &Altered::default());
+        let values: Vec<&str> = raw.get_all("tenant").map(HeaderValue::as_str).collect();
+        assert_eq!((values, check(&raw).is_ok()), (vec!["UTF-8''v%20%C3%BC", "acme"], true), "PROP-N-09");
     }
 
     #[test]
@@ -315,7 +415,7 @@ mod tests {
                 for (name, values) in native.iter() {
                     let name: &str = name.as_ref();
                     prop_assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'));
-                    prop_assert!(values.iter().all(|value| !value.as_str().contains(['\r', '\n'])));
+                    prop_assert!(values.iter().all(|value| header_text::is_plain(value.as_ref())));
                 }
             }
         }

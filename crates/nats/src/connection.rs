@@ -4,6 +4,8 @@ use std::time::Duration;
 use throughline_core::broker::Routes;
 use tokio::time::timeout;
 
+use crate::altered::Altered;
+use crate::delivery::{Names, Reading};
 use crate::denied::Denied;
 use crate::link::{Link, Links};
 use crate::protocol::Line;
@@ -19,12 +21,14 @@ pub(crate) struct Connection {
     pub(crate) systems: Systems,
     pub(crate) inbox_prefix: Arc<str>,
     pub(crate) records_position: bool,
+    pub(crate) names: Names,
     pub(crate) line: Line,
     /// Stays empty for a client whose events are the user's.
     pub(crate) denied: Arc<Denied>,
     pub(crate) routes: Routes,
     pub(crate) server: Option<(String, u16)>,
     pub(crate) is_owned: bool,
+    pub(crate) altered: Arc<Altered>,
 }
 
 impl Connection {
@@ -33,6 +37,11 @@ impl Connection {
         let kept = Arc::clone(&self.systems.core);
         let server = self.server.as_ref().map(|(host, port)| (host.as_str(), *port));
         self.systems = Systems::new(server, client_id.or_else(|| kept.client_id()));
+    }
+
+    /// Says how messages of this connection are read.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        Reading { own_inbox: &self.inbox_prefix, names: &self.names }
     }
 
     /// Returns the link in use.

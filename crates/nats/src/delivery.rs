@@ -1,27 +1,48 @@
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
-use throughline_core::message::{Native, NativeHeaders, OperationType};
+use throughline_core::broker::HeaderNames;
+use throughline_core::message::{Native, NativeHeaders, OperationType, header_text};
 use throughline_core::{Delivery, Headers};
 
 use crate::carrier::{HeaderExtractor, first, to_headers};
 use crate::forwarded;
-use crate::protocol::is_of_server;
-use crate::semconv::{NATS_SEQUENCE, NATS_STREAM};
+use crate::protocol::{has_space, is_of_server};
+use crate::semconv::{NATS_SEQUENCE, NATS_STREAM, inbox_template};
 
 /// The header that names a message, which streams also use to recognise a message they already have.
 // ATTR-N-06.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
-/// The header of the correlation id; NATS has none of its own.
-// ATTR-N-08.
-pub(crate) const CORRELATION_ID: &str = "correlation-id";
+/// The header of the media type, where nobody set another one.
+const CONTENT_TYPE: &str = HeaderNames::new().content_type;
 
-/// The header of the content type; NATS has none of its own.
-pub(crate) const CONTENT_TYPE: &str = "content-type";
+/// The names of the headers for what NATS has none of its own.
+// ATTR-N-08.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    pub(crate) correlation_id: &'static str,
+    pub(crate) content_type: &'static str,
+    /// That of the reply address, for messages of streams alone: where nobody set names, they have none.
+    pub(crate) reply_to: Option<&'static str>,
+}
+
+impl Names {
+    pub(crate) const fn set(names: HeaderNames) -> Self {
+        let HeaderNames { correlation_id, content_type, reply_to, .. } = names;
+        Self { correlation_id, content_type, reply_to: Some(reply_to) }
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { reply_to: None, ..Self::set(HeaderNames::default()) }
+    }
+}
 
 /// What only NATS knows about a received message: the client's own message and, from JetStream, its place in the
 /// stream.
@@ -44,6 +65,8 @@ pub struct NativeMessage {
     message: Option<async_nats::Message>,
     position: Option<StreamPosition>,
     recorded: bool,
+    /// The header of the media type.
+    content_type: &'static str,
     /// Tells this delivery from all others, where it has no place in a stream that does.
     number: OnceLock<u64>,
 }
@@ -62,7 +85,13 @@ impl NativeMessage {
     /// ```
     #[must_use]
     pub const fn new(message: async_nats::Message) -> Self {
-        Self { message: Some(message), position: None, recorded: false, number: OnceLock::new() }
+        Self {
+            message: Some(message),
+            position: None,
+            recorded: false,
+            content_type: CONTENT_TYPE,
+            number: OnceLock::new(),
+        }
     }
 
     /// Creates one that knows a place in a stream and no message, for tests on the in-memory broker.
@@ -75,7 +104,13 @@ impl NativeMessage {
     /// ```
     #[must_use]
     pub const fn at(position: StreamPosition) -> Self {
-        Self { message: None, position: Some(position), recorded: false, number: OnceLock::new() }
+        Self {
+            message: None,
+            position: Some(position),
+            recorded: false,
+            content_type: CONTENT_TYPE,
+            number: OnceLock::new(),
+        }
     }
 
     /// Returns the client's message as it arrived.
@@ -115,6 +150,10 @@ impl Native for NativeMessage {
     fn headers(&self) -> Option<&dyn NativeHeaders> {
         let has_headers = self.message.as_ref()?.headers.as_ref().is_some_and(|headers| !headers.is_empty());
         has_headers.then_some(self as &dyn NativeHeaders)
+    }
+
+    fn content_type_header(&self) -> &'static str {
+        self.content_type
     }
 
     fn position(&self) -> Option<String> {
@@ -304,11 +343,20 @@ impl LastSubject {
     }
 }
 
+/// How the messages of one connection are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading<'a> {
+    pub(crate) own_inbox: &'a str,
+    pub(crate) names: &'a Names,
+}
+
 /// Turns a message of core NATS into a delivery. A reply subject of the server's own is no address for an answer.
-pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject, own_inbox: &str) -> Delivery {
-    let reply = message.reply.as_deref().filter(|reply| !is_of_server(reply, own_inbox));
+pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject, reading: Reading<'_>) -> Delivery {
+    let reply = message.reply.as_deref().filter(|reply| !is_of_server(reply, reading.own_inbox));
     let reply_to = reply.map(Arc::<str>::from);
-    let delivery = portable(&message, last).with_native(Arc::new(NativeMessage::new(message)));
+    let delivery = portable(&message, last, reading.names);
+    let native = NativeMessage { content_type: reading.names.content_type, ..NativeMessage::new(message) };
+    let delivery = delivery.with_native(Arc::new(native));
     match reply_to {
         Some(reply_to) => delivery.with_reply_to(crate::CoreSubject::new(reply_to)).with_waiting_requester(),
         None => delivery,
@@ -316,32 +364,49 @@ pub(crate) fn from_core(message: async_nats::Message, last: &mut LastSubject, ow
 }
 
 /// Turns a message of a stream into a delivery. The reply subject is where it is acknowledged, never an address for an
-/// answer.
+/// answer; that stands in a header, where the connection has a name for it.
 pub(crate) fn from_stream(
     message: async_nats::Message,
     last: &mut LastSubject,
     position: Option<StreamPosition>,
     recorded: bool,
+    reading: Reading<'_>,
 ) -> Delivery {
-    let mut delivery = portable(&message, last);
+    let mut delivery = portable(&message, last, reading.names);
     if let Some(position) = &position {
         delivery = delivery
             .with_attempt(u32::try_from(position.delivered).unwrap_or(u32::MAX))
             .with_sent_at(position.published);
     }
+    if let Some(name) = reading.names.reply_to {
+        delivery = with_reply_header(delivery, &message, name, reading.own_inbox);
+    }
     delivery.with_native(Arc::new(NativeMessage {
         message: Some(message),
         position,
         recorded,
+        content_type: reading.names.content_type,
         number: OnceLock::new(),
     }))
 }
 
-fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
+/// Sets the reply address that a header names. Who names an inbox waits there; any other subject is somebody's who reads it in time.
+fn with_reply_header(delivery: Delivery, message: &async_nats::Message, name: &str, own_inbox: &str) -> Delivery {
+    let asked = message.headers.as_ref().and_then(|headers| first(headers, name));
+    let Some(asked) = asked.filter(|asked| !is_of_server(asked, own_inbox) && !has_space(asked)) else {
+        return delivery;
+    };
+    if inbox_template(asked, own_inbox).is_none() {
+        return delivery.with_reply_to(asked.to_owned());
+    }
+    delivery.with_reply_to(crate::CoreSubject::new(asked.to_owned())).with_waiting_requester()
+}
+
+fn portable(message: &async_nats::Message, last: &mut LastSubject, names: &Names) -> Delivery {
     let mut delivery = Delivery::new(last.of(message), message.payload.clone());
     if let Some(native) = &message.headers {
-        let id = first(native, MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty()).map(Arc::<str>::from);
-        let correlation_id = first(native, CORRELATION_ID).map(Arc::<str>::from);
+        let id = first(native, MESSAGE_ID).and_then(message_id).map(Arc::<str>::from);
+        let correlation_id = first(native, names.correlation_id).map(header_text::unescape).map(Arc::<str>::from);
         if let Some(id) = id {
             delivery = delivery.with_id(id);
         }
@@ -352,6 +417,15 @@ fn portable(message: &async_nats::Message, last: &mut LastSubject) -> Delivery {
     delivery
 }
 
+/// Returns the id of a message as its sender gave it, from the header that names it.
+pub(crate) fn message_id(header: &str) -> Option<Cow<'_, str>> {
+    let id = match header_text::unescape(header) {
+        Cow::Borrowed(id) => Cow::Borrowed(forwarded::original(id)),
+        Cow::Owned(id) => Cow::Owned(forwarded::original(&id).to_owned()),
+    };
+    Some(id).filter(|id| !id.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use async_nats::HeaderMap;
@@ -359,6 +433,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const INBOX: Reading<'static> = Reading {
+        own_inbox: "_INBOX",
+        names: &Names { correlation_id: "correlation-id", content_type: CONTENT_TYPE, reply_to: None },
+    };
 
     fn message(reply: Option<&str>, headers: &[(&str, &str)]) -> async_nats::Message {
         let mut map = HeaderMap::new();
@@ -383,20 +462,36 @@ mod tests {
     #[test]
     fn a_core_message_keeps_all_that_is_portable() {
         let headers = [("Nats-Msg-Id", "m1"), ("Correlation-Id", "c1"), ("tenant", "acme")];
-        let delivery = from_core(message(Some("_INBOX.a.b"), &headers), &mut LastSubject::new(), "_INBOX");
+        let delivery = from_core(message(Some("_INBOX.a.b"), &headers), &mut LastSubject::new(), INBOX);
         assert_eq!((delivery.destination(), delivery.payload().as_ref()), ("orders.42", &b"{}"[..]), "ATTR-N-01");
         assert_eq!(delivery.id(), Some("m1"), "ATTR-N-06");
         assert_eq!(delivery.correlation_id(), Some("c1"), "ATTR-N-08");
         assert_eq!(delivery.headers().get("tenant"), Some("acme"));
         assert_eq!(delivery.reply_to().map(|to| to.name()), Some("_INBOX.a.b"));
         assert!(delivery.is_request(), "its sender waits");
-        assert!(!from_core(message(None, &headers), &mut LastSubject::new(), "_INBOX").is_request());
+        assert!(!from_core(message(None, &headers), &mut LastSubject::new(), INBOX).is_request());
+    }
+
+    #[test]
+    fn ids_are_read_as_their_sender_gave_them() {
+        let of = |id: &str| {
+            let headers = [("Nats-Msg-Id", id), ("correlation-id", id)];
+            let delivery = from_core(message(None, &headers), &mut LastSubject::new(), INBOX);
+            (delivery.id().map(str::to_owned), delivery.correlation_id().map(str::to_owned))
+        };
+        let both = |id: &str| (Some(id.to_owned()), Some(id.to_owned()));
+        assert_eq!(of("UTF-8''corr%20%C3%BC%207"), both("corr ü 7"), "PROP-N-10");
+        assert_eq!(of("100%25"), both("100%25"));
+        assert_eq!(of("ü"), both("ü"), "of a client that writes it so");
+        let forwarded = format!("m ü{}x", ";forwarded=");
+        assert_eq!(of(&header_text::escape(&forwarded)).0.as_deref(), Some("m ü"));
     }
 
     #[test]
     fn what_a_stranger_names_of_the_servers_own_is_no_address_for_an_answer() {
         let address = |reply: &str, own_inbox: &str| {
-            let delivery = from_core(message(Some(reply), &[]), &mut LastSubject::new(), own_inbox);
+            let delivery =
+                from_core(message(Some(reply), &[]), &mut LastSubject::new(), Reading { own_inbox, ..INBOX });
             delivery.reply_to().map(|to| to.name().to_owned())
         };
         for reply in [
@@ -419,7 +514,7 @@ mod tests {
         let mut last = LastSubject::new();
         let mut subject = |subject: &'static str| {
             let arrived = async_nats::Message { subject: subject.into(), ..message(None, &[]) };
-            from_core(arrived, &mut last, "_INBOX").destination().to_owned()
+            from_core(arrived, &mut last, INBOX).destination().to_owned()
         };
         let subjects = ["orders.1", "orders.1", "orders.2", "", "orders.1"];
         assert_eq!(subjects.map(&mut subject), subjects, "ATTR-N-01");
@@ -427,18 +522,39 @@ mod tests {
 
     #[test]
     fn the_inbox_is_never_the_correlation_id() {
-        let delivery = from_core(message(Some("_INBOX.a.b"), &[]), &mut LastSubject::new(), "_INBOX");
+        let delivery = from_core(message(Some("_INBOX.a.b"), &[]), &mut LastSubject::new(), INBOX);
         assert_eq!((delivery.id(), delivery.correlation_id()), (None, None), "ATTR-N-08");
     }
 
     #[test]
     fn a_stream_message_has_no_address_for_an_answer() {
         let ack = "$JS.ACK.ORDERS.stock.3.100.7.1700000000000000000.42";
-        let delivery = from_stream(message(Some(ack), &[]), &mut LastSubject::new(), parse(ack), false);
+        let delivery = from_stream(message(Some(ack), &[]), &mut LastSubject::new(), parse(ack), false, INBOX);
         assert!(delivery.reply_to().is_none());
         assert_eq!(delivery.attempt(), 3);
         assert_eq!(delivery.sent_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)));
         assert_eq!(delivery.id(), None, "ATTR-J-05");
+    }
+
+    #[test]
+    fn a_stream_message_names_its_address_in_a_header_where_the_connection_has_a_name_for_it() {
+        let ack = "$JS.ACK.ORDERS.stock.3.100.7.1700000000000000000.42";
+        let names = Names::set(HeaderNames::faststream());
+        let read = |address: &str, names: &Names| {
+            let headers = [("reply_to", address), ("correlation_id", "c1"), ("correlation-id", "other")];
+            let reading = Reading { own_inbox: "_INBOX", names };
+            let arrived = message(Some(ack), &headers);
+            let delivery = from_stream(arrived, &mut LastSubject::new(), parse(ack), false, reading);
+            let to = delivery.reply_to().map(|to| to.name().to_owned());
+            (to, delivery.is_request(), delivery.correlation_id().map(str::to_owned))
+        };
+        let c1 = || Some("c1".to_owned());
+        assert_eq!(read("_INBOX.a.b", &names), (Some("_INBOX.a.b".to_owned()), true, c1()));
+        assert_eq!(read("answers", &names), (Some("answers".to_owned()), false, c1()));
+        for refused in ["$JS.API.STREAM.PURGE.ORDERS", "a b", ""] {
+            assert_eq!(read(refused, &names), (None, false, c1()), "{refused}");
+        }
+        assert_eq!(read("answers", &Names::default()), (None, false, Some("other".to_owned())));
     }
 
     #[test]

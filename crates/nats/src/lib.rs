@@ -28,7 +28,8 @@
 //!
 //! A message id travels as `Nats-Msg-Id`, by which a stream drops what it already has (for two minutes unless the
 //! stream says otherwise); the correlation id as `correlation-id`, the content type as `content-type`. Headers that
-//! start with `Nats-` are never copied to an outgoing message.
+//! start with `Nats-` are never copied to an outgoing message. Values are printable ASCII: an id that is not is
+//! [escaped](throughline_core::message::header_text), any other header is an error.
 //!
 //! A sampled `traceparent` switches the server's own message tracing on where its account is configured for it, from
 //! server 2.11 on. A header value with a bare carriage return, which other clients can send, ends the
@@ -43,6 +44,7 @@
 
 mod acks;
 mod address;
+mod altered;
 mod backlog;
 mod broker;
 mod carrier;

@@ -10,7 +10,7 @@ use crate::carrier::ERROR_REPLY;
 use crate::delivery::{LastSubject, from_core};
 use crate::destination::Through;
 use crate::pipeline::Pipeline;
-use crate::sender::{Sender, headers_of, no_reply_to};
+use crate::sender::{Sender, no_reply_to};
 use crate::status::{is_status, text_of};
 use crate::{error, semconv};
 
@@ -59,7 +59,7 @@ impl Publish for NatsPublisher {
         if let Some(Through::Stream(_)) = envelope.destination().native::<Through>() {
             return Err(no_reply_to(&subject));
         }
-        let headers = headers_of(&envelope)?;
+        let headers = self.sender.headers_of(&envelope)?;
         let mut request = async_nats::Request::new().payload(envelope.payload().clone()).timeout(Some(wait));
         if !headers.is_empty() {
             request = request.headers(headers);
@@ -69,6 +69,6 @@ impl Publish for NatsPublisher {
         if is_status(&reply) {
             return Err(error::status_for_reply(&subject, &text_of(&reply)));
         }
-        Ok(from_core(reply, &mut LastSubject::new(), &self.sender.connection.inbox_prefix))
+        Ok(from_core(reply, &mut LastSubject::new(), self.sender.connection.reading()))
     }
 }

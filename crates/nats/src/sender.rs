@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,12 +12,15 @@ use async_nats::jetstream::publish::PublishAck;
 use async_nats::message::OutboundMessage;
 use futures_util::FutureExt;
 use throughline_core::broker::{Outbound, OutboundUse, PublishErrorKind};
+use throughline_core::message::header_text;
+use throughline_core::propagation::NativeCarrier;
 use throughline_core::{Destination, Envelope, PublishError, Receipt};
 use tokio::time::timeout;
 
-use crate::carrier::{ERROR_REPLY, put, to_native};
+use crate::altered::Altered;
+use crate::carrier::{ClientHeaders, ERROR_REPLY, put, to_forwarded, to_native};
 use crate::connection::Connection;
-use crate::delivery::{CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID};
+use crate::delivery::{MESSAGE_ID, Names};
 use crate::destination::{Expected, Through};
 use crate::link::Link;
 use crate::{NativeMessage, Stream, error, forwarded, semconv};
@@ -123,7 +127,7 @@ impl Sender {
             }
             Through::Stream(expected) => {
                 let subject = self.requested(envelope.destination())?;
-                if envelope.reply_to().is_some() {
+                if envelope.reply_to().is_some() && self.connection.names.reply_to.is_none() {
                     return Err(no_reply_to(&subject));
                 }
                 let answer = Box::pin(self.send_stream(&envelope, &subject, &expected)).await?;
@@ -145,7 +149,7 @@ impl Sender {
             return false;
         }
         let Ok(subject) = self.subject_of(envelope) else { return false };
-        let Ok(message) = outbound(envelope, &subject) else { return false };
+        let Ok(message) = self.outbound(envelope, &subject) else { return false };
         let link = self.connection.link();
         matches!(link.client.publish_message(message).now_or_never(), Some(Ok(())))
     }
@@ -177,7 +181,7 @@ impl Sender {
         envelope: &Envelope,
         subject: &async_nats::Subject,
     ) -> Result<(), PublishError> {
-        let mut sending = pin!(link.client.publish_message(outbound(envelope, subject)?));
+        let mut sending = pin!(link.client.publish_message(self.outbound(envelope, subject)?));
         // A timer only where there is something to wait for: the client has no room while its connection is down.
         let sent = match poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
             Poll::Ready(sent) => sent,
@@ -220,14 +224,31 @@ impl Sender {
         subject: &async_nats::Subject,
         expected: &Expected,
     ) -> Result<PublishAckFuture, PublishError> {
-        let mut headers = headers_of(envelope)?;
+        let mut headers = self.headers_of(envelope)?;
         for (name, value) in expected.headers() {
             put(&mut headers, name, &value)?;
+        }
+        if let (Some(name), Some(reply)) = (self.connection.names.reply_to, envelope.reply_to()) {
+            put(&mut headers, name, reply.name())?;
         }
         let message = PublishMessage::build().payload(envelope.payload().clone());
         let message = if headers.is_empty() { message } else { message.headers(headers) };
         let sent = link.jetstream.send_publish(subject.clone(), message).await;
         sent.map_err(|failed| error::stream_publish(&failed, subject).with_source(failed))
+    }
+
+    fn outbound(&self, envelope: &Envelope, subject: &async_nats::Subject) -> Result<OutboundMessage, PublishError> {
+        let headers = self.headers_of(envelope)?;
+        Ok(OutboundMessage {
+            subject: subject.clone(),
+            reply: envelope.reply_to().map(|reply| reply.name().into()),
+            payload: envelope.payload().clone(),
+            headers: (!headers.is_empty()).then_some(headers),
+        })
+    }
+
+    pub(crate) fn headers_of(&self, envelope: &Envelope) -> Result<HeaderMap, PublishError> {
+        headers_of(envelope, &self.connection.names, &self.connection.altered)
     }
 
     /// Waits until what was published to core NATS is written to the connection.
@@ -242,30 +263,29 @@ impl Sender {
     }
 }
 
-fn outbound(envelope: &Envelope, subject: &async_nats::Subject) -> Result<OutboundMessage, PublishError> {
-    let headers = headers_of(envelope)?;
-    Ok(OutboundMessage {
-        subject: subject.clone(),
-        reply: envelope.reply_to().map(|reply| reply.name().into()),
-        payload: envelope.payload().clone(),
-        headers: (!headers.is_empty()).then_some(headers),
-    })
-}
-
-pub(crate) fn headers_of(envelope: &Envelope) -> Result<HeaderMap, PublishError> {
-    let mut headers = to_native(envelope.headers())?;
+fn headers_of(envelope: &Envelope, names: &Names, altered: &Altered) -> Result<HeaderMap, PublishError> {
+    let mut headers = if envelope.is_forwarded() {
+        to_forwarded(envelope.headers(), envelope.destination().name(), altered)
+    } else {
+        to_native(envelope.headers())?
+    };
+    if let Some(name) = names.reply_to.filter(|_| envelope.is_forwarded()) {
+        // Whoever waited for an answer has it from here.
+        ClientHeaders::remove(&mut headers, name);
+    }
     let forwarded = forwarded::id(envelope, || envelope.origin::<NativeMessage>().map(NativeMessage::forwarder));
     let own = [
-        (MESSAGE_ID, forwarded.as_deref().or(envelope.id())),
-        (CORRELATION_ID, envelope.correlation_id()),
-        (CONTENT_TYPE, envelope.content_type()),
+        (MESSAGE_ID, forwarded.as_deref().or(envelope.id()).map(header_text::escape)),
+        (names.correlation_id, envelope.correlation_id().map(header_text::escape)),
+        (names.content_type, envelope.content_type().map(Cow::Borrowed)),
     ];
     // What a stranger sent so is passed on in no other message: it would make an error reply of it.
-    let of_error = [ERROR_REPLY.code, ERROR_REPLY.text].map(|name| (name, envelope.headers().get(name)));
+    let of_error =
+        [ERROR_REPLY.code, ERROR_REPLY.text].map(|name| (name, envelope.headers().get(name).map(Cow::Borrowed)));
     let of_error = of_error.into_iter().filter(|_| envelope.is_error_reply());
     for (name, value) in own.into_iter().chain(of_error) {
         if let Some(value) = value {
-            put(&mut headers, name, value)?;
+            put(&mut headers, name, &value)?;
         }
     }
     Ok(headers)
@@ -284,7 +304,44 @@ pub(crate) fn no_reply_to(subject: &str) -> PublishError {
 
 #[cfg(test)]
 mod tests {
+    use throughline_core::broker::HeaderNames;
+
     use super::*;
+
+    #[test]
+    fn ids_that_are_not_ascii_are_escaped_and_headers_of_the_application_are_refused() {
+        let envelope = || Envelope::new("orders", "x");
+        let headers = headers_of(
+            &envelope().with_id("m ü").with_correlation_id("corr ü 7"),
+            &Names::default(),
+            &Altered::default(),
+        )
+        .unwrap();
+        assert_eq!(headers.get("Nats-Msg-Id").unwrap().as_str(), "UTF-8''m%20%C3%BC", "PROP-N-10");
+        assert_eq!(headers.get("correlation-id").unwrap().as_str(), "UTF-8''corr%20%C3%BC%207", "PROP-N-10");
+        for refused in [envelope().with_header("X", "v ü"), envelope().with_content_type("text/ü")] {
+            let error = headers_of(&refused, &Names::default(), &Altered::default()).unwrap_err();
+            assert_eq!(error.kind(), PublishErrorKind::Encode, "PROP-N-08");
+            assert!(error.to_string().contains("printable ASCII"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_headers_have_the_names_that_are_set() {
+        let names = Names::set(HeaderNames::faststream());
+        let envelope =
+            Envelope::new("orders", "x").with_id("m1").with_correlation_id("c1").with_content_type("text/plain");
+        let headers = headers_of(&envelope, &names, &Altered::default()).unwrap();
+        let mut all: Vec<(&str, &str)> =
+            headers.iter().map(|(name, values)| (name.as_ref(), values[0].as_str())).collect();
+        all.sort_unstable();
+        assert_eq!(all, [("Nats-Msg-Id", "m1"), ("content-type", "text/plain"), ("correlation_id", "c1")]);
+
+        let delivery = throughline_core::Delivery::new("orders", "x")
+            .with_headers([("reply_to", "answers")].into_iter().collect());
+        let forward = headers_of(&Envelope::forward(&delivery, "dead"), &names, &Altered::default()).unwrap();
+        assert!(forward.is_empty(), "nobody waits for the answer of a dead letter");
+    }
 
     #[test]
     fn the_ids_travel_as_headers_and_copied_server_headers_do_not() {
@@ -295,7 +352,7 @@ mod tests {
             .with_id("m1")
             .with_correlation_id("c1")
             .with_content_type("application/json");
-        let headers = headers_of(&envelope).unwrap();
+        let headers = headers_of(&envelope, &Names::default(), &Altered::default()).unwrap();
         assert_eq!(headers.len(), 3, "PROP-N-04");
         assert_eq!(headers.get("Nats-Msg-Id").unwrap().as_str(), "m1", "ATTR-N-06");
         assert_eq!(headers.get("correlation-id").unwrap().as_str(), "c1", "ATTR-N-08");

@@ -109,7 +109,7 @@ impl CoreSubscriber {
         if message.reply.as_deref().is_some_and(|reply| is_of_server(reply, own_inbox)) {
             tell_of_no_address(&mut self.no_address, &message, self.group.as_deref());
         }
-        Received::new(from_core(message, &mut self.last, own_inbox))
+        Received::new(from_core(message, &mut self.last, self.connection.reading()))
     }
 }
 

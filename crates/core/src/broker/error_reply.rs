@@ -2,7 +2,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::message::Delivery;
+use crate::message::{Delivery, header_text};
 
 /// How much of the text of an error reply is kept, in characters.
 const TEXT: usize = 200;
@@ -64,7 +64,8 @@ impl ErrorReply {
         if code.is_none() && text.is_none() {
             return None;
         }
-        let (code, text) = (shown(code.unwrap_or_default(), CODE), shown(text.unwrap_or_default(), TEXT));
+        let text = header_text::unescape(text.unwrap_or_default());
+        let (code, text) = (shown(code.unwrap_or_default(), CODE), shown(&text, TEXT));
         Some(Self { code, text, body: reply.payload().clone() })
     }
 
@@ -150,6 +151,13 @@ mod tests {
         assert_eq!(read(&[("reply-error-code", "500")]).unwrap().to_string(), "500");
         let text = read(&[("reply-error", "no")]).unwrap();
         assert_eq!((text.code(), text.code_text(), text.to_string().as_str()), (None, "", "no"));
+    }
+
+    #[test]
+    fn an_escaped_text_is_read_as_it_was() {
+        assert_eq!(read(&[("reply-error", "UTF-8''kein%20K%C3%A4se%0A")]).unwrap().text(), "kein Käse");
+        assert_eq!(read(&[("reply-error", "UTF-8''%1B[31m")]).unwrap().text(), "UTF-8''%1B[31m", "nobody escapes so");
+        assert_eq!(read(&[("reply-error", "UTF-8''%1B%5B31m")]).unwrap().text(), "\\u{1b}[31m");
     }
 
     #[test]

@@ -111,11 +111,14 @@ impl Body {
 
 /// Turns a value into the body of a message.
 ///
+/// Text says that it is `text/plain`, JSON that it is `application/json`, and bytes say nothing. Services in other languages decide by it.
+///
 /// # Examples
 ///
 /// ```
 /// use throughline_core::codec::Encode;
-/// assert_eq!("hello".encode().unwrap().bytes.as_ref(), b"hello");
+/// let body = "hello".encode().unwrap();
+/// assert_eq!((body.bytes.as_ref(), body.content_type), (&b"hello"[..], Some("text/plain")));
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the body of a message",
@@ -140,6 +143,9 @@ pub trait Encode {
 }
 
 /// Makes a value from a message: its body, and what the headers and the destination say about it.
+///
+/// The codecs of this crate go by the body alone. A media type that is missing or another one refuses no message: many senders write none, or
+/// one that does not fit.
 ///
 /// # Examples
 ///
@@ -189,27 +195,34 @@ pub trait Decode: Sized {
     fn decode(message: &Delivery) -> Result<Self, DecodeError>;
 }
 
+/// The media type of text, as the header has it. Without `charset`: FastStream knows this form alone, and text is UTF-8 anyway.
+const TEXT: &str = "text/plain";
+
+/// Bytes, of which nothing is known: without a media type.
 impl Encode for Bytes {
     fn encode(self) -> Result<Body, EncodeError> {
         Ok(Body::new(self))
     }
 }
 
+/// Bytes, of which nothing is known: without a media type.
 impl Encode for Vec<u8> {
     fn encode(self) -> Result<Body, EncodeError> {
         Ok(Body::new(self))
     }
 }
 
+/// Text, with the media type `text/plain`.
 impl Encode for String {
     fn encode(self) -> Result<Body, EncodeError> {
-        Ok(Body::new(self))
+        Ok(Body::new(self).with_content_type(TEXT))
     }
 }
 
+/// Text, with the media type `text/plain`.
 impl Encode for &'static str {
     fn encode(self) -> Result<Body, EncodeError> {
-        Ok(Body::new(self))
+        Ok(Body::new(self).with_content_type(TEXT))
     }
 }
 

@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,7 +11,7 @@ use opentelemetry::propagation::Extractor;
 use super::destination::Name;
 use super::envelope::CONTENT_TYPE;
 use super::properties::Properties;
-use super::{Destination, Envelope, Extensions, Headers, Native, Source};
+use super::{Destination, Envelope, Extensions, Headers, Native, Source, header_text};
 
 /// A message that arrived, or a batch of them.
 ///
@@ -417,10 +418,26 @@ impl Delivery {
         self.carrier().get(name)
     }
 
+    /// Returns a header's text as [`header`](Self::header) does, with the escape undone that the framework writes texts with; see
+    /// [`header_text`](super::header_text).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use throughline_core::{Delivery, Headers};
+    /// let headers = Headers::from_iter([("dead-letter-reason", "UTF-8''kein%20K%C3%A4se")]);
+    /// let dead = Delivery::new("orders.dead", "x").with_headers(headers);
+    /// assert_eq!(dead.header_text("dead-letter-reason").as_deref(), Some("kein Käse"));
+    /// ```
+    #[must_use]
+    pub fn header_text(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.header(name).map(header_text::unescape)
+    }
+
     /// Returns the type of the body as its header says, such as `application/json`.
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        self.header(CONTENT_TYPE)
+        self.header(self.native_dyn().map_or(CONTENT_TYPE, Native::content_type_header))
     }
 
     /// Returns the key.

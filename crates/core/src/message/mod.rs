@@ -10,6 +10,7 @@ pub(crate) mod envelope;
 mod extensions;
 pub(crate) mod failure;
 mod fate;
+pub mod header_text;
 pub(crate) mod headers;
 mod native;
 pub(crate) mod outcome;

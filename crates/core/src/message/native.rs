@@ -5,6 +5,7 @@ use std::sync::Arc;
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;
 
+use super::envelope::CONTENT_TYPE;
 use super::{Headers, OperationType};
 
 /// What only the adapter knows about a received message; the broker's own extractors read it by downcast.
@@ -45,6 +46,12 @@ pub trait Native: Any + Send + Sync {
     /// delivery was given a copy.
     fn headers(&self) -> Option<&dyn NativeHeaders> {
         None
+    }
+
+    /// Returns the name of the header that holds the media type of the body, where the connection has
+    /// [another one](crate::broker::HeaderNames) than `content-type`.
+    fn content_type_header(&self) -> &'static str {
+        CONTENT_TYPE
     }
 
     /// Returns the message's own properties that a forward of it keeps, such as a priority; they become

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::forwarding::{Forwarded, Forwarding, unpublishable};
 use super::{Middleware, Next};
 use crate::log::{SubscriptionLog, log_line};
-use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement};
+use crate::message::{Delivery, Destination, Envelope, Failure, Fate, Outcome, Settlement, header_text};
 use async_trait::async_trait;
 
 /// The header that says why a message is a dead letter.
@@ -18,7 +18,8 @@ const ORIGIN: &str = "dead-letter-origin";
 /// them.
 ///
 /// The body and the headers stay as they are, with the context of the producer; `dead-letter-reason`,
-/// `dead-letter-error` (the `error.type`) and `dead-letter-origin` are set, not added, so they never pile up. A message that cannot be
+/// `dead-letter-error` (the `error.type`) and `dead-letter-origin` are set, not added, so they never pile up. They have at most 200 characters and are escaped where they are not
+/// printable ASCII: read them with [`Delivery::header_text`]. A message that cannot be
 /// forwarded is not settled but retried.
 /// Where the subscription publishes and settles in one transaction, what the message's attempts published is taken back before.
 ///
@@ -50,19 +51,19 @@ impl DeadLetter {
 
     fn envelope(&self, message: &Delivery, reason: &str, failure: Option<&Failure>) -> Envelope {
         let mut envelope = Envelope::forward(message, self.destination.clone());
-        envelope.headers_mut().insert(REASON, header_text(reason));
+        envelope.headers_mut().insert(REASON, header_text::own(reason));
         envelope.headers_mut().remove(ERROR);
         if let Some(failure) = failure {
-            envelope.headers_mut().insert(ERROR, header_text(failure.error_type()));
+            envelope.headers_mut().insert(ERROR, header_text::own(failure.error_type()));
         }
-        envelope.headers_mut().insert(ORIGIN, header_text(message.destination()));
+        envelope.headers_mut().insert(ORIGIN, header_text::own(message.destination()));
         envelope
     }
 
     /// Tells whether the message comes from where it would go: as a dead letter it would come again, and so on for ever.
     fn would_come_again(&self, message: &Delivery) -> bool {
         let place = self.destination.name();
-        message.destination() == place || message.header(ORIGIN).is_some_and(|origin| origin == header_text(place))
+        message.destination() == place || message.header(ORIGIN).is_some_and(|origin| origin == header_text::own(place))
     }
 
     pub(crate) const fn destination(&self) -> &Destination {
@@ -143,9 +144,4 @@ pub(super) fn one_by_one(own: Outcome, wanted: &[bool], index: usize) -> Outcome
         return own.with_settlement(Settlement::retry_after(Duration::ZERO));
     }
     own
-}
-
-/// Makes a text safe for the headers of every broker: printable ASCII, at most 200 characters.
-pub(crate) fn header_text(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(200).collect()
 }

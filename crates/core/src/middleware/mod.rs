@@ -17,7 +17,6 @@ pub(crate) use self::chain::{Endpoint, Outlet};
 pub use self::chain::{Next, NextPublish};
 pub use self::concurrency::ConcurrencyLimit;
 pub use self::dead_letter::DeadLetter;
-pub(crate) use self::dead_letter::header_text;
 pub(crate) use self::failure_rule::{Attempts, PolicyInForce, decide, panic_failure, panicked};
 pub use self::filter::Filter;
 pub(crate) use self::forwarding::unpublishable;

@@ -3,12 +3,12 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::dead_letter::{header_text, one_by_one};
+use super::dead_letter::one_by_one;
 use super::failure_rule::give_up;
 use super::forwarding::{Forwarded, Forwarding, unpublishable};
 use super::{Middleware, Next};
 use crate::broker::{RETRY_ATTEMPT, RETRY_DUE, RETRY_ERROR, RetryPlace, RetryRoute};
-use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
+use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement, header_text};
 
 /// The header that says where the message first failed.
 const ORIGIN: &str = "retry-origin";
@@ -48,10 +48,10 @@ fn envelope(message: &Delivery, failure: Option<&Failure>, place: RetryPlace) ->
     headers.insert(RETRY_DUE, due.to_string());
     headers.remove(RETRY_ERROR);
     if let Some(failure) = failure {
-        headers.insert(RETRY_ERROR, header_text(failure.error_type()));
+        headers.insert(RETRY_ERROR, header_text::own(failure.error_type()));
     }
     if message.attempt() == 1 || !headers.contains(ORIGIN) {
-        headers.insert(ORIGIN, header_text(message.destination()));
+        headers.insert(ORIGIN, header_text::own(message.destination()));
     }
     envelope
 }

@@ -8,24 +8,28 @@ use opentelemetry_propagator_b3::{B3Encoding, Propagator};
 
 const SINGLE: &str = "b3";
 
-/// The bit in which the wrapped crate keeps "no sampling decision was made".
+/// The bit in which the wrapped crate keeps "no sampling decision was made". In a span context it is the random flag of W3C.
 const DEFERRED: TraceFlags = TraceFlags::new(0x02);
+
+/// The bit in which a span context keeps it.
+const UNDECIDED: TraceFlags = TraceFlags::new(0x08);
 
 /// The bit in which the wrapped crate keeps the debug flag.
 const DEBUG: TraceFlags = TraceFlags::new(0x04);
 
 static SINGLE_FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [SINGLE.into()]);
 
-static MULTI_FIELDS: LazyLock<[String; 5]> = LazyLock::new(|| {
-    ["x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-flags", "x-b3-parentspanid"].map(str::to_owned)
-});
+/// The several headers in the spelling of B3. The header names of all brokers tell cases apart, and so do readers in other languages.
+const MULTI: [&str; 5] = ["X-B3-TraceId", "X-B3-SpanId", "X-B3-Sampled", "X-B3-Flags", "X-B3-ParentSpanId"];
+
+static MULTI_FIELDS: LazyLock<[String; 5]> = LazyLock::new(|| MULTI.map(str::to_owned));
 
 /// A propagator of the span context in the B3 headers of Zipkin.
 ///
 /// It wraps `opentelemetry-propagator-b3` and corrects it: the single form writes `b3` and nothing else, a
 /// context without a valid span writes nothing instead of "do not sample", malformed ids with a sign are
-/// refused, and the debug flag implies sampling. Both forms read the single header first and then the several ones; names are written in
-/// lower case and read in any.
+/// refused, and the debug flag implies sampling. Both forms read the single header first and then the several ones; names are written as
+/// B3 spells them, `b3` and `X-B3-TraceId`, and read in any case.
 ///
 /// # Examples
 ///
@@ -75,7 +79,7 @@ impl B3Propagator {
         Self::new(Form::Single)
     }
 
-    /// Creates the propagator that writes the `x-b3-*` headers; its name in `OTEL_PROPAGATORS` is `b3multi`.
+    /// Creates the propagator that writes the `X-B3-*` headers; its name in `OTEL_PROPAGATORS` is `b3multi`.
     ///
     /// # Examples
     ///
@@ -83,7 +87,7 @@ impl B3Propagator {
     /// use opentelemetry::propagation::TextMapPropagator;
     /// use throughline_core::propagation::B3Propagator;
     ///
-    /// assert!(B3Propagator::multi().fields().any(|field| field == "x-b3-traceid"));
+    /// assert!(B3Propagator::multi().fields().any(|field| field == "X-B3-TraceId"));
     /// ```
     #[must_use]
     pub fn multi() -> Self {
@@ -109,6 +113,7 @@ impl B3Propagator {
         })?;
         let flags = found.trace_flags();
         let flags = if flags & DEBUG == DEBUG { flags | TraceFlags::SAMPLED } else { flags };
+        let flags = if flags & DEFERRED == DEFERRED { (flags & !DEFERRED) | UNDECIDED } else { flags };
         Some(cx.with_remote_span_context(with_flags(&found, flags)))
     }
 }
@@ -126,11 +131,12 @@ impl TextMapPropagator for B3Propagator {
         };
         let mut injector = Only { form: self.form, injector };
         let flags = span_context.trace_flags();
-        if flags & DEFERRED == DEFERRED && flags.is_sampled() {
-            let decided = with_flags(span_context, flags & !DEFERRED);
-            writer.inject_context(&Context::new().with_remote_span_context(decided), &mut injector);
-        } else {
+        let known = as_the_crate_has_them(flags);
+        if known == flags {
             writer.inject_context(cx, &mut injector);
+        } else {
+            let known = with_flags(span_context, known);
+            writer.inject_context(&Context::new().with_remote_span_context(known), &mut injector);
         }
     }
 
@@ -146,6 +152,13 @@ impl TextMapPropagator for B3Propagator {
     }
 }
 
+/// Returns flags as the wrapped crate understands them. A decision that was made later replaces a missing one.
+fn as_the_crate_has_them(flags: TraceFlags) -> TraceFlags {
+    let is_undecided = flags & UNDECIDED == UNDECIDED && !flags.is_sampled();
+    let known = flags & (TraceFlags::SAMPLED | DEBUG);
+    if is_undecided { known | DEFERRED } else { known }
+}
+
 fn with_flags(span_context: &SpanContext, flags: TraceFlags) -> SpanContext {
     SpanContext::new(
         span_context.trace_id(),
@@ -156,8 +169,8 @@ fn with_flags(span_context: &SpanContext, flags: TraceFlags) -> SpanContext {
     )
 }
 
-/// Passes the headers of one form on and swallows the others.
-// PROP-B-02.
+/// Passes the headers of one form on in the spelling of B3, and swallows the others.
+// PROP-B-02, PROP-B-05.
 struct Only<'a> {
     form: Form,
     injector: &'a mut dyn Injector,
@@ -165,8 +178,13 @@ struct Only<'a> {
 
 impl Injector for Only<'_> {
     fn set(&mut self, key: &str, value: String) {
-        if (key == SINGLE) == (self.form == Form::Single) {
-            self.injector.set(key, value);
+        match self.form {
+            Form::Single if key == SINGLE => self.injector.set(key, value),
+            Form::Multi if key != SINGLE => {
+                let spelled = MULTI.into_iter().find(|name| name.eq_ignore_ascii_case(key));
+                self.injector.set(spelled.unwrap_or(key), value);
+            }
+            Form::Multi | Form::Single => {}
         }
     }
 }

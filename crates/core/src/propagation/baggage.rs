@@ -20,7 +20,8 @@ static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [BAGGAGE.into()]);
 /// It replaces the propagator of the SDK, which changes values on the way, lets properties grow into members of their
 /// own, and enforces no limits when it writes. What it does:
 ///
-/// - Every value arrives as it was set, whatever it contains.
+/// - Every value arrives as it was set, whatever it contains. A `+` is written as `%2B`: OpenTelemetry for Python reads a bare one as a
+///   space. What is read is not changed so: a bare `+` stays one, as the specification has it.
 /// - Properties travel as they are; those that break the grammar are left out, on both ways.
 /// - Several headers are read as one. Over a limit whole members are dropped and counted, see
 ///   [`dropped_members`].
@@ -53,11 +54,11 @@ static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [BAGGAGE.into()]);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct BaggagePropagator {
-    _private: (),
+    plus_is_space: bool,
 }
 
 impl BaggagePropagator {
-    /// Creates the propagator; it has no settings.
+    /// Creates the propagator.
     ///
     /// # Examples
     ///
@@ -69,7 +70,32 @@ impl BaggagePropagator {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { _private: () }
+        Self { plus_is_space: false }
+    }
+
+    /// Reads a bare `+` as a space, for a service whose messages come from OpenTelemetry for Python, FastStream among them: that writes a
+    /// space so, against the specification. The default is to read a plus sign, which Go and the SDK of Rust write bare. What is written stays
+    /// the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use opentelemetry::Context;
+    /// use opentelemetry::baggage::BaggageExt;
+    /// use opentelemetry::propagation::TextMapPropagator;
+    /// use throughline_core::Headers;
+    /// use throughline_core::propagation::{BaggagePropagator, Propagators, TraceContextPropagator};
+    ///
+    /// let baggage = BaggagePropagator::new().plus_as_space();
+    /// let propagators = Propagators::none().with(TraceContextPropagator::new()).with(baggage);
+    /// let headers = Headers::from_iter([("baggage", "sum=1%2B1+is+2")]);
+    /// let cx = propagators.extract_with_context(&Context::new(), &headers);
+    /// assert_eq!(cx.baggage().get("sum").map(|value| value.as_str()), Some("1+1 is 2"));
+    /// ```
+    #[must_use]
+    pub const fn plus_as_space(mut self) -> Self {
+        self.plus_is_space = true;
+        self
     }
 
     /// Returns the context with the baggage of the headers, or `None` when they hold no valid member.
@@ -79,7 +105,7 @@ impl BaggagePropagator {
 
     /// Returns the baggage of the headers alone.
     pub(super) fn read(&self, extractor: &dyn Extractor) -> Option<Baggage> {
-        let baggage = parse_all(&extractor.get_all(BAGGAGE)?);
+        let baggage = read_all(&extractor.get_all(BAGGAGE)?, self.plus_is_space);
         (!baggage.is_empty()).then_some(baggage)
     }
 
@@ -140,6 +166,10 @@ pub fn parse(header: &str) -> Baggage {
 /// ```
 #[must_use]
 pub fn parse_all(headers: &[&str]) -> Baggage {
+    read_all(headers, false)
+}
+
+fn read_all(headers: &[&str], plus_is_space: bool) -> Baggage {
     let mut baggage = Baggage::new();
     if !limits::may_read(headers.iter().map(|header| header.len()).sum()) {
         return baggage;
@@ -147,7 +177,9 @@ pub fn parse_all(headers: &[&str]) -> Baggage {
     let members = headers.iter().flat_map(|header| header.split(','));
     let mut dropped = 0;
     for (index, member) in members.filter_map(Member::parse).enumerate() {
-        let value = percent::decode(member.value).into_owned();
+        // Before the escapes are undone, among which are those of plus signs.
+        let spaced = (plus_is_space && member.value.contains('+')).then(|| member.value.replace('+', " "));
+        let value = percent::decode(spaced.as_deref().unwrap_or(member.value)).into_owned();
         let properties = properties(member.properties);
         if index >= MAX_MEMBERS || !limits::insert(&mut baggage, member.key, value, properties) {
             dropped += 1;

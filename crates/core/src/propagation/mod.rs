@@ -7,7 +7,7 @@
 //! | W3C Trace Context | `traceparent`, `tracestate` | `tracecontext` (default) | [`TraceContextPropagator`] |
 //! | W3C Baggage | `baggage` | `baggage` (default) | [`BaggagePropagator`] |
 //! | B3, one header | `b3` | `b3` | [`B3Propagator::single`] |
-//! | B3, several headers | `x-b3-*` | `b3multi` | [`B3Propagator::multi`] |
+//! | B3, several headers | `X-B3-*` | `b3multi` | [`B3Propagator::multi`] |
 //! | Jaeger | `uber-trace-id`, `uberctx-*` | `jaeger` | [`JaegerPropagator`] |
 //! | none | none | `none` | [`Propagators::none`] |
 //!

@@ -1,22 +1,25 @@
 use std::borrow::Cow;
 
 /// Names that most messages have.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 18] = [
     "traceparent",
     "tracestate",
     "baggage",
     "b3",
     "uber-trace-id",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-    "x-b3-parentspanid",
+    "X-B3-TraceId",
+    "X-B3-SpanId",
+    "X-B3-Sampled",
+    "X-B3-Flags",
+    "X-B3-ParentSpanId",
     "content-type",
     "correlation-id",
     "message-id",
     "reply-to",
     "Content-Type",
+    "correlation_id",
+    "message_id",
+    "reply_to",
 ];
 
 /// Returns the name of a header as [`Headers`](crate::Headers) hold it: without an allocation where it is one that most messages have,

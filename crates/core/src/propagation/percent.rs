@@ -10,11 +10,11 @@ pub(super) const fn is_octet(byte: u8) -> bool {
     matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e)
 }
 
-/// Appends `value`, encoding every byte that may not stand in a baggage value, and `%` itself.
+/// Appends `value`, encoding every byte that may not stand in a baggage value, `%` itself, and `+`, in which some readers see a space.
 // BAGG-02.
 pub(super) fn encode_into(text: &mut String, value: &str) {
     for byte in value.bytes() {
-        if is_octet(byte) && byte != b'%' {
+        if is_octet(byte) && !matches!(byte, b'%' | b'+') {
             text.push(char::from(byte));
         } else {
             let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0x0f)]];
@@ -61,12 +61,13 @@ mod tests {
         text
     }
 
-    // BAGG-02: all but the value octets is encoded, and `%` too.
+    // BAGG-02: all but the value octets is encoded, and `%` and `+` too.
     #[test]
     fn encodes_what_may_not_stand_in_a_value() {
         for (value, text) in [
             ("", ""),
-            ("plain+=/:'", "plain+=/:'"),
+            ("plain=/:'", "plain=/:'"),
+            ("a+b c", "a%2Bb%20c"),
             ("a%20b", "a%2520b"),
             (" a b ", "%20a%20b%20"),
             ("\",;\\", "%22%2C%3B%5C"),

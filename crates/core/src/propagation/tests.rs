@@ -109,6 +109,11 @@ fn reads_what_faststream_writes() {
     assert_eq!(cx.baggage().len(), 3);
     assert_eq!(value(&cx, "tenant"), Some("Müller+&+Söhne"));
     assert_eq!(value(&cx, "expr"), Some("a=b,c;d+e\\\""));
+    let spaced = Propagators::none().with(BaggagePropagator::new().plus_as_space());
+    let header = "tenant=M%C3%BCller+%26+S%C3%B6hne,expr=a%3Db%2Cc%3Bd%2Be%5C%22,share=50+%25";
+    let python = read(&spaced, [("baggage", header)]);
+    assert_eq!(value(&python, "tenant"), Some("Müller & Söhne"));
+    assert_eq!((value(&python, "expr"), value(&python, "share")), (Some("a=b,c;d+e\\\""), Some("50 %")));
     let written = write(&Propagators::default(), &cx);
     assert!(written.iter().all(|(_, value)| !value.contains("with_batch")), "{written:?}");
 }
@@ -167,7 +172,7 @@ fn is_traceparent(text: &str) -> bool {
         && not_zero(trace)
         && digits(span, 16)
         && not_zero(span)
-        && matches!(flags, "00" | "01")
+        && matches!(flags, "00" | "01" | "02" | "03")
 }
 
 fn is_tracestate(text: &str) -> bool {
@@ -217,10 +222,10 @@ fn is_well_formed(name: &str, text: &str) -> bool {
         "baggage" => is_baggage(text),
         "b3" => is_b3(text),
         "uber-trace-id" => is_jaeger(text),
-        "x-b3-traceid" => is_b3(&format!("{text}-b7ad6b7169203331")),
-        "x-b3-spanid" => is_b3(&format!("0af7651916cd43dd8448eb211c80319c-{text}")),
-        "x-b3-sampled" => matches!(text, "0" | "1"),
-        "x-b3-flags" => text == "1",
+        "X-B3-TraceId" => is_b3(&format!("{text}-b7ad6b7169203331")),
+        "X-B3-SpanId" => is_b3(&format!("0af7651916cd43dd8448eb211c80319c-{text}")),
+        "X-B3-Sampled" => matches!(text, "0" | "1"),
+        "X-B3-Flags" => text == "1",
         _ => name.starts_with("uberctx-") && is_baggage(&format!("k={text}")),
     }
 }
@@ -318,12 +323,12 @@ proptest! {
     // VERF-12, PROP-13: a span context with a trace state within the limits arrives unchanged.
     #[test]
     fn a_span_context_arrives_unchanged(
-        ids in (1..=u128::MAX, 1..=u64::MAX, any::<bool>()),
+        ids in (1..=u128::MAX, 1..=u64::MAX, any::<bool>(), any::<bool>()),
         members in prop::collection::hash_map("[a-z][a-z0-9_*/-]{0,9}", "[!-+./0-9:;<>-~ ]{0,9}[!-+.-;]", 0..20),
     ) {
         let state = TraceState::from_key_value(members).unwrap();
         let (trace_id, span_id) = (TraceId::from(ids.0), SpanId::from(ids.1));
-        let flags = TraceFlags::default().with_sampled(ids.2);
+        let flags = TraceFlags::new(if ids.3 { 0x02 } else { 0x00 }).with_sampled(ids.2);
         let sent = |remote| SpanContext::new(trace_id, span_id, flags, remote, state.clone());
         let cx = Context::new().with_remote_span_context(sent(false));
         let mut headers = Headers::new();

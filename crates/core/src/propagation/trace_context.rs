@@ -10,6 +10,9 @@ use super::{Carrier, hex, trace_state};
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
+/// The flags that are read and written: sampled, and random of level 2.
+const FLAGS: TraceFlags = TraceFlags::new(0x03);
+
 /// A `traceparent` of version 00 whose ids and flags are still to be filled in.
 const BLANK: [u8; 55] = *b"00-00000000000000000000000000000000-0000000000000000-00";
 
@@ -25,8 +28,8 @@ static FIELDS: LazyLock<[String; 2]> = LazyLock::new(|| [TRACEPARENT.into(), TRA
 /// - `tracestate` is read only beside a valid `traceparent`, and a bad one is dropped alone; several headers
 ///   are joined in order; limits cut whole members. An empty one is not written.
 ///
-/// Of the trace flags only the sampled bit is read and written: the SDK does not know the random bit of level 2
-/// (0x02), so a trace that passes through loses it.
+/// Of the trace flags the sampled bit and the random bit of level 2 (0x02) are read and written. The SDK keeps the random bit of a trace
+/// that goes on; to a trace that begins it gives none.
 ///
 /// # Examples
 ///
@@ -133,7 +136,7 @@ fn parse(value: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     };
     let (trace_id, span_id) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
     let valid = ends_well && trace_id != TraceId::INVALID && span_id != SpanId::INVALID;
-    valid.then(|| (trace_id, span_id, TraceFlags::new(flags) & TraceFlags::SAMPLED))
+    valid.then(|| (trace_id, span_id, TraceFlags::new(flags) & FLAGS))
 }
 
 /// Writes a `traceparent` value of version 00.
@@ -141,7 +144,7 @@ fn format(span_context: &SpanContext) -> [u8; 55] {
     let mut text = BLANK;
     hex::put(&span_context.trace_id().to_bytes(), &mut text[3..35]);
     hex::put(&span_context.span_id().to_bytes(), &mut text[36..52]);
-    hex::put(&[u8::from(span_context.is_sampled())], &mut text[53..55]);
+    hex::put(&[(span_context.trace_flags() & FLAGS).to_u8()], &mut text[53..55]);
     text
 }
 

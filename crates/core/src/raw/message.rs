@@ -53,7 +53,7 @@ use crate::telemetry::{Consumer, Incoming};
 ///     fn read<'a>(&self, message: &'a Message) -> RawMessage<'a, ClientHeaders, Tag> {
 ///         let mut read = RawMessage::new(&message.queue, &message.headers);
 ///         read.body_size = message.body.len();
-///         read.id = read.header("message-id");
+///         read.id = read.header("message-id").map(Cow::Borrowed);
 ///         read
 ///     }
 /// }
@@ -92,9 +92,9 @@ pub struct RawMessage<'a, H: NativeCarrier, N> {
     /// The headers.
     pub headers: NativeExtractor<'a, H>,
     /// `messaging.message.id`.
-    pub id: Option<&'a str>,
+    pub id: Option<Cow<'a, str>>,
     /// `messaging.message.conversation_id`.
-    pub correlation_id: Option<&'a str>,
+    pub correlation_id: Option<Cow<'a, str>>,
     /// Where the answer is asked for.
     pub reply_to: Option<&'a str>,
     /// The body's length in bytes.
@@ -134,8 +134,8 @@ impl<'a, H: NativeCarrier, N: Native> RawMessage<'a, H, N> {
     #[must_use]
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming {
-            id: self.id,
-            correlation_id: self.correlation_id,
+            id: self.id.as_deref(),
+            correlation_id: self.correlation_id.as_deref(),
             reply_to: self.reply_to,
             body_size: self.body_size,
             sent_at: self.sent_at,

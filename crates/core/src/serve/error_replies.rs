@@ -11,8 +11,8 @@ use opentelemetry::context::FutureExt;
 use crate::broker::ErrorReplyHeaders;
 use crate::handler::RouteOptions;
 use crate::log::{SubscriptionLog, log_line};
-use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement};
-use crate::middleware::{Middleware, Next, Outlet as _, header_text, panic_failure};
+use crate::message::{Delivery, Envelope, Failure, Fate, Outcome, Settlement, header_text};
+use crate::middleware::{Middleware, Next, Outlet as _, panic_failure};
 use crate::publish::Publisher;
 use crate::telemetry::Scope;
 
@@ -70,7 +70,7 @@ impl ErrorReplies {
         let (code, text) = told(outcome)?;
         let reply = Envelope::new(address.clone(), Bytes::new())
             .with_header(self.headers.code, code.to_string())
-            .with_header(self.headers.text, header_text(&text))
+            .with_header(self.headers.text, header_text::own(&text))
             .into_error_reply();
         Some(match message.correlation_id() {
             Some(id) => reply.with_correlation_id(id),

@@ -47,7 +47,11 @@ impl ConsumerHandle {
         let (sender, messages) = mpsc::unbounded_channel();
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let reading = Reading { records_keys: connection.records_keys, replies: Arc::clone(&shared.settings.replies) };
+        let reading = Reading {
+            records_keys: connection.records_keys,
+            replies: Arc::clone(&shared.settings.replies),
+            names: connection.names,
+        };
         let poller = Poller::new(Arc::clone(&shared), Arc::clone(&orders), sender.clone(), reading.clone());
         let run = move || {
             let ran = catch_unwind(AssertUnwindSafe(|| poller.run(&config, ready)));

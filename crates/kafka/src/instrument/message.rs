@@ -3,19 +3,20 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use rdkafka::Message;
+use throughline_core::broker::HeaderNames;
 use throughline_core::message::{Native, OperationType};
 use throughline_core::raw::{RawMessage, ReadMessage};
 use throughline_core::telemetry::{Consumer, Producer};
 
 use crate::carrier::{ClientHeaders, RecordHeaders};
 use crate::delivery::{push_attributes, time_of};
-use crate::semconv::{CORRELATION_ID, MESSAGE_ID};
 
 /// What is prepared for one client: how its records are read, and what they are consumed and produced with.
 pub struct RawClient {
     pub(super) producer: Producer,
     pub(super) consumer: Consumer,
     pub(super) hides_keys: bool,
+    pub(super) names: HeaderNames,
 }
 
 impl<M> ReadMessage<M> for RawClient
@@ -33,8 +34,8 @@ where
     fn read<'a>(&self, message: &'a M) -> RawMessage<'a, ClientHeaders, Place> {
         let payload = message.payload();
         let mut read = RawMessage::new(message.topic(), message.headers().map(RecordHeaders::to_borrowed));
-        read.id = read.header(MESSAGE_ID);
-        read.correlation_id = read.header(CORRELATION_ID);
+        read.id = read.header(self.names.message_id).map(Cow::Borrowed);
+        read.correlation_id = read.header(self.names.correlation_id).map(Cow::Borrowed);
         read.body_size = payload.map_or(0, <[u8]>::len);
         read.sent_at = time_of(message.timestamp());
         read.native = Some(Place {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rdkafka::ClientConfig;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::util::Timeout;
+use throughline_core::broker::HeaderNames;
 use throughline_core::message::CreationContext;
 use throughline_core::raw::{self, ClientSettings, Door, Handle};
 use throughline_core::telemetry::{Builder, Instrumentation as Engine, ParentMode, Trust};
@@ -67,6 +68,7 @@ struct Settings {
     group: Option<Arc<str>>,
     topics: Vec<Arc<str>>,
     hides_keys: bool,
+    names: HeaderNames,
 }
 
 impl Instrumentation {
@@ -192,6 +194,12 @@ impl Instrumentation {
         self.changed(|_, settings| settings.hides_keys = true)
     }
 
+    /// Sets the names of the headers in which the ids of messages are looked for; the default is `message-id` and `correlation-id`.
+    #[must_use]
+    pub fn with_header_names(self, names: HeaderNames) -> Self {
+        self.changed(|_, settings| settings.names = names)
+    }
+
     /// Sets what the parent of a process span is, for this consumer alone.
     #[must_use]
     pub fn with_parent_mode(self, mode: ParentMode) -> Self {
@@ -248,6 +256,7 @@ impl raw::Settings for Settings {
             consumer: client.consumer(engine, source),
             producer: engine.producer(system),
             hides_keys: self.hides_keys,
+            names: self.names,
         }
     }
 }

@@ -8,6 +8,7 @@ use rdkafka::producer::future_producer::OwnedDeliveryResult;
 use rdkafka::producer::{BaseRecord, DeliveryFuture as ClientFuture, FutureProducer, FutureRecord};
 use rdkafka::util::{AsyncRuntime, IntoOpaque, Timeout};
 use throughline_core::PublishError;
+use throughline_core::broker::HeaderNames;
 use throughline_core::message::Target;
 use throughline_core::telemetry::{Outgoing, Sending};
 
@@ -16,7 +17,7 @@ use super::callbacks::{CallbackProducer, PendingDelivery};
 use super::report::{DeliveryFuture, Reported};
 use crate::carrier::{HeaderInjector, last};
 use crate::error;
-use crate::semconv::{CORRELATION_ID, MESSAGE_ID, key_attribute, partition_attribute, tombstone_attribute};
+use crate::semconv::{key_attribute, partition_attribute, tombstone_attribute};
 
 /// How long to wait when the client's queue is full, as the client itself does.
 const FULL: Duration = Duration::from_millis(100);
@@ -207,7 +208,7 @@ impl Instrumentation {
     /// Starts the span of a record and writes the context into its headers.
     fn start_send(&self, parts: &Parts<'_>, headers: &mut Option<OwnedHeaders>) -> (Sending, Reported) {
         let mut own = headers.take().unwrap_or_default();
-        let identity = Identity::of(&own);
+        let identity = Identity::of(&own, &self.reader().names);
         let mut carrier = HeaderInjector::new(&mut own);
         let message = self.outgoing(parts, &identity, &mut carrier);
         let sending = self.reader().producer.send(&Target::new(parts.topic), message);
@@ -222,7 +223,7 @@ impl Instrumentation {
         P: ToBytes + ?Sized,
     {
         let mut headers: Vec<_> = records.iter_mut().map(|record| record.headers.take().unwrap_or_default()).collect();
-        let identities: Vec<_> = headers.iter().map(Identity::of).collect();
+        let identities: Vec<_> = headers.iter().map(|headers| Identity::of(headers, &self.reader().names)).collect();
         let parts: Vec<_> = records.iter().map(Parts::of_future).collect();
         let mut topics: Vec<&str> = Vec::new();
         for part in &parts {
@@ -303,9 +304,9 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(headers: &OwnedHeaders) -> Self {
+    fn of(headers: &OwnedHeaders, names: &HeaderNames) -> Self {
         let header = |name| last(headers.as_borrowed(), name).map(str::to_owned);
-        Self { id: header(MESSAGE_ID), correlation_id: header(CORRELATION_ID) }
+        Self { id: header(names.message_id), correlation_id: header(names.correlation_id) }
     }
 }
 

@@ -69,7 +69,7 @@ impl RetryTopics {
         let written = delivery.sent_at().map(|written| written + Duration::from_millis(1));
         let waited = written.and_then(|written| SystemTime::now().duration_since(written).ok()).unwrap_or_default();
         let wait = Wait { now: delay.saturating_sub(waited), rest: asked.saturating_sub(delay.max(waited)) };
-        let cause = delivery.header(RETRY_ERROR).map(Arc::<str>::from);
+        let cause = delivery.header_text(RETRY_ERROR).map(Arc::<str>::from);
         let delivery = delivery.with_attempt(attempt.max(2));
         (cause.into_iter().fold(delivery, Delivery::with_retry_cause), wait)
     }

@@ -73,7 +73,7 @@ impl Message {
             let place = delivery.destination().into();
             delivery = delivery.with_native(Arc::new(Waited { origin, place }));
         }
-        if let Some(cause) = delivery.header(RETRY_ERROR).map(Arc::<str>::from) {
+        if let Some(cause) = delivery.header_text(RETRY_ERROR).map(Arc::<str>::from) {
             delivery = delivery.with_retry_cause(cause);
         }
         let attempt = delivery.header(RETRY_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(2);

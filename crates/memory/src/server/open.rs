@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -169,7 +170,7 @@ impl Watched {
         let before = delivery.attempt().saturating_sub(1);
         match self.failures.get(&place) {
             Some(failed) => (failed.attempt.max(before), Some(failed.error.clone())),
-            None => (before, delivery.header(RETRY_ERROR).map(str::to_owned)),
+            None => (before, delivery.header_text(RETRY_ERROR).map(Cow::into_owned)),
         }
     }
 }

@@ -14,11 +14,20 @@ use super::{
 
 /// Says why the client did not take a message. The caller adds the source, or returns it to a raw client.
 pub(crate) fn publish(error: &async_nats::PublishError, subject: &str) -> PublishError {
+    if let Some(own) = own(error) {
+        return own;
+    }
     match error.kind() {
         ClientErrorKind::MaxPayloadExceeded => too_large(subject),
         ClientErrorKind::InvalidSubject => invalid_subject(subject, "it is empty or has white space"),
         ClientErrorKind::Send => disconnected(subject),
     }
+}
+
+/// Returns what the adapter itself refused, which a raw client gets as the source of the client's error.
+fn own(error: &dyn Error) -> Option<PublishError> {
+    let own = error.source()?.downcast_ref::<PublishError>()?;
+    Some(PublishError::new(own.kind(), own.error_type().to_owned(), own.to_string()))
 }
 
 /// Says why a stream did not take a message. The caller adds the source, or returns it to a raw client.
@@ -58,8 +67,11 @@ pub(crate) fn stream_publish(error: &StreamPublishError, subject: &str) -> Publi
 
 /// Looks into what the server said, where the client has no kind of its own for it.
 fn stream_refused(error: &StreamPublishError, subject: &str) -> PublishError {
+    if let Some(own) = own(error) {
+        return own;
+    }
     let Some(source) = error.source() else { return disconnected(subject) };
-    if source.is::<async_nats::SubjectError>() || source.is::<PublishError>() {
+    if source.is::<async_nats::SubjectError>() {
         return invalid_subject(subject, "it is empty or has white space");
     }
     let Some(answer) = source.downcast_ref::<async_nats::jetstream::Error>() else { return disconnected(subject) };
@@ -123,6 +135,9 @@ fn kind_of(code: ErrorCode, text: &str) -> PublishErrorKind {
 
 /// Says why a request got no reply. The caller adds the source, or returns it to a raw client.
 pub(crate) fn request(error: &async_nats::RequestError, subject: &str, wait: Option<Duration>) -> PublishError {
+    if let Some(own) = own(error) {
+        return own;
+    }
     match error.kind() {
         RequestErrorKind::TimedOut => {
             let within = wait.map_or_else(|| "in time".to_owned(), |wait| format!("within {wait:?}"));

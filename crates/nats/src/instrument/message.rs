@@ -4,15 +4,14 @@ use std::sync::Arc;
 use async_nats::Message;
 use async_nats::jetstream::Message as StreamMessage;
 use opentelemetry::KeyValue;
-use throughline_core::message::{Native, OperationType};
+use throughline_core::message::{Native, OperationType, header_text};
 use throughline_core::raw::{RawMessage, ReadMessage};
 use throughline_core::telemetry::Consumer;
 use throughline_core::telemetry::semconv::MESSAGING_DESTINATION_SUBSCRIPTION_NAME;
 
 use crate::StreamPosition;
 use crate::carrier::ClientHeaders;
-use crate::delivery::{AckSubject, CORRELATION_ID, MESSAGE_ID, is_from_stream};
-use crate::forwarded;
+use crate::delivery::{AckSubject, MESSAGE_ID, is_from_stream, message_id};
 use crate::status::{Statuses, is_status};
 
 /// A message as the client hands it over: of core NATS, or of a stream. References to them are too.
@@ -66,12 +65,19 @@ pub struct Subscribed {
     /// Whether the name of the consumer is taken from the message, since the subscription does not know it.
     names_consumer: bool,
     records_position: bool,
+    /// The header of the correlation id.
+    correlation_id: &'static str,
     statuses: Arc<Statuses>,
 }
 
 impl Subscribed {
-    pub(super) fn new(consumer: Consumer, names_consumer: bool, records_position: bool) -> Self {
-        Self { consumer, names_consumer, records_position, statuses: Arc::default() }
+    pub(super) fn new(
+        consumer: Consumer,
+        names_consumer: bool,
+        records_position: bool,
+        correlation_id: &'static str,
+    ) -> Self {
+        Self { consumer, names_consumer, records_position, correlation_id, statuses: Arc::default() }
     }
 
     fn position(&self, ack: AckSubject<'_>) -> Option<RawPosition> {
@@ -96,8 +102,8 @@ impl<M: ClientMessage> ReadMessage<M> for Subscribed {
         let message = message.as_message();
         let ack = message.reply.as_deref().and_then(AckSubject::parse);
         let mut read = RawMessage::new(&message.subject, message.headers.as_ref());
-        read.id = read.header(MESSAGE_ID).map(forwarded::original).filter(|id| !id.is_empty());
-        read.correlation_id = read.header(CORRELATION_ID);
+        read.id = read.header(MESSAGE_ID).and_then(message_id);
+        read.correlation_id = read.header(self.correlation_id).map(header_text::unescape);
         read.reply_to = message.reply.as_deref().filter(|_| !is_from_stream(message));
         read.body_size = message.payload.len();
         read.sent_at = ack.map(|ack| ack.published);

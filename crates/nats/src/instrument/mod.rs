@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use async_nats::Client;
-use throughline_core::broker::Pattern;
+use throughline_core::broker::{HeaderNames, Pattern};
 use throughline_core::message::{CreationContext, Source};
 use throughline_core::raw::{self, ClientSettings, Door, Handle};
 use throughline_core::telemetry::{Builder, Consumer, Instrumentation as Engine, ParentMode, Trust};
@@ -25,6 +25,7 @@ use self::outlet::{Bound, Outlet};
 pub use self::publish::ClientPublisher;
 pub use self::stored::PublishAckFuture;
 pub use self::subscription::SubscriptionTelemetry;
+use crate::altered::Altered;
 use crate::protocol::{CONTROL_LINE, Line};
 use crate::semconv::{self, Systems, WILDCARDS};
 
@@ -71,6 +72,7 @@ struct Settings {
     templates: Vec<Pattern>,
     records_position: bool,
     max_control_line: Option<usize>,
+    names: HeaderNames,
 }
 
 /// What is prepared for one client: how its messages are read, and what is published with.
@@ -81,6 +83,7 @@ pub struct RawClient {
     systems: Systems,
     /// Tells the forwards of this service from those of others.
     number: u64,
+    altered: Altered,
     /// The connection of [`Instrumentation::with_client`].
     given: Option<Arc<Outlet>>,
     /// The first client that published, where none was given.
@@ -186,6 +189,12 @@ impl Instrumentation {
         self.changed(|_, settings| settings.max_control_line = Some(bytes))
     }
 
+    /// Sets the names of the headers, of which the correlation id is looked for in messages; the default is `correlation-id`.
+    #[must_use]
+    pub fn with_header_names(self, names: HeaderNames) -> Self {
+        self.changed(|_, settings| settings.names = names)
+    }
+
     /// Records `messaging.nats.stream` and `messaging.nats.sequence` of messages from streams. Off by default: the
     /// conventions do not have these names yet.
     ///
@@ -249,11 +258,11 @@ impl raw::Settings for Settings {
 
     fn prepare(&self, engine: &Engine, client: &ClientSettings) -> RawClient {
         let systems = Systems::new(client.server(), client.client_id.as_deref());
-        let telemetry = |source| telemetry(engine, client, source, self.records_position);
+        let telemetry = |source| telemetry(engine, client, source, self);
         let given = self
             .inbox_prefix
             .as_ref()
-            .map(|prefix| Arc::new(Outlet::new(engine, &systems, Arc::clone(prefix), &self.templates)));
+            .map(|prefix| Arc::new(Outlet::new(engine, &systems, Arc::clone(prefix), self)));
         // What was subscribed to is not known: a subject that no template matches is not known to be one of a few.
         let unknown = |system| Source::new(Arc::clone(system)).with_patterns(self.templates.iter().cloned());
         let known = |system| match self.templates.as_slice() {
@@ -271,6 +280,7 @@ impl raw::Settings for Settings {
             given,
             bound: OnceLock::new(),
             number: fastrand::u64(..),
+            altered: Altered::default(),
             systems,
             engine: engine.clone(),
             client: client.clone(),
@@ -294,7 +304,7 @@ impl RawClient {
     }
 
     fn telemetry(&self, source: Source) -> SubscriptionTelemetry {
-        telemetry(&self.engine, &self.client, source, self.settings.records_position)
+        telemetry(&self.engine, &self.client, source, &self.settings)
     }
 }
 
@@ -302,10 +312,12 @@ fn telemetry(
     engine: &Engine,
     client: &ClientSettings,
     source: Source,
-    records_position: bool,
+    settings: &Settings,
 ) -> SubscriptionTelemetry {
     let names_consumer = source.subscription.is_none();
-    SubscriptionTelemetry::new(Subscribed::new(client.consumer(engine, source), names_consumer, records_position))
+    let consumer = client.consumer(engine, source);
+    let (records_position, correlation_id) = (settings.records_position, settings.names.correlation_id);
+    SubscriptionTelemetry::new(Subscribed::new(consumer, names_consumer, records_position, correlation_id))
 }
 
 /// Leads to what processes messages.

@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use async_nats::{Client, HeaderMap, Statistics, Subject};
 use throughline_core::broker::Pattern;
-use throughline_core::message::CreationContext;
+use throughline_core::message::{CreationContext, header_text};
 use throughline_core::telemetry::{Instrumentation as Engine, Outgoing, Producer, Sending};
 
-use super::{Instrumentation, RawClient};
+use super::{Instrumentation, RawClient, Settings};
 use crate::carrier::{HeaderInjector, first};
-use crate::delivery::{CORRELATION_ID, MESSAGE_ID};
+use crate::delivery::MESSAGE_ID;
 use crate::semconv::{self, Systems};
 
 /// What publishing on one connection needs.
@@ -15,6 +15,8 @@ pub(super) struct Outlet {
     producer: Producer,
     inbox_prefix: Arc<str>,
     templates: Vec<Pattern>,
+    /// The header of the correlation id.
+    correlation_id: &'static str,
 }
 
 /// The outlet of a client, known by its statistics, which its clones share and no other client has.
@@ -31,8 +33,13 @@ pub(super) enum Verb {
 }
 
 impl Outlet {
-    pub(super) fn new(engine: &Engine, systems: &Systems, inbox_prefix: Arc<str>, templates: &[Pattern]) -> Self {
-        Self { producer: engine.producer(Arc::clone(&systems.core)), inbox_prefix, templates: templates.to_vec() }
+    pub(super) fn new(engine: &Engine, systems: &Systems, inbox_prefix: Arc<str>, settings: &Settings) -> Self {
+        Self {
+            producer: engine.producer(Arc::clone(&systems.core)),
+            inbox_prefix,
+            templates: settings.templates.clone(),
+            correlation_id: settings.names.correlation_id,
+        }
     }
 
     /// Starts the span and writes the context into the headers.
@@ -44,8 +51,8 @@ impl Outlet {
         body_size: usize,
         creation: CreationContext,
     ) -> Sending {
-        let id = first(headers, MESSAGE_ID).map(str::to_owned);
-        let correlation_id = first(headers, CORRELATION_ID).map(str::to_owned);
+        let id = first(headers, MESSAGE_ID).map(|id| header_text::unescape(id).into_owned());
+        let correlation_id = first(headers, self.correlation_id).map(|id| header_text::unescape(id).into_owned());
         let template = self.templates.iter().find(|template| template.matches(subject)).map(Pattern::as_str);
         let target = semconv::subject_target(subject, template, &self.inbox_prefix);
         let mut headers = HeaderInjector::new(headers);
@@ -90,7 +97,7 @@ impl RawClient {
         let is_connected = number.is_some();
         let systems = Systems::new(self.client.server(), self.client.client_id.as_deref().or(number.as_deref()));
         let prefix = semconv::inbox_prefix(client).into();
-        let outlet = Arc::new(Outlet::new(&self.engine, &systems, prefix, &self.settings.templates));
+        let outlet = Arc::new(Outlet::new(&self.engine, &systems, prefix, &self.settings));
         if is_connected {
             // Another thread may have been faster; then that one's client is the first.
             let _ = self.bound.set(Bound { client: statistics, outlet: Arc::clone(&outlet) });

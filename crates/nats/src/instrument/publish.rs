@@ -8,12 +8,13 @@ use async_nats::{
     RequestErrorKind, Subject, ToSubject,
 };
 use bytes::Bytes;
-use throughline_core::message::CreationContext;
+use throughline_core::broker::PublishErrorKind as Refusal;
+use throughline_core::message::{CreationContext, header_text};
 use throughline_core::telemetry::Sending;
 
 use super::outlet::Verb;
 use super::{Instrumentation, PublishAckFuture};
-use crate::carrier::{first, remove_server_headers};
+use crate::carrier::{check, escape_all, first, remove_server_headers};
 use crate::delivery::MESSAGE_ID;
 use crate::protocol::Line;
 use crate::{error, forwarded};
@@ -56,8 +57,8 @@ impl ClientPublisher for Client {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        let result = match line.check_publish(&subject, 0) {
-            Err(why) => Err(PublishError::with_source(PublishErrorKind::InvalidSubject, why)),
+        let result = match line.check_publish(&subject, 0).and_then(|()| check(&headers)) {
+            Err(why) => Err(refused(why)),
             Ok(()) if headers.is_empty() => self.publish(subject.clone(), payload).await,
             Ok(()) => self.publish_with_headers(subject.clone(), headers, payload).await,
         };
@@ -81,13 +82,14 @@ impl ClientPublisher for Context {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<PublishAckFuture, StreamPublishError> {
-        let mut message = PublishMessage::build().payload(payload);
-        if !headers.is_empty() {
-            message = message.headers(headers);
-        }
-        let sent = match line.check_request(&subject, line.inbox(&subject, || self.client())) {
+        let checked = line.check_request(&subject, line.inbox(&subject, || self.client()));
+        let sent = match checked.and_then(|()| check(&headers)) {
             Err(why) => Err(StreamPublishError::with_source(StreamPublishErrorKind::Other, why)),
-            Ok(()) => self.send_publish(subject.clone(), message).await,
+            Ok(()) => {
+                let message = PublishMessage::build().payload(payload);
+                let message = if headers.is_empty() { message } else { message.headers(headers) };
+                self.send_publish(subject.clone(), message).await
+            }
         };
         match sent {
             Ok(ack) => Ok(PublishAckFuture::new(ack, sending, subject)),
@@ -136,7 +138,7 @@ impl Instrumentation {
     ///
     /// # Errors
     ///
-    /// Fails as the client does.
+    /// Fails as the client does, and where the value of a header is not printable ASCII: other clients cannot read it.
     ///
     /// # Examples
     ///
@@ -221,8 +223,8 @@ impl Instrumentation {
         let reply = reply.to_subject();
         let line = self.reader().line();
         let checked = line.check_publish(&reply, 0).and_then(|()| line.check_publish(&subject, reply.len()));
-        let result = match checked {
-            Err(why) => Err(PublishError::with_source(PublishErrorKind::InvalidSubject, why)),
+        let result = match checked.and_then(|()| check(&headers)) {
+            Err(why) => Err(refused(why)),
             Ok(()) if headers.is_empty() => client.publish_with_reply(subject.clone(), reply, payload).await,
             Ok(()) => client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload).await,
         };
@@ -312,13 +314,15 @@ impl Instrumentation {
         let size = request.payload.as_ref().map_or(0, Bytes::len);
         let wait = request.timeout.unwrap_or_else(|| client.timeout());
         let sending = self.start_send(|| Found(Cow::Borrowed(client)), Verb::Request, &subject, &mut headers, size);
+        let checked = check(&headers);
         request.headers = (!headers.is_empty()).then_some(headers);
         let line = self.reader().line();
         let inbox = match &request.inbox {
             Some(inbox) => inbox.len(),
             None => line.inbox(&subject, || client.clone()),
         };
-        let reply = match line.check_request(&subject, inbox) {
+        let reply = match line.check_request(&subject, inbox).and(checked) {
+            Err(why) if why.kind() == Refusal::Encode => Err(RequestError::with_source(RequestErrorKind::Other, why)),
             Err(why) => Err(RequestError::with_source(RequestErrorKind::InvalidSubject, why)),
             Ok(()) => client.send_request(subject.clone(), request).await,
         };
@@ -363,13 +367,25 @@ impl Instrumentation {
         if !matches!(self.handle.creation(), CreationContext::Kept) {
             return;
         }
-        let id =
-            first(headers, MESSAGE_ID).map(|id| forwarded::raw_id(id, self.reader().number, subject, headers, payload));
+        let id = first(headers, MESSAGE_ID).map(|id| {
+            let id = header_text::unescape(id);
+            forwarded::raw_id(&id, self.reader().number, subject, headers, payload)
+        });
         remove_server_headers(headers);
-        if let Some(id) = id.as_deref().and_then(|id| id.parse::<HeaderValue>().ok()) {
+        escape_all(headers, subject, &self.reader().altered);
+        if let Some(id) = id.and_then(|id| header_text::escape(&id).parse::<HeaderValue>().ok()) {
             headers.insert(HeaderName::from_static(MESSAGE_ID), id);
         }
     }
+}
+
+/// Returns the client's error for what was not given to it.
+fn refused(why: throughline_core::PublishError) -> PublishError {
+    let kind = match why.kind() {
+        Refusal::Encode => PublishErrorKind::Send,
+        _ => PublishErrorKind::InvalidSubject,
+    };
+    PublishError::with_source(kind, why)
 }
 
 fn finish_core(sending: Sending, result: Result<(), PublishError>, subject: &str) -> Result<(), PublishError> {

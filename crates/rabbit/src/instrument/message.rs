@@ -101,8 +101,8 @@ impl<M: ClientMessage> ReadMessage<M> for Subscribed {
         let came_by = returned.and_then(|returned| returned.way);
         let (exchange, key) = came_by.unwrap_or((message.exchange.as_str(), message.routing_key.as_str()));
         let mut read = RawMessage::new(key, properties.headers().as_ref());
-        read.id = text(properties.message_id());
-        read.correlation_id = text(properties.correlation_id());
+        read.id = text(properties.message_id()).map(Cow::Borrowed);
+        read.correlation_id = text(properties.correlation_id()).map(Cow::Borrowed);
         read.reply_to = text(properties.reply_to());
         read.body_size = message.data.len();
         read.sent_at = properties.timestamp().and_then(time);

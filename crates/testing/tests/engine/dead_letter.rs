@@ -35,7 +35,12 @@ async fn a_dead_letter_is_the_message_as_it_came() {
     assert_eq!((dead.payload().as_ref(), traceparent(&dead)), (&b"42"[..], (TRACE.to_owned(), SPAN.to_owned())));
     assert_eq!(dead.headers().get("baggage"), Some("tenant=acme"));
     assert_eq!(dead.headers().get("dead-letter-origin"), Some("orders"));
-    assert_eq!(dead.headers().get("dead-letter-reason"), Some("?nknown??tenant"), "safe on every broker");
+    assert_eq!(
+        dead.headers().get("dead-letter-reason"),
+        Some("UTF-8''%C3%BCnknown%0D%0Atenant"),
+        "safe on every broker"
+    );
+    assert_eq!(dead.header_text("dead-letter-reason").as_deref(), Some("ünknown\r\ntenant"));
     let tree = test.trace().await;
     let send = tree.find("publish dead");
     assert_eq!((&send.span_kind, links(send)), (&SpanKind::Client, vec![(TRACE.into(), SPAN.into())]));

@@ -113,6 +113,20 @@ async fn an_unsampled_trace_goes_on_unsampled_and_is_measured() {
     assert_eq!(test.capture().metrics().iter().filter(|p| p.name == "messaging.client.sent.messages").count(), 2);
 }
 
+/// PROP-15: the random flag of a trace that goes on stays, with a span of the SDK's own in between, sampled or not.
+#[tokio::test]
+async fn the_random_flag_of_a_trace_is_passed_on() {
+    let test = start_with(App::new().subscribe(Channel::new("orders"), forward), |t| t).await;
+    for flags in ["-03", "-02", "-01"] {
+        let header = TRACEPARENT.replace("-01", flags);
+        crate::support::untraced(&test).publish("orders", "42").header("traceparent", header).await.unwrap();
+        let forwarded = test.next_delivery("forwarded").await;
+        assert_eq!(traceparent(&forwarded).0, TRACE);
+        assert_ne!(traceparent(&forwarded).1, SPAN, "a span of its own");
+        assert!(forwarded.headers().get("traceparent").unwrap().ends_with(flags), "{flags}");
+    }
+}
+
 /// PROP-15: the sampled flag of a remote producer decides.
 #[tokio::test]
 async fn an_unsampled_producer_is_followed() {

@@ -60,8 +60,8 @@ impl ReadMessage<Message> for RawClient {
 
     fn read<'a>(&self, message: &'a Message) -> RawMessage<'a, ClientHeaders, RawNumber> {
         let mut read = RawMessage::new(&message.subject, &message.headers);
-        read.id = read.header(MESSAGE_ID);
-        read.correlation_id = read.header(CORRELATION_ID);
+        read.id = read.header(MESSAGE_ID).map(Cow::Borrowed);
+        read.correlation_id = read.header(CORRELATION_ID).map(Cow::Borrowed);
         read.reply_to = message.reply.as_deref();
         read.body_size = message.payload.len();
         read.attempt = message.returned.saturating_add(1);

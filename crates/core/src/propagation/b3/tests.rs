@@ -24,12 +24,12 @@ fn single_writes_one_header() {
     }
 }
 
-// PROP-B-02, PROP-B-05: `b3multi` writes the several headers, in lower case, and nothing else.
+// PROP-B-02, PROP-B-05: `b3multi` writes the several headers, as B3 spells them, and nothing else.
 #[test]
 fn multi_writes_the_several_headers() {
     for (flags, text) in [(0, "0"), (1, "1")] {
         let written = write(&B3Propagator::multi(), &with_span(flags, TraceState::NONE));
-        let ids = [("x-b3-traceid", TRACE_ID), ("x-b3-spanid", SPAN_ID), ("x-b3-sampled", text)];
+        let ids = [("X-B3-TraceId", TRACE_ID), ("X-B3-SpanId", SPAN_ID), ("X-B3-Sampled", text)];
         assert_eq!(written, pairs(ids));
     }
 }
@@ -141,6 +141,18 @@ fn does_not_mix_flags_with_other_formats() {
     let cx = read(&B3Propagator::single(), [("b3", &with_flag("-d"))]);
     assert_eq!(write(&TraceContextPropagator::new(), &cx), pairs([("traceparent", TRACEPARENT)]));
 
-    let decided = Context::new().with_remote_span_context(span_context(0x03, TraceState::NONE, false));
+    // No decision is not the random flag, which has the same bit in the wrapped crate.
+    let undecided = read(&B3Propagator::single(), [("b3", &with_flag(""))]);
+    let unsampled = TRACEPARENT.replace("-01", "-00");
+    assert_eq!(write(&TraceContextPropagator::new(), &undecided), pairs([("traceparent", &unsampled)]));
+    for (flags, text) in [("02", "-0"), ("03", "-1")] {
+        let random =
+            read(&TraceContextPropagator::new(), [("traceparent", &TRACEPARENT.replace("-01", &format!("-{flags}")))]);
+        assert_eq!(write(&B3Propagator::single(), &random), pairs([("b3", &with_flag(text))]));
+    }
+
+    let undecided = undecided.span().span_context().clone();
+    let sampled = with_flags(&undecided, undecided.trace_flags().with_sampled(true));
+    let decided = Context::new().with_remote_span_context(sampled);
     assert_eq!(write(&B3Propagator::single(), &decided), pairs([("b3", &with_flag("-1"))]));
 }

@@ -112,7 +112,7 @@ fn inject_overwrites_copied_headers() {
 fn inject_removes_headers_of_every_format() {
     let mut copied = headers([("X-B3-Flags", "1"), ("x-b3-parentspanid", "00f067aa0ba902b7"), ("X-B3-TraceId", "1")]);
     inject(&B3Propagator::multi(), &with_span(1, TraceState::NONE), &mut copied);
-    assert_eq!(names(&copied), ["x-b3-traceid", "x-b3-spanid", "x-b3-sampled"]);
+    assert_eq!(names(&copied), ["X-B3-TraceId", "X-B3-SpanId", "X-B3-Sampled"]);
 
     let mut copied = headers([("Uberctx-Stale", "1"), ("uber-trace-id", "1:2:0:1"), ("uberctxt", "kept")]);
     let cx = Context::new().with_baggage([KeyValue::new("tenant", "acme")]);

@@ -141,11 +141,11 @@ fn fields_are_complete() {
         "tracestate",
         "baggage",
         "b3",
-        "x-b3-traceid",
-        "x-b3-spanid",
-        "x-b3-sampled",
-        "x-b3-flags",
-        "x-b3-parentspanid",
+        "X-B3-TraceId",
+        "X-B3-SpanId",
+        "X-B3-Sampled",
+        "X-B3-Flags",
+        "X-B3-ParentSpanId",
         "uber-trace-id",
     ];
     assert_eq!(propagators.fields().collect::<Vec<_>>(), expected);

@@ -386,10 +386,10 @@ fn every_published_case_of_trace_context() {
     }
 }
 
-// Level 2 wants the random flag kept; the SDK knows the sampled one alone (PROP-15).
+// Level 2 wants the random flag kept, and all flags that it does not know written as zero (PROP-15).
 #[test]
-fn of_the_flags_only_the_sampled_one_is_sent_on() {
-    for (flags, expected) in [("00", "00"), ("01", "01"), ("02", "00"), ("03", "01"), ("fe", "00"), ("ff", "01")] {
+fn the_sampled_and_the_random_flag_are_sent_on() {
+    for (flags, expected) in [("00", "00"), ("01", "01"), ("02", "02"), ("03", "03"), ("fe", "02"), ("ff", "03")] {
         let parent = format!("00-{TRACE}-{SPAN}-{flags}");
         let headers: Headers = [("traceparent", parent)].into_iter().collect();
         let (headers, _) = sent_on(&Propagators::default().extract_with_context(&Context::new(), &headers));

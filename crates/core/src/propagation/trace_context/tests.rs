@@ -123,14 +123,14 @@ fn reads_a_higher_version_as_version_00() {
     assert!(!parent(broken).is_valid());
 }
 
-// PROP-15: of the flags only the sampled bit is read and written.
+// PROP-15: of the flags the sampled and the random bit are read and written.
 #[test]
-fn keeps_only_the_sampled_flag() {
+fn keeps_the_sampled_and_the_random_flag() {
     for flags in 0..=u8::MAX {
         let value = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags:02x}");
-        assert_eq!(parent(&value).trace_flags(), TraceFlags::new(flags & 1), "{value}");
+        assert_eq!(parent(&value).trace_flags(), TraceFlags::new(flags & 3), "{value}");
         let cx = with_span(flags, TraceState::NONE);
-        let expected = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{:02x}", flags & 1);
+        let expected = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{:02x}", flags & 3);
         assert_eq!(write(&PROPAGATOR, &cx), pairs([("traceparent", &expected)]));
     }
 }
@@ -231,7 +231,10 @@ fn drops_a_malformed_tracestate_whole() {
 /// A key of level 2 that the API cannot hold goes alone.
 #[test]
 fn leaves_out_a_key_that_the_api_cannot_hold() {
-    assert_eq!(state(&["a=1,foo@bar@baz=2,b=3"]), "a=1,b=3");
+    for key in ["foo@bar@baz", "foo@abcdefghijklmn", "foo@_bar"] {
+        assert_eq!(state(&[&format!("a=1,{key}=2,b=3")]), "a=1,b=3", "{key}");
+    }
+    assert_eq!(state(&["a=1,foo@abcdefghijklm=2,b=3"]), "a=1,foo@abcdefghijklm=2,b=3");
 }
 
 // PROP-13: 32 members are kept; of more, long ones go first and then those on the right.

@@ -15,10 +15,10 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
         "tracestate" => is_tracestate(value),
         "baggage" => is_baggage(value),
         "b3" => is_b3(value),
-        "x-b3-traceid" => is_id(value, 32),
-        "x-b3-spanid" => is_id(value, 16),
-        "x-b3-sampled" => matches!(value, "0" | "1"),
-        "x-b3-flags" => value == "1",
+        "X-B3-TraceId" => is_id(value, 32),
+        "X-B3-SpanId" => is_id(value, 16),
+        "X-B3-Sampled" => matches!(value, "0" | "1"),
+        "X-B3-Flags" => value == "1",
         "uber-trace-id" => is_uber_trace_id(value),
         _ => match name.strip_prefix("uberctx-") {
             Some(key) => is_token(key) && is_octets(value),
@@ -40,7 +40,7 @@ pub fn is_propagation(name: &str) -> bool {
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let [version, trace, span, flags] = parts[..] else { return false };
-    version == "00" && is_id(trace, 32) && is_id(span, 16) && matches!(flags, "00" | "01")
+    version == "00" && is_id(trace, 32) && is_id(span, 16) && matches!(flags, "00" | "01" | "02" | "03")
 }
 
 fn is_id(text: &str, digits: usize) -> bool {
