@@ -8,7 +8,9 @@ use crate::tools;
 use crate::workspace::Workspace;
 
 use super::error::{ServerError, ServerErrorKind};
-use super::install::{ANSWER_WITHIN, INSTALL_WITHIN, apt_get, attempt, into_folder, on_path, unavailable};
+use super::install::{
+    ANSWER_WITHIN, INSTALL_WITHIN, apt_get, attempt, has_files, into_folder, on_path, unavailable, write_files,
+};
 use super::set_variable;
 
 /// Debian has the module that makes environments in a package of its own.
@@ -71,27 +73,24 @@ impl Package {
         let Self { name, version, requirements, size, .. } = self;
         let folder = workspace.tools().join(format!("{name}-{version}"));
         let python = program(&folder);
-        if fs::read_to_string(folder.join(REQUIREMENTS)).is_ok_and(|had| had == *requirements) {
+        let files = [(REQUIREMENTS, *requirements)];
+        if has_files(&folder, &files)? {
             match self.answers(&python) {
                 Ok(()) => return Ok(python),
                 Err(error) if error.kind() == ServerErrorKind::Interrupted => return Err(error),
                 // The Python that it was made from is gone.
-                Err(_) => {}
+                Err(_) => fs::remove_dir_all(&folder)?,
             }
-        }
-        if folder.is_dir() {
-            fs::remove_dir_all(&folder)?;
         }
         let base = base()?;
         eprintln!("xtask: installing {name} {version} with `pip` into {} ({size})", folder.display());
         into_folder(&folder, |partial| {
             tools::run(Command::new(base).args(["-m", "venv"]).arg(partial), INSTALL_WITHIN)?;
-            let file = partial.join(REQUIREMENTS);
-            fs::write(&file, requirements)?;
+            write_files(partial, &files)?;
             // Run by its Python: the scripts beside it name the folder, which is renamed.
             let mut pip = Command::new(program(partial));
             pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"]);
-            tools::run(pip.arg(file), INSTALL_WITHIN)?;
+            tools::run(pip.arg(partial.join(REQUIREMENTS)), INSTALL_WITHIN)?;
             self.answers(&program(partial))
         })?;
         Ok(python)
