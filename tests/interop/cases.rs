@@ -76,3 +76,12 @@ pub(crate) async fn their_batch(services: &mut Services) {
     assert_eq!(note["each"], json!(vec![map(&BAGGAGE); bodies.len()]));
     assert_eq!(services.note().await, Note::new("end", "3 by python", &BAGGAGE));
 }
+
+/// The same, with correlation ids of which two are equal: FastStream links to one message for each id, and to none without.
+pub(crate) async fn their_batch_with_ids(services: &mut Services) {
+    let messages = [("7", "a"), ("8", "b"), ("9", "b")];
+    services.we_publish_with_ids("batch", &messages, &BAGGAGE).await;
+    let note = services.peer.noted("batch").await;
+    assert_eq!(note["body"], json!(["7", "8", "9"]), "{note}");
+    assert_eq!(services.note().await, Note::new("end", "3 by python", &BAGGAGE));
+}

@@ -68,6 +68,7 @@ async fn aiokafka_each_message_of_a_batch_stays_in_its_trace() {
     cases::our_batch(&mut services, "publish_batch").await;
     cases::our_messages(&mut services).await;
     cases::their_batch(&mut services).await;
+    cases::their_batch_with_ids(&mut services).await;
     services.made("kafka-aiokafka-batch.txt").await;
 }
 
@@ -92,6 +93,7 @@ async fn confluent_each_message_of_a_batch_stays_in_its_trace() {
     cases::our_batch(&mut services, "publish_batch").await;
     cases::our_messages(&mut services).await;
     cases::their_batch(&mut services).await;
+    cases::their_batch_with_ids(&mut services).await;
     services.made("kafka-confluent-batch.txt").await;
 }
 

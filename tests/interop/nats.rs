@@ -104,6 +104,7 @@ async fn jetstream_each_message_of_a_batch_stays_in_its_trace() {
     cases::our_batch(&mut services, "publish").await;
     cases::our_messages(&mut services).await;
     cases::their_batch(&mut services).await;
+    cases::their_batch_with_ids(&mut services).await;
     services.made("nats-jetstream-batch.txt").await;
 }
 

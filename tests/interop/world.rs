@@ -11,7 +11,7 @@ use throughline_core::extract::Baggage;
 use throughline_core::propagation::{BaggagePropagator, Propagators, TraceContextPropagator};
 use throughline_core::serve::Running;
 use throughline_core::telemetry::Instrumentation;
-use throughline_core::{Publisher, serve};
+use throughline_core::{Envelope, Publisher, serve};
 use throughline_export::{Protocol, Telemetry, otlp};
 use tokio::process::Command;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -107,6 +107,22 @@ impl Services {
                 _ => self.publisher.publish_batch(to, bodies.iter().copied()).await.map(drop),
             }
         };
+        started(baggage).scope(publishing).await.expect("it is published");
+    }
+
+    /// Publishes a batch of texts that have correlation ids.
+    pub(crate) async fn we_publish_with_ids(
+        &self,
+        to: &str,
+        messages: &[(&'static str, &'static str)],
+        baggage: &[(&str, &str)],
+    ) {
+        let to = self.theirs(to);
+        let message = |(body, id): &(&'static str, &'static str)| {
+            Envelope::new(to.clone(), *body).with_content_type("text/plain").with_correlation_id(*id)
+        };
+        let batch = Envelope::batch(to.clone(), messages.iter().map(message));
+        let publishing = async { self.publisher.publish_envelope(batch).await };
         started(baggage).scope(publishing).await.expect("it is published");
     }
 
