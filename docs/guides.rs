@@ -81,6 +81,12 @@ struct Rabbit;
 #[doc = include_str!("src/raw-clients.md")]
 struct RawClients;
 
+#[doc = include_str!("src/from-faststream.md")]
+struct FromFastStream;
+
+#[doc = include_str!("src/from-raw-clients.md")]
+struct FromRawClients;
+
 #[doc = include_str!("src/writing-an-adapter.md")]
 struct WritingAnAdapter;
 

@@ -28,7 +28,9 @@ pub(super) fn package(workspace: &Workspace, repository: &str, document: &str) -
         .arg(folder.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(workspace.target())
-        .args(["--", "--deny", "warnings"]);
+        .args(["--", "--deny", "warnings"])
+        // As the workspace has it for dependencies, so that those of the same features are there already.
+        .env("CARGO_PROFILE_DEV_DEBUG", "false");
     Ok(command)
 }
 
