@@ -31,6 +31,11 @@ async fn listen(subject: &str) -> Wire {
     wire
 }
 
+/// A stranger who publishes, and is not disturbed by what it subscribes to.
+async fn stranger() -> Wire {
+    Wire::connect(&server::url()).await
+}
+
 /// The headers of the next message; all of them are printable ASCII, or Java's client would hear nothing more.
 async fn headers(wire: &mut Wire) -> (BTreeMap<String, String>, Vec<u8>) {
     let (block, body) = wire.next().await;
@@ -123,7 +128,7 @@ async fn what_a_stranger_wrote_is_escaped_in_a_dead_letter_and_counted() {
 
     let mut wire = listen(&format!("{id}.dead")).await;
     let block = "NATS/1.0\r\nX: v ü\r\ncorrelation-id: corr ü 7\r\ntenant: acme\r\n\r\n";
-    assert!(wire.store(&format!("{id}.orders"), block.as_bytes(), b"x").await, "the server takes it");
+    assert!(stranger().await.store(&format!("{id}.orders"), block.as_bytes(), b"x").await, "the server takes it");
     let (dead, body) = headers(&mut wire).await;
     assert_eq!(body, b"x");
     has(&dead, "X", "UTF-8''v%20%C3%BC");
@@ -187,17 +192,17 @@ async fn a_request_of_faststream_to_a_stream_is_answered_where_its_header_says()
     let inbox = format!("_INBOX.{id}.1");
     let mut wire = listen(&inbox).await;
     let block = format!("NATS/1.0\r\ncorrelation_id: c1\r\nreply_to: {inbox}\r\n\r\n");
-    assert!(wire.store(&format!("{id}.orders"), block.as_bytes(), b"x").await, "the server takes it");
+    assert!(stranger().await.store(&format!("{id}.orders"), block.as_bytes(), b"x").await, "the server takes it");
     let (answered, body) = headers(&mut wire).await;
     assert_eq!(body, b"done");
     has(&answered, "correlation_id", "c1");
-    running.shutdown().await.expect("it stops");
 
     // One of ours says it the same way.
     let mut wire = listen(&format!("{id}.asked")).await;
     let asks = Envelope::new(StreamSubject::new(format!("{id}.asked")), "x").with_reply_to("answers");
     service.publisher().without_telemetry().publish_envelope(asks).await.expect("it is stored");
     has(&headers(&mut wire).await.0, "reply_to", "answers");
+    running.shutdown().await.expect("it stops");
 }
 
 #[tokio::test]
@@ -233,7 +238,7 @@ async fn trace_and_baggage_stand_on_the_wire_as_others_read_them() {
     let running = serve(connect().await, app.telemetry(engine)).start().await.expect("it starts");
     let mut wire = listen(&forward).await;
     let block = "NATS/1.0\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03\r\n\r\n";
-    assert!(wire.publish(&subject, block.as_bytes(), b"x").await, "the server takes it");
+    assert!(stranger().await.publish(&subject, block.as_bytes(), b"x").await, "the server takes it");
     let (written, _) = headers(&mut wire).await;
     let parent = &written["traceparent"];
     assert!(parent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && parent.ends_with("-03"), "{parent}");

@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_message_without_headers_has_none() {
-        assert!(headers(&Envelope::new("orders", "x").with_key("42")).is_none());
+        assert!(headers(&Envelope::new("orders", "x").with_key("42"), &HeaderNames::default()).is_none());
     }
 
     #[test]

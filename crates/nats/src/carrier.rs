@@ -364,7 +364,7 @@ mod tests {
             [("line", vec!["UTF-8''a%0D%0Ab"]), ("tab", vec!["a\tb"]), ("tenant", vec!["UTF-8''v%20%C3%BC", "acme"])];
         assert_eq!(written, expected, "PROP-N-09");
 
-        let mut raw = map(&[("tenant", "v ü"), ("tenant", "acme"), ("größe", "x")]);
+        let mut raw = map(&[("tenant", "v ü"), ("tenant", "acme")]);
         assert_eq!(check(&raw).unwrap_err().kind(), PublishErrorKind::Encode, "PROP-N-08");
         escape_all(&mut raw, "dead", &Altered::default());
         let values: Vec<&str> = raw.get_all("tenant").map(HeaderValue::as_str).collect();

@@ -28,8 +28,8 @@ static FIELDS: LazyLock<[String; 2]> = LazyLock::new(|| [TRACEPARENT.into(), TRA
 /// - `tracestate` is read only beside a valid `traceparent`, and a bad one is dropped alone; several headers
 ///   are joined in order; limits cut whole members. An empty one is not written.
 ///
-/// Of the trace flags the sampled bit and the random bit of level 2 (0x02) are read and written. The SDK keeps the random bit of a trace
-/// that goes on; to a trace that begins it gives none.
+/// Of the trace flags the sampled bit and the random bit of level 2 (0x02) are read and written. The SDK keeps the random bit of a
+/// sampled trace that goes on; to a trace that begins, and to spans that are not sampled, it gives none.
 ///
 /// # Examples
 ///

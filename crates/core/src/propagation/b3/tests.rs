@@ -1,7 +1,7 @@
 use opentelemetry::trace::TraceState;
 
 use super::super::TraceContextPropagator;
-use super::super::testing::{TRACEPARENT, headers, pairs, read, span_context, with_span, write};
+use super::super::testing::{TRACEPARENT, headers, pairs, read, with_span, write};
 use super::*;
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";

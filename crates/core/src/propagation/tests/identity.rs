@@ -134,7 +134,7 @@ proptest! {
         for (name, value) in fresh.iter() {
             prop_assert!(is_well_formed(name, std::str::from_utf8(value).unwrap()), "{}", name);
         }
-        let fields: Vec<String> = all().fields().map(str::to_owned).collect();
+        let fields: Vec<String> = all().fields().map(str::to_ascii_lowercase).collect();
         let is_ours = |name: &str| {
             let name = name.to_ascii_lowercase();
             fields.contains(&name) || name.starts_with("uberctx-")
