@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// How long a test waits for anything before it fails: several services start at the same time.
@@ -17,6 +18,8 @@ pub(crate) struct Peer {
     child: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
+    /// What it complains of, read all the time so that it can go on.
+    stderr: JoinHandle<String>,
     /// What it said that nobody has asked for yet.
     said: Vec<Value>,
 }
@@ -27,7 +30,13 @@ impl Peer {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|failed| panic!("{command:?} does not start: {failed}"));
         let (stdin, stdout) = (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
-        let mut peer = Self { child, stdin, stdout: BufReader::new(stdout).lines(), said: Vec::new() };
+        let mut complaints = child.stderr.take().expect("its messages");
+        let stderr = tokio::spawn(async move {
+            let mut text = String::new();
+            let _ = complaints.read_to_string(&mut text).await;
+            text
+        });
+        let mut peer = Self { child, stdin, stdout: BufReader::new(stdout).lines(), stderr, said: Vec::new() };
         peer.noted("ready").await;
         peer
     }
@@ -48,7 +57,10 @@ impl Peer {
             let note = match timeout(PATIENCE, self.stdout.next_line()).await {
                 Ok(Ok(Some(line))) => serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?} is no note")),
                 Ok(_) => panic!("it ended before {what}: {}", self.last_words().await),
-                Err(_) => panic!("it said nothing of {what} in time, but {:?}", self.said),
+                Err(_) => {
+                    let complaints = self.last_words().await;
+                    panic!("nothing of {what} in time, but {:?}: {complaints}", self.said)
+                }
             };
             match note {
                 Value::Object(ref fields) if fields["note"] == what => return note,
@@ -61,15 +73,13 @@ impl Peer {
     pub(crate) async fn end(mut self) {
         drop(self.stdin);
         let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").expect("it ends");
-        assert!(status.success(), "{status}");
+        assert!(status.success(), "{status}: {}", self.stderr.await.unwrap_or_default());
     }
 
     async fn last_words(&mut self) -> String {
-        let mut said = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            let _ = timeout(PATIENCE, stderr.read_to_string(&mut said)).await;
-        }
-        said
+        // It may have ended.
+        let _ = self.child.kill().await;
+        (&mut self.stderr).await.unwrap_or_default()
     }
 }
 
