@@ -6,19 +6,21 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::server::PATIENCE;
-
-const INBOX: &str = "_INBOX.wire.1";
+use crate::witness::unique;
 
 /// One connection. It says nothing but what a test tells it to.
 pub(crate) struct Wire {
     url: String,
+    /// Where streams answer, to this connection alone.
+    inbox: String,
     connection: BufReader<TcpStream>,
 }
 
 impl Wire {
     pub(crate) async fn connect(url: &str) -> Self {
-        let connection = timeout(PATIENCE, open(url)).await.expect("the server greets within its time");
-        Self { url: url.to_owned(), connection }
+        let inbox = format!("_INBOX.wire.{}", unique());
+        let connection = timeout(PATIENCE, open(url, &inbox)).await.expect("the server greets within its time");
+        Self { url: url.to_owned(), inbox, connection }
     }
 
     /// Publishes a block of headers as it stands and a body; returns whether the server took it.
@@ -37,8 +39,8 @@ impl Wire {
 
     /// As [`publish`](Self::publish), and returns whether a stream stored it.
     pub(crate) async fn store(&mut self, subject: &str, block: &[u8], body: &[u8]) -> bool {
-        self.write(&format!("HPUB {subject} {INBOX} {} {}\r\n", block.len(), block.len() + body.len()), block, body)
-            .await;
+        let lengths = format!("{} {}", block.len(), block.len() + body.len());
+        self.write(&format!("HPUB {subject} {} {lengths}\r\n", self.inbox), block, body).await;
         loop {
             match self.line().await.as_deref() {
                 Some(line) if line.starts_with("MSG ") || line.starts_with("HMSG ") => {
@@ -119,7 +121,7 @@ impl Wire {
     }
 }
 
-async fn open(url: &str) -> BufReader<TcpStream> {
+async fn open(url: &str, inbox: &str) -> BufReader<TcpStream> {
     let server: ServerAddr = url.parse().expect("THROUGHLINE_NATS_URL is an address");
     let stream = TcpStream::connect((server.host(), server.port())).await.expect("a connection to the server");
     let mut connection = BufReader::new(stream);
@@ -132,7 +134,7 @@ async fn open(url: &str) -> BufReader<TcpStream> {
     };
     let connect = format!(
         "CONNECT {{{login}\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\
-         \"lang\":\"plain\",\"version\":\"0\"}}\r\nSUB {INBOX} 1\r\nPING\r\n"
+         \"lang\":\"plain\",\"version\":\"0\"}}\r\nSUB {inbox} 1\r\nPING\r\n"
     );
     connection.get_mut().write_all(connect.as_bytes()).await.expect("the login is written");
     while line.trim_end() != "PONG" {

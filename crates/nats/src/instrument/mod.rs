@@ -259,10 +259,8 @@ impl raw::Settings for Settings {
     fn prepare(&self, engine: &Engine, client: &ClientSettings) -> RawClient {
         let systems = Systems::new(client.server(), client.client_id.as_deref());
         let telemetry = |source| telemetry(engine, client, source, self);
-        let given = self
-            .inbox_prefix
-            .as_ref()
-            .map(|prefix| Arc::new(Outlet::new(engine, &systems, Arc::clone(prefix), self)));
+        let given =
+            self.inbox_prefix.as_ref().map(|prefix| Arc::new(Outlet::new(engine, &systems, Arc::clone(prefix), self)));
         // What was subscribed to is not known: a subject that no template matches is not known to be one of a few.
         let unknown = |system| Source::new(Arc::clone(system)).with_patterns(self.templates.iter().cloned());
         let known = |system| match self.templates.as_slice() {
@@ -308,12 +306,7 @@ impl RawClient {
     }
 }
 
-fn telemetry(
-    engine: &Engine,
-    client: &ClientSettings,
-    source: Source,
-    settings: &Settings,
-) -> SubscriptionTelemetry {
+fn telemetry(engine: &Engine, client: &ClientSettings, source: Source, settings: &Settings) -> SubscriptionTelemetry {
     let names_consumer = source.subscription.is_none();
     let consumer = client.consumer(engine, source);
     let (records_position, correlation_id) = (settings.records_position, settings.names.correlation_id);

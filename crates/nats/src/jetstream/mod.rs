@@ -113,7 +113,8 @@ impl StreamSubscriber {
         let is_settled_by_ack = ack.is_some();
         let position = ack.and_then(|ack| StreamPosition::parse(ack, &self.stream, &self.consumer));
         let delivered = position.as_ref().map_or(0, |position| position.delivered);
-        let mut delivery = from_stream(message, &mut self.last, position, self.records_position, self.acks.connection.reading());
+        let mut delivery =
+            from_stream(message, &mut self.last, position, self.records_position, self.acks.connection.reading());
         if self.headers_only {
             delivery = delivery.without_payload();
         }
