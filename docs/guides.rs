@@ -93,6 +93,9 @@ struct WritingAnAdapter;
 #[doc = include_str!("src/limits.md")]
 struct Limits;
 
+#[doc = include_str!("src/interop.md")]
+struct Interop;
+
 #[doc = include_str!("src/header-contract.md")]
 struct HeaderContract;
 

@@ -77,6 +77,18 @@ fn the_files_that_the_life_of_a_message_names_are_there() {
 }
 
 #[test]
+fn the_pictures_of_services_in_other_languages_are_shown_in_the_book_and_compared_by_the_tests() {
+    let page = fs::read_to_string(root().join("docs/src/interop.md")).unwrap();
+    let files = fs::read_dir(root().join("tests/interop")).unwrap().map(|entry| entry.unwrap().path());
+    let tests: String = files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let names = fs::read_dir(root().join("docs/src/interop")).unwrap().map(|entry| entry.unwrap().file_name());
+    for name in names.map(|name| name.into_string().unwrap()) {
+        assert!(page.contains(&format!("{{{{#include interop/{name}}}}}")), "the page does not show {name}");
+        assert!(tests.contains(&format!("made(\"{name}\")")), "no test compares {name}");
+    }
+}
+
+#[test]
 fn the_readme_names_the_oldest_compiler() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let oldest = format!("The oldest supported compiler is Rust {}.", env!("CARGO_PKG_RUST_VERSION"));

@@ -16,6 +16,7 @@ Commands:
                                       all tests, on real brokers and backends too; with --broker only those of one
                                       broker, with --backends only those that look at telemetry in a real backend;
                                       ARGS go to `cargo test`, and after a second `--` to the test programs
+  interop [-- ARGS]                   the tests with services in other languages, on all brokers; part of `test`, too
   bench [--broker NAME | --growth] [--rounds N] [--docs]
                                       what a message costs next to spans by hand, in the process or on a real broker,
                                       or how that grows; written to target/bench, with --docs to the book too
@@ -42,6 +43,8 @@ pub(crate) enum Request {
     /// For how many seconds each target.
     Fuzz(u64),
     Help,
+    /// The tests with services in other languages.
+    Interop(TestOptions),
     Server(&'static Broker),
     Test(TestOptions),
 }
@@ -79,6 +82,14 @@ pub(crate) struct TestOptions {
 }
 
 impl TestOptions {
+    /// Takes what stands behind a `--`: what is for `cargo test`, and behind another one what is for the test programs.
+    fn pass_on(&mut self, arguments: impl Iterator<Item = String>) {
+        let rest: Vec<String> = arguments.collect();
+        let mut parts = rest.splitn(2, |argument| argument == "--");
+        self.cargo = parts.next().unwrap_or_default().to_vec();
+        self.tests = parts.next().unwrap_or_default().to_vec();
+    }
+
     /// Whether one of the arguments can be part of a test's name.
     pub(crate) fn name_tests(&self) -> bool {
         self.cargo.iter().chain(&self.tests).any(|argument| !argument.starts_with('-'))
@@ -117,6 +128,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Reque
         Some("bench") => return bench(arguments).map(Request::Bench),
         Some("check") => Request::Check,
         Some("fuzz") => return fuzz(arguments).map(Request::Fuzz),
+        Some("interop") => return interop(arguments).map(Request::Interop),
         Some("server") => Request::Server(broker(arguments.next())?),
         Some("test") => return test(arguments).map(Request::Test),
         Some(other) => return Err(ArgumentError::UnknownCommand(other.to_owned())),
@@ -160,10 +172,16 @@ fn test(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, Argu
             },
         }
     }
-    let rest: Vec<String> = arguments.collect();
-    let mut parts = rest.splitn(2, |argument| argument == "--");
-    options.cargo = parts.next().unwrap_or_default().to_vec();
-    options.tests = parts.next().unwrap_or_default().to_vec();
+    options.pass_on(arguments);
+    Ok(options)
+}
+
+fn interop(mut arguments: impl Iterator<Item = String>) -> Result<TestOptions, ArgumentError> {
+    let mut options = TestOptions::default();
+    match arguments.next() {
+        Some(argument) if argument != "--" => return Err(ArgumentError::Unknown(argument)),
+        _ => options.pass_on(arguments),
+    }
     Ok(options)
 }
 
@@ -228,6 +246,13 @@ mod tests {
     }
 
     #[test]
+    fn interop_takes_arguments_for_cargo_and_for_the_tests() {
+        let Ok(Request::Interop(options)) = parsed("interop -- --release -- rabbit") else { panic!("it is a command") };
+        assert_eq!((options.cargo, options.tests), (vec!["--release".to_owned()], vec!["rabbit".to_owned()]));
+        assert!(matches!(parsed("interop"), Ok(Request::Interop(options)) if options.cargo.is_empty()));
+    }
+
+    #[test]
     fn bench_measures_in_the_process_unless_it_is_told_otherwise() {
         let options = |line: &str| match parsed(line) {
             Ok(Request::Bench(options)) => options,
@@ -263,6 +288,7 @@ mod tests {
             ("fuzz --seconds", ArgumentError::Missing("the number of seconds")),
             ("fuzz --seconds 0", ArgumentError::Unknown("0".into())),
             ("fuzz baggage", ArgumentError::Unknown("baggage".into())),
+            ("interop rabbit", ArgumentError::Unknown("rabbit".into())),
             ("check all", ArgumentError::Unknown("all".into())),
             ("deploy", ArgumentError::UnknownCommand("deploy".into())),
         ] {

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             println!("{}", args::USAGE);
             Ok(End::Succeeded)
         }
+        Request::Interop(options) => test::interop(&options),
         Request::Server(broker) => server::run(broker),
         Request::Test(options) => test::run(&options),
     };

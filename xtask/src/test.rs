@@ -1,11 +1,13 @@
-//! `cargo xtask test`: all tests, those on real brokers and backends too.
+//! `cargo xtask test`: all tests, those on real brokers and backends too. `cargo xtask interop` is one step of it.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use xtask::servers::{BACKENDS, BROKERS, Backend, Broker, Origin, Pass, Server, ServerError, ServerErrorKind};
+use xtask::servers::{
+    BACKENDS, BROKERS, Backend, Broker, Origin, PEERS, Pass, Program, Server, ServerError, ServerErrorKind,
+};
 use xtask::workspace::{Package, Workspace, cargo};
 
 use crate::ahead;
@@ -19,13 +21,42 @@ use crate::tally::Tally;
 /// Broker tests wait more than they compute.
 const BROKER_TEST_THREADS: &str = "--test-threads=4";
 
-/// The integration tests that need all brokers at the same time, also those of the examples.
-const TOGETHER: &str = "together";
+/// Integration tests that need all brokers at the same time.
+struct OnAllBrokers {
+    /// The target, in the workspace and in the examples.
+    name: &'static str,
+    title: &'static str,
+    /// What they need beside servers and backends.
+    others: &'static [Program],
+}
+
+const TOGETHER: OnAllBrokers = OnAllBrokers { name: "together", title: "tests on all brokers together", others: &[] };
+const INTEROP: OnAllBrokers =
+    OnAllBrokers { name: "interop", title: "tests with services in other languages", others: PEERS };
+
+/// The only backend that those need.
+const COLLECTOR: &str = "collector";
 
 /// The integration tests that look at telemetry in real backends.
 const BACKENDS_TARGET: &str = "backends";
 
 pub(crate) fn run(options: &TestOptions) -> Result<End, Box<dyn Error>> {
+    run_with(options, |run| run.everything())
+}
+
+/// Runs the tests with services in other languages alone.
+pub(crate) fn interop(options: &TestOptions) -> Result<End, Box<dyn Error>> {
+    run_with(options, |run| match run.find_backends(&[COLLECTOR])? {
+        Some(found) => run.on_all_brokers(&found, &[INTEROP]),
+        // That is a failure already.
+        None => Ok(()),
+    })
+}
+
+fn run_with(
+    options: &TestOptions,
+    tests: impl FnOnce(&mut Run<'_>) -> Result<(), Interrupted>,
+) -> Result<End, Box<dyn Error>> {
     let workspace = Workspace::load()?;
     let mut run = Run {
         options,
@@ -36,7 +67,7 @@ pub(crate) fn run(options: &TestOptions) -> Result<End, Box<dyn Error>> {
         failed_without_a_test: 0,
         waiting: 0,
     };
-    Ok(match run.everything() {
+    Ok(match tests(&mut run) {
         Ok(()) => run.finish(),
         Err(Interrupted) => End::Interrupted,
     })
@@ -94,8 +125,8 @@ impl Run<'_> {
         if !brokers.is_empty() || *backends {
             brokers.iter().try_for_each(|broker| self.broker(broker))?;
             let is_named = |broker: &Broker| brokers.iter().any(|named| named.name == broker.name);
-            let together = BROKERS.iter().all(is_named);
-            return if together || *backends { self.with_backends(together, *backends) } else { Ok(()) };
+            let on_all: &[OnAllBrokers] = if BROKERS.iter().all(is_named) { &[TOGETHER] } else { &[] };
+            return if on_all.is_empty() && !*backends { Ok(()) } else { self.with_backends(on_all, *backends) };
         }
         let ahead = ahead::start();
         let plain = self.cargo_test(&Tests {
@@ -110,7 +141,7 @@ impl Run<'_> {
         // A panic in there is no reason to stop: the step that needs the program says what is missing.
         let _ = ahead.join();
         BROKERS.iter().try_for_each(|broker| self.broker(broker))?;
-        self.with_backends(true, true)?;
+        self.with_backends(&[TOGETHER, INTEROP], true)?;
         if self.waiting > 0 && !self.is_filtered() {
             say(format_args!(
                 "note: {} ignored tests belong to no broker or backend that is here and were not run",
@@ -123,7 +154,7 @@ impl Run<'_> {
     /// All passes of a broker. The first one also runs the examples; the others are for other versions.
     fn broker(&mut self, broker: &Broker) -> Result<(), Interrupted> {
         let mut versions: Vec<String> = Vec::new();
-        let others = self.others(broker)?;
+        let others = self.others(broker.name, broker.others)?;
         for pass in broker.passes {
             let Some(server) = self.server(pass)? else {
                 continue;
@@ -147,18 +178,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The tests that start backends: those on all brokers, those of the backends, or both.
-    fn with_backends(&mut self, together: bool, backends: bool) -> Result<(), Interrupted> {
+    /// The tests that start backends: some on all brokers, those of the backends, or both.
+    fn with_backends(&mut self, on_all: &[OnAllBrokers], backends: bool) -> Result<(), Interrupted> {
+        let all: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
         // One that cannot be had is a failure already.
-        let Some(found) = self.find_backends()? else { return Ok(()) };
-        if together {
-            self.together(&found)?;
+        let Some(found) = self.find_backends(&all)? else { return Ok(()) };
+        if !on_all.is_empty() {
+            self.on_all_brokers(&found, on_all)?;
         }
         if backends { self.backends(&found) } else { Ok(()) }
     }
 
     /// The tests that need all brokers at the same time, and look at what arrives in backends.
-    fn together(&mut self, found: &Found) -> Result<(), Interrupted> {
+    fn on_all_brokers(&mut self, found: &Found, targets: &[OnAllBrokers]) -> Result<(), Interrupted> {
         let mut servers = Vec::new();
         for broker in BROKERS {
             let Some(pass) = broker.passes.first() else { continue };
@@ -170,15 +202,22 @@ impl Run<'_> {
         for (broker, pass, server) in &servers {
             given.push(Given::new(broker, pass, server, &[])?);
         }
-        let ran = self.cargo_test(&Tests {
-            title: "tests on all brokers together".to_owned(),
-            select: vec!["--test".to_owned(), TOGETHER.to_owned()],
-            filter: vec!["--ignored"],
-            servers: &given,
-            programs: &found.programs,
-            empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
-        })?;
-        self.waiting = self.waiting.saturating_sub(ran.run());
+        for OnAllBrokers { name, title, others } in targets {
+            let mut programs = self.others(name, others)?;
+            if programs.len() < others.len() {
+                continue;
+            }
+            programs.extend_from_slice(&found.programs);
+            let ran = self.cargo_test(&Tests {
+                title: (*title).to_owned(),
+                select: vec!["--test".to_owned(), (*name).to_owned()],
+                filter: vec!["--ignored"],
+                servers: &given,
+                programs: &programs,
+                empty: if self.is_filtered() { Empty::Allowed } else { Empty::Fails },
+            })?;
+            self.waiting = self.waiting.saturating_sub(ran.run());
+        }
         Ok(())
     }
 
@@ -198,10 +237,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The programs of the backends. One that cannot be had is a failure, and then there are none; unless no package has it.
-    fn find_backends(&mut self) -> Result<Option<Found>, Interrupted> {
+    /// The programs of these backends. One that cannot be had is a failure, and then there are none; unless no package has it.
+    fn find_backends(&mut self, wanted: &[&str]) -> Result<Option<Found>, Interrupted> {
         let (mut found, mut is_complete) = (Found::default(), true);
-        for Backend { name, url_variable, programs } in BACKENDS.iter().filter(|backend| backend.url().is_none()) {
+        let wanted = BACKENDS.iter().filter(|backend| wanted.contains(&backend.name) && backend.url().is_none());
+        for Backend { name, url_variable, programs } in wanted {
             if programs.is_empty() {
                 let why = format!("no package has it, and {} names none", url_variable.unwrap_or_default());
                 self.report.end(&format!("{name} tests"), Instant::now(), StepResult::LeftOut(why));
@@ -223,11 +263,11 @@ impl Run<'_> {
         self.find(&title, pass.required, pass.start, Server::to_string)
     }
 
-    /// What the tests of a broker need beside its server. All is required.
-    fn others(&mut self, broker: &Broker) -> Result<Vec<Other>, Interrupted> {
+    /// What tests need beside servers. All is required.
+    fn others(&mut self, tests: &str, programs: &[Program]) -> Result<Vec<Other>, Interrupted> {
         let mut others = Vec::new();
-        for program in broker.others {
-            let title = format!("{}: find or install {}", broker.name, program.name);
+        for program in programs {
+            let title = format!("{tests}: find or install {}", program.name);
             let path = self.find(&title, true, program.find, |path| path.display().to_string())?;
             others.extend(path.map(|path| (program.variable, path)));
         }
@@ -418,7 +458,7 @@ fn example_features(workspace: &Workspace, broker: &Broker) -> Vec<String> {
 fn example_targets(workspace: &Workspace, broker: &Broker) -> Vec<String> {
     examples(workspace)
         .flat_map(|package| &package.targets)
-        .filter(|target| target.test && target.name != broker.name && target.name != TOGETHER)
+        .filter(|target| target.test && target.name != broker.name && target.name != TOGETHER.name)
         .filter(|target| matches!(target.kind.as_str(), "bin" | "test"))
         .flat_map(|target| [format!("--{}", target.kind), target.name.clone()])
         .collect()
@@ -459,7 +499,7 @@ mod tests {
         let workspace = Workspace::load().unwrap();
         let targets = example_targets(&workspace, &BROKERS[0]);
         assert!(targets.windows(2).any(|pair| pair == ["--bin", "quickstart"]), "{targets:?}");
-        assert!(!targets.iter().any(|target| target == TOGETHER), "{targets:?}");
+        assert!(!targets.iter().any(|target| target == TOGETHER.name), "{targets:?}");
         let nats = BROKERS.iter().find(|broker| broker.name == "nats").unwrap();
         assert_eq!(example_features(&workspace, nats), ["--features", "quickstart/nats"]);
     }

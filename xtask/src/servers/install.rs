@@ -50,6 +50,21 @@ pub(super) fn into_folder(
     result
 }
 
+/// Whether a folder was made from exactly these files. One that was not is removed.
+pub(super) fn has_files(folder: &Path, files: &[(&str, &str)]) -> Result<bool, ServerError> {
+    let has = |(name, text): &(&str, &str)| fs::read_to_string(folder.join(name)).is_ok_and(|there| there == *text);
+    let has_all = files.iter().all(has);
+    if !has_all && folder.is_dir() {
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(has_all)
+}
+
+/// Writes the files that something is made from.
+pub(super) fn write_files(folder: &Path, files: &[(&str, &str)]) -> Result<(), ServerError> {
+    files.iter().try_for_each(|(name, text)| Ok(fs::write(folder.join(name), text)?))
+}
+
 /// Installs a package of Debian. Only root can.
 pub(super) fn apt_get(package: &str) -> Result<(), ServerError> {
     if tools::find_on_path("apt-get").is_none() {

@@ -7,7 +7,8 @@
 //! 3. a local server on a free loopback port with a fresh data folder; its program is looked for on the path
 //!    and in the project's tool folder inside `target/`, and installed there when it is in neither.
 //!
-//! What shows telemetry is in [`BACKENDS`]: their programs are found or installed here, and started by the tests.
+//! What services in other languages run on is in [`PEERS`], and what shows telemetry in [`BACKENDS`]: their programs are found or installed
+//! here, and started by the tests.
 //!
 //! [`BROKERS`] is the table that `cargo xtask` works from. A new broker is one file here, one line in that
 //! table and one service in `compose.yaml`.
@@ -21,6 +22,7 @@ mod java;
 pub mod kafka;
 mod local;
 pub mod nats;
+mod peers;
 mod python;
 pub mod rabbit;
 mod server;
@@ -29,6 +31,7 @@ mod table;
 pub use self::backends::{BACKENDS, Backend};
 pub use self::broker::{Broker, Pass, Program};
 pub use self::error::{ServerError, ServerErrorKind};
+pub use self::peers::PEERS;
 pub use self::server::{Origin, Server};
 pub use self::table::{BROKERS, broker};
 

@@ -1,4 +1,4 @@
-//! A Python with the client of a broker, for the tests of messages that are not ours: found, or made.
+//! A Python with a client of a broker, for the tests of messages that are not ours: found, or made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,27 @@ use crate::tools;
 use crate::workspace::Workspace;
 
 use super::error::{ServerError, ServerErrorKind};
-use super::install::{ANSWER_WITHIN, INSTALL_WITHIN, apt_get, attempt, into_folder, on_path, unavailable};
+use super::install::{
+    ANSWER_WITHIN, INSTALL_WITHIN, apt_get, attempt, has_files, into_folder, on_path, unavailable, write_files,
+};
 use super::set_variable;
 
 /// Debian has the module that makes environments in a package of its own.
 const DEBIAN_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
 
+/// The file of an environment that says what it has.
+const REQUIREMENTS: &str = "requirements.txt";
+
 /// A client that Python's package index has.
 pub(super) struct Package {
     pub(super) name: &'static str,
     pub(super) version: &'static str,
+    /// What an environment has, each with its version, for `pip`.
+    pub(super) requirements: &'static str,
     /// What a program imports.
     pub(super) module: &'static str,
+    /// What people write behind `pip install`.
+    pub(super) install: &'static str,
     /// How much an environment with it takes, for people.
     pub(super) size: &'static str,
     /// The variable that names a Python which has it, and gives tests the one that is used.
@@ -44,12 +53,12 @@ impl Package {
     }
 
     fn help(&self) -> String {
-        let Self { name, variable, .. } = self;
+        let Self { install, variable, .. } = self;
         format!(
             "install Python 3 with its module venv, then run the command again\n  \
              sudo apt-get install python3 python3-venv\n\
              or name a Python that has the package\n  \
-             python3 -m venv venv && venv/bin/python -m pip install {name}\n  \
+             python3 -m venv venv && venv/bin/python -m pip install {install}\n  \
              export {variable}=$PWD/venv/bin/python"
         )
     }
@@ -61,10 +70,11 @@ impl Package {
 
     /// Makes an environment with the package, unless it is in the tool folder already.
     fn environment(&self, workspace: &Workspace) -> Result<PathBuf, ServerError> {
-        let Self { name, version, size, .. } = self;
+        let Self { name, version, requirements, size, .. } = self;
         let folder = workspace.tools().join(format!("{name}-{version}"));
         let python = program(&folder);
-        if folder.is_dir() {
+        let files = [(REQUIREMENTS, *requirements)];
+        if has_files(&folder, &files)? {
             match self.answers(&python) {
                 Ok(()) => return Ok(python),
                 Err(error) if error.kind() == ServerErrorKind::Interrupted => return Err(error),
@@ -76,10 +86,11 @@ impl Package {
         eprintln!("xtask: installing {name} {version} with `pip` into {} ({size})", folder.display());
         into_folder(&folder, |partial| {
             tools::run(Command::new(base).args(["-m", "venv"]).arg(partial), INSTALL_WITHIN)?;
+            write_files(partial, &files)?;
             // Run by its Python: the scripts beside it name the folder, which is renamed.
             let mut pip = Command::new(program(partial));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-            tools::run(pip.arg(format!("{name}=={version}")), INSTALL_WITHIN)?;
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"]);
+            tools::run(pip.arg(partial.join(REQUIREMENTS)), INSTALL_WITHIN)?;
             self.answers(&program(partial))
         })?;
         Ok(python)
@@ -129,7 +140,9 @@ mod tests {
     const PACKAGE: Package = Package {
         name: "their-client",
         version: "1.0.0",
+        requirements: "their-client==1.0.0",
         module: "their_client",
+        install: "their-client",
         size: "1 MB",
         variable: "THEIR_PYTHON",
     };

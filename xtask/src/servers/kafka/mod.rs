@@ -55,7 +55,9 @@ or install Java 17 or later and Maven, then run the command again
 const CLIENT: Package = Package {
     name: "confluent-kafka",
     version: "2.16.1",
+    requirements: "confluent-kafka==2.16.1",
     module: "confluent_kafka",
+    install: "confluent-kafka",
     size: "40 MB",
     variable: PYTHON_VARIABLE,
 };

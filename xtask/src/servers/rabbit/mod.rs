@@ -74,8 +74,15 @@ start one with Docker Compose, then run the command again with THROUGHLINE_RABBI
 or install what a local server is made with, then run the command again as root or where everybody may have namespaces
   sudo apt-get install debian-archive-keyring util-linux";
 
-const CLIENT: Package =
-    Package { name: "pika", version: "1.4.4", module: "pika", size: "20 MB", variable: PYTHON_VARIABLE };
+const CLIENT: Package = Package {
+    name: "pika",
+    version: "1.4.4",
+    requirements: "pika==1.4.4",
+    module: "pika",
+    install: "pika",
+    size: "20 MB",
+    variable: PYTHON_VARIABLE,
+};
 
 /// A local server, its node and the node's directory.
 const PORTS: u16 = 3;
