@@ -40,7 +40,8 @@ impl Names {
 
 impl Default for Names {
     fn default() -> Self {
-        Self { reply_to: None, ..Self::set(HeaderNames::default()) }
+        let HeaderNames { correlation_id, content_type, .. } = HeaderNames::default();
+        Self { correlation_id, content_type, reply_to: None }
     }
 }
 
