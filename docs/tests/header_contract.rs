@@ -36,7 +36,7 @@ fn is_header(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let begins = |start: &&str| lower.starts_with(*start) && lower.len() > start.len();
     NAMES.contains(&&*lower)
-        || (FAMILIES.iter().any(|start| begins(start)) && !text.ends_with('-') && !text.contains(' '))
+        || (FAMILIES.iter().any(begins) && !text.ends_with('-') && !text.contains(' '))
 }
 
 #[test]
