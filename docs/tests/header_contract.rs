@@ -35,8 +35,7 @@ fn root() -> PathBuf {
 fn is_header(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let begins = |start: &&str| lower.starts_with(*start) && lower.len() > start.len();
-    NAMES.contains(&&*lower)
-        || (FAMILIES.iter().any(begins) && !text.ends_with('-') && !text.contains(' '))
+    NAMES.contains(&&*lower) || (FAMILIES.iter().any(begins) && !text.ends_with('-') && !text.contains(' '))
 }
 
 #[test]
