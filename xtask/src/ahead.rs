@@ -2,9 +2,10 @@
 
 use std::thread::{self, JoinHandle};
 
-use xtask::servers::{BACKENDS, BROKERS};
+use xtask::servers::{BACKENDS, BROKERS, PEERS};
 
-/// Starts to find or install the programs of all brokers and backends that the environment does not name. Why one cannot be had is said by
+/// Starts to find or install the programs of all brokers, backends and services in other languages, but for servers that the
+/// environment names. Why one cannot be had is said by
 /// the step that needs it, which tries again.
 pub(crate) fn start() -> JoinHandle<()> {
     thread::spawn(|| {
@@ -15,5 +16,6 @@ pub(crate) fn start() -> JoinHandle<()> {
         for backend in BACKENDS.iter().filter(|backend| backend.url().is_none()) {
             backend.programs.iter().for_each(|program| drop((program.find)()));
         }
+        PEERS.iter().for_each(|peer| drop((peer.find)()));
     })
 }
