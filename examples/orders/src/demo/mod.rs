@@ -3,8 +3,8 @@
 //! | to | take |
 //! | --- | --- |
 //! | see what happens to an order | [`run`], which is `cargo run -p orders -- demo` |
-//! | place orders | [`Customer`](customer::Customer), or many with [`Load`](load::Load) |
-//! | run the services as processes | [`Services`](services::Services), on [`Brokers`](brokers::Brokers) |
+//! | place orders | [`Customer`], or many with [`Load`] |
+//! | run the services as processes | [`Services`], on [`Brokers`] |
 //!
 //! The services know nothing of this. Who copies them leaves this folder behind.
 
