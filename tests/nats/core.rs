@@ -27,6 +27,7 @@ impl Harness for CoreNats {
         persistence: false,
         redelivery: false,
         settlement: false,
+        unicode_headers: false,
         ..Capabilities::all((1 << 20) - 4096)
     };
 

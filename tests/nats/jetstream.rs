@@ -30,7 +30,8 @@ impl Harness for JetStream {
     type Broker = Nats;
 
     /// Requests are an affair of core NATS: a stream would store them.
-    const CAPABILITIES: Capabilities = Capabilities { request_reply: false, ..Capabilities::all((1 << 20) - 4096) };
+    const CAPABILITIES: Capabilities =
+        Capabilities { request_reply: false, unicode_headers: false, ..Capabilities::all((1 << 20) - 4096) };
 
     async fn start(id: &str) -> Self {
         let url = server::url();

@@ -35,7 +35,7 @@ pub struct Capabilities {
     pub request_reply: bool,
     /// The broker is told what became of a message.
     pub settlement: bool,
-    /// Header values outside of ASCII arrive unchanged.
+    /// A header value outside of ASCII arrives unchanged; else it is refused when an application sets it.
     pub unicode_headers: bool,
     /// A request that nobody hears fails at once, wherever it is sent to.
     pub unheard_requests: bool,

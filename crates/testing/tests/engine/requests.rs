@@ -65,7 +65,7 @@ async fn a_handler_says_what_a_requester_is_told() {
     async fn odd(_item: String) -> Result<String, Failure> {
         Err(private().with_answer(1000, "x".repeat(1000)))
     }
-    assert_eq!(answer(price).await, (Some(404), "no such??item: K?se".to_owned()));
+    assert_eq!(answer(price).await, (Some(404), "no such\\r\\nitem: Käse".to_owned()));
     assert_eq!(answer(odd).await, (Some(500), "x".repeat(200)));
 }
 

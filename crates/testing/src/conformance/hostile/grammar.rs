@@ -147,7 +147,7 @@ mod tests {
         let many: Vec<_> = (0..65).map(|n| format!("k{n}=v")).collect();
         for (name, value) in [
             ("traceparent", "00-1-1-01"),
-            ("traceparent", &PARENT.replace("-01", "-03")),
+            ("traceparent", &PARENT.replace("-01", "-04")),
             ("traceparent", &PARENT.replace("b7ad6b7169203331", "0000000000000000")),
             ("tracestate", "a=1,a=2"),
             ("tracestate", "A=1"),

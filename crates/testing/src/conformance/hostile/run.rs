@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status};
 use throughline_core::extract::Baggage;
+use throughline_core::message::header_text;
 use throughline_core::serve::Running;
 use throughline_core::telemetry::SettleSpans;
 use throughline_core::{App, CurrentBaggage, Delivery, Destination, Envelope, Handler, Headers, Publisher, serve};
@@ -50,7 +51,7 @@ impl Run {
         let handle = move |delivery: Delivery, baggage: Baggage, publisher: Publisher| {
             let (noted, to) = (noted.clone(), to.clone());
             async move {
-                let failed = forward(&delivery, &publisher, &to).await.err().map(|error| chain(&error));
+                let failed = forward::<H>(&delivery, &publisher, &to).await.err().map(|error| chain(&error));
                 let keys = baggage.get_all().into_keys().collect();
                 noted.add(Note { id: body_of(&delivery), keys, failed });
             }
@@ -169,13 +170,21 @@ fn check(
     }
 }
 
-/// Publishes a message of its own, and one with a copy of the headers it was given.
-async fn forward(delivery: &Delivery, publisher: &Publisher, to: &str) -> Result<(), throughline_core::PublishError> {
+/// Publishes a message of its own, and one with a copy of the headers it was given, as far as the broker takes such from an application.
+async fn forward<H: Harness>(
+    delivery: &Delivery,
+    publisher: &Publisher,
+    to: &str,
+) -> Result<(), throughline_core::PublishError> {
     let id = body_of(delivery);
     let to = Destination::new(to);
     publisher.publish(to.clone(), format!("{id}:own")).await?;
     let mut copy = Envelope::new(to, format!("{id}:copy"));
-    *copy.headers_mut() = delivery.headers().clone();
+    for (name, value) in delivery.headers().iter() {
+        if H::CAPABILITIES.unicode_headers || header_text::is_plain(value) {
+            copy.headers_mut().append(name.to_owned(), value.clone());
+        }
+    }
     publisher.publish_envelope(copy).await.map(drop)
 }
 
