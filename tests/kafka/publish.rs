@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use rdkafka::consumer::{Consumer, StreamConsumer};
@@ -151,8 +152,8 @@ async fn a_tombstone_is_null_and_an_empty_body_is_not() {
     let publisher = kafka.publisher().without_telemetry();
 
     publisher.publish(topic.as_str(), Tombstone).key("42").await.expect("stored");
-    publisher.publish(topic.as_str(), "").key("").await.expect("stored");
-    publisher.publish(topic.as_str(), "x").await.expect("stored");
+    publisher.publish(topic.as_str(), Bytes::new()).key("").await.expect("stored");
+    publisher.publish(topic.as_str(), Bytes::from_static(b"x")).await.expect("stored");
 
     let records = read(&topic, 1, 3).await;
     let found: Vec<_> = records.iter().map(|record| (record.key.as_deref(), record.value.as_deref())).collect();
