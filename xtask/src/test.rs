@@ -19,7 +19,7 @@ use crate::step::{self, Finished};
 use crate::tally::Tally;
 
 /// Broker tests wait more than they compute.
-const BROKER_TEST_THREADS: &str = "--test-threads=4";
+const BROKER_TEST_THREADS: &str = "--test-threads=6";
 
 /// Integration tests that need all brokers at the same time.
 struct OnAllBrokers {
