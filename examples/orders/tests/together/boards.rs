@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +21,11 @@ use throughline::nats::Subject;
 use throughline::serve::Running;
 use throughline::telemetry::Instrumentation;
 use throughline::{App, Bytes, Failure, Publisher, serve};
+use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use xtask::tools;
 
 use crate::api::{PATIENCE, get, get_json, until};
 use crate::brokers::{alone, nats, url};
@@ -48,7 +50,7 @@ struct Example {
     collector: Collector,
     trouble: Trouble,
     load: JoinHandle<()>,
-    _servers: Vec<Server>,
+    services: Vec<Service>,
 }
 
 impl Example {
@@ -67,17 +69,20 @@ impl Example {
         let storefront = service(env!("CARGO_BIN_EXE_storefront"), &endpoint, pages[2], &storefront).await;
         let trouble = Trouble::make(&endpoint, pages[3]).await;
         let load = tokio::spawn(order(desk));
-        Self { pages, collector, trouble, load, _servers: vec![storefront, warehouse, billing] }
+        Self { pages, collector, trouble, load, services: vec![storefront, warehouse, billing] }
     }
 
     async fn stop(self) {
         self.load.abort();
         self.trouble.end().await;
+        for service in self.services {
+            service.stop().await;
+        }
     }
 }
 
 /// Starts a service of the example, and returns when it is ready.
-async fn service(program: &str, endpoint: &str, page: SocketAddr, own: &[(&str, String)]) -> Server {
+async fn service(program: &str, endpoint: &str, page: SocketAddr, own: &[(&str, String)]) -> Service {
     let probes = free();
     let variables = [
         ("KAFKA_BROKERS", url("THROUGHLINE_KAFKA_URL")),
@@ -91,15 +96,33 @@ async fn service(program: &str, endpoint: &str, page: SocketAddr, own: &[(&str, 
         ("OTEL_EXPORTER_PROMETHEUS_HOST", page.ip().to_string()),
         ("OTEL_EXPORTER_PROMETHEUS_PORT", page.port().to_string()),
     ];
-    let variables = variables.iter().chain(own).map(|(name, value)| format!("{name}={value}").into());
-    let mut server = Server::new("service", "/usr/bin/env".into(), |_| variables.chain([program.into()]).collect());
-    server.run();
+    let variables = variables.iter().chain(own).map(|(name, value)| (*name, value));
+    let mut command = Command::new(program);
+    command.envs(variables).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut service = Service(command.spawn().unwrap());
     until(&format!("{program} is ready"), async || {
-        server.is_alive();
+        service.is_alive();
         get(probes, "/readyz").await
     })
     .await;
-    server
+    service
+}
+
+/// A process that is killed when it is dropped.
+struct Service(Child);
+
+impl Service {
+    fn is_alive(&mut self) {
+        let ended = self.0.try_wait().unwrap();
+        assert_eq!(ended, None, "the service has ended");
+    }
+
+    /// Lets it leave its group and say what is handled, so that the next test need not wait for either.
+    async fn stop(mut self) {
+        self.0.id().into_iter().for_each(tools::ask_to_stop);
+        let status = timeout(PATIENCE, self.0.wait()).await.expect("the service ends").unwrap();
+        assert!(status.success(), "{status}");
+    }
 }
 
 /// Places orders of each kind until it is aborted.
@@ -348,7 +371,8 @@ async fn every_query_of_dashboards_and_alerts_finds_something_read_from_services
 
 /// Runs `promtool` in the folder of the files.
 fn promtool(arguments: &[&str]) {
-    let output = Command::new(program("THROUGHLINE_PROMTOOL")).args(arguments).current_dir(path("prometheus")).output();
+    let promtool = program("THROUGHLINE_PROMTOOL");
+    let output = std::process::Command::new(promtool).args(arguments).current_dir(path("prometheus")).output();
     let output = output.unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
