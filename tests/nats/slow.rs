@@ -101,16 +101,13 @@ async fn what_had_arrived_when_a_service_is_stopped_is_said_to_be_lost() {
     let (id, capture) = (unique(), Capture::new());
     let slow = Slow::new(Subject::new(id.clone()));
     let telemetry = TelemetryMiddleware::from(capture.instrumentation().build());
-    let nats = connect().await;
-    let receiving = nats.client().statistics();
-    let stopping = serve(nats, slow.app.telemetry(telemetry)).shutdown_timeout(Duration::from_millis(500));
+    let stopping = serve(connect().await, slow.app.telemetry(telemetry)).shutdown_timeout(Duration::from_millis(500));
     let running = stopping.start().await.expect("the app starts");
     let client = connect().await.client();
     for number in 0..SENT {
         client.publish(id.clone(), number.to_string().into()).await.expect("it is sent");
     }
     round_trip(&client).await;
-    wait_until("all have arrived", || receiving.in_messages.load(Ordering::SeqCst) >= SENT).await;
     let _ = running.shutdown().await;
     wait_until("the loss is said", || log.has(Level::WARN, "core NATS delivers none again")).await;
     let lost = counted(&capture, DROPPED, &[]);
