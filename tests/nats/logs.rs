@@ -27,7 +27,7 @@ async fn a_connection_is_said_to_be_lost_when_it_is_and_then_to_be_back() {
     server.run().await;
     wait_until("the end of it is said", || log.has(Level::INFO, "connected to NATS again")).await;
     running.shutdown().await.expect("the app stops");
-    assert!(log.has(Level::INFO, "a subscription has started \"orders\" \"stock\""));
+    assert!(log.has(Level::INFO, "a subscription has started destination=\"orders\" group=\"stock\""));
 }
 
 async fn hang(_: Delivery) {

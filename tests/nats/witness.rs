@@ -57,6 +57,14 @@ impl Log {
         self.lines.lock().expect("no test panicked").iter().any(|(at, line)| *at == level && line.contains(part))
     }
 
+    /// Adds up a number over all lines that have this part.
+    pub(crate) fn sum(&self, part: &str, field: &str) -> u64 {
+        let lines = self.lines.lock().expect("no test panicked");
+        let values = lines.iter().filter(|(_, line)| line.contains(part)).flat_map(|(_, line)| line.split(' '));
+        let numbers = values.filter_map(|value| value.strip_prefix(field)?.strip_prefix('='));
+        numbers.map(|number| number.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Waits until one of the two ways to lose a connection is logged.
     pub(crate) async fn tells_of_a_loss(&self, poison: &str) {
         let told = || {
@@ -96,8 +104,11 @@ impl tracing::Subscriber for Log {
 pub(crate) struct Line(String);
 
 impl Visit for Line {
-    fn record_debug(&mut self, _: &Field, value: &dyn Debug) {
-        self.0.push_str(&format!("{value:?} "));
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.0.push_str(&format!("{value:?} ")),
+            name => self.0.push_str(&format!("{name}={value:?} ")),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -36,7 +37,13 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(subscriber: &dyn Subscriber, options: &RouteOptions, stages: Stages, alarm: Alarm) -> Self {
+    pub(super) fn new(
+        subscriber: &dyn Subscriber,
+        options: &RouteOptions,
+        stages: Stages,
+        alarm: Alarm,
+        limit: Duration,
+    ) -> Self {
         let concurrency = options.concurrency.unwrap_or_else(|| subscriber.concurrency()).max(1);
         Self {
             requests_beside: options.concurrency.is_none() && concurrency == 1,
@@ -44,7 +51,7 @@ impl Dispatcher {
             redelivers: subscriber.redelivers(),
             stops_if_unpublishable: options.stops_if_unpublishable,
             alarm,
-            dropped: Dropped::default(),
+            dropped: Dropped::new(Arc::clone(&stages.failed.log), limit),
             stages,
         }
     }
@@ -88,17 +95,18 @@ impl Dispatcher {
     /// the app drops its handlers, what the broker does not deliver again is still brought to its end, without its handler.
     pub(super) async fn dispatch(&self, work: Work) {
         let messages = work.messages();
-        let (count, is_lost) = (messages.len(), messages.iter().any(|message| !message.needs_settlement()));
+        let is_lost = messages.iter().any(|message| !message.needs_settlement());
+        let unfinished = self.dropped.unfinished(messages.len(), is_lost);
         if messages.iter().any(ends_here) {
-            return self.dispatch_to_end(work).await;
+            self.dispatch_to_end(work).await;
+            return unfinished.done();
         }
         let mut handling = pin!(self.dispatch_to_end(work));
         // Many handlers never wait; an abort can reach only those that do.
-        if poll_fn(|context| Poll::Ready(handling.as_mut().poll(context))).await.is_ready() {
-            return;
-        }
-        if until_aborting(&self.stages.phase, handling).await.is_none() {
-            self.dropped.count(count, is_lost);
+        if poll_fn(|context| Poll::Ready(handling.as_mut().poll(context))).await.is_ready()
+            || until_aborting(&self.stages.phase, handling).await.is_some()
+        {
+            unfinished.done();
         }
     }
 

@@ -105,7 +105,7 @@ impl Subscriptions {
         let log = Arc::new(SubscriptionLog::new(&entry.subscription, has_error_texts));
         let stages =
             Stages::new(&*subscriber, transport, entry.handler, options, engine, phase.clone(), Arc::clone(&log));
-        let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone());
+        let dispatcher = Dispatcher::new(&*subscriber, options, stages, alarm.clone(), self.limit);
         let batch = entry.subscription.batch();
         let of_batch = batch.map_or(1, |policy| policy.max_messages);
         let at_once = |handlers: usize| handlers.saturating_mul(of_batch);

@@ -51,8 +51,9 @@ impl Worker {
     }
 
     /// Lets the health of the app show there when messages come.
-    pub(super) fn shown_at(self, place: &Place) -> Self {
-        Self { place: Some(place.clone()), ..self }
+    pub(super) fn shown_at(mut self, place: &Place) -> Self {
+        self.place = Some(place.clone());
+        self
     }
 
     /// Lets the subscriber begin to receive.
@@ -67,6 +68,7 @@ impl Worker {
         // Where only the lanes bound it there is no number worth reading.
         let concurrency = Some(self.dispatcher.concurrency()).filter(|most| *most <= Semaphore::MAX_PERMITS);
         info!(destination, group, concurrency, "a subscription has started");
+        self.dispatcher.dropped.begin();
     }
 
     pub(super) async fn run(mut self) -> Result<(), BrokerError> {
@@ -88,9 +90,7 @@ impl Worker {
             Ok(finished) => finished,
             Err(_) => Err(not_finished(self.limit)),
         };
-        let log = self.dispatcher.log();
-        log.flush();
-        self.dispatcher.dropped.report(log, self.limit);
+        self.dispatcher.dropped.report();
         result.and(finished)
     }
 
@@ -99,9 +99,12 @@ impl Worker {
         self.phase.borrow().deadlines().unwrap_or_else(|| Deadlines::of(self.limit))
     }
 
-    /// Handles what is taken already: a batch that was being collected, and messages that cannot be given back.
+    /// Handles what is taken already: a batch that was being collected, and messages that cannot be given back. No handler begins once
+    /// they are dropped.
     async fn handle_the_rest(&mut self) {
-        while let Some(Some(received)) = until_aborting(&self.phase, self.subscriber.drain()).await {
+        while !self.phase.borrow().is_aborting()
+            && let Some(Some(received)) = until_aborting(&self.phase, self.subscriber.drain()).await
+        {
             if let Some(full) = self.batcher.push(received) {
                 self.dispatch_the_rest(full).await;
             }
@@ -228,6 +231,16 @@ impl Worker {
                     return;
                 }
             }
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// What is collected for a batch, where the subscription does not come to its end.
+    fn drop(&mut self) {
+        let collected = self.batcher.take();
+        for message in collected.iter().flat_map(Work::messages) {
+            self.dispatcher.dropped.count(1, !message.needs_settlement());
         }
     }
 }
