@@ -255,7 +255,7 @@ pub(crate) struct AckSubject<'a> {
     pub(crate) consumer: &'a str,
     pub(crate) delivered: u64,
     pub(crate) stream_sequence: u64,
-    consumer_sequence: u64,
+    pub(crate) consumer_sequence: u64,
     pub(crate) published: SystemTime,
     pending: u64,
 }

@@ -36,6 +36,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a closing subscription waits for what is under way.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
+/// How often a closing subscription asks at most what the server has counted, and after how often without a message it stops.
+const MOST_ROUNDS: u32 = 20;
+const QUIET_ROUNDS: u32 = 3;
+
 /// The messages of a consumer on their way from the server to `receive`.
 ///
 /// The client's own stream of messages is not used: it drops what it buffered when it is recreated or closed, so that a
@@ -319,16 +323,43 @@ impl Inflow {
     }
 
     async fn stop(&mut self) {
-        // What the server has sent is here after a round trip, what it sends before it knows of the end after another
-        // one.
-        let _ = self.binding.link.round_trip().await;
-        self.take_arrived();
+        self.settle_down().await;
         if self.binding.subscriber.drain().await.is_ok() {
             let deadline = Instant::now() + DRAIN_WAIT;
             while let Ok(Some(arrived)) = timeout_at(deadline, self.binding.subscriber.next()).await {
                 self.take(arrived);
             }
         }
+    }
+
+    /// Waits until what the server has sent is here, as it is after a round trip.
+    ///
+    /// The server counts a delivery before it sends the message, and counts it too where nobody is there any more. With a limit of
+    /// deliveries that may be the last one, so the end waits until nothing comes and all that is counted is here. Of what went to
+    /// other services nothing comes here, so it is asked for a few times only.
+    async fn settle_down(&mut self) {
+        let mut quiet = 0;
+        for _ in 0..MOST_ROUNDS {
+            let counted = self.counted().await;
+            let before = self.ready.len();
+            let _ = self.binding.link.round_trip().await;
+            self.take_arrived();
+            let Some(counted) = counted else { return };
+            quiet = if self.ready.len() == before { quiet + 1 } else { 0 };
+            let last = self.ready.back().and_then(|message| AckSubject::parse(message.reply.as_deref()?));
+            let all_are_here = last.is_some_and(|last| last.consumer_sequence >= counted);
+            if quiet >= QUIET_ROUNDS || (quiet > 0 && all_are_here) {
+                return;
+            }
+        }
+    }
+
+    /// Returns how many deliveries the server has counted, for a consumer with a limit.
+    async fn counted(&self) -> Option<u64> {
+        if self.max_deliver.load(Ordering::Relaxed) <= 0 {
+            return None;
+        }
+        Some(self.supervision.ask().await?.delivered.consumer_sequence)
     }
 
     /// Returns the next message that could not be given back.
