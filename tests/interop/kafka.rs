@@ -16,6 +16,9 @@ use crate::{baggage, cases};
 const OURS: [&str; 3] = ["rust.batch", "rust.end", "rust.relay"];
 const THEIRS: [&str; 3] = ["batch", "end", "relay"];
 
+/// How long our messages wait for others: those of a batch are to be stored together, or a consumer gets them one by one.
+const TOGETHER_MILLIS: &str = "200";
+
 async fn services(client: &str) -> Services {
     let mut peer = Command::new(named("THROUGHLINE_FASTSTREAM_PYTHON"));
     peer.arg(script("faststream_kafka.py"));
@@ -34,7 +37,9 @@ pub(crate) async fn start(language: &'static str, mut peer: Command, more: &[&st
         batch: Some(topic("rust.batch").batch(BATCH, BATCH_WAIT).into()),
         answer: None,
     };
-    let mut kafka = Kafka::connect(url.as_str()).await.expect("Kafka");
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", url.as_str()).set("linger.ms", TOGETHER_MILLIS);
+    let mut kafka = Kafka::connect_with(config).await.expect("Kafka");
     if language == "python" {
         kafka = kafka.with_header_names(HeaderNames::faststream()).expect("its names");
     }

@@ -317,8 +317,10 @@ pub(crate) async fn work() {
     sleep(Duration::from_micros(300)).await;
 }
 
+/// It waits for as long as a server in trouble takes, and its tool: `rabbitmqctl` alone may need ten seconds.
 pub(crate) async fn connect(url: &str) -> Rabbit {
-    Rabbit::connect_with(url, RabbitOptions::new().name("load")).await.expect("a connection to RabbitMQ")
+    let options = RabbitOptions::new().name("load").publish_wait(PATIENCE);
+    Rabbit::connect_with(url, options).await.expect("a connection to RabbitMQ")
 }
 
 /// Starts an app on a connection of its own.
