@@ -58,10 +58,9 @@ pub fn app(books: Books) -> App {
 /// Says whether the customer in the baggage of the request gets credit.
 async fn credit(State(books): State<Books>, headers: HeaderMap) -> StatusCode {
     let context = books.otel.server_span("GET /credit", &HeaderExtractor(&headers));
-    let tenant = context.baggage().get("tenant").map(ToString::to_string);
-    match tenant {
+    match context.baggage().get("tenant") {
         None => StatusCode::BAD_REQUEST,
-        Some(tenant) if books.refused.contains(&tenant) => StatusCode::PAYMENT_REQUIRED,
+        Some(tenant) if books.refused.contains(tenant.as_str()) => StatusCode::PAYMENT_REQUIRED,
         Some(_) => StatusCode::NO_CONTENT,
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::str::FromStr;
 
 use throughline::BoxError;
-use throughline::export::{self, ExportError, Logging, Telemetry};
+use throughline::export::{self, Logging, Telemetry};
 
 /// An environment variable that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +35,20 @@ where
 /// The baggage that spans show. Who sees the traces sees it, so nothing in it is private.
 pub const SHOWN_BAGGAGE: [&str; 3] = ["coupon", "tenant", "warehouse"];
 
-/// Starts the telemetry and the log of a service as the variables `OTEL_*` say.
+/// Runs a service with telemetry and a log as the variables `OTEL_*` say, and prints at its end what became of them.
 ///
 /// # Errors
 ///
-/// Fails when a variable cannot be used.
-pub fn telemetry(service: &'static str) -> Result<Telemetry, ExportError> {
-    export::from_env().service_name(service).baggage_attributes(SHOWN_BAGGAGE).logging(Logging::text()).start()
+/// Fails when a variable cannot be used, or the service fails.
+pub async fn with_telemetry(
+    service: &'static str,
+    run: impl AsyncFnOnce(&Telemetry) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let set_up = export::from_env().service_name(service).baggage_attributes(SHOWN_BAGGAGE).logging(Logging::text());
+    let telemetry = set_up.start()?;
+    let served = run(&telemetry).await;
+    println!("{}", telemetry.shutdown().await?);
+    served
 }
 
 #[cfg(test)]

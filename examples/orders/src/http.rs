@@ -54,13 +54,11 @@ impl Client {
 /// A service that does not answer, or that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the other service gave no answer")]
-pub struct ClientError {
-    source: BoxError,
-}
+pub struct ClientError(#[source] BoxError);
 
 impl ClientError {
     fn new(source: impl Into<BoxError>) -> Self {
-        Self { source: source.into() }
+        Self(source.into())
     }
 }
 

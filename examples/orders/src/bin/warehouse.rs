@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 
 use http::Uri;
 use opentelemetry::trace::TracerProvider;
-use orders::config::{setting, telemetry};
+use orders::config::{setting, with_telemetry};
 use orders::http::{Client, spawn_probes};
 use orders::warehouse::{Shelf, Warehouse, service};
-use throughline::export::Telemetry;
 use throughline::kafka::Kafka;
 use throughline::rabbit::Rabbit;
 use throughline::telemetry::Instrumentation;
@@ -16,23 +15,19 @@ use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let telemetry = telemetry("warehouse")?;
-    let served = run(&telemetry).await;
-    println!("{}", telemetry.shutdown().await?);
-    served
-}
+    with_telemetry("warehouse", async |telemetry| {
+        let probes: SocketAddr = setting("PROBES_ADDRESS", "127.0.0.1:9081")?;
+        let credit: Uri = setting("CREDIT_URL", "http://127.0.0.1:8082/credit")?;
+        let kafka = Kafka::connect(setting::<String>("KAFKA_BROKERS", "localhost:9092")?).await?;
+        let rabbit = Rabbit::connect(setting::<String>("RABBIT_URL", "amqp://localhost")?).await?;
 
-async fn run(telemetry: &Telemetry) -> Result<(), Box<dyn Error>> {
-    let probes: SocketAddr = setting("PROBES_ADDRESS", "127.0.0.1:9081")?;
-    let credit: Uri = setting("CREDIT_URL", "http://127.0.0.1:8082/credit")?;
-    let kafka = Kafka::connect(setting::<String>("KAFKA_BROKERS", "localhost:9092")?).await?;
-    let rabbit = Rabbit::connect(setting::<String>("RABBIT_URL", "amqp://localhost")?).await?;
-
-    let (otel, tracer) = (Instrumentation::from_globals(), telemetry.tracer_provider().tracer("warehouse"));
-    let warehouse = Warehouse::new(otel, tracer, &rabbit, Client::new(credit), shelves());
-    let service = service(kafka, rabbit, warehouse).with_signals();
-    spawn_probes(TcpListener::bind(probes).await?, service.health());
-    Ok(service.await?)
+        let (otel, tracer) = (Instrumentation::from_globals(), telemetry.tracer_provider().tracer("warehouse"));
+        let warehouse = Warehouse::new(otel, tracer, &rabbit, Client::new(credit), shelves());
+        let service = service(kafka, rabbit, warehouse).with_signals();
+        spawn_probes(TcpListener::bind(probes).await?, service.health());
+        Ok(service.await?)
+    })
+    .await
 }
 
 /// The first who wants a chair comes twice, the first who wants a piano by the dead letter.
