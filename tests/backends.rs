@@ -21,6 +21,8 @@ mod outage;
 mod play;
 #[path = "backends/prometheus.rs"]
 mod prometheus;
+#[path = "backends/prometheus_server.rs"]
+mod prometheus_server;
 #[path = "backends/server.rs"]
 mod server;
 #[path = "backends/span.rs"]
@@ -31,3 +33,5 @@ mod tail_sampling;
 mod tempo;
 #[path = "backends/zipkin.rs"]
 mod zipkin;
+#[path = "backends/zipkin_server.rs"]
+mod zipkin_server;

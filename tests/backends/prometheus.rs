@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use throughline_export::{Protocol, prometheus};
 
-use crate::api::{get, get_json, until};
+use crate::api::{get_json, until};
 use crate::collector::{BUCKETS, Collector, play_to};
 use crate::otlp::{each, text};
 use crate::play::{Play, full, unique};
-use crate::server::{Server, free, program, with};
+use crate::prometheus_server::{PrometheusServer, encoded};
+use crate::server::{free, with};
 
 /// The file of the guide.
 const CONFIG: &str = include_str!("../../docs/src/config/prometheus.yml");
@@ -17,11 +18,8 @@ const CONFIG: &str = include_str!("../../docs/src/config/prometheus.yml");
 /// The guide whose panels are looked at.
 const PANELS: &str = include_str!("../../docs/src/grafana.md");
 
-/// A Prometheus that is ready.
-struct Prometheus {
-    address: SocketAddr,
-    _server: Server,
-}
+/// What Prometheus shows.
+struct Prometheus(PrometheusServer);
 
 /// A series of an answer: its labels and its value.
 type Series = (BTreeMap<String, String>, f64);
@@ -29,28 +27,16 @@ type Series = (BTreeMap<String, String>, f64);
 impl Prometheus {
     /// Starts one with the file of the guide, which reads these pages.
     async fn start(pages: &[SocketAddr]) -> Self {
-        let address = free();
         let pages: Vec<String> = pages.iter().map(|page| format!("\"{page}\"")).collect();
         let changes = [("15s", "1s".to_owned()), ("\"localhost:9464\"", pages.join(", "))];
-        let mut server = Server::new("prometheus", program("THROUGHLINE_PROMETHEUS_SERVER"), |folder| {
-            std::fs::write(folder.join("prometheus.yml"), with(CONFIG, &changes)).expect("its file");
-            let options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data"].map(Into::into);
-            options.into_iter().chain([format!("--web.listen-address={address}").into()]).collect()
-        });
-        server.run();
-        until("Prometheus is ready", async || {
-            server.is_alive();
-            get(address, "/-/ready").await
-        })
-        .await;
-        Self { address, _server: server }
+        Self(PrometheusServer::start(&with(CONFIG, &changes), |_| {}).await)
     }
 
     /// Returns what the query finds, when there are as many series as this.
     async fn query(&self, query: &str, count: usize) -> Vec<Series> {
         until(query, async || {
             let path = format!("/api/v1/query?query={}", encoded(query));
-            let answer = get_json(self.address, &path).await?;
+            let answer = get_json(self.0.address, &path).await?;
             let series: Vec<Series> = each(&answer["data"], "result").filter_map(read).collect();
             (series.len() >= count).then_some(series)
         })
@@ -71,11 +57,6 @@ impl Prometheus {
 fn read(series: &serde_json::Value) -> Option<Series> {
     let labels = series["metric"].as_object()?.iter().map(|(key, value)| (key.clone(), text(value))).collect();
     Some((labels, series["value"][1].as_str()?.parse().ok()?))
-}
-
-/// All that an address may not have as it is.
-fn encoded(query: &str) -> String {
-    query.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// Asserts what the guide shows. `of_stock` is how the series of the service `stock` are known.

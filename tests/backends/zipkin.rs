@@ -1,43 +1,26 @@
 //! The story in Zipkin.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use serde_json::Value;
 use throughline_export::zipkin;
 
-use crate::api::{get, get_json, until};
+use crate::api::{get_json, until};
 use crate::otlp::text;
 use crate::play::{Play, SERVICES, full, unique};
-use crate::server::{Server, free, named, program};
 use crate::span::{SPANS, STORY, Span, has_attributes, picture, without_links};
+use crate::zipkin_server::ZipkinServer;
 
-/// A Zipkin that is ready: the one that is named, else one of the test.
-pub(crate) struct Zipkin {
-    address: SocketAddr,
-    _server: Option<Server>,
-}
+/// What Zipkin shows.
+pub(crate) struct Zipkin(ZipkinServer);
 
 impl Zipkin {
     pub(crate) async fn start() -> Self {
-        let (address, mut server) = match named("THROUGHLINE_ZIPKIN_URL") {
-            Some(address) => (address, None),
-            None => {
-                let (address, server) = run();
-                (address, Some(server))
-            }
-        };
-        until("Zipkin is ready", async || {
-            server.iter_mut().for_each(Server::is_alive);
-            get(address, "/health").await
-        })
-        .await;
-        Self { address, _server: server }
+        Self(ZipkinServer::start().await)
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}/api/v2/spans", self.address)
+        format!("http://{}/api/v2/spans", self.0.address)
     }
 
     /// Returns the spans of a run, when there are as many as this.
@@ -46,7 +29,7 @@ impl Zipkin {
             let mut spans = BTreeMap::new();
             for service in SERVICES {
                 let path = format!("/api/v2/traces?serviceName={}&limit=1000", full(service, run));
-                let traces = get_json(self.address, &path).await?;
+                let traces = get_json(self.0.address, &path).await?;
                 let found = traces.as_array()?.iter().flat_map(|trace| trace.as_array().into_iter().flatten());
                 spans.extend(found.map(read).map(|span| (span.id.clone(), span)));
             }
@@ -54,23 +37,6 @@ impl Zipkin {
         })
         .await
     }
-}
-
-fn run() -> (SocketAddr, Server) {
-    let address = free();
-    let jar = program("THROUGHLINE_ZIPKIN_SERVER");
-    let mut server = Server::new("zipkin", PathBuf::from("java"), |_| {
-        let options = [
-            "--armeria.ports[0].address=127.0.0.1".to_owned(),
-            format!("--armeria.ports[0].port={}", address.port()),
-            "--armeria.ports[0].protocols[0]=http".to_owned(),
-        ];
-        // Quick to start.
-        let java = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-jar"].map(Into::into);
-        java.into_iter().chain([jar.into()]).chain(options.map(Into::into)).collect()
-    });
-    server.run();
-    (address, server)
 }
 
 fn read(span: &Value) -> Span {

@@ -28,6 +28,8 @@ mod demo;
 #[path = "together/in_process.rs"]
 mod in_process;
 mod monitoring;
+#[path = "../../../tests/backends/prometheus_server.rs"]
+mod prometheus_server;
 #[allow(dead_code, reason = "the tests of the workspace's own backends use the rest")]
 #[path = "../../../tests/backends/server.rs"]
 mod server;
@@ -36,3 +38,5 @@ mod services;
 mod shop;
 #[path = "together/zipkin.rs"]
 mod zipkin;
+#[path = "../../../tests/backends/zipkin_server.rs"]
+mod zipkin_server;

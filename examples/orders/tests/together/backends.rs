@@ -37,7 +37,7 @@ async fn order(customer: &Customer, tenant: &'static str, item: &'static str, co
 async fn an_order_is_one_trace_of_three_processes_in_zipkin() {
     let _alone = alone().await;
     let zipkin = Zipkin::start().await;
-    let collector = Collector::start(zipkin.address).await;
+    let collector = Collector::start(zipkin.address()).await;
     let logs = Folder::new();
     let services = start(&logs, &collector.endpoint()).await;
     let customer = Customer::new(&services.url());

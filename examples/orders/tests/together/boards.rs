@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,8 @@ use crate::api::{PATIENCE, get, get_json, until};
 use crate::brokers::{alone, nats, url};
 use crate::collector::Collector;
 use crate::monitoring::{Alert, Dashboard, Query, list, path, queries_of_traces, text};
-use crate::server::{Server, free, program, with};
+use crate::prometheus_server::{PrometheusServer, encoded};
+use crate::server::{free, program, with};
 
 /// The services with metrics; `trouble` is the one of this test.
 const SERVICES: [&str; 4] = ["billing", "warehouse", "storefront", "trouble"];
@@ -194,33 +196,20 @@ async fn refuse() -> Result<(), Failure> {
 }
 
 /// A Prometheus with the rules of the example.
-struct Prometheus {
-    address: SocketAddr,
-    _server: Server,
-}
+struct Prometheus(PrometheusServer);
 
 impl Prometheus {
-    async fn start(config: String) -> Self {
-        let address = free();
-        let mut server = Server::new("prometheus", program("THROUGHLINE_PROMETHEUS_SERVER"), |folder| {
-            std::fs::write(folder.join("prometheus.yaml"), config).unwrap();
+    async fn start(config: &str) -> Self {
+        let rules = |folder: &Path| {
             std::fs::copy(path("prometheus/rules.yaml"), folder.join("rules.yaml")).unwrap();
-            let options = ["--config.file=prometheus.yaml", "--storage.tsdb.path=data"].map(Into::into);
-            options.into_iter().chain([format!("--web.listen-address={address}").into()]).collect()
-        });
-        server.run();
-        until("Prometheus is ready", async || {
-            server.is_alive();
-            get(address, "/-/ready").await
-        })
-        .await;
-        Self { address, _server: server }
+        };
+        Self(PrometheusServer::start(config, rules).await)
     }
 
     /// Starts one that reads the Collector, with the file of the example.
     async fn of_the_collector(page: SocketAddr) -> Self {
         let changes = [("15s", "1s".to_owned()), ("collector:8889", page.to_string())];
-        Self::start(with(&text("prometheus/prometheus.yaml"), &changes)).await
+        Self::start(&with(&text("prometheus/prometheus.yaml"), &changes)).await
     }
 
     /// Starts one that reads each service, by its name.
@@ -231,19 +220,19 @@ impl Prometheus {
             .map(|(name, page)| format!("  - job_name: {name}\n    static_configs:\n      - targets: [\"{page}\"]\n"));
         let file = with(&text("prometheus/prometheus.yaml"), &[("15s", "1s".to_owned())]);
         let (common, _) = file.split_once("scrape_configs:\n").unwrap();
-        Self::start(format!("{common}scrape_configs:\n{}", jobs.collect::<String>())).await
+        Self::start(&format!("{common}scrape_configs:\n{}", jobs.collect::<String>())).await
     }
 
     /// Says whether the answer has a value, which is a number; a query that is none is a failure.
     async fn has(&self, query: &str) -> Option<()> {
-        let answer = get_json(self.address, &format!("/api/v1/query?query={}", encoded(query))).await?;
+        let answer = get_json(self.0.address, &format!("/api/v1/query?query={}", encoded(query))).await?;
         let is_number = |series: &Value| series["value"][1].as_str().is_some_and(|value| value != "NaN");
         list(&answer["data"], "result").iter().any(is_number).then_some(())
     }
 
     /// Returns the names of the metrics of services.
     async fn names(&self) -> BTreeSet<String> {
-        let answer = get_json(self.address, "/api/v1/label/__name__/values").await.unwrap();
+        let answer = get_json(self.0.address, "/api/v1/label/__name__/values").await.unwrap();
         let names = list(&answer, "data").iter().filter_map(Value::as_str);
         let is_ours = |name: &&str| ["messaging_", "otel_", "throughline_"].iter().any(|start| name.starts_with(start));
         names.filter(is_ours).map(ToOwned::to_owned).collect()
@@ -274,17 +263,12 @@ impl Prometheus {
             let (selector, label) = query.strip_prefix("label_values(").unwrap().rsplit_once(", ").unwrap();
             let path = format!("/api/v1/label/{}/values?match[]={}", label.trim_end_matches(')'), encoded(selector));
             until(&format!("{query} of {}", board.file), async || {
-                let answer = get_json(self.address, &path).await?;
+                let answer = get_json(self.0.address, &path).await?;
                 (!list(&answer, "data").is_empty()).then_some(())
             })
             .await;
         }
     }
-}
-
-/// All that an address may not have as it is.
-fn encoded(query: &str) -> String {
-    query.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// Puts into a query what Grafana does where everything is chosen, or where it comes from a span of the warehouse.

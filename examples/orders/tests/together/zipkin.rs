@@ -3,18 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::api::{get, get_json, until};
-use crate::server::{Server, free, named, program};
-
-/// A Zipkin that is ready: the one that is named, else one of the test.
-pub(crate) struct Zipkin {
-    pub(crate) address: SocketAddr,
-    _server: Option<Server>,
-}
+use crate::api::{get_json, until};
+use crate::zipkin_server::ZipkinServer;
 
 /// A span as Zipkin shows it, with its name in small letters.
 #[derive(Clone, Debug)]
@@ -28,21 +21,16 @@ pub(crate) struct Span {
     tags: BTreeMap<String, String>,
 }
 
+/// What Zipkin shows.
+pub(crate) struct Zipkin(ZipkinServer);
+
 impl Zipkin {
     pub(crate) async fn start() -> Self {
-        let (address, mut server) = match named("THROUGHLINE_ZIPKIN_URL") {
-            Some(address) => (address, None),
-            None => {
-                let (address, server) = run();
-                (address, Some(server))
-            }
-        };
-        until("Zipkin is ready", async || {
-            server.iter_mut().for_each(Server::is_alive);
-            get(address, "/health").await
-        })
-        .await;
-        Self { address, _server: server }
+        Self(ZipkinServer::start().await)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.address
     }
 
     /// Returns the trace that has a span with this tag, when it has as many spans as this.
@@ -50,7 +38,7 @@ impl Zipkin {
         let mut last = Vec::new();
         until(&format!("a trace with {tag}={value} has {count} spans"), async || {
             let path = format!("/api/v2/traces?annotationQuery={tag}%3D{value}&limit=1");
-            let traces = get_json(self.address, &path).await?;
+            let traces = get_json(self.0.address, &path).await?;
             last = traces.get(0)?.as_array()?.iter().map(Span::read).collect();
             (last.len() >= count).then(|| last.clone())
         })
@@ -60,27 +48,10 @@ impl Zipkin {
     /// Returns the spans of a service with this name, in all traces.
     pub(crate) async fn spans(&self, service: &str, name: &str) -> Vec<Span> {
         let path = format!("/api/v2/traces?serviceName={service}&spanName={}&limit=1000", name.replace(' ', "%20"));
-        let traces = get_json(self.address, &path).await.unwrap_or_default();
+        let traces = get_json(self.0.address, &path).await.unwrap_or_default();
         let spans = traces.as_array().into_iter().flatten().flat_map(|trace| trace.as_array().into_iter().flatten());
         spans.map(Span::read).filter(|span| span.service == service && span.name == name).collect()
     }
-}
-
-fn run() -> (SocketAddr, Server) {
-    let address = free();
-    let jar = program("THROUGHLINE_ZIPKIN_SERVER");
-    let mut server = Server::new("zipkin", PathBuf::from("java"), |_| {
-        let options = [
-            "--armeria.ports[0].address=127.0.0.1".to_owned(),
-            format!("--armeria.ports[0].port={}", address.port()),
-            "--armeria.ports[0].protocols[0]=http".to_owned(),
-        ];
-        // Quick to start.
-        let java = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-jar"].map(Into::into);
-        java.into_iter().chain([jar.into()]).chain(options.map(Into::into)).collect()
-    });
-    server.run();
-    (address, server)
 }
 
 impl Span {
