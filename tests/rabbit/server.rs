@@ -10,6 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use throughline_rabbit::{Rabbit, RabbitOptions};
 use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The name under which the suite connects: `messaging.client.id` (ATTR-R-13).
@@ -18,8 +19,11 @@ pub(crate) const CLIENT: &str = "conformance";
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a server of a test's own may take to start, while others start beside it.
-const START_WITHIN: Duration = Duration::from_secs(90);
+/// How long a server of a test's own may take to start, and its tool to answer, while others run beside it.
+const START_WITHIN: Duration = Duration::from_secs(180);
+
+/// How many servers of tests run at a time: each of them wants two processors for itself when it starts.
+const AT_A_TIME: usize = 3;
 
 /// How long a queue of a test that failed is kept.
 pub(crate) const KEPT: Duration = Duration::from_secs(300);
@@ -88,8 +92,9 @@ impl Plain {
     }
 }
 
-/// A server of a test's own, with its data. It ends with the test.
+/// A server of a test's own, with its data. It ends with the test. No test has two: it would wait for itself.
 pub(crate) struct Server {
+    _turn: SemaphorePermit<'static>,
     program: PathBuf,
     data: PathBuf,
     port: u16,
@@ -98,6 +103,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        static TURNS: Semaphore = Semaphore::const_new(AT_A_TIME);
+        let turn = TURNS.acquire().await.expect("it stays open");
         let program = std::env::var_os("THROUGHLINE_RABBIT_SERVER").map(PathBuf::from).unwrap_or_else(|| {
             panic!(
                 "THROUGHLINE_RABBIT_SERVER names no program: run `cargo xtask test --broker rabbit`, which installs one"
@@ -105,7 +112,7 @@ impl Server {
         });
         let data = std::env::temp_dir().join(unique("throughline-rabbit"));
         std::fs::create_dir_all(&data).expect("a folder for the data");
-        let mut server = Self { program, data, port: three_free_ports(), child: None };
+        let mut server = Self { _turn: turn, program, data, port: three_free_ports(), child: None };
         server.start_again().await;
         server
     }
