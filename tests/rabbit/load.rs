@@ -211,6 +211,8 @@ pub(crate) struct Load {
     pub(crate) url: String,
     pub(crate) name: String,
     pub(crate) account: Account,
+    /// How long the publisher waits for a confirmation.
+    pub(crate) confirmed_within: Duration,
     queue: Queue,
 }
 
@@ -218,7 +220,7 @@ impl Load {
     pub(crate) fn new(url: &str, make: impl FnOnce(Queue) -> Queue) -> Self {
         let name = unique("load");
         let queue = make(Queue::new(name.as_str()).prefetch(PREFETCH));
-        Self { url: url.to_owned(), name, account: Account::new(), queue }
+        Self { url: url.to_owned(), name, account: Account::new(), confirmed_within: PATIENCE, queue }
     }
 
     pub(crate) fn queue(&self) -> Queue {
@@ -258,10 +260,12 @@ impl Load {
 
     pub(crate) fn publish_at(&self, url: &str) -> Publishing {
         let (url, name, account) = (url.to_owned(), self.name.clone(), self.account.clone());
+        let options = options().confirm_timeout(self.confirmed_within);
         let (is_enough, begun): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
         let (enough, next) = (Arc::clone(&is_enough), Arc::clone(&begun));
         let task = tokio::spawn(async move {
-            let (rabbit, mut sent) = (connect(&url).await, Sent::default());
+            let rabbit = Rabbit::connect_with(&*url, options).await.expect("a connection to RabbitMQ");
+            let mut sent = Sent::default();
             while sent.published < MESSAGES || !enough.load(Ordering::SeqCst) {
                 let least = sent.published.saturating_sub(AHEAD);
                 until("those that consume keep up", || account.done() >= least).await;
@@ -317,10 +321,13 @@ pub(crate) async fn work() {
     sleep(Duration::from_micros(300)).await;
 }
 
-/// It waits for as long as a server in trouble takes, and its tool: `rabbitmqctl` alone may need ten seconds.
+/// Publishes wait for as long as a server in trouble takes, and its tool: `rabbitmqctl` alone may need ten seconds.
+fn options() -> RabbitOptions {
+    RabbitOptions::new().name("load").publish_wait(PATIENCE).confirm_timeout(PATIENCE)
+}
+
 pub(crate) async fn connect(url: &str) -> Rabbit {
-    let options = RabbitOptions::new().name("load").publish_wait(PATIENCE);
-    Rabbit::connect_with(url, options).await.expect("a connection to RabbitMQ")
+    Rabbit::connect_with(url, options()).await.expect("a connection to RabbitMQ")
 }
 
 /// Starts an app on a connection of its own.

@@ -111,7 +111,8 @@ impl RabbitOptions {
     }
 
     /// Sets how long the confirmation of a publish is waited for once it was sent (default: 30 seconds). After that the message may have
-    /// been stored ([`PublishFailure::MaybeStored`](crate::PublishFailure::MaybeStored)).
+    /// been stored ([`PublishFailure::MaybeStored`](crate::PublishFailure::MaybeStored)). It may take a tenth longer, and at most a quarter
+    /// of a second.
     #[must_use]
     pub const fn confirm_timeout(mut self, wait: Duration) -> Self {
         self.limits.confirm = bounded(wait);

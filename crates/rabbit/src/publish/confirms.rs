@@ -1,34 +1,44 @@
 use std::future::{poll_fn, ready};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::fingerprint::Fingerprint;
 use super::open::{Answer, Confirmed, Open};
 
-/// How often it is looked whether publishes are confirmed that their callers do not look at.
+/// How often it is looked at most whether publishes are confirmed that their callers do not look at, and which have waited for too long.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How often that is within the time that a confirmation may take.
+const LOOKS: u32 = 10;
+
+/// The shortest pause between two looks.
+const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 
 /// Tells each publish of a channel what the server did with it.
 ///
 /// A confirmation wakes its own caller, and whoever is woken looks at all publishes that have been: there is no task between the client's
-/// thread and the caller.
+/// thread and the caller. That a message is written, which the client says before, wakes the one task that the channel has: it looks at all
+/// that are. The same task sees to those that wait for too long, since a timer for each would cost more than the rest of its wait.
 pub(super) struct Confirms {
     woken: Arc<Woken>,
+    /// How long a caller waits.
+    limit: Duration,
     /// Locked while the client takes a message: it counts and writes under two locks, and two tasks at a time would get the confirmations of
     /// each other. The client's own thread never waits for it.
     open: Mutex<Open>,
 }
 
 impl Confirms {
-    pub(super) fn new(room: Arc<Semaphore>) -> Arc<Self> {
+    pub(super) fn new(room: Arc<Semaphore>, limit: Duration) -> Arc<Self> {
         let woken = Woken { keys: Mutex::default(), rest: AtomicWaker::new(), room };
-        Arc::new(Self { woken: Arc::new(woken), open: Mutex::default() })
+        Arc::new(Self { woken: Arc::new(woken), limit, open: Mutex::default() })
     }
 
     /// Looks at the publishes that their callers do not look at, until nobody publishes any more and all is answered.
@@ -39,7 +49,14 @@ impl Confirms {
             let unanswered = self.look(|open| open.unanswered());
             if is_over() && unanswered == 0 { Poll::Ready(()) } else { Poll::Pending }
         }));
-        while timeout(LOOK, look.as_mut()).await.is_err() {}
+        let pause = (self.limit / LOOKS).clamp(SHORTEST_LOOK, LOOK);
+        while timeout(pause, look.as_mut()).await.is_err() {
+            // None where nothing can have waited for so long.
+            if let Some(time) = Instant::now().checked_sub(self.limit) {
+                let late = self.look(|open| open.begun_before(time));
+                late.into_iter().for_each(Waker::wake);
+            }
+        }
     }
 
     /// Answers all that are confirmed. Then does what needs the publishes.
@@ -76,16 +93,22 @@ impl Confirms {
         room.forget();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = open.next_key();
-        let one = Arc::new(One { key, caller: AtomicWaker::new(), woken: Arc::clone(&self.woken) });
+        let one = Arc::new(One {
+            key,
+            is_written: AtomicBool::new(false),
+            caller: AtomicWaker::new(),
+            woken: Arc::clone(&self.woken),
+        });
         let waker = Waker::from(Arc::clone(&one));
         if let Poll::Ready(result) = confirmed.as_mut().poll(&mut Context::from_waker(&waker)) {
             // Seldom: it was answered at once, or the channel ended right now.
             confirmed = Box::pin(ready(result));
             self.woken.note(key);
         }
-        open.note(print, mandatory, confirmed, waker);
+        let begun = Instant::now();
+        open.note(print, mandatory, confirmed, waker, begun);
         drop(open);
-        Answered { confirms: Arc::clone(self), one, is_done: false }
+        Answered { confirms: Arc::clone(self), one, begun, is_done: false }
     }
 }
 
@@ -96,21 +119,24 @@ impl Drop for Confirms {
     }
 }
 
-/// The answer to a publish. Where it is dropped before it has come, the publish keeps its room until it is confirmed.
+/// The answer to a publish; `None` where it has not come in time. Where this is dropped before it has come, the publish keeps its room until
+/// it is confirmed.
 pub(super) struct Answered {
     confirms: Arc<Confirms>,
     one: Arc<One>,
+    begun: Instant,
     is_done: bool,
 }
 
 impl Future for Answered {
-    type Output = Answer;
+    type Output = Option<Answer>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
         self.one.caller.register(context.waker());
         let answer = self.confirms.look(|open| open.take(self.one.key));
         self.is_done = answer.is_some();
-        answer.map_or(Poll::Pending, Poll::Ready)
+        let is_late = || self.begun.elapsed() >= self.confirms.limit;
+        if answer.is_some() || is_late() { Poll::Ready(answer) } else { Poll::Pending }
     }
 }
 
@@ -126,6 +152,8 @@ impl Drop for Answered {
 /// Wakes who waits for one publish.
 struct One {
     key: usize,
+    /// Whether it was woken once, as it is when the message is written.
+    is_written: AtomicBool,
     caller: AtomicWaker,
     woken: Arc<Woken>,
 }
@@ -138,6 +166,10 @@ impl Wake for One {
     /// The client's thread comes here under its own locks, so nothing is looked at yet.
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.note(self.key);
+        // Where that was the confirmation already, the caller is woken with what is released.
+        if !self.is_written.swap(true, Ordering::AcqRel) {
+            return self.woken.rest.wake();
+        }
         let caller = self.caller.take();
         let has_no_caller = caller.is_none();
         caller.into_iter().for_each(Waker::wake);

@@ -76,7 +76,7 @@ enum Handed {
     /// It went alone, and the server has answered.
     Answered(Result<(), Problem>),
     /// It goes with others.
-    Sent { answered: Answered, channel: Arc<ConfirmChannel>, at: Instant },
+    Sent { answered: Answered, channel: Arc<ConfirmChannel> },
 }
 
 /// What came of one attempt to hand a message over.
@@ -152,11 +152,11 @@ impl Publishing {
 
     /// Waits for what the server says of a message.
     async fn outcome(&self, handed: Handed) -> Result<(), Problem> {
-        let (answered, channel, at) = match handed {
+        let (answered, channel) = match handed {
             Handed::Answered(result) => return result,
-            Handed::Sent { answered, channel, at } => (answered, channel, at),
+            Handed::Sent { answered, channel } => (answered, channel),
         };
-        let result = self.answer(answered, at).await;
+        let result = self.answer(answered).await;
         if let Err(Problem::Unknown(_)) = &result {
             self.proof.forget_if_closed(&channel);
         }
@@ -188,7 +188,7 @@ impl Publishing {
         }
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Err(Box::new(message)) };
         match channel.send(message, room) {
-            Ok(answered) => Ok(Handed::Sent { answered, channel, at: Instant::now() }),
+            Ok(answered) => Ok(Handed::Sent { answered, channel }),
             Err((message, _)) => Err(message),
         }
     }
@@ -262,7 +262,7 @@ impl Publishing {
             Err(failed) => return Tried::Again(Box::new(message), room, Some(failed)),
         };
         match channel.send(message, room) {
-            Ok(answered) => Tried::Handed(Handed::Sent { answered, channel, at: Instant::now() }),
+            Ok(answered) => Tried::Handed(Handed::Sent { answered, channel }),
             Err((message, room)) => Tried::Again(message, room, None),
         }
     }
@@ -317,21 +317,21 @@ impl Publishing {
 
     /// Waits for the answer to a message that went alone, and notes what it proves.
     async fn answer_alone(&self, answered: Answered, link: &Link, exchange: &ShortString) -> Result<(), Problem> {
-        let result = self.answer(answered, Instant::now()).await.map_err(Problem::alone);
+        let result = self.answer(answered).await.map_err(Problem::alone);
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
             self.proof.note(link, exchange.as_str());
         }
         result
     }
 
-    /// Waits for the answer to one message that was sent at that time.
-    async fn answer(&self, answered: Answered, at: Instant) -> Result<(), Problem> {
-        match timeout_at(at + self.limits.confirm, answered).await {
-            Ok(Answer::Stored) => Ok(()),
-            Ok(Answer::Returned { code, text }) => Err(Problem::Returned { code, text }),
-            Ok(Answer::Refused) => Err(Problem::Nacked),
-            Ok(Answer::Unknown(failed)) => Err(Problem::Unknown(failed)),
-            Err(_) => Err(Problem::Unconfirmed(self.limits.confirm)),
+    /// Waits for the answer to one message that was sent.
+    async fn answer(&self, answered: Answered) -> Result<(), Problem> {
+        match answered.await {
+            Some(Answer::Stored) => Ok(()),
+            Some(Answer::Returned { code, text }) => Err(Problem::Returned { code, text }),
+            Some(Answer::Refused) => Err(Problem::Nacked),
+            Some(Answer::Unknown(failed)) => Err(Problem::Unknown(failed)),
+            None => Err(Problem::Unconfirmed(self.limits.confirm)),
         }
     }
 
@@ -364,7 +364,7 @@ impl Publishing {
         if is_alone {
             return self.answer_alone(answered, &channel.link, &exchange).await;
         }
-        let result = self.answer(answered, Instant::now()).await;
+        let result = self.answer(answered).await;
         if let Err(Problem::Unknown(_)) = &result {
             self.proof.forget_if_closed(channel);
         }
