@@ -13,8 +13,8 @@ use throughline_core::{BrokerError, Publisher};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::connection::Connection;
-use crate::delivery::Names;
 use crate::denied::Denied;
+use crate::header_names::Names;
 use crate::jetstream::{StreamSubscriber, check_destination};
 use crate::link::Links;
 use crate::protocol::{CONTROL_LINE, Line};

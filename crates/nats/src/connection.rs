@@ -5,8 +5,8 @@ use throughline_core::broker::Routes;
 use tokio::time::timeout;
 
 use crate::altered::Altered;
-use crate::delivery::{Names, Reading};
 use crate::denied::Denied;
+use crate::header_names::{Names, Reading};
 use crate::link::{Link, Links};
 use crate::protocol::Line;
 use crate::semconv::Systems;

@@ -11,6 +11,7 @@ use throughline_core::{Delivery, Headers};
 
 use crate::carrier::{HeaderExtractor, first, to_headers};
 use crate::forwarded;
+use crate::header_names::{Names, Reading};
 use crate::protocol::{has_space, is_of_server};
 use crate::semconv::{NATS_SEQUENCE, NATS_STREAM, inbox_template};
 
@@ -20,30 +21,6 @@ pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
 /// The header of the media type, where nobody set another one.
 const CONTENT_TYPE: &str = HeaderNames::new().content_type;
-
-/// The names of the headers for what NATS has none of its own.
-// ATTR-N-08.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Names {
-    pub(crate) correlation_id: &'static str,
-    pub(crate) content_type: &'static str,
-    /// That of the reply address, for messages of streams alone: where nobody set names, they have none.
-    pub(crate) reply_to: Option<&'static str>,
-}
-
-impl Names {
-    pub(crate) const fn set(names: HeaderNames) -> Self {
-        let HeaderNames { correlation_id, content_type, reply_to, .. } = names;
-        Self { correlation_id, content_type, reply_to: Some(reply_to) }
-    }
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        let HeaderNames { correlation_id, content_type, .. } = HeaderNames::default();
-        Self { correlation_id, content_type, reply_to: None }
-    }
-}
 
 /// What only NATS knows about a received message: the client's own message and, from JetStream, its place in the
 /// stream.
@@ -342,13 +319,6 @@ impl LastSubject {
         }
         Arc::clone(&self.0)
     }
-}
-
-/// How the messages of one connection are read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reading<'a> {
-    pub(crate) own_inbox: &'a str,
-    pub(crate) names: &'a Names,
 }
 
 /// Turns a message of core NATS into a delivery. A reply subject of the server's own is no address for an answer.

@@ -55,6 +55,7 @@ mod destination;
 mod error;
 mod extract;
 mod forwarded;
+mod header_names;
 mod instrument;
 mod jetstream;
 mod link;

@@ -20,8 +20,9 @@ use tokio::time::timeout;
 use crate::altered::Altered;
 use crate::carrier::{ClientHeaders, ERROR_REPLY, put, to_forwarded, to_native};
 use crate::connection::Connection;
-use crate::delivery::{MESSAGE_ID, Names};
+use crate::delivery::MESSAGE_ID;
 use crate::destination::{Expected, Through};
+use crate::header_names::Names;
 use crate::link::Link;
 use crate::{NativeMessage, Stream, error, forwarded, semconv};
 
