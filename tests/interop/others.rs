@@ -1,5 +1,7 @@
 //! Services that are not FastStream's: another language on each broker.
 
+use std::path::PathBuf;
+
 use tokio::process::Command;
 
 use crate::baggage::{self, Reads};
@@ -23,7 +25,7 @@ async fn agent() -> Services {
         let mut peer = Command::new("java");
         // It ends before better code would pay.
         peer.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
-        peer.arg(format!("-javaagent:{jars}/opentelemetry-javaagent-2.24.0.jar"));
+        peer.arg(format!("-javaagent:{}", jar(&jars, "opentelemetry-javaagent-").display()));
         peer.args(["-cp", &format!("{jars}/*")]).arg(script("AgentNats.java"));
         peer.args([&named("THROUGHLINE_NATS_URL"), world.run()]);
         peer.env("OTEL_EXPORTER_OTLP_ENDPOINT", world.endpoint()).env("OTEL_SERVICE_NAME", "java");
@@ -31,6 +33,13 @@ async fn agent() -> Services {
         peer
     })
     .await
+}
+
+/// Returns the jar whose name begins so, whatever its version.
+fn jar(folder: &str, begin: &str) -> PathBuf {
+    let files = std::fs::read_dir(folder).expect("the folder with the jars").filter_map(Result::ok);
+    let found = files.into_iter().find(|file| file.file_name().to_string_lossy().starts_with(begin));
+    found.unwrap_or_else(|| panic!("there is no {begin} in {folder}")).path()
 }
 
 #[tokio::test]

@@ -138,6 +138,16 @@ pub(super) fn named_program(variable: &str) -> Result<Option<PathBuf>, ServerErr
     Err(ServerError::new(ServerErrorKind::Configuration, text))
 }
 
+/// The folder that the user named; one that is not there is an error.
+pub(super) fn named_folder(variable: &str) -> Result<Option<PathBuf>, ServerError> {
+    let Some(folder) = set_variable(variable).map(PathBuf::from) else { return Ok(None) };
+    if folder.is_dir() {
+        return Ok(Some(folder));
+    }
+    let text = format!("{variable} names no folder: {} is none", folder.display());
+    Err(ServerError::new(ServerErrorKind::Configuration, text))
+}
+
 pub(super) fn on_path(program: &str) -> Result<PathBuf, ServerError> {
     tools::find_on_path(program).ok_or_else(|| unavailable(format!("`{program}` is not on the path")))
 }

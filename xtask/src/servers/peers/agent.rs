@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::attempt;
+use super::super::install::{attempt, named_folder};
 use super::super::java::{self, Artifact};
+
+/// The variable that names the folder with the jars.
+pub(super) const VARIABLE: &str = "THROUGHLINE_AGENT_JARS";
 
 /// The agent, whose version the folder is named by, and the API that it has.
 const AGENT: Artifact =
@@ -18,8 +21,11 @@ const HELP: &str = "\
 install Java 17 and Maven, then run the command again
   sudo apt-get install default-jre-headless maven";
 
-/// Finds the folder with the jars, or fetches them. Java is there too, then.
+/// Finds the folder with the jars, or fetches them. Java is there too, then; a folder that the user names is taken as it is.
 pub(super) fn jars() -> Result<PathBuf, ServerError> {
+    if let Some(folder) = named_folder(VARIABLE)? {
+        return Ok(folder);
+    }
     let mut tried = Vec::new();
     let found = match java::java(&mut tried)? {
         Some(_) => attempt(fetched(&Workspace::load()?), &mut tried)?,

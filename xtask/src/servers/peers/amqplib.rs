@@ -7,7 +7,12 @@ use crate::tools;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::{INSTALL_WITHIN, apt_get, attempt, has_files, into_folder, on_path, write_files};
+use super::super::install::{
+    INSTALL_WITHIN, apt_get, attempt, has_files, into_folder, named_folder, on_path, write_files,
+};
+
+/// The variable that names the folder with the modules.
+pub(super) const VARIABLE: &str = "THROUGHLINE_AMQPLIB_MODULES";
 
 const FILES: [(&str, &str); 2] = [
     ("package.json", include_str!("../../../../tests/interop/node/package.json")),
@@ -21,8 +26,11 @@ const HELP: &str = "\
 install Node 20 or later with npm, then run the command again
   sudo apt-get install npm";
 
-/// Finds the folder with the modules, or fills it. Node is there too, then.
+/// Finds the folder with the modules, or fills it. Node is there too, then; a folder that the user names is taken as it is.
 pub(super) fn modules() -> Result<PathBuf, ServerError> {
+    if let Some(folder) = named_folder(VARIABLE)? {
+        return Ok(folder);
+    }
     let mut tried = Vec::new();
     attempt(installed(&Workspace::load()?), &mut tried)?.ok_or_else(|| {
         ServerError::new(ServerErrorKind::Unavailable, "there is no Node with amqplib and none could be had")

@@ -7,7 +7,10 @@ use crate::tools;
 use crate::workspace::Workspace;
 
 use super::super::error::{ServerError, ServerErrorKind};
-use super::super::install::{INSTALL_WITHIN, attempt, has_files, into_folder, on_path, write_files};
+use super::super::install::{INSTALL_WITHIN, attempt, has_files, into_folder, named_program, on_path, write_files};
+
+/// The variable that names the program.
+pub(super) const VARIABLE: &str = "THROUGHLINE_FRANZ";
 
 const FILES: [(&str, &str); 3] = [
     ("main.go", include_str!("../../../../tests/interop/franz/main.go")),
@@ -17,8 +20,11 @@ const FILES: [(&str, &str); 3] = [
 
 const HELP: &str = "install Go 1.25 or later, then run the command again";
 
-/// Builds the program, unless that is done already.
+/// Builds the program, unless that is done already or the user names one.
 pub(super) fn program() -> Result<PathBuf, ServerError> {
+    if let Some(program) = named_program(VARIABLE)? {
+        return Ok(program);
+    }
     let mut tried = Vec::new();
     attempt(built(&Workspace::load()?), &mut tried)?.ok_or_else(|| {
         ServerError::new(ServerErrorKind::Unavailable, "the program with franz-go could not be built")

@@ -19,12 +19,8 @@ use super::broker::Program;
 /// assert!(PEERS.iter().any(|peer| peer.name == "Python with FastStream"));
 /// ```
 pub const PEERS: &[Program] = &[
-    Program { name: "Go with franz-go", variable: "THROUGHLINE_FRANZ", find: franz::program },
-    Program {
-        name: "Java with jnats and the OpenTelemetry agent",
-        variable: "THROUGHLINE_AGENT_JARS",
-        find: agent::jars,
-    },
-    Program { name: "Node with amqplib", variable: "THROUGHLINE_AMQPLIB_MODULES", find: amqplib::modules },
+    Program { name: "Go with franz-go", variable: franz::VARIABLE, find: franz::program },
+    Program { name: "Java with jnats and the OpenTelemetry agent", variable: agent::VARIABLE, find: agent::jars },
+    Program { name: "Node with amqplib", variable: amqplib::VARIABLE, find: amqplib::modules },
     Program { name: "Python with FastStream", variable: faststream::VARIABLE, find: faststream::python },
 ];
