@@ -59,10 +59,36 @@ fn found(builder: ResourceBuilder) -> ResourceBuilder {
         .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
         .with_detector(Box::new(HostResourceDetector::default()))
         .with_detector(Box::new(OsResourceDetector))
+        // The detectors say what the compiler calls them.
+        .with_attribute(KeyValue::new("host.arch", arch(std::env::consts::ARCH)))
+        .with_attribute(KeyValue::new("os.type", os(std::env::consts::OS)))
         .with_detector(Box::new(ContainerResourceDetector))
         .with_detector(Box::new(ServiceInstanceIdResourceDetector))
         .with_attribute(KeyValue::new("process.pid", i64::from(std::process::id())))
         .with_attributes(executable.map(|name| KeyValue::new("process.executable.name", name)))
+}
+
+/// The name that the conventions have for an architecture; where they have none, that of the compiler.
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+fn arch(name: &'static str) -> &'static str {
+    match name {
+        "aarch64" => "arm64",
+        "arm" => "arm32",
+        "powerpc" => "ppc32",
+        "powerpc64" => "ppc64",
+        "x86_64" => "amd64",
+        other => other,
+    }
+}
+
+/// The name that the conventions have for an operating system.
+#[cfg(any(feature = "otlp-grpc", feature = "otlp-http"))]
+fn os(name: &'static str) -> &'static str {
+    match name {
+        "dragonfly" => "dragonflybsd",
+        "macos" => "darwin",
+        other => other,
+    }
 }
 
 /// The name of the host where no program `hostname` is there to ask, as in small containers.
@@ -104,6 +130,9 @@ mod tests {
             assert!(said(&resource, key).is_some_and(|value| !value.as_str().is_empty()), "{key}");
         }
         assert_eq!(said(&resource, "process.command_args"), None);
+        let known = ["amd64", "arm32", "arm64", "ia64", "ppc32", "ppc64", "s390x", "x86"];
+        let arch = said(&resource, "host.arch").expect("an architecture");
+        assert!(known.contains(&&*arch.as_str()), "{arch} is none that the conventions know");
 
         let attributes = vec![KeyValue::new("service.instance.id", "one")];
         let resource = Service { name: None, attributes }.resource();
