@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::fingerprint::Fingerprint;
 use super::open::{Answer, Confirmed, Open};
+use crate::options::Limits;
 
 /// How often it is looked at most whether publishes are confirmed that their callers do not look at, and which have waited for too long.
 const LOOK: Duration = Duration::from_millis(250);
@@ -18,14 +19,17 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How often that is within the time that a confirmation may take.
 const LOOKS: u32 = 10;
 
+/// Up to how many publishes at a time each caller looks for itself: another task would be one to wake beside it.
+const FEW: usize = 8;
+
 /// The shortest pause between two looks.
 const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 
 /// Tells each publish of a channel what the server did with it.
 ///
 /// A confirmation wakes its own caller, and whoever is woken looks at all publishes that have been: there is no task between the client's
-/// thread and the caller. That a message is written, which the client says before, wakes the one task that the channel has: it looks at all
-/// that are. The same task sees to those that wait for too long, since a timer for each would cost more than the rest of its wait.
+/// thread and the caller. That a message is written, which the client says before, wakes the one task that the channel has where many are under
+/// way: it looks at all that are. The same task sees to those that wait for too long, since a timer for each would cost more than the rest of its wait.
 pub(super) struct Confirms {
     woken: Arc<Woken>,
     /// How long a caller waits.
@@ -36,9 +40,9 @@ pub(super) struct Confirms {
 }
 
 impl Confirms {
-    pub(super) fn new(room: Arc<Semaphore>, limit: Duration) -> Arc<Self> {
-        let woken = Woken { keys: Mutex::default(), rest: AtomicWaker::new(), room };
-        Arc::new(Self { woken: Arc::new(woken), limit, open: Mutex::default() })
+    pub(super) fn new(room: Arc<Semaphore>, limits: &Limits) -> Arc<Self> {
+        let woken = Woken { keys: Mutex::default(), rest: AtomicWaker::new(), room, most: limits.unconfirmed };
+        Arc::new(Self { woken: Arc::new(woken), limit: limits.confirm, open: Mutex::default() })
     }
 
     /// Looks at the publishes that their callers do not look at, until nobody publishes any more and all is answered.
@@ -167,7 +171,7 @@ impl Wake for One {
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.note(self.key);
         // Where that was the confirmation already, the caller is woken with what is released.
-        if !self.is_written.swap(true, Ordering::AcqRel) {
+        if !self.is_written.swap(true, Ordering::AcqRel) && self.woken.are_many() {
             return self.woken.rest.wake();
         }
         let caller = self.caller.take();
@@ -187,6 +191,8 @@ struct Woken {
     rest: AtomicWaker,
     /// For publishes that are not confirmed.
     room: Arc<Semaphore>,
+    /// How many there is room for.
+    most: usize,
 }
 
 impl Woken {
@@ -196,6 +202,10 @@ impl Woken {
 
     fn note(&self, key: usize) {
         self.keys().push(key);
+    }
+
+    fn are_many(&self) -> bool {
+        self.most.saturating_sub(self.room.available_permits()) > FEW
     }
 
     /// Exchanges them for an empty list, and tells whether there were any.
