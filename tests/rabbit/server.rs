@@ -22,6 +22,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a server of a test's own may take to start, and its tool to answer, while others run beside it.
 const START_WITHIN: Duration = Duration::from_secs(180);
 
+/// How long it may take to answer to a connection.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 /// How many servers of tests run at a time: each of them wants two processors for itself when it starts.
 const AT_A_TIME: usize = 3;
 
@@ -150,7 +153,8 @@ impl Server {
             (format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port), Instant::now() + START_WITHIN);
         loop {
             let connecting = Connection::connect(&url, ConnectionProperties::default());
-            let answer = timeout(START_WITHIN, connecting).await;
+            // A server that starts may take a connection and never answer on it.
+            let answer = timeout(ANSWER_WITHIN, connecting).await;
             if matches!(answer, Ok(Ok(_))) {
                 return;
             }
