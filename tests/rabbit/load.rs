@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::server::unique;
 
 /// How long everything may take, with a server that goes away.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How many messages a consumer has at most that are not settled.
 pub(crate) const PREFETCH: u16 = 16;
