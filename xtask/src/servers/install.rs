@@ -130,22 +130,23 @@ fn unpack_package(package: &str, folder: &Path) -> Result<(), ServerError> {
 
 /// The file that the user named; one that is not there is an error.
 pub(super) fn named_program(variable: &str) -> Result<Option<PathBuf>, ServerError> {
-    let Some(program) = set_variable(variable).map(PathBuf::from) else { return Ok(None) };
-    if program.is_file() {
-        return Ok(Some(program));
-    }
-    let text = format!("{variable} names no program: {} is no file", program.display());
-    Err(ServerError::new(ServerErrorKind::Configuration, text))
+    named(variable, |path| if path.is_file() { Ok(()) } else { Err("no program") })
 }
 
 /// The folder that the user named; one that is not there is an error.
 pub(super) fn named_folder(variable: &str) -> Result<Option<PathBuf>, ServerError> {
-    let Some(folder) = set_variable(variable).map(PathBuf::from) else { return Ok(None) };
-    if folder.is_dir() {
-        return Ok(Some(folder));
+    named(variable, |path| if path.is_dir() { Ok(()) } else { Err("no folder") })
+}
+
+fn named(variable: &str, check: fn(&Path) -> Result<(), &'static str>) -> Result<Option<PathBuf>, ServerError> {
+    let Some(path) = set_variable(variable).map(PathBuf::from) else { return Ok(None) };
+    match check(&path) {
+        Ok(()) => Ok(Some(path)),
+        Err(what) => {
+            let text = format!("{variable} names {what}: {}", path.display());
+            Err(ServerError::new(ServerErrorKind::Configuration, text))
+        }
     }
-    let text = format!("{variable} names no folder: {} is none", folder.display());
-    Err(ServerError::new(ServerErrorKind::Configuration, text))
 }
 
 pub(super) fn on_path(program: &str) -> Result<PathBuf, ServerError> {

@@ -35,7 +35,7 @@ impl ConfirmChannel {
             Ok(Err(failed)) => return Err(error::broker(&failed, doing)),
             Err(_) => return Err(error::timed_out(doing, limits.answer)),
         };
-        let confirms = Confirms::new(Arc::clone(room), limits);
+        let confirms = Confirms::new(Arc::clone(room), limits.confirm);
         tokio::spawn(Arc::clone(&confirms).rest());
         Ok(Self { channel, link: Arc::clone(link), confirms })
     }

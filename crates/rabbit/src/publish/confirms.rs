@@ -1,6 +1,5 @@
 use std::future::{poll_fn, ready};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use tokio::time::{Instant, timeout};
 
 use super::fingerprint::Fingerprint;
 use super::open::{Answer, Confirmed, Open};
-use crate::options::Limits;
 
 /// How often it is looked at most whether publishes are confirmed that their callers do not look at, and which have waited for too long.
 const LOOK: Duration = Duration::from_millis(250);
@@ -19,17 +17,13 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How often that is within the time that a confirmation may take.
 const LOOKS: u32 = 10;
 
-/// Up to how many publishes at a time each caller looks for itself: another task would be one to wake beside it.
-const FEW: usize = 8;
-
 /// The shortest pause between two looks.
 const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 
 /// Tells each publish of a channel what the server did with it.
 ///
 /// A confirmation wakes its own caller, and whoever is woken looks at all publishes that have been: there is no task between the client's
-/// thread and the caller. That a message is written, which the client says before, wakes the one task that the channel has where many are under
-/// way: it looks at all that are. The same task sees to those that wait for too long, since a timer for each would cost more than the rest of its wait.
+/// thread and the caller. One task of the channel sees to those that wait for too long, since a timer for each would cost a lock twice.
 pub(super) struct Confirms {
     woken: Arc<Woken>,
     /// How long a caller waits.
@@ -40,9 +34,9 @@ pub(super) struct Confirms {
 }
 
 impl Confirms {
-    pub(super) fn new(room: Arc<Semaphore>, limits: &Limits) -> Arc<Self> {
-        let woken = Woken { keys: Mutex::default(), rest: AtomicWaker::new(), room, most: limits.unconfirmed };
-        Arc::new(Self { woken: Arc::new(woken), limit: limits.confirm, open: Mutex::default() })
+    pub(super) fn new(room: Arc<Semaphore>, limit: Duration) -> Arc<Self> {
+        let woken = Woken { keys: Mutex::default(), rest: AtomicWaker::new(), room };
+        Arc::new(Self { woken: Arc::new(woken), limit, open: Mutex::default() })
     }
 
     /// Looks at the publishes that their callers do not look at, until nobody publishes any more and all is answered.
@@ -97,12 +91,7 @@ impl Confirms {
         room.forget();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = open.next_key();
-        let one = Arc::new(One {
-            key,
-            is_written: AtomicBool::new(false),
-            caller: AtomicWaker::new(),
-            woken: Arc::clone(&self.woken),
-        });
+        let one = Arc::new(One { key, caller: AtomicWaker::new(), woken: Arc::clone(&self.woken) });
         let waker = Waker::from(Arc::clone(&one));
         if let Poll::Ready(result) = confirmed.as_mut().poll(&mut Context::from_waker(&waker)) {
             // Seldom: it was answered at once, or the channel ended right now.
@@ -156,8 +145,6 @@ impl Drop for Answered {
 /// Wakes who waits for one publish.
 struct One {
     key: usize,
-    /// Whether it was woken once, as it is when the message is written.
-    is_written: AtomicBool,
     caller: AtomicWaker,
     woken: Arc<Woken>,
 }
@@ -170,10 +157,6 @@ impl Wake for One {
     /// The client's thread comes here under its own locks, so nothing is looked at yet.
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.note(self.key);
-        // Where that was the confirmation already, the caller is woken with what is released.
-        if !self.is_written.swap(true, Ordering::AcqRel) && self.woken.are_many() {
-            return self.woken.rest.wake();
-        }
         let caller = self.caller.take();
         let has_no_caller = caller.is_none();
         caller.into_iter().for_each(Waker::wake);
@@ -191,8 +174,6 @@ struct Woken {
     rest: AtomicWaker,
     /// For publishes that are not confirmed.
     room: Arc<Semaphore>,
-    /// How many there is room for.
-    most: usize,
 }
 
 impl Woken {
@@ -202,10 +183,6 @@ impl Woken {
 
     fn note(&self, key: usize) {
         self.keys().push(key);
-    }
-
-    fn are_many(&self) -> bool {
-        self.most.saturating_sub(self.room.available_permits()) > FEW
     }
 
     /// Exchanges them for an empty list, and tells whether there were any.

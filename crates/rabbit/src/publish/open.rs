@@ -58,10 +58,6 @@ struct Publish {
     waker: Waker,
     begun: Instant,
     state: State,
-    /// Whether it was looked at since the client took it.
-    is_looked_at: bool,
-    /// Whether it was confirmed at the first look, of which its caller does not know.
-    is_early: bool,
     /// Whether the client has put a message that came back with its confirmation.
     is_handed: bool,
     /// Whether nobody takes the answer.
@@ -89,7 +85,7 @@ impl Open {
         self.publishes.vacant_key()
     }
 
-    /// Notes a publish. `confirmed` was polled with `waker`, which wakes whoever waits for the answer, but not the first time.
+    /// Notes a publish. `confirmed` was polled with `waker`, which wakes whoever waits for the answer.
     pub(super) fn note(
         &mut self,
         print: Fingerprint,
@@ -105,8 +101,6 @@ impl Open {
             waker,
             begun,
             state: State::Waiting(confirmed),
-            is_looked_at: false,
-            is_early: false,
             is_handed: false,
             is_left: false,
         });
@@ -134,7 +128,6 @@ impl Open {
     pub(super) fn look(&mut self, key: usize) {
         let Some(publish) = self.publishes.get_mut(key) else { return };
         let State::Waiting(confirmed) = &mut publish.state else { return };
-        let is_first = !std::mem::replace(&mut publish.is_looked_at, true);
         let Poll::Ready(result) = confirmed.as_mut().poll(&mut Context::from_waker(&publish.waker)) else { return };
         let (answer, message) = match result {
             Ok(Confirmation::Nack(message)) => (Answer::Refused, message),
@@ -146,7 +139,6 @@ impl Open {
             }
         };
         publish.state = State::Confirmed(answer);
-        publish.is_early = is_first;
         self.confirmed.push(key);
         if let Some(message) = message {
             publish.is_handed = true;
@@ -221,7 +213,7 @@ impl Open {
             return;
         }
         publish.state = State::Answered(answer);
-        if publish.is_handed || publish.is_early {
+        if publish.is_handed {
             self.released.push(publish.waker.clone());
         }
     }
@@ -399,30 +391,16 @@ mod tests {
     fn who_was_handed_the_return_of_another_is_woken_when_that_one_is_confirmed() {
         let mut client = Client::default();
         let (first, second) = (client.publish(QUEUE, b"1"), client.publish(MISSING, b"2"));
-        // As when they are written.
-        client.look(&[first, second]);
         client.comes_back(MISSING, b"2");
         client.confirm(first, QUEUE);
         client.look(&[first]);
         assert!(client.open.take(first).is_none(), "its own message may still come back");
         client.confirm(second, MISSING);
         client.look(&[second]);
-        let woken_before = client.woken.0.load(Ordering::Relaxed);
-        client.open.released().into_iter().for_each(Waker::wake);
-        assert_eq!(client.woken.0.load(Ordering::Relaxed), woken_before + 1);
-        assert!(matches!(client.open.take(first), Some(Answer::Stored)));
-        assert!(matches!(client.open.take(second), Some(Answer::Returned { .. })));
-    }
-
-    #[test]
-    fn who_is_confirmed_when_it_is_looked_at_for_the_first_time_is_woken() {
-        let mut client = Client::default();
-        let key = client.publish(QUEUE, b"1");
-        client.confirm(key, QUEUE);
-        client.look(&[key]);
         client.open.released().into_iter().for_each(Waker::wake);
         assert_eq!(client.woken.0.load(Ordering::Relaxed), 1);
-        assert!(matches!(client.open.take(key), Some(Answer::Stored)));
+        assert!(matches!(client.open.take(first), Some(Answer::Stored)));
+        assert!(matches!(client.open.take(second), Some(Answer::Returned { .. })));
     }
 
     #[test]
