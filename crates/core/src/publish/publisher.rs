@@ -268,9 +268,10 @@ impl Publisher {
         let Some(producer) = self.producer() else { return request(transport, envelope, timeout).await };
         let parent = publish_context(self.scope.as_ref());
         let destination = envelope.destination().clone();
-        let target = target(transport, &destination, producer.guard());
+        let mut target = target(transport, &destination, producer.guard());
         let message = outgoing(transport, &mut envelope, producer.guard());
-        let sending = producer.request_under(&parent, &target, message);
+        let attributes = std::mem::take(&mut target.attributes);
+        let sending = producer.request_under(&parent, &target, attributes, message);
         let result = request(transport, envelope, timeout).await;
         let failed = result.as_ref().err();
         sending.finish(failed.and_then(error_code).into_iter().collect(), failed);

@@ -26,6 +26,9 @@ pub(crate) struct Prepared {
     /// Of `attributes` without that name.
     keys: Arc<[Key]>,
     names_destination: bool,
+    /// Those of the first target. What comes again is copied from here: a text of its own would be made for each span, and given back by
+    /// the thread that exports it.
+    of_target: Vec<KeyValue>,
     /// Of what counts messages.
     pub(crate) counts: Vec<KeyValue>,
     /// Of the operation's duration.
@@ -81,10 +84,15 @@ impl Prepared {
         operation: OperationType,
         verb: &'static str,
         place: &Place<'_>,
+        of_target: &[KeyValue],
     ) -> Self {
         let attributes = system_attributes(system, operation, verb, 4);
         let counts = producer_metric_attributes(system, verb, place);
-        Self::new(engine, system, operation, verb, place, attributes, counts)
+        let mut prepared = Self::new(engine, system, operation, verb, place, attributes, counts);
+        if prepared.names_destination {
+            prepared.of_target = of_target.iter().cloned().map(cheap_to_clone).collect();
+        }
+        prepared
     }
 
     fn new(
@@ -119,6 +127,7 @@ impl Prepared {
             attributes: attributes.into_iter().map(cheap_to_clone).collect(),
             keys,
             names_destination,
+            of_target: Vec::new(),
             counts,
             durations,
             place: OwnedPlace {
@@ -183,8 +192,12 @@ impl Prepared {
             engine.settings.push_limited(&mut attributes, KeyValue::new(MESSAGING_DESTINATION_NAME, name.to_owned()));
         }
         let conventional = attributes.len();
-        for attribute in further.into_iter().filter_map(|attribute| engine.settings.limited(attribute)) {
-            add_once(&mut attributes, conventional, attribute);
+        for attribute in further {
+            let known = self.of_target.iter().find(|known| **known == attribute);
+            let attribute = known.cloned().unwrap_or(attribute);
+            if let Some(attribute) = engine.settings.limited(attribute) {
+                add_once(&mut attributes, conventional, attribute);
+            }
         }
         let keys = Keys::sharing(Some(Arc::clone(&self.keys)), attributes.get(self.keys.len()..).unwrap_or_default());
         let is_same_place = own.low_cardinality() == place.low_cardinality();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use throughline_core::BrokerError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Outgoing;
@@ -15,7 +15,8 @@ use crate::options::Limits;
 
 /// A channel with confirms, which many publish on at the same time.
 pub(crate) struct ConfirmChannel {
-    pub(crate) channel: Channel,
+    /// Shared: a clone of it has many parts.
+    pub(crate) channel: Arc<Channel>,
     /// The link that it belongs to.
     pub(crate) link: Arc<Link>,
     confirms: Arc<Confirms>,
@@ -37,7 +38,7 @@ impl ConfirmChannel {
         };
         let confirms = Confirms::new(Arc::clone(room), limits.confirm);
         tokio::spawn(Arc::clone(&confirms).rest());
-        Ok(Self { channel, link: Arc::clone(link), confirms })
+        Ok(Self { channel: Arc::new(channel), link: Arc::clone(link), confirms })
     }
 
     pub(crate) fn is_usable(&self) -> bool {
@@ -49,20 +50,18 @@ impl ConfirmChannel {
     }
 
     /// Hands a message to the client and returns where the answer comes; gives the message back where the channel has ended.
-    pub(super) fn send(
-        &self,
-        message: Outgoing,
-        room: OwnedSemaphorePermit,
-    ) -> Result<Answered, (Box<Outgoing>, OwnedSemaphorePermit)> {
+    ///
+    /// What it takes of the room comes back with the answer: the caller has it, and forgets it then.
+    pub(super) fn send(&self, message: Outgoing) -> Result<Answered, Box<Outgoing>> {
         if !self.is_usable() {
-            return Err((Box::new(message), room));
+            return Err(Box::new(message));
         }
         let Outgoing { exchange, key, mandatory, properties, body } = message;
         let print = Fingerprint::new(exchange.as_str(), key.as_str(), &properties, &body);
-        let channel = self.channel.clone();
+        let channel = Arc::clone(&self.channel);
         let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let confirmed =
             Box::pin(async move { channel.basic_publish(exchange, key, options, &body, properties).await?.await });
-        Ok(self.confirms.publish(confirmed, print, mandatory, room))
+        Ok(self.confirms.publish(confirmed, print, mandatory))
     }
 }

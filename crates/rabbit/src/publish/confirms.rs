@@ -1,11 +1,12 @@
 use std::future::{poll_fn, ready};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::fingerprint::Fingerprint;
@@ -79,24 +80,17 @@ impl Confirms {
         done
     }
 
-    /// Publishes a message, which the client takes with the first poll.
-    pub(super) fn publish(
-        self: &Arc<Self>,
-        mut confirmed: Confirmed,
-        print: Fingerprint,
-        mandatory: bool,
-        room: OwnedSemaphorePermit,
-    ) -> Answered {
-        // It comes back with the answer.
-        room.forget();
+    /// Publishes a message, which the client takes with the first poll. Its room comes back with the answer.
+    pub(super) fn publish(self: &Arc<Self>, mut confirmed: Confirmed, print: Fingerprint, mandatory: bool) -> Answered {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = open.next_key();
-        let one = Arc::new(One { key, caller: AtomicWaker::new(), woken: Arc::clone(&self.woken) });
+        let is_noted = AtomicBool::new(false);
+        let one = Arc::new(One { key, is_noted, caller: AtomicWaker::new(), woken: Arc::clone(&self.woken) });
         let waker = Waker::from(Arc::clone(&one));
         if let Poll::Ready(result) = confirmed.as_mut().poll(&mut Context::from_waker(&waker)) {
             // Seldom: it was answered at once, or the channel ended right now.
             confirmed = Box::pin(ready(result));
-            self.woken.note(key);
+            one.wake_by_ref();
         }
         let begun = Instant::now();
         open.note(print, mandatory, confirmed, waker, begun);
@@ -126,6 +120,10 @@ impl Future for Answered {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
         self.one.caller.register(context.waker());
+        // Where nothing has happened to it, the answer is not there either; whoever publishes polls once before anything can.
+        if !self.one.is_noted.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
         let answer = self.confirms.look(|open| open.take(self.one.key));
         self.is_done = answer.is_some();
         let is_late = || self.begun.elapsed() >= self.confirms.limit;
@@ -145,6 +143,8 @@ impl Drop for Answered {
 /// Wakes who waits for one publish.
 struct One {
     key: usize,
+    /// Whether it was woken since its caller looked.
+    is_noted: AtomicBool,
     caller: AtomicWaker,
     woken: Arc<Woken>,
 }
@@ -157,6 +157,7 @@ impl Wake for One {
     /// The client's thread comes here under its own locks, so nothing is looked at yet.
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.note(self.key);
+        self.is_noted.store(true, Ordering::Release);
         let caller = self.caller.take();
         let has_no_caller = caller.is_none();
         caller.into_iter().for_each(Waker::wake);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use throughline_core::BrokerError;
-use throughline_core::broker::{BrokerErrorKind, ConnectionState, Existence, Outbound};
+use throughline_core::broker::{BoxFuture, BrokerErrorKind, ConnectionState, Existence, Outbound};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -103,14 +103,22 @@ impl Publishing {
         self.links.state()
     }
 
-    /// Publishes one message and waits until the server has confirmed that a queue has it.
+    /// Publishes one message: the call hands it to the client, where it need not wait, and the future ends when the server has confirmed
+    /// that a queue has it.
     ///
     /// # Cancel safety
     ///
     /// A dropped call may have published.
-    pub(crate) async fn publish(&self, message: Outgoing) -> Result<(), Problem> {
-        let handed = self.hand_over(message, &mut None).await?;
-        self.outcome(handed).await
+    pub(crate) fn publish(&self, message: Outgoing) -> impl Future<Output = Result<(), Problem>> + Send + use<'_> {
+        // What waits does not hold the message: it would be twice the size, and the client has it by then.
+        let handed = self.hand_over_at_once(message);
+        async move {
+            let handed = match handed {
+                Ok(handed) => handed,
+                Err(message) => self.hand_over_boxed(message, self.deadline()).await?,
+            };
+            self.outcome(handed).await
+        }
     }
 
     /// Publishes messages in their order, all under way at the same time. One is handed over after the other: calls that wait side by side
@@ -169,8 +177,7 @@ impl Publishing {
             Ok(handed) => Ok(handed),
             Err(message) => {
                 let deadline = *deadline.get_or_insert_with(|| self.deadline());
-                // In a box: the call would have its size each time.
-                Box::pin(self.hand_over_later(*message, deadline)).await
+                self.hand_over_boxed(message, deadline).await
             }
         }
     }
@@ -186,11 +193,15 @@ impl Publishing {
         if message.is_doubtful() || size::check(&message.properties, frame_max).is_err() {
             return Err(Box::new(message));
         }
-        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return Err(Box::new(message)) };
-        match channel.send(message, room) {
-            Ok(answered) => Ok(Handed::Sent { answered, channel }),
-            Err((message, _)) => Err(message),
-        }
+        let Ok(room) = self.room.try_acquire() else { return Err(Box::new(message)) };
+        let answered = channel.send(message)?;
+        room.forget();
+        Ok(Handed::Sent { answered, channel })
+    }
+
+    /// As [`hand_over_later`](Self::hand_over_later), in a box: what calls it would have its size each time.
+    fn hand_over_boxed(&self, message: Box<Outgoing>, deadline: Instant) -> BoxFuture<'_, Result<Handed, Problem>> {
+        Box::pin(self.hand_over_later(*message, deadline))
     }
 
     /// Gives a message to the client, once there is room for it and a channel that may take it.
@@ -261,9 +272,12 @@ impl Publishing {
             Ok(channel) => channel,
             Err(failed) => return Tried::Again(Box::new(message), room, Some(failed)),
         };
-        match channel.send(message, room) {
-            Ok(answered) => Tried::Handed(Handed::Sent { answered, channel }),
-            Err((message, room)) => Tried::Again(message, room, None),
+        match channel.send(message) {
+            Ok(answered) => {
+                room.forget();
+                Tried::Handed(Handed::Sent { answered, channel })
+            }
+            Err(message) => Tried::Again(message, room, None),
         }
     }
 
@@ -306,10 +320,11 @@ impl Publishing {
             },
         };
         let exchange = message.exchange.clone();
-        let answered = match channel.send(message, room) {
+        let answered = match channel.send(message) {
             Ok(answered) => answered,
-            Err((message, room)) => return Ok(Tried::Again(message, room, None)),
+            Err(message) => return Ok(Tried::Again(message, room, None)),
         };
+        room.forget();
         let result = self.answer_alone(answered, link, &exchange).await;
         *alone = Some(channel).filter(ConfirmChannel::is_usable);
         Ok(Tried::Handed(Handed::Answered(result)))
@@ -360,7 +375,8 @@ impl Publishing {
         size::check(&message.properties, channel.link.client.configuration().frame_max())?;
         let room = self.room(self.deadline()).await?;
         let exchange = message.exchange.clone();
-        let answered = channel.send(message, room).map_err(|_| Problem::ChannelEnded)?;
+        let answered = channel.send(message).map_err(|_| Problem::ChannelEnded)?;
+        room.forget();
         if is_alone {
             return self.answer_alone(answered, &channel.link, &exchange).await;
         }

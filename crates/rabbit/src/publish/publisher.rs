@@ -26,10 +26,12 @@ impl RabbitPublisher {
 
     async fn send(&self, envelope: Envelope) -> Result<Receipt, PublishError> {
         let sent = match outgoing(&envelope) {
-            Ok(message) => self.connection.publishing.publish(message).await,
-            Err(wrong) => Err(wrong),
+            Ok(message) => self.connection.publishing.publish(message),
+            Err(wrong) => return received(Err(wrong), envelope.destination()),
         };
-        received(sent, &envelope)
+        let destination = envelope.destination().clone();
+        drop(envelope);
+        received(sent.await, &destination)
     }
 }
 
@@ -42,10 +44,10 @@ fn outgoing(envelope: &Envelope) -> Result<Outgoing, Problem> {
     Ok(message)
 }
 
-fn received(sent: Result<(), Problem>, envelope: &Envelope) -> Result<Receipt, PublishError> {
+fn received(sent: Result<(), Problem>, destination: &Destination) -> Result<Receipt, PublishError> {
     match sent {
         Ok(()) => Ok(Receipt::new()),
-        Err(problem) => Err(problem.into_error(Address::of(envelope.destination()))),
+        Err(problem) => Err(problem.into_error(Address::of(destination))),
     }
 }
 
@@ -62,7 +64,7 @@ pub(crate) fn target<'a>(address: Address<'a>, template: Option<&'a str>) -> Tar
         target = target.with_template(shown).temporary();
     }
     if !key.is_empty() {
-        target.attributes.push(KeyValue::new(ROUTING_KEY, key.to_owned()));
+        target.attributes = vec![KeyValue::new(ROUTING_KEY, key.to_owned())];
     }
     target
 }
@@ -92,7 +94,7 @@ impl Publish for RabbitPublisher {
     /// All are under way at the same time, in their order.
     async fn publish_batch(&self, messages: Vec<Envelope>) -> Vec<Result<Receipt, PublishError>> {
         let results = self.connection.publishing.publish_in_order(messages.iter().map(outgoing)).await;
-        results.into_iter().zip(&messages).map(|(sent, envelope)| received(sent, envelope)).collect()
+        results.into_iter().zip(&messages).map(|(sent, envelope)| received(sent, envelope.destination())).collect()
     }
 
     async fn request(&self, envelope: Envelope, wait: Duration) -> Result<Delivery, PublishError> {

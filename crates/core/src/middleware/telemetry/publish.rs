@@ -9,7 +9,6 @@ use crate::telemetry::{Outgoing, Producer, Sending};
 /// cancelled.
 pub(crate) struct SendSpan {
     sending: Sending,
-    context: Option<Context>,
     /// How many messages; `None` for a single one.
     batch: Option<usize>,
 }
@@ -24,22 +23,22 @@ impl SendSpan {
     ) -> Self {
         let destination = envelope.destination().clone();
         let guard = producer.guard();
-        let target = target(transport, &destination, guard);
+        let mut target = target(transport, &destination, guard);
         let batch = envelope.is_batch().then(|| envelope.messages().len());
         let sending = if batch.is_some() {
             let messages =
                 envelope.messages_mut().iter_mut().map(|message| outgoing(transport, message, guard)).collect();
             producer.send_batch_under(parent, &target, messages)
         } else {
-            producer.send_under(parent, &target, outgoing(transport, envelope, guard))
+            let attributes = std::mem::take(&mut target.attributes);
+            producer.send_under(parent, &target, attributes, outgoing(transport, envelope, guard))
         };
-        let context = sending.own_context().cloned();
-        Self { sending, context, batch }
+        Self { sending, batch }
     }
 
     /// What is current while the transport works.
-    pub(crate) const fn context(&self) -> Option<&Context> {
-        self.context.as_ref()
+    pub(crate) fn context(&self) -> Option<&Context> {
+        self.sending.own_context()
     }
 
     pub(crate) fn finish(self, result: &Result<Receipt, PublishError>) {

@@ -71,9 +71,16 @@ impl Producer {
         !self.engine().is_recording() && headers.is_empty() && Context::map_current(carries_nothing)
     }
 
-    fn prepared(&self, operation: OperationType, verb: &'static str, place: &Place<'_>) -> Arc<Prepared> {
+    /// Returns what is the same for all messages to a place; `attributes` are those of the target.
+    fn prepared(
+        &self,
+        operation: OperationType,
+        verb: &'static str,
+        place: &Place<'_>,
+        attributes: &[KeyValue],
+    ) -> Arc<Prepared> {
         let Inner { engine, system, prepared } = self.inner.as_ref();
-        let make = || Arc::new(Prepared::for_target(engine, system, operation, verb, place));
+        let make = || Arc::new(Prepared::for_target(engine, system, operation, verb, place, attributes));
         let first = place.low_cardinality().map_or(0, spread) + operation as usize;
         for step in 0..PLACES {
             let Some(slot) = prepared.get((first + step) % REMEMBERED) else { break };
@@ -99,7 +106,7 @@ impl Producer {
     /// producer.send(&Target::new("orders"), Outgoing::new(&mut headers)).finish(Vec::new(), None);
     /// ```
     pub fn send(&self, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.send_under(&Context::current(), target, message)
+        self.send_under(&Context::current(), target, target.attributes.clone(), message)
     }
 
     /// Starts a request: as [`send`](Self::send), but it lasts until the reply is there.
@@ -116,18 +123,38 @@ impl Producer {
     /// producer.request(&Target::new("prices.get"), Outgoing::new(&mut headers)).finish(Vec::new(), None);
     /// ```
     pub fn request(&self, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.request_under(&Context::current(), target, message)
+        self.request_under(&Context::current(), target, target.attributes.clone(), message)
     }
 
-    pub(crate) fn request_under(&self, parent: &Context, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.start_send(parent, target, message, self.inner.system.operations().request)
+    pub(crate) fn request_under(
+        &self,
+        parent: &Context,
+        target: &Target<'_>,
+        attributes: Vec<KeyValue>,
+        message: Outgoing<'_>,
+    ) -> Sending {
+        self.start_send(parent, target, attributes, message, self.inner.system.operations().request)
     }
 
-    pub(crate) fn send_under(&self, parent: &Context, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.start_send(parent, target, message, self.inner.system.operations().send)
+    /// Starts sending one message. `attributes` are those of the target: the span takes them.
+    pub(crate) fn send_under(
+        &self,
+        parent: &Context,
+        target: &Target<'_>,
+        attributes: Vec<KeyValue>,
+        message: Outgoing<'_>,
+    ) -> Sending {
+        self.start_send(parent, target, attributes, message, self.inner.system.operations().send)
     }
 
-    fn start_send(&self, parent: &Context, target: &Target<'_>, message: Outgoing<'_>, verb: &'static str) -> Sending {
+    fn start_send(
+        &self,
+        parent: &Context,
+        target: &Target<'_>,
+        mut attributes: Vec<KeyValue>,
+        mut message: Outgoing<'_>,
+        verb: &'static str,
+    ) -> Sending {
         let supplied = self.supplied(&message);
         if !self.engine().is_recording() {
             self.write_context(parent, parent, message, supplied);
@@ -135,12 +162,13 @@ impl Producer {
         }
         let clock = self.engine().clock();
         let place = place(target, parent);
-        let prepared = self.prepared(OperationType::Send, verb, &place);
+        let prepared = self.prepared(OperationType::Send, verb, &place, &attributes);
+        attributes.append(&mut message.attributes);
         let (kind, links) = match &supplied {
             Some(context) => (SpanKind::Client, vec![Link::new(context.clone(), Vec::new(), 0)]),
             None => (SpanKind::Producer, Vec::new()),
         };
-        let particular = self.particular(kind, target, place, &message, links, clock);
+        let particular = self.particular(kind, place, &message, attributes, links, clock);
         let span = prepared.start(particular, &mut self.all_late(&message), parent);
         self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, supplied);
         Sending::new(Some(Operation::new(&prepared, span, clock)), 1)
@@ -175,7 +203,8 @@ impl Producer {
         let verb = self.inner.system.operations().send;
         let count = messages.len();
         let creates = self.engine().settings.create_spans;
-        let create = self.prepared(OperationType::Create, self.inner.system.operations().create, &place);
+        let create = self.inner.system.operations().create;
+        let create = self.prepared(OperationType::Create, create, &place, &target.attributes);
         let mut own: Vec<Vec<KeyValue>> = messages.iter().map(|message| self.message_attributes(message)).collect();
         let shared = split_shared(&mut own, true);
         let mut links = Vec::new();
@@ -201,7 +230,7 @@ impl Producer {
         let mut attributes = target.attributes.clone();
         attributes.push(KeyValue::new(MESSAGING_BATCH_MESSAGE_COUNT, i64::try_from(count).unwrap_or(i64::MAX)));
         attributes.extend(shared);
-        let prepared = self.prepared(OperationType::Send, verb, &place);
+        let prepared = self.prepared(OperationType::Send, verb, &place, &target.attributes);
         let span = prepared.start(Particular { kind, place, attributes, links, clock }, &mut |_| {}, parent);
         for message in waiting {
             self.write_context(span.as_ref().map_or(parent, |span| &span.context), parent, message, None);
@@ -219,7 +248,9 @@ impl Producer {
         place: Place<'_>,
         message: &Outgoing<'_>,
     ) -> Option<SpanContext> {
-        let particular = self.particular(SpanKind::Producer, target, place, message, Vec::new(), self.engine().clock());
+        let attributes = [target.attributes.as_slice(), &message.attributes].concat();
+        let clock = self.engine().clock();
+        let particular = self.particular(SpanKind::Producer, place, message, attributes, Vec::new(), clock);
         prepared.make(particular, &mut self.all_late(message), parent)
     }
 
@@ -277,14 +308,12 @@ impl Producer {
     fn particular<'a>(
         &self,
         kind: SpanKind,
-        target: &Target<'_>,
         place: Place<'a>,
         message: &Outgoing<'_>,
+        mut attributes: Vec<KeyValue>,
         links: Vec<Link>,
         clock: Clock,
     ) -> Particular<'a> {
-        let mut attributes = target.attributes.clone();
-        attributes.extend_from_slice(&message.attributes);
         let settings = &self.engine().settings;
         attributes.retain(|attribute| {
             !settings.says(attribute.key.as_str(), message.id.is_some(), message.correlation_id.is_some())
