@@ -18,6 +18,8 @@ use crate::server::{Plain, Server, unique};
 
 #[path = "faults/services.rs"]
 mod services;
+#[path = "faults/silence.rs"]
+mod silence;
 
 /// How many messages a consumer has at most that are not settled.
 const PREFETCH: usize = load::PREFETCH as usize;

@@ -1,7 +1,8 @@
 //! A way to a server on which somebody else writes, too, and where it is counted what comes back.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedReadHalf;
@@ -17,6 +18,9 @@ const METHOD: u8 = 1;
 const CONSUME: [u8; 4] = [0, 60, 0, 20];
 const RETURN: [u8; 4] = [0, 60, 0, 50];
 const ACK: [u8; 4] = [0, 60, 0, 80];
+/// `confirm.select`.
+const CONFIRM: [u8; 4] = [0, 85, 0, 10];
+const HEARTBEAT: u8 = 8;
 /// What a text that goes through here holds so that it is no UTF-8 behind it: no client of ours can write such.
 pub(crate) const UNREADABLE: &str = "?unreadable?";
 
@@ -34,8 +38,24 @@ struct Seen {
     returns: AtomicUsize,
     /// The connections that there are; `None` while there is no way to the server.
     open: Mutex<Option<Vec<AbortHandle>>>,
+    ways: Mutex<Vec<Arc<Way>>>,
     /// Whether what the server says is held back.
     is_held: watch::Sender<bool>,
+}
+
+/// One connection.
+#[derive(Default)]
+struct Way {
+    /// Whether the server reads nothing of the client but that it is there.
+    is_unread: AtomicBool,
+    /// The channels with confirms, and whether those are kept from the client.
+    confirms: Mutex<HashMap<u16, bool>>,
+}
+
+impl Way {
+    fn confirms(&self) -> MutexGuard<'_, HashMap<u16, bool>> {
+        self.confirms.lock().expect("nobody panicked")
+    }
 }
 
 impl Proxy {
@@ -75,6 +95,25 @@ impl Proxy {
         self.seen.is_held.send_replace(is_held);
     }
 
+    /// Lets the server read nothing more on the connections that there are, while it sends on.
+    pub(crate) fn leave_unread(&self) {
+        self.ways().iter().for_each(|way| way.is_unread.store(true, Ordering::SeqCst));
+    }
+
+    /// Keeps the confirmations of the channels that there are from the client.
+    pub(crate) fn keep_confirms(&self) {
+        self.ways().iter().for_each(|way| way.confirms().values_mut().for_each(|is_kept| *is_kept = true));
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn connections(&self) -> usize {
+        self.ways().len()
+    }
+
+    fn ways(&self) -> MutexGuard<'_, Vec<Arc<Way>>> {
+        self.seen.ways.lock().expect("nobody panicked")
+    }
+
     /// How many messages the server has returned to those who published them.
     pub(crate) fn returns(&self) -> usize {
         self.seen.returns.load(Ordering::SeqCst)
@@ -97,13 +136,18 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let (frames, mut next) = mpsc::unbounded_channel::<Vec<u8>>();
-    let known = Arc::clone(&seen);
+    let (known, way) = (Arc::clone(&seen), Arc::new(Way::default()));
+    seen.ways.lock().expect("nobody panicked").push(Arc::clone(&way));
+    let back = Arc::clone(&way);
     // They end with this one.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         while let Some(frame) = read(&mut from_server).await {
             if is_method(&frame, RETURN) {
                 known.returns.fetch_add(1, Ordering::SeqCst);
+            }
+            if is_method(&frame, ACK) && back.confirms().get(&channel(&frame)).is_some_and(|is_kept| *is_kept) {
+                continue;
             }
             if known.is_held.subscribe().wait_for(|is_held| !is_held).await.is_err() {
                 break;
@@ -127,8 +171,13 @@ async fn pass(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
         while let Some(mut frame) = read(&mut from_client).await {
             spoil(&mut frame);
             if is_method(&frame, CONSUME) {
-                let channel = u16::from_be_bytes([frame[1], frame[2]]);
-                seen.consumers.lock().expect("nobody panicked").push((channel, frames.clone()));
+                seen.consumers.lock().expect("nobody panicked").push((channel(&frame), frames.clone()));
+            }
+            if is_method(&frame, CONFIRM) {
+                way.confirms().insert(channel(&frame), false);
+            }
+            if way.is_unread.load(Ordering::SeqCst) && frame[0] != HEARTBEAT {
+                continue;
             }
             if frames.send(frame).is_err() {
                 break;
@@ -143,6 +192,10 @@ fn spoil(frame: &mut [u8]) {
     while let Some(place) = frame.windows(UNREADABLE.len()).position(|part| part == UNREADABLE.as_bytes()) {
         frame[place] = 0xff;
     }
+}
+
+fn channel(frame: &[u8]) -> u16 {
+    u16::from_be_bytes([frame[1], frame[2]])
 }
 
 fn is_method(frame: &[u8], method: [u8; 4]) -> bool {

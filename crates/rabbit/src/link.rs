@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant as Time};
 
 use futures_util::StreamExt;
@@ -7,7 +7,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, Event};
 use throughline_core::BrokerError;
 use throughline_core::broker::{BrokerErrorKind, ConnectionState};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -30,6 +30,33 @@ pub(crate) struct Link {
     pub(crate) client: Connection,
     /// Counts the links of one [`Links`], from 1; 0 beside them.
     pub(crate) number: u64,
+    /// Whether it is of no use although it is there: another one is made then, as where it is lost.
+    pub(crate) given_up: Arc<GivenUp>,
+}
+
+impl Link {
+    fn new(client: Connection, number: u64) -> Self {
+        Self { client, number, given_up: Arc::default() }
+    }
+}
+
+/// Why a link was given up, if it was.
+#[derive(Default)]
+pub(crate) struct GivenUp {
+    why: OnceLock<&'static str>,
+    noted: Notify,
+}
+
+impl GivenUp {
+    pub(crate) fn note(&self, why: &'static str) {
+        if self.why.set(why).is_ok() {
+            self.noted.notify_one();
+        }
+    }
+
+    pub(crate) fn why(&self) -> Option<&'static str> {
+        self.why.get().copied()
+    }
 }
 
 /// Holds the link in use, and makes another one when it is lost.
@@ -61,7 +88,7 @@ impl Links {
     ) -> Result<Arc<Self>, BrokerError> {
         let client = connect(what, &addresses, &options).await?;
         let events = client.events_listener().boxed();
-        let phase = watch::Sender::new(Phase::InUse(Arc::new(Link { client, number: 1 })));
+        let phase = watch::Sender::new(Phase::InUse(Arc::new(Link::new(client, 1))));
         let blocked = watch::Sender::new(None);
         let links = Arc::new(Self { what, addresses, options, phase, blocked });
         tokio::spawn(keep(Arc::downgrade(&links), events));
@@ -98,7 +125,7 @@ impl Links {
             return Err(closed());
         }
         match connect(self.what, &self.addresses, &self.options).await {
-            Ok(client) => Ok(Arc::new(Link { client, number: 0 })),
+            Ok(client) => Ok(Arc::new(Link::new(client, 0))),
             // Also one that is refused: the first one was not, so that it may pass.
             Err(failed) => {
                 let error_type = failed.error_type().to_owned();
@@ -162,6 +189,16 @@ impl Links {
             }
             goes_on
         });
+    }
+
+    /// Tells that the server has confirmed nothing on a channel for so long.
+    pub(crate) fn tell_silent(&self, waited: Duration) {
+        warn!(
+            server = %all_shown(&self.addresses),
+            connection = self.what,
+            ?waited,
+            "RabbitMQ confirms nothing on a channel: further messages go over another one"
+        );
     }
 
     fn note_blocked(&self, reason: &str) {
@@ -237,6 +274,7 @@ async fn watch_over(links: &Weak<Links>, link: &Link, events: &mut Events) -> Op
                 Some(_) => {}
                 None => return Some(reason(last.as_ref())),
             },
+            () = link.given_up.noted.notified() => return link.given_up.why().map(str::to_owned),
             _ = look.tick() => {}
         }
         let links = links.upgrade()?;
@@ -262,7 +300,7 @@ async fn again(links: &Weak<Links>, number: u64) -> Option<Events> {
         let kept = links.upgrade().filter(|links| !links.is_closed())?;
         attempts += 1;
         match connect(kept.what, &kept.addresses, &kept.options).await {
-            Ok(client) => return kept.put_in_use(Link { client, number }, began).await,
+            Ok(client) => return kept.put_in_use(Link::new(client, number), began).await,
             // Often at first, then each time the number of attempts has doubled.
             Err(failed) if attempts.is_power_of_two() => warn!(
                 server = %all_shown(&kept.addresses),

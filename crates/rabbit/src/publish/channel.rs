@@ -14,6 +14,7 @@ use crate::link::Link;
 use crate::options::Limits;
 
 /// A channel with confirms, which many publish on at the same time.
+#[derive(Clone)]
 pub(crate) struct ConfirmChannel {
     /// Shared: a clone of it has many parts.
     pub(crate) channel: Arc<Channel>,
@@ -37,12 +38,22 @@ impl ConfirmChannel {
             Err(_) => return Err(error::timed_out(doing, limits.answer)),
         };
         let confirms = Confirms::new(Arc::clone(room), limits.confirm);
-        tokio::spawn(Arc::clone(&confirms).rest());
+        tokio::spawn(Arc::clone(&confirms).rest(Arc::clone(&link.given_up)));
         Ok(Self { channel: Arc::new(channel), link: Arc::clone(link), confirms })
     }
 
     pub(crate) fn is_usable(&self) -> bool {
-        self.channel.status().connected()
+        !self.confirms.is_left() && self.link.given_up.why().is_none() && self.channel.status().connected()
+    }
+
+    /// Takes no further message, and tells whether it did before.
+    pub(super) fn leave(&self) -> bool {
+        !self.confirms.leave()
+    }
+
+    /// Tells whether the server has answered all that was published.
+    pub(super) fn is_answered(&self) -> bool {
+        self.confirms.is_answered()
     }
 
     pub(super) fn is_usable_on(&self, link: &Link) -> bool {

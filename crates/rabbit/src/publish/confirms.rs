@@ -1,4 +1,5 @@
 use std::future::{poll_fn, ready};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,11 +7,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use lapin::ErrorKind;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::fingerprint::Fingerprint;
 use super::open::{Answer, Confirmed, Open};
+use crate::link::GivenUp;
 
 /// How often it is looked at most whether publishes are confirmed that their callers do not look at, and which have waited for too long.
 const LOOK: Duration = Duration::from_millis(250);
@@ -32,16 +35,31 @@ pub(super) struct Confirms {
     /// Locked while the client takes a message: it counts and writes under two locks, and two tasks at a time would get the confirmations of
     /// each other. The client's own thread never waits for it.
     open: Mutex<Open>,
+    is_left: AtomicBool,
 }
 
 impl Confirms {
     pub(super) fn new(room: Arc<Semaphore>, limit: Duration) -> Arc<Self> {
         let woken = Woken { keys: Mutex::default(), rest: AtomicWaker::new(), room };
-        Arc::new(Self { woken: Arc::new(woken), limit, open: Mutex::default() })
+        Arc::new(Self { woken: Arc::new(woken), limit, open: Mutex::default(), is_left: AtomicBool::new(false) })
+    }
+
+    /// Takes no further message; false where it took none before.
+    pub(super) fn leave(&self) -> bool {
+        !self.is_left.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether all that was published is answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.look(|open| open.unanswered() == 0)
     }
 
     /// Looks at the publishes that their callers do not look at, until nobody publishes any more and all is answered.
-    pub(super) async fn rest(self: Arc<Self>) {
+    pub(super) async fn rest(self: Arc<Self>, given_up: Arc<GivenUp>) {
         let is_over = || Arc::strong_count(&self) == 1;
         let mut look = pin!(poll_fn(|context| {
             self.woken.rest.register(context.waker());
@@ -54,6 +72,10 @@ impl Confirms {
             if let Some(time) = Instant::now().checked_sub(self.limit) {
                 let late = self.look(|open| open.begun_before(time));
                 late.into_iter().for_each(Waker::wake);
+            }
+            if let Some(why) = given_up.why() {
+                let given_up = io::Error::new(io::ErrorKind::TimedOut, why);
+                self.look(|open| open.give_up(&ErrorKind::IOError(Arc::new(given_up)).into()));
             }
         }
     }
@@ -69,8 +91,8 @@ impl Confirms {
         }
         open.keys = keys;
         open.answer_confirmed();
-        let answered = before - open.unanswered();
-        let (done, released) = (then(&mut open), open.released());
+        let done = then(&mut open);
+        let (answered, released) = (before - open.unanswered(), open.released());
         drop(open);
         // Others run now: nothing is locked.
         if answered > 0 {
@@ -92,10 +114,10 @@ impl Confirms {
             confirmed = Box::pin(ready(result));
             one.wake_by_ref();
         }
-        let begun = Instant::now();
+        let (begun, answered_before) = (Instant::now(), open.answered());
         open.note(print, mandatory, confirmed, waker, begun);
         drop(open);
-        Answered { confirms: Arc::clone(self), one, begun, is_done: false }
+        Answered { confirms: Arc::clone(self), one, begun, answered_before, is_done: false }
     }
 }
 
@@ -106,28 +128,40 @@ impl Drop for Confirms {
     }
 }
 
-/// The answer to a publish; `None` where it has not come in time. Where this is dropped before it has come, the publish keeps its room until
-/// it is confirmed.
+/// The answer to a publish, where it comes in time. Where this is dropped before it has come, the publish keeps its room until it is
+/// confirmed.
 pub(super) struct Answered {
     confirms: Arc<Confirms>,
     one: Arc<One>,
     begun: Instant,
+    answered_before: u64,
     is_done: bool,
 }
 
-impl Future for Answered {
-    type Output = Option<Answer>;
+/// That the answer has not come in time.
+pub(super) struct Late {
+    /// Whether no answer to any publish of the channel has come since.
+    pub(super) is_silent: bool,
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
+impl Future for Answered {
+    type Output = Result<Answer, Late>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Answer, Late>> {
         self.one.caller.register(context.waker());
         // Where nothing has happened to it, the answer is not there either; whoever publishes polls once before anything can.
         if !self.one.is_noted.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
-        let answer = self.confirms.look(|open| open.take(self.one.key));
-        self.is_done = answer.is_some();
-        let is_late = || self.begun.elapsed() >= self.confirms.limit;
-        if answer.is_some() || is_late() { Poll::Ready(answer) } else { Poll::Pending }
+        let (answer, answered) = self.confirms.look(|open| (open.take(self.one.key), open.answered()));
+        if let Some(answer) = answer {
+            self.is_done = true;
+            return Poll::Ready(Ok(answer));
+        }
+        if self.begun.elapsed() < self.confirms.limit {
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(Late { is_silent: answered == self.answered_before }))
     }
 }
 

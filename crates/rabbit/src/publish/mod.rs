@@ -6,6 +6,7 @@ mod open;
 mod problem;
 mod proof;
 mod publisher;
+mod silence;
 mod written;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,7 +165,7 @@ impl Publishing {
             Handed::Answered(result) => return result,
             Handed::Sent { answered, channel } => (answered, channel),
         };
-        let result = self.answer(answered).await;
+        let result = self.answer(answered, &channel).await;
         if let Err(Problem::Unknown(_)) = &result {
             self.proof.forget_if_closed(&channel);
         }
@@ -325,28 +326,38 @@ impl Publishing {
             Err(message) => return Ok(Tried::Again(message, room, None)),
         };
         room.forget();
-        let result = self.answer_alone(answered, link, &exchange).await;
+        let result = self.answer_alone(answered, &channel, &exchange).await;
         *alone = Some(channel).filter(ConfirmChannel::is_usable);
         Ok(Tried::Handed(Handed::Answered(result)))
     }
 
     /// Waits for the answer to a message that went alone, and notes what it proves.
-    async fn answer_alone(&self, answered: Answered, link: &Link, exchange: &ShortString) -> Result<(), Problem> {
-        let result = self.answer(answered).await.map_err(Problem::alone);
+    async fn answer_alone(
+        &self,
+        answered: Answered,
+        channel: &ConfirmChannel,
+        exchange: &ShortString,
+    ) -> Result<(), Problem> {
+        let result = self.answer(answered, channel).await.map_err(Problem::alone);
         if matches!(&result, Ok(()) | Err(Problem::Returned { .. } | Problem::Nacked)) {
-            self.proof.note(link, exchange.as_str());
+            self.proof.note(&channel.link, exchange.as_str());
         }
         result
     }
 
-    /// Waits for the answer to one message that was sent.
-    async fn answer(&self, answered: Answered) -> Result<(), Problem> {
+    /// Waits for the answer to one message that was sent on a channel.
+    async fn answer(&self, answered: Answered, channel: &ConfirmChannel) -> Result<(), Problem> {
         match answered.await {
-            Some(Answer::Stored) => Ok(()),
-            Some(Answer::Returned { code, text }) => Err(Problem::Returned { code, text }),
-            Some(Answer::Refused) => Err(Problem::Nacked),
-            Some(Answer::Unknown(failed)) => Err(Problem::Unknown(failed)),
-            None => Err(Problem::Unconfirmed(self.limits.confirm)),
+            Ok(Answer::Stored) => Ok(()),
+            Ok(Answer::Returned { code, text }) => Err(Problem::Returned { code, text }),
+            Ok(Answer::Refused) => Err(Problem::Nacked),
+            Ok(Answer::Unknown(failed)) => Err(Problem::Unknown(failed)),
+            Err(late) => {
+                if late.is_silent {
+                    silence::leave(channel, &self.links, self.limits);
+                }
+                Err(Problem::Unconfirmed(self.limits.confirm))
+            }
         }
     }
 
@@ -378,9 +389,9 @@ impl Publishing {
         let answered = channel.send(message).map_err(|_| Problem::ChannelEnded)?;
         room.forget();
         if is_alone {
-            return self.answer_alone(answered, &channel.link, &exchange).await;
+            return self.answer_alone(answered, channel, &exchange).await;
         }
-        let result = self.answer(answered).await;
+        let result = self.answer(answered, channel).await;
         if let Err(Problem::Unknown(_)) = &result {
             self.proof.forget_if_closed(channel);
         }

@@ -37,6 +37,8 @@ pub(super) struct Open {
     /// How many there have been.
     published: u64,
     unanswered: usize,
+    /// How many were answered.
+    answered: u64,
     /// Those that are confirmed and not answered.
     confirmed: Vec<usize>,
     /// What came back, and belongs to a publish that is not answered.
@@ -111,6 +113,24 @@ impl Open {
     /// Returns how many publishes have no answer.
     pub(super) const fn unanswered(&self) -> usize {
         self.unanswered
+    }
+
+    /// Returns how many have been answered.
+    pub(super) const fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Answers all, and wakes their callers: the channel is given up, and nobody waits for what the server may say yet.
+    pub(super) fn give_up(&mut self, why: &lapin::Error) {
+        for (key, publish) in &mut self.publishes {
+            if matches!(publish.state, State::Waiting(_)) {
+                publish.state = State::Confirmed(Answer::Unknown(why.clone()));
+                self.confirmed.push(key);
+                self.released.push(publish.waker.clone());
+            }
+        }
+        self.failed = Some(why.clone());
+        self.answer_confirmed();
     }
 
     /// Returns the callers of publishes that had begun at that time and are not answered.
@@ -208,6 +228,7 @@ impl Open {
             (None, _) => answer.clone(),
         };
         self.unanswered -= 1;
+        self.answered += 1;
         if publish.is_left {
             self.publishes.remove(key);
             return;
