@@ -1,8 +1,11 @@
 //! A server that is there and confirms nothing any more: the publisher goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream as streams};
+use lapin::types::AMQPValue;
 use throughline_core::broker::{Broker as _, ConnectionState, Publish};
 use throughline_core::{Envelope, PublishError};
 use throughline_rabbit::{PublishFailure, Rabbit, RabbitOptions};
@@ -102,6 +105,40 @@ async fn a_channel_on_which_nothing_is_confirmed_any_more_takes_no_further_messa
     assert_eq!((given.stored().await, given.proxy.connections()), (12, 2), "it was stored, and the connection stays");
     assert_eq!(log.with(&["confirms nothing on a channel", PUBLISHING]).len(), 1);
     given.plain.delete(&given.queue).await;
+}
+
+/// A server that is real: 3.10 stops to read the connection then, or ends it with an internal error; 4 does the latter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a RabbitMQ server: cargo xtask test --broker rabbit"]
+async fn publishing_goes_on_when_a_quorum_queue_is_deleted_with_a_thousand_messages_on_their_way() {
+    const AT_A_TIME: usize = 1_000;
+    let (url, queue) = (server::url(), unique("silence"));
+    let quorum = [("x-queue-type", AMQPValue::LongString("quorum".into()))];
+    let plain = Plain::connect(&url).await;
+    plain.declare(&queue, &quorum).await;
+    let options = RabbitOptions::new().confirm_timeout(4 * SHORT).answer_timeout(4 * SHORT);
+    let rabbit = Rabbit::connect_with(url, options).await.expect("a connection");
+    let (transport, name, stored) = (rabbit.transport(), queue.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&stored);
+    let publishing = tokio::spawn(async move {
+        let publish = |_| transport.publish(Envelope::new(name.clone(), vec![b'x'; 256]));
+        let mut results = streams::repeat(()).map(publish).buffer_unordered(AT_A_TIME);
+        while let Some(result) = results.next().await {
+            counted.fetch_add(usize::from(result.is_ok()), Ordering::SeqCst);
+        }
+    });
+    let stored = || stored.load(Ordering::SeqCst);
+    // The server is held up by less than every second one.
+    for _ in 0..4 {
+        let before = stored();
+        until("publishing goes on", || stored() > before + 5 * AT_A_TIME).await;
+        plain.delete(&queue).await;
+        plain.declare(&queue, &quorum).await;
+    }
+    let before = stored();
+    until("publishing goes on", || stored() > before + 5 * AT_A_TIME).await;
+    publishing.abort();
+    plain.delete(&queue).await;
 }
 
 /// In an alarm the server reads nothing either, and says so.
