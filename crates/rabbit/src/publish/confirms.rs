@@ -226,3 +226,62 @@ impl Woken {
         !empty.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use futures_util::FutureExt as _;
+    use lapin::message::BasicReturnMessage;
+    use lapin::{BasicProperties, Confirmation};
+
+    use super::*;
+    use crate::testing::arrived;
+
+    /// What the client resolves and wakes, one after the other.
+    #[derive(Clone, Default)]
+    struct Promise(Arc<Mutex<(Option<Confirmation>, Option<Waker>)>>);
+
+    impl Promise {
+        fn resolve(&self, confirmation: Confirmation) {
+            self.0.lock().unwrap().0 = Some(confirmation);
+        }
+
+        fn wake(&self) {
+            let waker = self.0.lock().unwrap().1.take();
+            waker.expect("it was polled").wake();
+        }
+
+        fn confirmed(&self) -> Confirmed {
+            let state = Arc::clone(&self.0);
+            Box::pin(poll_fn(move |context| {
+                let mut state = state.lock().unwrap();
+                state.1 = Some(context.waker().clone());
+                state.0.take().map_or(Poll::Pending, |confirmation| Poll::Ready(Ok(confirmation)))
+            }))
+        }
+    }
+
+    fn publish(confirms: &Arc<Confirms>, place: &str) -> (Promise, impl Future<Output = Result<Answer, Late>> + Unpin) {
+        let (promise, properties) = (Promise::default(), BasicProperties::default());
+        let print = Fingerprint::new("", place, &properties, b"{}");
+        let answered = confirms.publish(promise.confirmed(), print, true);
+        (promise, answered)
+    }
+
+    #[test]
+    fn what_was_confirmed_before_is_looked_at_also_where_it_was_woken_later() {
+        let confirms = Confirms::new(Arc::new(Semaphore::new(2)), Duration::from_secs(9));
+        let ((other, mut of_other), (missing, mut of_missing)) =
+            (publish(&confirms, "queue"), publish(&confirms, "missing"));
+        // The client has written the second one. It hands its return to the first one, and is about to wake who waits for the second.
+        missing.wake();
+        let delivery = arrived("", "missing", BasicProperties::default());
+        let returned = BasicReturnMessage { delivery, reply_code: 312, reply_text: "NO_ROUTE".into() };
+        other.resolve(Confirmation::Ack(Some(returned)));
+        other.wake();
+        missing.resolve(Confirmation::Ack(None));
+        assert!(matches!((&mut of_missing).now_or_never(), Some(Ok(Answer::Returned { code: 312, .. }))));
+        assert!(matches!((&mut of_other).now_or_never(), Some(Ok(Answer::Stored))));
+    }
+}
