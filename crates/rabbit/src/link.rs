@@ -1,12 +1,12 @@
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant as Time};
 
 use futures_util::StreamExt;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, Event};
 use throughline_core::BrokerError;
-use throughline_core::broker::{BrokerErrorKind, ConnectionState};
+use throughline_core::broker::{BrokerErrorKind, ConnectionState, Seldom};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
@@ -69,6 +69,7 @@ pub(crate) struct Links {
     options: RabbitOptions,
     phase: watch::Sender<Phase>,
     blocked: watch::Sender<Option<(Time, Arc<str>)>>,
+    silent: Mutex<Seldom>,
 }
 
 /// What is known of the connection.
@@ -90,7 +91,7 @@ impl Links {
         let events = client.events_listener().boxed();
         let phase = watch::Sender::new(Phase::InUse(Arc::new(Link::new(client, 1))));
         let blocked = watch::Sender::new(None);
-        let links = Arc::new(Self { what, addresses, options, phase, blocked });
+        let links = Arc::new(Self { what, addresses, options, phase, blocked, silent: Mutex::default() });
         tokio::spawn(keep(Arc::downgrade(&links), events));
         Ok(links)
     }
@@ -193,10 +194,13 @@ impl Links {
 
     /// Tells that the server has confirmed nothing on a channel for so long.
     pub(crate) fn tell_silent(&self, waited: Duration) {
+        let told = self.silent.lock().unwrap_or_else(PoisonError::into_inner).note(1);
+        let Some(channels) = told else { return };
         warn!(
             server = %all_shown(&self.addresses),
             connection = self.what,
             ?waited,
+            channels,
             "RabbitMQ confirms nothing on a channel: further messages go over another one"
         );
     }
