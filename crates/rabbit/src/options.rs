@@ -102,8 +102,8 @@ impl RabbitOptions {
         self
     }
 
-    /// Sets how long each answer of the server is waited for: to a connection attempt, a new channel, a declaration, the start of a consumer (default:
-    /// ten seconds).
+    /// Sets how long each answer of the server is waited for: to a connection attempt, a new channel, a declaration, the start of a
+    /// consumer (default: ten seconds).
     #[must_use]
     pub const fn answer_timeout(mut self, wait: Duration) -> Self {
         self.limits.answer = bounded(wait);
