@@ -19,7 +19,7 @@ use crate::server::{self, Plain, Server, host_and_port, unique};
 const PUBLISHING: &str = "connection=\"publishing\"";
 
 /// How long an answer is waited for here.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(2);
 
 /// A queue that is published to through a proxy, with little patience and room for two.
 struct Given {
@@ -116,7 +116,7 @@ async fn publishing_goes_on_when_a_quorum_queue_is_deleted_with_a_thousand_messa
     let quorum = [("x-queue-type", AMQPValue::LongString("quorum".into()))];
     let plain = Plain::connect(&url).await;
     plain.declare(&queue, &quorum).await;
-    let options = RabbitOptions::new().confirm_timeout(4 * SHORT).answer_timeout(4 * SHORT);
+    let options = RabbitOptions::new().confirm_timeout(SHORT).answer_timeout(SHORT);
     let rabbit = Rabbit::connect_with(url, options).await.expect("a connection");
     let (transport, name, stored) = (rabbit.transport(), queue.clone(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&stored);
@@ -151,7 +151,7 @@ async fn an_alarm_is_no_reason_for_another_connection() {
     given.is_not_confirmed().await;
     until("the alarm shows", || matches!(given.rabbit.connection(), ConnectionState::Blocked { .. })).await;
     // Far longer than a connection has that is not read.
-    let failed = tokio::time::timeout(8 * SHORT, given.publish()).await;
+    let failed = tokio::time::timeout(4 * SHORT, given.publish()).await;
     assert!(failed.is_err(), "it waits for the end of the alarm: {failed:?}");
     server.control(&["set_vm_memory_high_watermark", "0.6"]).await;
     given.goes_on().await;
