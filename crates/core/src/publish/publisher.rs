@@ -271,7 +271,7 @@ impl Publisher {
         let mut target = target(transport, &destination, producer.guard());
         let message = outgoing(transport, &mut envelope, producer.guard());
         let attributes = std::mem::take(&mut target.attributes);
-        let sending = producer.request_under(&parent, &target, attributes, message);
+        let sending = producer.start_send(&parent, &target, attributes, message, producer.operations().request);
         let result = request(transport, envelope, timeout).await;
         let failed = result.as_ref().err();
         sending.finish(failed.and_then(error_code).into_iter().collect(), failed);

@@ -46,9 +46,9 @@ impl ConfirmChannel {
         !self.confirms.is_left() && self.link.given_up.why().is_none() && self.channel.status().connected()
     }
 
-    /// Takes no further message, and tells whether it did before.
+    /// Takes no further message, and tells whether it took none before.
     pub(super) fn leave(&self) -> bool {
-        !self.confirms.leave()
+        self.confirms.leave()
     }
 
     /// Tells whether the server has answered all that was published.

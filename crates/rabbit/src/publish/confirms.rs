@@ -35,6 +35,7 @@ pub(super) struct Confirms {
     /// Locked while the client takes a message: it counts and writes under two locks, and two tasks at a time would get the confirmations of
     /// each other. The client's own thread never waits for it.
     open: Mutex<Open>,
+    /// Whether the channel takes no further message.
     is_left: AtomicBool,
 }
 
@@ -44,9 +45,9 @@ impl Confirms {
         Arc::new(Self { woken: Arc::new(woken), limit, open: Mutex::default(), is_left: AtomicBool::new(false) })
     }
 
-    /// Takes no further message; false where it took none before.
+    /// Takes no further message, and tells whether it took none before.
     pub(super) fn leave(&self) -> bool {
-        !self.is_left.swap(true, Ordering::Relaxed)
+        self.is_left.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn is_left(&self) -> bool {

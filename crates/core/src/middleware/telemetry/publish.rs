@@ -31,7 +31,8 @@ impl SendSpan {
             producer.send_batch_under(parent, &target, messages)
         } else {
             let attributes = std::mem::take(&mut target.attributes);
-            producer.send_under(parent, &target, attributes, outgoing(transport, envelope, guard))
+            let message = outgoing(transport, envelope, guard);
+            producer.start_send(parent, &target, attributes, message, producer.operations().send)
         };
         Self { sending, batch }
     }

@@ -6,7 +6,7 @@ use opentelemetry::{Context, KeyValue};
 use super::outgoing::Outgoing;
 use super::sending::Sending;
 use crate::guard::Guard;
-use crate::message::{CreationContext, Headers, OperationType, System, Target};
+use crate::message::{CreationContext, Headers, OperationType, Operations, System, Target};
 use crate::telemetry::attributes::{Place, add_once, split_shared};
 use crate::telemetry::changes::carries_nothing;
 use crate::telemetry::engine::{Clock, Engine};
@@ -106,7 +106,8 @@ impl Producer {
     /// producer.send(&Target::new("orders"), Outgoing::new(&mut headers)).finish(Vec::new(), None);
     /// ```
     pub fn send(&self, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.send_under(&Context::current(), target, target.attributes.clone(), message)
+        let attributes = target.attributes.clone();
+        self.start_send(&Context::current(), target, attributes, message, self.operations().send)
     }
 
     /// Starts a request: as [`send`](Self::send), but it lasts until the reply is there.
@@ -123,31 +124,17 @@ impl Producer {
     /// producer.request(&Target::new("prices.get"), Outgoing::new(&mut headers)).finish(Vec::new(), None);
     /// ```
     pub fn request(&self, target: &Target<'_>, message: Outgoing<'_>) -> Sending {
-        self.request_under(&Context::current(), target, target.attributes.clone(), message)
+        let attributes = target.attributes.clone();
+        self.start_send(&Context::current(), target, attributes, message, self.operations().request)
     }
 
-    pub(crate) fn request_under(
-        &self,
-        parent: &Context,
-        target: &Target<'_>,
-        attributes: Vec<KeyValue>,
-        message: Outgoing<'_>,
-    ) -> Sending {
-        self.start_send(parent, target, attributes, message, self.inner.system.operations().request)
+    /// The verbs of the connection.
+    pub(crate) fn operations(&self) -> &Operations {
+        self.inner.system.operations()
     }
 
-    /// Starts sending one message. `attributes` are those of the target: the span takes them.
-    pub(crate) fn send_under(
-        &self,
-        parent: &Context,
-        target: &Target<'_>,
-        attributes: Vec<KeyValue>,
-        message: Outgoing<'_>,
-    ) -> Sending {
-        self.start_send(parent, target, attributes, message, self.inner.system.operations().send)
-    }
-
-    fn start_send(
+    /// Starts sending one message, or a request. `attributes` are those of the target: the span takes them.
+    pub(crate) fn start_send(
         &self,
         parent: &Context,
         target: &Target<'_>,
@@ -200,10 +187,10 @@ impl Producer {
     ) -> Sending {
         let clock = self.engine().clock();
         let place = place(target, parent);
-        let verb = self.inner.system.operations().send;
+        let verb = self.operations().send;
         let count = messages.len();
         let creates = self.engine().settings.create_spans;
-        let create = self.inner.system.operations().create;
+        let create = self.operations().create;
         let create = self.prepared(OperationType::Create, create, &place, &target.attributes);
         let mut own: Vec<Vec<KeyValue>> = messages.iter().map(|message| self.message_attributes(message)).collect();
         let shared = split_shared(&mut own, true);
